@@ -1,0 +1,103 @@
+//! One attempt to reach a destination: what the decision is asked about.
+
+use crate::{executable::ExecutableId, protocol::Protocol};
+
+/// Where in the kernel an attempt was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Hook {
+    /// cgroup/connect4.
+    Connect4 = 0,
+    /// cgroup/connect6.
+    Connect6 = 1,
+    /// cgroup/sendmsg4.
+    Sendmsg4 = 2,
+    /// cgroup/sendmsg6.
+    Sendmsg6 = 3,
+    /// cgroup/sock_create.
+    SockCreate = 4,
+}
+
+impl Hook {
+    /// All hooks, in the order of their numbers.
+    pub const ALL: [Hook; 5] = [
+        Hook::Connect4,
+        Hook::Connect6,
+        Hook::Sendmsg4,
+        Hook::Sendmsg6,
+        Hook::SockCreate,
+    ];
+
+    /// The hook's name as events and reports print it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Hook::Connect4 => "connect4",
+            Hook::Connect6 => "connect6",
+            Hook::Sendmsg4 => "sendmsg4",
+            Hook::Sendmsg6 => "sendmsg6",
+            Hook::SockCreate => "sock_create",
+        }
+    }
+
+    /// Reads the number of a hook; `None` for a number that is none.
+    pub const fn from_u8(number: u8) -> Option<Hook> {
+        match number {
+            0 => Some(Hook::Connect4),
+            1 => Some(Hook::Connect6),
+            2 => Some(Hook::Sendmsg4),
+            3 => Some(Hook::Sendmsg6),
+            4 => Some(Hook::SockCreate),
+            _ => None,
+        }
+    }
+}
+
+/// An address, host order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Address {
+    /// IPv4.
+    V4(u32),
+    /// IPv6, the upper and the lower 64 bits.
+    V6 {
+        /// Bits 0 to 63, the network half.
+        high: u64,
+        /// Bits 64 to 127.
+        low: u64,
+    },
+}
+
+impl Address {
+    /// An IPv6 address from its 128 bits.
+    pub const fn v6(bits: u128) -> Address {
+        Address::V6 {
+            high: (bits >> 64) as u64,
+            low: bits as u64,
+        }
+    }
+}
+
+/// Family of a socket that is being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SocketFamily {
+    /// AF_INET: reaches IPv4 addresses only.
+    Inet,
+    /// AF_INET6: reaches both (IPv4 as mapped addresses).
+    Inet6,
+}
+
+/// One attempt, as the decision sees it. The address must be canonical
+/// ([`crate::destination::canonical`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Canonical destination.
+    pub address: Address,
+    /// Destination port; ignored for protocols without ports.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Real user id of the calling task (initial user namespace).
+    pub uid: u32,
+    /// Executable of the calling task; only looked at when [`crate::image::Header::needs_executable`]
+    /// is set.
+    pub executable: ExecutableId,
+}

@@ -1,0 +1,201 @@
+//! Canonical destinations: one spelling for every address that reaches the same host.
+
+use crate::{attempt::Address, limits::MAX_NAT64_PREFIXES};
+
+/// 127.0.0.1, where a connect to 0.0.0.0 goes.
+const LOOPBACK_V4: u32 = 0x7f00_0001;
+
+/// Canonical form of an IPv4 destination: 0.0.0.0 is this host, so it means loopback
+/// (`ip_route_output_key_hash_rcu` substitutes INADDR_LOOPBACK).
+#[inline(always)]
+pub const fn canonical_v4(address: u32) -> Address {
+    Address::V4(if address == 0 { LOOPBACK_V4 } else { address })
+}
+
+/// Canonical form of an IPv6 destination. `::` is `::1` (`tcp_v6_connect`, `udpv6_sendmsg`);
+/// IPv4-mapped (`::ffff:0:0/96`) and IPv4-compatible (`::/96`) addresses are their IPv4 address.
+#[inline(always)]
+pub const fn canonical_v6(high: u64, low: u64) -> Address {
+    if high == 0 {
+        if low <= 1 {
+            return Address::V6 { high: 0, low: 1 };
+        }
+        let upper = low >> 32;
+        if upper == 0xffff || upper == 0 {
+            return canonical_v4(low as u32);
+        }
+    }
+    Address::V6 { high, low }
+}
+
+/// Canonical form of any address.
+#[inline(always)]
+pub const fn canonical(address: Address) -> Address {
+    match address {
+        Address::V4(v4) => canonical_v4(v4),
+        Address::V6 { high, low } => canonical_v6(high, low),
+    }
+}
+
+/// A NAT64 prefix: a network of translated addresses with an IPv4 address inside (RFC 6052).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Nat64Prefix {
+    /// Bits 0 to 63 of the prefix.
+    pub high: u64,
+    /// Bits 64 to 127 of the prefix; zero unless the length is 96.
+    pub low: u64,
+    /// 32, 40, 48, 56, 64 or 96.
+    pub length: u8,
+}
+
+impl Nat64Prefix {
+    /// Whether RFC 6052 (2.2) knows prefixes of this length.
+    pub const fn length_is_valid(length: u8) -> bool {
+        matches!(length, 32 | 40 | 48 | 56 | 64 | 96)
+    }
+
+    /// The IPv4 address inside, if the address is below this prefix. An address takes 32 bits from
+    /// the prefix's end on, leaving out bits 64 to 71 (RFC 6052, 2.2).
+    #[inline(always)]
+    pub const fn extract(&self, high: u64, low: u64) -> Option<u32> {
+        let length = (self.length & 127) as u32;
+        if length == 96 {
+            if high == self.high && low & !0xffff_ffff == self.low {
+                return Some(low as u32);
+            }
+            return None;
+        }
+        if length < 32 || length > 64 {
+            return None;
+        }
+        let host = 64 - length;
+        // A shift by 64 (length 0) cannot happen: length is at least 32 here.
+        let mask = if host == 0 {
+            !0
+        } else {
+            !((1u64 << (host & 63)) - 1)
+        };
+        if high & mask != self.high {
+            return None;
+        }
+        // `host` bits (0 to 32) from the upper half, the rest from bit 72 on.
+        let upper = if host == 0 { 0 } else { high & !mask };
+        let rest = 32 - host;
+        let below = (low << 8) >> 32; // bits 72 to 103
+        let lower = if rest == 0 { 0 } else { below >> (32 - rest) };
+        Some(((upper << rest) | lower) as u32)
+    }
+}
+
+/// The IPv4 address that an IPv6 destination carries inside, where a gateway or this host's own
+/// tunnel would send the packet on to it. Both spellings are then judged.
+///
+/// - `64:ff9b::/96`, the well-known NAT64 prefix (RFC 6052), and `64:ff9b:1::/48`, for local use
+///   (RFC 8215; taken as a set of /96 prefixes, the common deployment)
+/// - `2002::/16`, 6to4 (RFC 3056): bits 16 to 47
+/// - `2001::/32`, Teredo (RFC 4380): the client's address is the last 32 bits, inverted
+/// - the policy's own NAT64 prefixes
+#[inline(always)]
+pub fn embedded_v4(high: u64, low: u64, prefixes: &[Nat64Prefix; MAX_NAT64_PREFIXES]) -> Option<u32> {
+    if high == 0x0064_ff9b_0000_0000 && low >> 32 == 0 {
+        return Some(low as u32);
+    }
+    if high >> 16 == 0x0064_ff9b_0001 {
+        return Some(low as u32);
+    }
+    if high >> 48 == 0x2002 {
+        return Some((high >> 16) as u32);
+    }
+    if high >> 32 == 0x2001_0000 {
+        return Some(!(low as u32));
+    }
+    let mut i = 0;
+    while i < MAX_NAT64_PREFIXES {
+        if let Some(v4) = prefixes[i].extract(high, low) {
+            return Some(v4);
+        }
+        i += 1;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v6(text: &str) -> (u64, u64) {
+        extern crate std;
+        let bits = u128::from(text.parse::<std::net::Ipv6Addr>().unwrap());
+        ((bits >> 64) as u64, bits as u64)
+    }
+
+    fn v4(text: &str) -> u32 {
+        extern crate std;
+        text.parse::<std::net::Ipv4Addr>().unwrap().into()
+    }
+
+    #[test]
+    fn unspecified_means_loopback() {
+        assert_eq!(canonical_v4(0), Address::V4(v4("127.0.0.1")));
+        assert_eq!(canonical_v6(0, 0), Address::V6 { high: 0, low: 1 });
+        let (high, low) = v6("::ffff:0.0.0.0");
+        assert_eq!(canonical_v6(high, low), Address::V4(v4("127.0.0.1")));
+    }
+
+    #[test]
+    fn mapped_and_compatible_are_ipv4() {
+        for text in ["::ffff:198.51.100.7", "::198.51.100.7"] {
+            let (high, low) = v6(text);
+            assert_eq!(canonical_v6(high, low), Address::V4(v4("198.51.100.7")), "{text}");
+        }
+        let (high, low) = v6("::1");
+        assert_eq!(canonical_v6(high, low), Address::V6 { high: 0, low: 1 });
+        let (high, low) = v6("::fffe:198.51.100.7");
+        assert_eq!(canonical_v6(high, low), Address::V6 { high, low });
+    }
+
+    #[test]
+    fn addresses_inside_are_found() {
+        let none = [Nat64Prefix {
+            high: 0,
+            low: 0,
+            length: 0,
+        }; MAX_NAT64_PREFIXES];
+        for (text, inside) in [
+            ("64:ff9b::198.51.100.7", "198.51.100.7"),
+            ("64:ff9b:1:2:3:4:198.51.100.7", "198.51.100.7"),
+            ("2002:c633:6407::1", "198.51.100.7"),
+            ("2001:0:4136:e378:8000:63bf:39cc:9bf8", "198.51.100.7"),
+        ] {
+            let (high, low) = v6(text);
+            assert_eq!(embedded_v4(high, low, &none), Some(v4(inside)), "{text}");
+        }
+        for text in ["2001:db8::1", "64:ff9b:0:1::1", "::1"] {
+            let (high, low) = v6(text);
+            assert_eq!(embedded_v4(high, low, &none), None, "{text}");
+        }
+    }
+
+    /// The examples of RFC 6052, 2.4: 192.0.2.33 below prefixes of every length.
+    #[test]
+    fn nat64_prefixes_of_every_length() {
+        for (prefix, length, text) in [
+            ("2001:db8::", 32, "2001:db8:c000:221::"),
+            ("2001:db8:100::", 40, "2001:db8:1c0:2:21::"),
+            ("2001:db8:122::", 48, "2001:db8:122:c000:2:2100::"),
+            ("2001:db8:122:300::", 56, "2001:db8:122:3c0:0:221::"),
+            ("2001:db8:122:344::", 64, "2001:db8:122:344:c0:2:2100::"),
+            ("2001:db8:122:344::", 96, "2001:db8:122:344::192.0.2.33"),
+        ] {
+            let (high, low) = v6(prefix);
+            let prefix = Nat64Prefix { high, low, length };
+            let (high, low) = v6(text);
+            assert_eq!(
+                prefix.extract(high, low),
+                Some(v4("192.0.2.33")),
+                "{text}/{length}"
+            );
+            assert_eq!(prefix.extract(high ^ (1 << 63), low), None);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The record the kernel programs write into the ring: one a policy that had something to say.
+
+use crate::limits::MAX_STACKED;
+
+/// One report. 160 bytes, little endian (the only targets are), no padding. Numbers are plain
+/// integers: the reader refuses what it does not know (`events::decode` in the engine).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct EventRecord {
+    /// Nanoseconds of CLOCK_MONOTONIC (`bpf_ktime_get_ns`).
+    pub monotonic_ns: u64,
+    /// Generation of the image that decided; 0 for a fault without image.
+    pub generation: u64,
+    /// Id of the cgroup that carries the policy.
+    pub scope: u64,
+    /// Id of the calling task's cgroup.
+    pub cgroup: u64,
+    /// Records lost in this ring before this one, since it was made.
+    pub lost: u64,
+    /// Socket cookie; 0 at sock_create.
+    pub socket_cookie: u64,
+    /// Executable of the calling task; zero when unreadable.
+    pub executable_device: u64,
+    /// See [`crate::ExecutableId::inode`].
+    pub executable_inode: u64,
+    /// Canonical destination, network order; IPv4 in the first four bytes.
+    pub destination: [u8; 16],
+    /// Destination as the caller spelled it, network order; IPv4 in the first four bytes.
+    pub original: [u8; 16],
+    /// Name of the calling thread, NUL padded; chosen by the process, so never to be trusted.
+    pub comm: [u8; 16],
+    /// Slot of the policy; `u32::MAX` when the scope itself could not be read.
+    pub slot: u32,
+    /// Process id (tgid) in the initial pid namespace.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Real user id in the initial user namespace.
+    pub uid: u32,
+    /// Real group id.
+    pub gid: u32,
+    /// Rule index, or fault number, by `reason`.
+    pub detail: u16,
+    /// Errno the caller sees, positive; 0 when let through.
+    pub errno: u16,
+    /// Destination port, host order; 0 for protocols without.
+    pub port: u16,
+    /// [`crate::Protocol`].
+    pub protocol: u16,
+    /// [`crate::ABI_VERSION`].
+    pub abi: u16,
+    /// [`crate::Hook`].
+    pub hook: u8,
+    /// [`crate::Action`]: what the policy said.
+    pub verdict: u8,
+    /// [`crate::Outcome`]: what was done.
+    pub outcome: u8,
+    /// [`reason`] numbers.
+    pub reason: u8,
+    /// Family of `destination`: 4, 6, or 0 where there is none (sock_create).
+    pub family: u8,
+    /// Family of `original`, or of the socket being made: 4 or 6.
+    pub original_family: u8,
+    /// [`flag`] bits.
+    pub flags: u8,
+    /// Reserved, zero.
+    pub reserved: [u8; 11],
+}
+
+/// Numbers of [`EventRecord::reason`].
+pub mod reason {
+    /// A rule; `detail` is its index.
+    pub const RULE: u8 = 0;
+    /// The default.
+    pub const DEFAULT: u8 = 1;
+    /// A fault; `detail` is its number.
+    pub const FAULT: u8 = 2;
+}
+
+/// Bits of [`EventRecord::flags`].
+pub mod flag {
+    /// The calling task is outside the scope that the socket belongs to.
+    pub const FOREIGN_SOCKET: u8 = 1;
+    /// The policy is in audit mode.
+    pub const AUDIT_MODE: u8 = 2;
+    /// `cgroup`, comm or executable are of a kernel thread, or could not be read.
+    pub const NO_EXECUTABLE: u8 = 4;
+    /// All bits there are.
+    pub const ALL: u8 = 7;
+}
+
+/// Causes of loss: indexes of the loss counters.
+pub mod loss {
+    /// The ring was full.
+    pub const RING_FULL: u32 = 0;
+    /// Number of causes.
+    pub const COUNT: u32 = 1;
+}
+
+const _: () = assert!(size_of::<EventRecord>() == 160);
+const _: () = assert!(MAX_STACKED <= 8);

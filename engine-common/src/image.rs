@@ -1,0 +1,311 @@
+//! The table format: one compiled policy as pages of 64-bit words.
+//!
+//! An image is an array of [`Page`]s (in the kernel: one inner map of the table of images, an
+//! element a page). Page 0 starts with the header and the trait bitmaps; what is small enough
+//! shares that page, since an access to another page costs a map look-up (8 to 10 ns).
+//!
+//! A **bitmap** has one bit a rule, bit `r % 64` of word `r / 64`; every bitmap of an image has
+//! [`Header::bitmap_words`] words and never crosses a page. A **class** is the [`Location`] of the
+//! bitmap of the rules that cover an elementary interval of a line.
+
+use crate::{
+    action::{Action, Mode},
+    destination::Nat64Prefix,
+    limits::{MAX_BITMAP_WORDS, MAX_NAT64_PREFIXES},
+    line::Node,
+};
+
+/// Words of a page: 4 KiB.
+pub const PAGE_WORDS: usize = 512;
+/// A page of an image.
+pub type Page = [u64; PAGE_WORDS];
+
+/// Words of the header.
+pub const HEADER_WORDS: usize = 32;
+/// Bitmaps that every image has, in the header's page, at fixed places.
+pub const TRAIT_COUNT: usize = 8;
+/// First word of page 0 that the compiler may use.
+pub const FREE_WORD: usize = HEADER_WORDS + TRAIT_COUNT * MAX_BITMAP_WORDS;
+
+/// The bitmaps at fixed places of page 0: a property of rules each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Trait {
+    /// Rules whose action is kill.
+    Kill = 0,
+    /// Rules whose action is block.
+    Block = 1,
+    /// Rules whose action is audit.
+    Audit = 2,
+    /// Rules that cover every IPv4 destination.
+    EveryV4 = 3,
+    /// Rules that cover every destination of both families.
+    EveryAddress = 4,
+    /// Rules that cover some IPv4 destination.
+    SomeV4 = 5,
+    /// Rules that cover some destination of any family: those a socket could ever meet.
+    SomeAddress = 6,
+    /// All rules.
+    Every = 7,
+}
+
+impl Trait {
+    /// Word of page 0 where the bitmap starts.
+    #[inline(always)]
+    pub const fn word(self) -> usize {
+        HEADER_WORDS + self as usize * MAX_BITMAP_WORDS
+    }
+
+    /// The bitmap's place.
+    #[inline(always)]
+    pub const fn location(self) -> Location {
+        Location(self.word() as u32)
+    }
+}
+
+/// A place in an image: the index of a word, over all pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Location(pub u32);
+
+impl Location {
+    /// No bitmap: no rule covers the interval. (Word 0 is the header's.)
+    pub const NOWHERE: Location = Location(0);
+
+    /// The page.
+    #[inline(always)]
+    pub const fn page(self) -> u32 {
+        self.0 / PAGE_WORDS as u32
+    }
+
+    /// The word in that page.
+    #[inline(always)]
+    pub const fn word(self) -> usize {
+        (self.0 as usize) & (PAGE_WORDS - 1)
+    }
+}
+
+/// Words of the header. Everything else in page 0 below [`HEADER_WORDS`] is zero.
+mod word {
+    pub(super) const ABI: usize = 0;
+    pub(super) const LIFE: usize = 1;
+    pub(super) const POLICY: usize = 2;
+    pub(super) const SHAPE: usize = 3;
+    pub(super) const COUNTERS: usize = 4;
+    pub(super) const LINES: usize = 8;
+    pub(super) const NAT64_LENGTHS: usize = 16;
+    pub(super) const NAT64: usize = 17;
+}
+
+/// The lines of an image: one a dimension of the attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LineId {
+    /// Narrow: IPv4 address.
+    V4 = 0,
+    /// Wide: IPv6 address.
+    V6 = 1,
+    /// Narrow: protocol << 16 | port.
+    Port = 2,
+    /// Narrow, key protocol: rules that cover some port of it.
+    ProtocolSome = 3,
+    /// Narrow, key protocol: rules that cover every port of it.
+    ProtocolEvery = 4,
+    /// Narrow: uid.
+    Uid = 5,
+    /// Wide: executable (device, inode).
+    Executable = 6,
+}
+
+impl LineId {
+    /// All lines.
+    pub const ALL: [LineId; 7] = [
+        LineId::V4,
+        LineId::V6,
+        LineId::Port,
+        LineId::ProtocolSome,
+        LineId::ProtocolEvery,
+        LineId::Uid,
+        LineId::Executable,
+    ];
+}
+
+/// Generation and mode of an image, in one word so that both change in one store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Life {
+    /// Number of the policy's version, from 1.
+    pub generation: u64,
+    /// Whether the policy acts.
+    pub mode: Mode,
+}
+
+impl Life {
+    /// The word: `generation << 1 | audit`.
+    pub const fn to_word(self) -> u64 {
+        self.generation << 1 | self.mode as u64
+    }
+
+    /// Reads the word.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Life {
+        Life {
+            generation: word >> 1,
+            mode: if word & 1 == 1 { Mode::Audit } else { Mode::Enforce },
+        }
+    }
+}
+
+/// Typed view of page 0.
+#[derive(Clone, Copy)]
+pub struct Header<'a>(pub &'a Page);
+
+impl<'a> Header<'a> {
+    /// [`crate::ABI_VERSION`] of whoever compiled the image.
+    #[inline(always)]
+    pub const fn abi_version(self) -> u32 {
+        self.0[word::ABI] as u32
+    }
+
+    /// Generation and mode.
+    #[inline(always)]
+    pub const fn life(self) -> Life {
+        Life::from_word(self.0[word::LIFE])
+    }
+
+    /// The default action. A number that is none reads as block.
+    #[inline(always)]
+    pub const fn default_action(self) -> Action {
+        match Action::from_u8(self.0[word::POLICY] as u8) {
+            Some(action) => action,
+            None => Action::Block,
+        }
+    }
+
+    /// Errno of a denial, positive.
+    #[inline(always)]
+    pub const fn errno(self) -> u16 {
+        (self.0[word::POLICY] >> 16) as u16
+    }
+
+    /// Whether the decision looks at the calling task (uid or executable). When it does, the caller must know the
+    /// task has a user-space identity at all.
+    #[inline(always)]
+    pub const fn needs_subject(self) -> bool {
+        self.0[word::POLICY] >> 32 & 1 != 0
+    }
+
+    /// Whether the decision looks at [`crate::Attempt::executable`].
+    #[inline(always)]
+    pub const fn needs_executable(self) -> bool {
+        self.0[word::POLICY] >> 33 & 1 != 0
+    }
+
+    /// Words of every bitmap, 1 to 16.
+    #[inline(always)]
+    pub const fn bitmap_words(self) -> usize {
+        (self.0[word::SHAPE] & 31) as usize
+    }
+
+    /// Number of rules.
+    #[inline(always)]
+    pub const fn rule_count(self) -> u32 {
+        (self.0[word::SHAPE] >> 16) as u16 as u32
+    }
+
+    /// Number of pages.
+    #[inline(always)]
+    pub const fn page_count(self) -> u32 {
+        (self.0[word::SHAPE] >> 32) as u32
+    }
+
+    /// Where the counters start: one word a rule, then default, then fault. Never crosses into
+    /// another object, but may cross pages.
+    #[inline(always)]
+    pub const fn counters(self) -> Location {
+        Location(self.0[word::COUNTERS] as u32)
+    }
+
+    /// Root of a line.
+    #[inline(always)]
+    pub const fn line(self, line: LineId) -> Node {
+        Node(self.0[word::LINES + line as usize])
+    }
+
+    /// The policy's own NAT64 prefixes; unused ones have length 0 and match nothing.
+    #[inline(always)]
+    pub fn nat64(self) -> [Nat64Prefix; MAX_NAT64_PREFIXES] {
+        let lengths = self.0[word::NAT64_LENGTHS];
+        let prefix = |i: usize| Nat64Prefix {
+            high: self.0[word::NAT64 + 2 * i],
+            low: self.0[word::NAT64 + 2 * i + 1],
+            length: (lengths >> (8 * i)) as u8,
+        };
+        [prefix(0), prefix(1), prefix(2), prefix(3)]
+    }
+}
+
+/// What a header says, for the compiler to write.
+#[derive(Clone, Copy, Debug)]
+pub struct HeaderFields {
+    /// Generation and mode.
+    pub life: Life,
+    /// Default action.
+    pub default_action: Action,
+    /// Errno of a denial, positive.
+    pub errno: u16,
+    /// See [`Header::needs_subject`].
+    pub needs_subject: bool,
+    /// See [`Header::needs_executable`].
+    pub needs_executable: bool,
+    /// Words of every bitmap.
+    pub bitmap_words: usize,
+    /// Number of rules.
+    pub rule_count: u32,
+    /// Number of pages.
+    pub page_count: u32,
+    /// Where the counters start.
+    pub counters: Location,
+    /// Roots, in the order of [`LineId`].
+    pub lines: [Node; 7],
+    /// NAT64 prefixes; length 0 where unused.
+    pub nat64: [Nat64Prefix; MAX_NAT64_PREFIXES],
+}
+
+impl HeaderFields {
+    /// Writes the header into page 0.
+    pub fn write(&self, page: &mut Page) {
+        page[word::ABI] = crate::ABI_VERSION as u64;
+        page[word::LIFE] = self.life.to_word();
+        page[word::POLICY] = self.default_action as u64
+            | (self.errno as u64) << 16
+            | (self.needs_subject as u64) << 32
+            | (self.needs_executable as u64) << 33;
+        page[word::SHAPE] =
+            self.bitmap_words as u64 | (self.rule_count as u64) << 16 | (self.page_count as u64) << 32;
+        page[word::COUNTERS] = self.counters.0 as u64;
+        for (i, node) in self.lines.iter().enumerate() {
+            page[word::LINES + i] = node.0;
+        }
+        let mut lengths = 0;
+        for (i, prefix) in self.nat64.iter().enumerate() {
+            lengths |= (prefix.length as u64) << (8 * i);
+            page[word::NAT64 + 2 * i] = prefix.high;
+            page[word::NAT64 + 2 * i + 1] = prefix.low;
+        }
+        page[word::NAT64_LENGTHS] = lengths;
+    }
+}
+
+/// Index of the counter of an answer: rules first, then default, then fault.
+#[inline(always)]
+pub const fn counter_index(reason: crate::Reason, rule_count: u32) -> u32 {
+    match reason {
+        crate::Reason::Rule(rule) => rule as u32,
+        crate::Reason::Default => rule_count,
+        crate::Reason::Fault(_) => rule_count + 1,
+    }
+}
+
+const _: () = assert!(word::NAT64 + 2 * MAX_NAT64_PREFIXES <= HEADER_WORDS);
+const _: () = assert!(word::LINES + LineId::ALL.len() <= word::NAT64_LENGTHS);
+const _: () = assert!(FREE_WORD < PAGE_WORDS);

@@ -1,0 +1,36 @@
+//! What the kernel programs and user space of Tidegate share: the table format ([`image`]), the
+//! search in it ([`line`]), the decision ([`decide()`]) and the bytes of an event ([`event`]).
+//!
+//! Plain `no_std` code without allocation. It is compiled into the kernel programs, into the
+//! `tidegate` binary (`check`, `explain`) and into the tests: there is no second implementation of
+//! the semantics. It knows none of the other rooms.
+//!
+//! Byte order: addresses and ports are in host order everywhere in this crate; the hooks convert
+//! once, where they read the socket address.
+#![no_std]
+
+pub mod action;
+pub mod attempt;
+pub mod decide;
+pub mod destination;
+pub mod event;
+pub mod executable;
+pub mod image;
+pub mod limits;
+pub mod line;
+pub mod protocol;
+pub mod respond;
+pub mod scope;
+pub mod verdict;
+
+pub use action::{Action, Mode};
+pub use attempt::{Address, Attempt, Hook, SocketFamily};
+pub use decide::{Tables, decide, judge_socket};
+pub use executable::ExecutableId;
+pub use protocol::Protocol;
+pub use respond::{KillAbility, Outcome};
+pub use verdict::{Fault, Reason, Verdict};
+
+/// Version of every layout in this crate that crosses into the kernel: image, scope and event.
+/// It moves when any of them changes, so that a binary never reads the pins of another.
+pub const ABI_VERSION: u32 = 1;

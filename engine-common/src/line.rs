@@ -1,0 +1,240 @@
+//! Lines: from a key to a class.
+//!
+//! A line cuts a key space into elementary intervals, each with a class. Intervals are stored by
+//! their **ends** (inclusive), sorted; the answer is the first entry whose end is not below the
+//! key. The last entry's end is the greatest key below its node, so there always is one. Full
+//! pages of a directory are padded with entries of the greatest end.
+//!
+//! A **narrow** line has 32-bit keys; an entry is one word, `end << 32 | value`. A **wide** line has
+//! 128-bit keys; an entry is three words: upper half, lower half, value. Values are classes in a
+//! leaf and page numbers in a directory.
+//!
+//! A root is a [`Node`]: a class for the whole line, a leaf, a directory, or an index of 2^k nodes
+//! by the key's upper bits. An index never holds an index, and a directory page only pages that
+//! are full: of directories (`levels` 2) or of leaves (`levels` 1).
+
+use crate::{
+    decide::Tables,
+    image::{Location, PAGE_WORDS, Page},
+    verdict::Fault,
+};
+
+/// Entries of a full page of a narrow line.
+pub const NARROW_FANOUT: usize = PAGE_WORDS;
+/// Entries of a full page of a wide line (two words of the page stay unused).
+pub const WIDE_FANOUT: usize = PAGE_WORDS / WIDE_ENTRY_WORDS;
+/// Words of an entry of a wide line.
+pub const WIDE_ENTRY_WORDS: usize = 3;
+/// Directory levels a wide line may have.
+pub const MAX_WIDE_LEVELS: u32 = 2;
+
+/// Halvings that settle a search among [`NARROW_FANOUT`] entries.
+const NARROW_STEPS: u32 = 10;
+/// Halvings that settle a search among [`WIDE_FANOUT`] entries.
+const WIDE_STEPS: u32 = 8;
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum NodeKind {
+    /// One class for all keys.
+    Class = 0,
+    /// Sorted entries whose values are classes.
+    Leaf = 1,
+    /// Sorted entries whose values are numbers of full pages.
+    Directory = 2,
+    /// Nodes, chosen by `key >> shift`.
+    Index = 3,
+}
+
+/// A node, in one word: bits 0 to 1 kind, 2 to 13 entries, 16 to 24 first word, 25 to 31 shift
+/// (index) or levels (directory), 32 to 63 page (or, for a class, its location).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct Node(pub u64);
+
+impl Node {
+    /// One class for all keys.
+    pub const fn class(class: Location) -> Node {
+        Node((class.0 as u64) << 32 | NodeKind::Class as u64)
+    }
+
+    /// `entries` entries from `at` on, all in one page.
+    pub const fn leaf(at: Location, entries: usize) -> Node {
+        Self::pack(NodeKind::Leaf, at, entries, 0)
+    }
+
+    /// `entries` entries from `at` on; `levels` is 1 where they lead to leaves.
+    pub const fn directory(at: Location, entries: usize, levels: u32) -> Node {
+        Self::pack(NodeKind::Directory, at, entries, levels)
+    }
+
+    /// Nodes from `at` on (they may go on over pages), chosen by `key >> shift`. For wide lines the
+    /// key is the upper half.
+    pub const fn index(at: Location, shift: u32) -> Node {
+        Self::pack(NodeKind::Index, at, 0, shift)
+    }
+
+    const fn pack(kind: NodeKind, at: Location, entries: usize, extra: u32) -> Node {
+        Node(
+            kind as u64
+                | ((entries as u64) & 0xfff) << 2
+                | (at.word() as u64) << 16
+                | ((extra & 127) as u64) << 25
+                | (at.page() as u64) << 32,
+        )
+    }
+
+    /// What it is.
+    #[inline(always)]
+    pub const fn kind(self) -> NodeKind {
+        match self.0 & 3 {
+            0 => NodeKind::Class,
+            1 => NodeKind::Leaf,
+            2 => NodeKind::Directory,
+            _ => NodeKind::Index,
+        }
+    }
+
+    /// Number of entries of a leaf or directory.
+    #[inline(always)]
+    pub const fn entries(self) -> usize {
+        (self.0 >> 2) as usize & 0xfff
+    }
+
+    /// First word in its page.
+    #[inline(always)]
+    pub const fn word(self) -> usize {
+        (self.0 >> 16) as usize & (PAGE_WORDS - 1)
+    }
+
+    /// Shift of an index, levels of a directory.
+    #[inline(always)]
+    pub const fn extra(self) -> u32 {
+        (self.0 >> 25) as u32 & 127
+    }
+
+    /// Page; for a class, its location.
+    #[inline(always)]
+    pub const fn page(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// Looks a page up; page 0 is at hand already.
+#[inline(always)]
+pub(crate) fn page<'a, T: Tables>(tables: &'a T, root: &'a Page, number: u32) -> Result<&'a Page, Fault> {
+    if number == 0 {
+        return Ok(root);
+    }
+    match tables.page(number) {
+        Some(page) => Ok(page),
+        None => Err(Fault::NoPage),
+    }
+}
+
+/// Follows an index node, if it is one.
+#[inline(always)]
+fn descend<T: Tables>(tables: &T, root: &Page, node: Node, key: u64) -> Result<Node, Fault> {
+    match node.kind() {
+        NodeKind::Index => {
+            let at = node.word() as u64 + (key >> (node.extra() & 63));
+            let page = page(tables, root, node.page() + (at / PAGE_WORDS as u64) as u32)?;
+            Ok(Node(page[at as usize & (PAGE_WORDS - 1)]))
+        }
+        _ => Ok(node),
+    }
+}
+
+/// Value of the first entry whose end is not below `key`.
+#[inline(always)]
+fn search_narrow(page: &Page, first: usize, entries: usize, key: u32) -> u32 {
+    let mut low = first;
+    let mut high = first + entries - 1;
+    let mut step = 0;
+    while step < NARROW_STEPS && low < high {
+        let middle = (low + high) / 2;
+        if (page[middle & (PAGE_WORDS - 1)] >> 32) as u32 >= key {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+        step += 1;
+    }
+    page[low & (PAGE_WORDS - 1)] as u32
+}
+
+/// Value of the first entry whose end is not below the key.
+#[inline(always)]
+fn search_wide(page: &Page, first: usize, entries: usize, high_key: u64, low_key: u64) -> u32 {
+    let mut low = 0;
+    let mut high = entries - 1;
+    let mut step = 0;
+    while step < WIDE_STEPS && low < high {
+        let middle = (low + high) / 2;
+        let at = first + middle * WIDE_ENTRY_WORDS;
+        let end_high = page[at & (PAGE_WORDS - 1)];
+        let end_low = page[(at + 1) & (PAGE_WORDS - 1)];
+        if end_high > high_key || (end_high == high_key && end_low >= low_key) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+        step += 1;
+    }
+    page[(first + low * WIDE_ENTRY_WORDS + 2) & (PAGE_WORDS - 1)] as u32
+}
+
+/// Class of a key on a narrow line.
+///
+/// # Errors
+/// [`Fault::NoPage`] when the image refers to a page it does not have.
+#[inline(always)]
+pub fn find_narrow<T: Tables>(tables: &T, root: &Page, line: Node, key: u32) -> Result<Location, Fault> {
+    let mut node = descend(tables, root, line, key as u64)?;
+    if let NodeKind::Class = node.kind() {
+        return Ok(Location(node.page()));
+    }
+    if let NodeKind::Directory = node.kind() {
+        let directory = page(tables, root, node.page())?;
+        let number = search_narrow(directory, node.word(), node.entries(), key);
+        node = Node::leaf(Location(number.wrapping_mul(PAGE_WORDS as u32)), NARROW_FANOUT);
+    }
+    let leaf = page(tables, root, node.page())?;
+    Ok(Location(search_narrow(leaf, node.word(), node.entries(), key)))
+}
+
+/// Class of a key on a wide line.
+///
+/// # Errors
+/// [`Fault::NoPage`] when the image refers to a page it does not have.
+#[inline(always)]
+pub fn find_wide<T: Tables>(
+    tables: &T,
+    root: &Page,
+    line: Node,
+    high: u64,
+    low: u64,
+) -> Result<Location, Fault> {
+    let mut node = descend(tables, root, line, high)?;
+    if let NodeKind::Class = node.kind() {
+        return Ok(Location(node.page()));
+    }
+    let mut level = 0;
+    while level <= MAX_WIDE_LEVELS {
+        let here = page(tables, root, node.page())?;
+        let value = search_wide(here, node.word(), node.entries(), high, low);
+        let levels = match node.kind() {
+            NodeKind::Directory => node.extra(),
+            _ => return Ok(Location(value)),
+        };
+        let at = Location(value.wrapping_mul(PAGE_WORDS as u32));
+        node = if levels > 1 {
+            Node::directory(at, WIDE_FANOUT, levels - 1)
+        } else {
+            Node::leaf(at, WIDE_FANOUT)
+        };
+        level += 1;
+    }
+    Err(Fault::NoPage)
+}

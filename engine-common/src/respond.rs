@@ -1,0 +1,93 @@
+//! From what a policy said to what is done: mode and the ability to kill, in one place.
+
+use crate::action::{Action, Mode};
+
+/// Whether the hook can kill the calling process itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KillAbility {
+    /// `bpf_send_signal` is allowed here (cgroup hooks: Linux 6.16, commit ee971630f20f).
+    Now,
+    /// The hook denies at once; user space sends the signal when it reads the event.
+    Later,
+    /// The calling task is no process of this scope (a passed socket, a kernel thread): it is
+    /// denied, never killed.
+    NotOurs,
+}
+
+/// What was done about an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Outcome {
+    /// Let through, silently.
+    Allowed = 0,
+    /// Let through and reported.
+    Audited = 1,
+    /// Let through by audit mode; enforce mode would have denied it.
+    WouldBlock = 2,
+    /// Let through by audit mode; enforce mode would have killed the process.
+    WouldKill = 3,
+    /// Denied.
+    Blocked = 4,
+    /// Denied, and SIGKILL sent before the call returned.
+    Killed = 5,
+    /// Denied; SIGKILL is to be sent by user space.
+    KillPending = 6,
+}
+
+impl Outcome {
+    /// Applies a policy's mode to what it said. The only place where audit mode exists.
+    #[inline(always)]
+    pub const fn of(action: Action, mode: Mode, kill: KillAbility) -> Outcome {
+        match (action, mode) {
+            (Action::Allow, _) => Outcome::Allowed,
+            (Action::Audit, _) => Outcome::Audited,
+            (Action::Block, Mode::Enforce) => Outcome::Blocked,
+            (Action::Block, Mode::Audit) => Outcome::WouldBlock,
+            (Action::Kill, Mode::Audit) => Outcome::WouldKill,
+            (Action::Kill, Mode::Enforce) => match kill {
+                KillAbility::Now => Outcome::Killed,
+                KillAbility::Later => Outcome::KillPending,
+                KillAbility::NotOurs => Outcome::Blocked,
+            },
+        }
+    }
+
+    /// Whether the attempt was denied.
+    #[inline(always)]
+    pub const fn denied(self) -> bool {
+        matches!(self, Outcome::Blocked | Outcome::Killed | Outcome::KillPending)
+    }
+
+    /// Whether the attempt is reported.
+    #[inline(always)]
+    pub const fn reported(self) -> bool {
+        !matches!(self, Outcome::Allowed)
+    }
+
+    /// The outcome's name as events print it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Allowed => "allowed",
+            Outcome::Audited => "audited",
+            Outcome::WouldBlock => "would block",
+            Outcome::WouldKill => "would kill",
+            Outcome::Blocked => "blocked",
+            Outcome::Killed => "killed",
+            Outcome::KillPending => "kill pending",
+        }
+    }
+
+    /// Reads the number of an outcome; `None` for a number that is none.
+    pub const fn from_u8(number: u8) -> Option<Outcome> {
+        match number {
+            0 => Some(Outcome::Allowed),
+            1 => Some(Outcome::Audited),
+            2 => Some(Outcome::WouldBlock),
+            3 => Some(Outcome::WouldKill),
+            4 => Some(Outcome::Blocked),
+            5 => Some(Outcome::Killed),
+            6 => Some(Outcome::KillPending),
+            _ => None,
+        }
+    }
+}

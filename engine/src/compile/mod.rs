@@ -1,0 +1,1 @@
+//! From a validated policy to the pages the kernel reads. Pure.

@@ -1,0 +1,173 @@
+//! The validated policy. Values of these types can only be made whole: whoever holds a [`Policy`]
+//! need not check it again.
+
+use std::path::PathBuf;
+
+pub use engine_common::destination::Nat64Prefix;
+pub use engine_common::{Action, Mode, Protocol};
+
+use super::AddressSet;
+
+/// A validated policy: what `policy::validate` makes of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// `metadata.name`: letters, digits, `.`, `-`, `_`; 1 to 63 characters.
+    pub name: String,
+    /// Whether it acts or only watches.
+    pub mode: Mode,
+    /// What holds where no rule matches.
+    pub default: Action,
+    /// What a blocked caller sees.
+    pub errno: Errno,
+    /// The rules, in their order: the first match decides. At most
+    /// [`MAX_RULES`](engine_common::limits::MAX_RULES).
+    pub rules: Vec<Rule>,
+    /// NAT64 prefixes beside the well-known one.
+    pub nat64: Vec<Nat64Prefix>,
+}
+
+/// One rule. All of its selectors must match.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Unique in the policy.
+    pub name: String,
+    /// What it says.
+    pub action: Action,
+    /// Destinations, `except` taken out already. Never empty.
+    pub to: AddressSet,
+    /// Protocols and ports.
+    pub services: Services,
+    /// Who is bound.
+    pub subject: Subject,
+    /// Why the rule is there, in the author's words.
+    pub reason: Option<String>,
+}
+
+/// Which protocols and ports a rule is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Services {
+    /// Every protocol, every port.
+    Any,
+    /// These. Never empty.
+    Only(Vec<Service>),
+}
+
+/// Some ports of a protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Service {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// Its ports; [`PortRange::EVERY`] for protocols without ports.
+    pub ports: PortRange,
+}
+
+/// A range of ports that is never empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+impl PortRange {
+    /// All ports.
+    pub const EVERY: PortRange = PortRange {
+        first: 0,
+        last: u16::MAX,
+    };
+
+    /// From `first` to `last`, both included; `None` when reversed.
+    pub const fn new(first: u16, last: u16) -> Option<PortRange> {
+        if first <= last {
+            Some(PortRange { first, last })
+        } else {
+            None
+        }
+    }
+
+    /// The lowest port.
+    pub const fn first(self) -> u16 {
+        self.first
+    }
+
+    /// The highest port.
+    pub const fn last(self) -> u16 {
+        self.last
+    }
+
+    /// Whether the port is in the range.
+    pub const fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+}
+
+/// Who a rule binds. Both parts must match; `None` means anybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// User ids. Never `Some` of an empty list.
+    pub uids: Option<Vec<u32>>,
+    /// Executables. Never `Some` of an empty list.
+    pub binaries: Option<Vec<Binary>>,
+}
+
+/// An executable as a policy names it. Its identity is looked up when the policy is compiled for
+/// this machine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Binary {
+    /// Absolute path.
+    pub path: PathBuf,
+}
+
+/// Errno of a denial: those that a caller of connect(2) can expect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Errno {
+    /// Operation not permitted.
+    #[default]
+    Eperm,
+    /// Permission denied.
+    Eacces,
+    /// Connection refused.
+    Econnrefused,
+    /// Network is unreachable.
+    Enetunreach,
+    /// No route to host.
+    Ehostunreach,
+    /// Connection timed out.
+    Etimedout,
+}
+
+impl Errno {
+    /// All of them.
+    pub const ALL: [Errno; 6] = [
+        Errno::Eperm,
+        Errno::Eacces,
+        Errno::Econnrefused,
+        Errno::Enetunreach,
+        Errno::Ehostunreach,
+        Errno::Etimedout,
+    ];
+
+    /// The kernel's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Errno::Eperm => "EPERM",
+            Errno::Eacces => "EACCES",
+            Errno::Econnrefused => "ECONNREFUSED",
+            Errno::Enetunreach => "ENETUNREACH",
+            Errno::Ehostunreach => "EHOSTUNREACH",
+            Errno::Etimedout => "ETIMEDOUT",
+        }
+    }
+
+    /// The kernel's number, positive.
+    pub const fn number(self) -> u16 {
+        let n = match self {
+            Errno::Eperm => libc::EPERM,
+            Errno::Eacces => libc::EACCES,
+            Errno::Econnrefused => libc::ECONNREFUSED,
+            Errno::Enetunreach => libc::ENETUNREACH,
+            Errno::Ehostunreach => libc::EHOSTUNREACH,
+            Errno::Etimedout => libc::ETIMEDOUT,
+        };
+        n as u16
+    }
+}
