@@ -19,6 +19,7 @@ use crate::{
     line::{find_narrow, find_wide, page},
     protocol::Protocol,
     verdict::{Fault, Reason, Verdict},
+    verifier::forget,
 };
 
 /// Where the pages of one image come from: an inner map in the kernel, a slice elsewhere.
@@ -42,10 +43,11 @@ struct Bitmap<'a> {
 
 impl<'a> Bitmap<'a> {
     #[inline(always)]
-    fn at<T: Tables>(tables: &'a T, root: &'a Page, place: Location) -> Result<Bitmap<'a>, Fault> {
+    fn at<T: Tables + ?Sized>(tables: &'a T, root: &'a Page, place: Location) -> Result<Bitmap<'a>, Fault> {
+        let word = forget(place.word() as u64, root[0]) as usize;
         Ok(Bitmap {
             page: page(tables, root, place.page())?,
-            word: place.word(),
+            word,
         })
     }
 
@@ -67,7 +69,7 @@ fn check(header: Header<'_>) -> Result<(), Fault> {
 
 #[inline(always)]
 fn bit(root: &Page, of: Trait, rule: u16) -> bool {
-    let at = of.word() + (rule as usize / 64 & (MAX_BITMAP_WORDS - 1));
+    let at = of.word() + ((rule as usize / 64) & (MAX_BITMAP_WORDS - 1));
     root[at & (crate::image::PAGE_WORDS - 1)] >> (rule & 63) & 1 != 0
 }
 
@@ -85,61 +87,46 @@ pub fn rule_action(root: &Page, rule: u16) -> Action {
     }
 }
 
-/// First rule that all four bitmaps have.
-#[inline(always)]
-fn first_common(words: usize, maps: [Bitmap<'_>; 4]) -> Option<u16> {
+/// No rule, where a rule's index is a word (kernel functions return one word).
+const NO_RULE: u64 = u64::MAX;
+
+/// First rule that all four bitmaps have, or [`NO_RULE`]. A function of its own in the kernel
+/// programs, for the sake of their stack.
+#[cfg_attr(not(target_arch = "bpf"), inline(always))]
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn first_common(root: &Page, words: usize, maps: &[Bitmap<'_>; 4]) -> u64 {
+    let words = forget(words as u64, root[0]) as usize;
+    let mut first = NO_RULE;
     let mut i = 0;
-    while i < MAX_BITMAP_WORDS {
-        if i >= words {
-            return None;
-        }
+    while i < MAX_BITMAP_WORDS && i < words {
         let common = maps[0].word(i) & maps[1].word(i) & maps[2].word(i) & maps[3].word(i);
         if common != 0 {
-            return Some((i * 64) as u16 + lowest_bit(common));
+            first = i as u64 * 64 + common.trailing_zeros() as u64;
+            break;
         }
         i += 1;
     }
-    None
+    forget(first, root[0])
 }
 
-/// Index of the lowest set bit; the word is not zero. By halves: `trailing_zeros` becomes a
-/// multiplication and a table in read-only data on this target.
-#[inline(always)]
-fn lowest_bit(word: u64) -> u16 {
-    #[cfg(not(target_arch = "bpf"))]
-    {
-        word.trailing_zeros() as u16
-    }
-    #[cfg(target_arch = "bpf")]
-    {
-        let mut word = word;
-        let mut index = 0;
-        if word & 0xffff_ffff == 0 {
-            word >>= 32;
-            index += 32;
-        }
-        if word & 0xffff == 0 {
-            word >>= 16;
-            index += 16;
-        }
-        if word & 0xff == 0 {
-            word >>= 8;
-            index += 8;
-        }
-        if word & 0xf == 0 {
-            word >>= 4;
-            index += 4;
-        }
-        if word & 3 == 0 {
-            word >>= 2;
-            index += 2;
-        }
-        if word & 1 == 0 {
-            index += 1;
-        }
-        index
-    }
+/// The IPv4 address inside an IPv6 one, canonical, or [`NOTHING_INSIDE`]. A function of its own in
+/// the kernel programs: inlined it costs more registers than the stack has room for.
+#[cfg_attr(not(target_arch = "bpf"), inline(always))]
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn inside(root: &Page, high: u64, low: u64) -> u64 {
+    let (high, low) = (forget(high, root[0]), forget(low, root[0]));
+    let v4 = match embedded_v4(high, low, |i| Header(root).nat64(i)) {
+        Some(v4) => match canonical_v4(v4) {
+            Address::V4(v4) => v4 as u64,
+            Address::V6 { .. } => NOTHING_INSIDE,
+        },
+        None => NOTHING_INSIDE,
+    };
+    forget(v4, root[0])
 }
+
+/// No IPv4 address, where one is a word.
+const NOTHING_INSIDE: u64 = u64::MAX;
 
 /// What the policy whose image is `tables` (page 0: `root`) says about an attempt. The attempt's
 /// address must be canonical.
@@ -147,59 +134,60 @@ fn lowest_bit(word: u64) -> u16 {
 /// # Errors
 /// A [`Fault`] when the image cannot be read; it denies ([`Verdict::fault`]).
 #[inline(always)]
-pub fn decide<T: Tables>(tables: &T, root: &Page, attempt: &Attempt) -> Result<Verdict, Fault> {
+pub fn decide<T: Tables + ?Sized>(tables: &T, root: &Page, attempt: &Attempt) -> Result<Verdict, Fault> {
     let header = Header(root);
     check(header)?;
     let words = header.bitmap_words();
+    if attempt.protocol.0 >= Protocol::COUNT {
+        return Err(Fault::BadContext);
+    }
 
-    let port = if attempt.protocol.has_ports() {
-        attempt.port
-    } else {
-        0
-    };
-    let service = (attempt.protocol.0 as u32) << 16 | port as u32;
+    // Copies that have nothing to do with the attempt's own for the verifier: what it learns of
+    // one in a branch it would otherwise carry to the end of the program.
+    let protocol = Protocol(forget(attempt.protocol.0 as u64, root[0]) as u16);
+    let port = if protocol.has_ports() { attempt.port } else { 0 };
+    let service = forget((protocol.0 as u64) << 16 | port as u64, root[0]) as u32;
     let service = find_narrow(tables, root, header.line(LineId::Port), service)?;
     let service = Bitmap::at(tables, root, service)?;
-    let uid = find_narrow(tables, root, header.line(LineId::Uid), attempt.uid)?;
+    let (uid, executable) = subject_classes(tables, root, header, attempt.uid, attempt.executable)?;
     let uid = Bitmap::at(tables, root, uid)?;
-    let executable = executable_class(tables, root, header, attempt.executable)?;
     let executable = Bitmap::at(tables, root, executable)?;
 
-    let mut matched = None;
+    // Both spellings, own first. Whatever was found, the verifier goes on with one state.
+    let mut own = forget(NO_RULE, root[0]);
     let v4 = match attempt.address {
-        Address::V4(v4) => Some(v4),
+        Address::V4(v4) => v4 as u64,
         Address::V6 { high, low } => {
             let place = find_wide(tables, root, header.line(LineId::V6), high, low)?;
             let place = Bitmap::at(tables, root, place)?;
-            matched = first_common(words, [place, service, uid, executable]);
-            match embedded_v4(high, low, &header.nat64()) {
-                Some(v4) => match canonical_v4(v4) {
-                    Address::V4(v4) => Some(v4),
-                    Address::V6 { .. } => None,
-                },
-                None => None,
-            }
+            own = first_common(root, words, &[place, service, uid, executable]);
+            inside(root, high, low)
         }
     };
-    if let Some(v4) = v4 {
-        let place = find_narrow(tables, root, header.line(LineId::V4), v4)?;
+    let v4 = forget(v4, root[0]);
+    let mut other = forget(NO_RULE, root[0]);
+    if v4 != NOTHING_INSIDE {
+        let place = find_narrow(tables, root, header.line(LineId::V4), v4 as u32)?;
         let place = Bitmap::at(tables, root, place)?;
-        if let Some(inside) = first_common(words, [place, service, uid, executable]) {
-            matched = match matched {
-                Some(own) if rule_action(root, own) >= rule_action(root, inside) => Some(own),
-                _ => Some(inside),
-            };
-        }
+        other = first_common(root, words, &[place, service, uid, executable]);
     }
-    Ok(match matched {
-        Some(rule) => Verdict {
-            action: rule_action(root, rule),
-            reason: Reason::Rule(rule),
-        },
-        None => Verdict {
+    let rule = if own == NO_RULE {
+        other
+    } else if other == NO_RULE || rule_action(root, own as u16) >= rule_action(root, other as u16) {
+        own
+    } else {
+        other
+    };
+    if rule == NO_RULE {
+        return Ok(Verdict {
             action: header.default_action(),
             reason: Reason::Default,
-        },
+        });
+    }
+    let rule = forget(rule, root[0]) as u16;
+    Ok(Verdict {
+        action: rule_action(root, rule),
+        reason: Reason::Rule(rule),
     })
 }
 
@@ -211,7 +199,7 @@ pub fn decide<T: Tables>(tables: &T, root: &Page, attempt: &Attempt) -> Result<V
 /// # Errors
 /// A [`Fault`] when the image cannot be read; it denies.
 #[inline(always)]
-pub fn judge_socket<T: Tables>(
+pub fn judge_socket<T: Tables + ?Sized>(
     tables: &T,
     root: &Page,
     family: SocketFamily,
@@ -222,37 +210,35 @@ pub fn judge_socket<T: Tables>(
     let header = Header(root);
     check(header)?;
     let words = header.bitmap_words();
+    if protocol.0 >= Protocol::COUNT {
+        return Err(Fault::BadContext);
+    }
 
     let key = protocol.0 as u32;
     let some = find_narrow(tables, root, header.line(LineId::ProtocolSome), key)?;
     let some = Bitmap::at(tables, root, some)?;
     let every = find_narrow(tables, root, header.line(LineId::ProtocolEvery), key)?;
     let every = Bitmap::at(tables, root, every)?;
-    let uid = find_narrow(tables, root, header.line(LineId::Uid), uid)?;
+    let (uid, executable) = subject_classes(tables, root, header, uid, executable)?;
     let uid = Bitmap::at(tables, root, uid)?;
-    let executable = executable_class(tables, root, header, executable)?;
     let executable = Bitmap::at(tables, root, executable)?;
     let (settling, meeting) = match family {
         SocketFamily::Inet => (Trait::EveryV4, Trait::SomeV4),
         SocketFamily::Inet6 => (Trait::EveryAddress, Trait::SomeAddress),
     };
 
-    let mut strictest = Action::Allow;
-    let mut named: Option<u16> = None;
-    let mut settled = false;
+    let unknown = root[0];
+    let words = forget(words as u64, unknown) as usize;
+    let mut strictest = forget(Action::Allow as u64, unknown);
+    let mut named = forget(NO_RULE, unknown);
+    let mut settled = forget(0, unknown);
     let mut i = 0;
-    while i < MAX_BITMAP_WORDS {
-        if i >= words || settled {
-            break;
-        }
+    while i < MAX_BITMAP_WORDS && i < words && settled == 0 {
         let subject = uid.word(i) & executable.word(i);
-        let mut candidates = some.word(i) & subject & root[meeting.word() + i];
         let settles = every.word(i) & subject & root[settling.word() + i];
-        if settles != 0 {
-            // The lowest bit of `settles` and all below it.
-            candidates &= settles ^ (settles - 1);
-            settled = true;
-        }
+        // The lowest bit of `settles` and all below it; all where there is none.
+        let candidates =
+            some.word(i) & subject & root[meeting.word() + i] & (settles ^ settles.wrapping_sub(1));
         let kill = candidates & root[Trait::Kill.word() + i];
         let block = candidates & root[Trait::Block.word() + i];
         let audit = candidates & root[Trait::Audit.word() + i];
@@ -265,37 +251,51 @@ pub fn judge_socket<T: Tables>(
         } else {
             (Action::Allow, candidates)
         };
-        if bits != 0 && (named.is_none() || action as u8 > strictest as u8) {
+        let (action, bits) = (forget(action as u64, unknown), forget(bits, unknown));
+        if bits != 0 && (named == NO_RULE || action > strictest) {
             strictest = action;
-            named = Some((i * 64) as u16 + lowest_bit(bits));
+            named = i as u64 * 64 + bits.trailing_zeros() as u64;
         }
+        strictest = forget(strictest, unknown);
+        named = forget(named, unknown);
+        settled = forget(settles, unknown);
         i += 1;
     }
     let default = header.default_action();
-    Ok(match named {
-        Some(rule) if settled || strictest as u8 >= default as u8 => Verdict {
-            action: strictest,
-            reason: Reason::Rule(rule),
-        },
-        _ => Verdict {
-            action: default,
-            reason: Reason::Default,
-        },
+    if named != NO_RULE && (settled != 0 || strictest >= default as u64) {
+        return Ok(Verdict {
+            action: Action::from_u8(strictest as u8).unwrap_or(Action::Block),
+            reason: Reason::Rule(named as u16),
+        });
+    }
+    Ok(Verdict {
+        action: default,
+        reason: Reason::Default,
     })
 }
 
+/// Classes of uid and executable. Most policies do not look at either, and then nothing is searched.
 #[inline(always)]
-fn executable_class<T: Tables>(
+fn subject_classes<T: Tables + ?Sized>(
     tables: &T,
     root: &Page,
     header: Header<'_>,
+    uid: u32,
     executable: ExecutableId,
-) -> Result<Location, Fault> {
-    find_wide(
-        tables,
-        root,
-        header.line(LineId::Executable),
-        executable.device,
-        executable.inode,
-    )
+) -> Result<(Location, Location), Fault> {
+    let (mut uids, mut executables) = (Trait::Every.location(), Trait::Every.location());
+    if header.needs_subject() {
+        uids = find_narrow(tables, root, header.line(LineId::Uid), uid)?;
+    }
+    if header.needs_executable() {
+        executables = find_wide(
+            tables,
+            root,
+            header.line(LineId::Executable),
+            executable.device,
+            executable.inode,
+        )?;
+    }
+    let forgotten = |class: Location| Location(forget(class.0 as u64, root[0]) as u32);
+    Ok((forgotten(uids), forgotten(executables)))
 }

@@ -94,9 +94,10 @@ impl Nat64Prefix {
 ///   (RFC 8215; taken as a set of /96 prefixes, the common deployment)
 /// - `2002::/16`, 6to4 (RFC 3056): bits 16 to 47
 /// - `2001::/32`, Teredo (RFC 4380): the client's address is the last 32 bits, inverted
-/// - the policy's own NAT64 prefixes
+/// - the policy's own NAT64 prefixes, `prefix(0)` to `prefix(MAX_NAT64_PREFIXES - 1)`; one of
+///   length 0 matches nothing
 #[inline(always)]
-pub fn embedded_v4(high: u64, low: u64, prefixes: &[Nat64Prefix; MAX_NAT64_PREFIXES]) -> Option<u32> {
+pub fn embedded_v4(high: u64, low: u64, prefix: impl Fn(usize) -> Nat64Prefix) -> Option<u32> {
     if high == 0x0064_ff9b_0000_0000 && low >> 32 == 0 {
         return Some(low as u32);
     }
@@ -111,7 +112,7 @@ pub fn embedded_v4(high: u64, low: u64, prefixes: &[Nat64Prefix; MAX_NAT64_PREFI
     }
     let mut i = 0;
     while i < MAX_NAT64_PREFIXES {
-        if let Some(v4) = prefixes[i].extract(high, low) {
+        if let Some(v4) = prefix(i).extract(high, low) {
             return Some(v4);
         }
         i += 1;
@@ -156,11 +157,11 @@ mod tests {
 
     #[test]
     fn addresses_inside_are_found() {
-        let none = [Nat64Prefix {
+        let none = |_| Nat64Prefix {
             high: 0,
             low: 0,
             length: 0,
-        }; MAX_NAT64_PREFIXES];
+        };
         for (text, inside) in [
             ("64:ff9b::198.51.100.7", "198.51.100.7"),
             ("64:ff9b:1:2:3:4:198.51.100.7", "198.51.100.7"),
@@ -168,11 +169,11 @@ mod tests {
             ("2001:0:4136:e378:8000:63bf:39cc:9bf8", "198.51.100.7"),
         ] {
             let (high, low) = v6(text);
-            assert_eq!(embedded_v4(high, low, &none), Some(v4(inside)), "{text}");
+            assert_eq!(embedded_v4(high, low, none), Some(v4(inside)), "{text}");
         }
         for text in ["2001:db8::1", "64:ff9b:0:1::1", "::1"] {
             let (high, low) = v6(text);
-            assert_eq!(embedded_v4(high, low, &none), None, "{text}");
+            assert_eq!(embedded_v4(high, low, none), None, "{text}");
         }
     }
 

@@ -69,9 +69,6 @@ impl Trait {
 pub struct Location(pub u32);
 
 impl Location {
-    /// No bitmap: no rule covers the interval. (Word 0 is the header's.)
-    pub const NOWHERE: Location = Location(0);
-
     /// The page.
     #[inline(always)]
     pub const fn page(self) -> u32 {
@@ -231,16 +228,15 @@ impl<'a> Header<'a> {
         Node(self.0[word::LINES + line as usize])
     }
 
-    /// The policy's own NAT64 prefixes; unused ones have length 0 and match nothing.
+    /// One of the policy's own NAT64 prefixes; unused ones have length 0 and match nothing.
     #[inline(always)]
-    pub fn nat64(self) -> [Nat64Prefix; MAX_NAT64_PREFIXES] {
-        let lengths = self.0[word::NAT64_LENGTHS];
-        let prefix = |i: usize| Nat64Prefix {
+    pub fn nat64(self, i: usize) -> Nat64Prefix {
+        let i = i % MAX_NAT64_PREFIXES;
+        Nat64Prefix {
             high: self.0[word::NAT64 + 2 * i],
             low: self.0[word::NAT64 + 2 * i + 1],
-            length: (lengths >> (8 * i)) as u8,
-        };
-        [prefix(0), prefix(1), prefix(2), prefix(3)]
+            length: (self.0[word::NAT64_LENGTHS] >> (8 * i)) as u8,
+        }
     }
 }
 
@@ -293,16 +289,6 @@ impl HeaderFields {
             page[word::NAT64 + 2 * i + 1] = prefix.low;
         }
         page[word::NAT64_LENGTHS] = lengths;
-    }
-}
-
-/// Index of the counter of an answer: rules first, then default, then fault.
-#[inline(always)]
-pub const fn counter_index(reason: crate::Reason, rule_count: u32) -> u32 {
-    match reason {
-        crate::Reason::Rule(rule) => rule as u32,
-        crate::Reason::Default => rule_count,
-        crate::Reason::Fault(_) => rule_count + 1,
     }
 }
 

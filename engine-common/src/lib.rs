@@ -8,6 +8,7 @@
 //! Byte order: addresses and ports are in host order everywhere in this crate; the hooks convert
 //! once, where they read the socket address.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod action;
 pub mod attempt;
@@ -22,6 +23,7 @@ pub mod protocol;
 pub mod respond;
 pub mod scope;
 pub mod verdict;
+pub mod verifier;
 
 pub use action::{Action, Mode};
 pub use attempt::{Address, Attempt, Hook, SocketFamily};
@@ -29,7 +31,7 @@ pub use decide::{Tables, decide, judge_socket};
 pub use executable::ExecutableId;
 pub use protocol::Protocol;
 pub use respond::{KillAbility, Outcome};
-pub use verdict::{Fault, Reason, Verdict};
+pub use verdict::{Fault, Reason, Verdict, VerdictWord};
 
 /// Version of every layout in this crate that crosses into the kernel: image, scope and event.
 /// It moves when any of them changes, so that a binary never reads the pins of another.

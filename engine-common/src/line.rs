@@ -3,7 +3,8 @@
 //! A line cuts a key space into elementary intervals, each with a class. Intervals are stored by
 //! their **ends** (inclusive), sorted; the answer is the first entry whose end is not below the
 //! key. The last entry's end is the greatest key below its node, so there always is one. Full
-//! pages of a directory are padded with entries of the greatest end.
+//! pages of a directory are padded with entries of the greatest end. Neighbouring buckets of an index
+//! may share full leaf pages: entries below a node's keys, or above, do not change the answer.
 //!
 //! A **narrow** line has 32-bit keys; an entry is one word, `end << 32 | value`. A **wide** line has
 //! 128-bit keys; an entry is three words: upper half, lower half, value. Values are classes in a
@@ -17,6 +18,7 @@ use crate::{
     decide::Tables,
     image::{Location, PAGE_WORDS, Page},
     verdict::Fault,
+    verifier::forget,
 };
 
 /// Entries of a full page of a narrow line.
@@ -29,7 +31,7 @@ pub const WIDE_ENTRY_WORDS: usize = 3;
 pub const MAX_WIDE_LEVELS: u32 = 2;
 
 /// Halvings that settle a search among [`NARROW_FANOUT`] entries.
-const NARROW_STEPS: u32 = 10;
+const NARROW_STEPS: u32 = 9;
 /// Halvings that settle a search among [`WIDE_FANOUT`] entries.
 const WIDE_STEPS: u32 = 8;
 
@@ -123,7 +125,11 @@ impl Node {
 
 /// Looks a page up; page 0 is at hand already.
 #[inline(always)]
-pub(crate) fn page<'a, T: Tables>(tables: &'a T, root: &'a Page, number: u32) -> Result<&'a Page, Fault> {
+pub(crate) fn page<'a, T: Tables + ?Sized>(
+    tables: &'a T,
+    root: &'a Page,
+    number: u32,
+) -> Result<&'a Page, Fault> {
     if number == 0 {
         return Ok(root);
     }
@@ -135,7 +141,7 @@ pub(crate) fn page<'a, T: Tables>(tables: &'a T, root: &'a Page, number: u32) ->
 
 /// Follows an index node, if it is one.
 #[inline(always)]
-fn descend<T: Tables>(tables: &T, root: &Page, node: Node, key: u64) -> Result<Node, Fault> {
+fn descend<T: Tables + ?Sized>(tables: &T, root: &Page, node: Node, key: u64) -> Result<Node, Fault> {
     match node.kind() {
         NodeKind::Index => {
             let at = node.word() as u64 + (key >> (node.extra() & 63));
@@ -147,42 +153,82 @@ fn descend<T: Tables>(tables: &T, root: &Page, node: Node, key: u64) -> Result<N
 }
 
 /// Value of the first entry whose end is not below `key`.
+///
+/// The number of entries left does not depend on what was found, and the first of them is masked:
+/// so both branches of a step leave the verifier with the same knowledge, and it follows one. Steps
+/// after the last needed one change nothing; that they are is asked for once, half way: each way
+/// out of the loop would be followed to the end of the program.
 #[inline(always)]
 fn search_narrow(page: &Page, first: usize, entries: usize, key: u32) -> u32 {
-    let mut low = first;
-    let mut high = first + entries - 1;
+    const MASK: usize = PAGE_WORDS - 1;
+    let mut first = first & MASK;
+    let mut left = entries;
     let mut step = 0;
-    while step < NARROW_STEPS && low < high {
-        let middle = (low + high) / 2;
-        if (page[middle & (PAGE_WORDS - 1)] >> 32) as u32 >= key {
-            high = middle;
-        } else {
-            low = middle + 1;
+    while step < NARROW_STEPS {
+        if step == NARROW_STEPS / 2 && left <= 1 {
+            break;
         }
+        let half = left / 2;
+        let probe = (first + half).wrapping_sub(1) & MASK;
+        if ((page[probe] >> 32) as u32) < key {
+            first = (first + half) & MASK;
+        }
+        left = left.div_ceil(2);
         step += 1;
     }
-    page[low & (PAGE_WORDS - 1)] as u32
+    page[first] as u32
 }
 
-/// Value of the first entry whose end is not below the key.
+/// Value of the first entry whose end is not below the key; see [`search_narrow`].
 #[inline(always)]
-fn search_wide(page: &Page, first: usize, entries: usize, high_key: u64, low_key: u64) -> u32 {
-    let mut low = 0;
-    let mut high = entries - 1;
+fn search_wide(page: &Page, start: usize, entries: usize, high_key: u64, low_key: u64) -> u32 {
+    const MASK: usize = PAGE_WORDS / 2 - 1;
+    let mut first = 0;
+    let mut left = entries;
     let mut step = 0;
-    while step < WIDE_STEPS && low < high {
-        let middle = (low + high) / 2;
-        let at = first + middle * WIDE_ENTRY_WORDS;
+    while step < WIDE_STEPS {
+        if step == WIDE_STEPS / 2 && left <= 1 {
+            break;
+        }
+        let half = left / 2;
+        let at = start + ((first + half).wrapping_sub(1) & MASK) * WIDE_ENTRY_WORDS;
         let end_high = page[at & (PAGE_WORDS - 1)];
         let end_low = page[(at + 1) & (PAGE_WORDS - 1)];
-        if end_high > high_key || (end_high == high_key && end_low >= low_key) {
-            high = middle;
-        } else {
-            low = middle + 1;
+        if end_high < high_key || (end_high == high_key && end_low < low_key) {
+            first = (first + half) & MASK;
         }
+        left = left.div_ceil(2);
         step += 1;
     }
-    page[(first + low * WIDE_ENTRY_WORDS + 2) & (PAGE_WORDS - 1)] as u32
+    page[(start + first * WIDE_ENTRY_WORDS + 2) & (PAGE_WORDS - 1)] as u32
+}
+
+/// A result in one word, which is all that a kernel function returns: a location, or a fault with
+/// the upper half set.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Found(u64);
+
+impl Found {
+    const FAULT: u64 = 1 << 32;
+
+    #[inline(always)]
+    const fn of(result: Result<Location, Fault>) -> Found {
+        match result {
+            Ok(location) => Found(location.0 as u64),
+            Err(fault) => Found(Self::FAULT | fault as u64),
+        }
+    }
+
+    #[inline(always)]
+    const fn result(self) -> Result<Location, Fault> {
+        if self.0 < Self::FAULT {
+            Ok(Location(self.0 as u32))
+        } else {
+            // The only fault a look-up has.
+            Err(Fault::NoPage)
+        }
+    }
 }
 
 /// Class of a key on a narrow line.
@@ -190,18 +236,38 @@ fn search_wide(page: &Page, first: usize, entries: usize, high_key: u64, low_key
 /// # Errors
 /// [`Fault::NoPage`] when the image refers to a page it does not have.
 #[inline(always)]
-pub fn find_narrow<T: Tables>(tables: &T, root: &Page, line: Node, key: u32) -> Result<Location, Fault> {
-    let mut node = descend(tables, root, line, key as u64)?;
-    if let NodeKind::Class = node.kind() {
-        return Ok(Location(node.page()));
-    }
-    if let NodeKind::Directory = node.kind() {
-        let directory = page(tables, root, node.page())?;
-        let number = search_narrow(directory, node.word(), node.entries(), key);
-        node = Node::leaf(Location(number.wrapping_mul(PAGE_WORDS as u32)), NARROW_FANOUT);
-    }
-    let leaf = page(tables, root, node.page())?;
-    Ok(Location(search_narrow(leaf, node.word(), node.entries(), key)))
+pub fn find_narrow<T: Tables + ?Sized>(
+    tables: &T,
+    root: &Page,
+    line: Node,
+    key: u32,
+) -> Result<Location, Fault> {
+    locate_narrow(tables, root, line, key).result()
+}
+
+/// [`find_narrow`], a function of its own in the kernel programs: inlined five times a decision it
+/// would not fit the stack.
+#[cfg_attr(not(target_arch = "bpf"), inline(always))]
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn locate_narrow<T: Tables + ?Sized>(tables: &T, root: &Page, line: Node, key: u32) -> Found {
+    let key = forget(key as u64, root[0]) as u32;
+    let search = || {
+        let mut node = descend(tables, root, line, key as u64)?;
+        if let NodeKind::Class = node.kind() {
+            return Ok(Location(node.page()));
+        }
+        if let NodeKind::Directory = node.kind() {
+            let directory = page(tables, root, node.page())?;
+            let number = search_narrow(directory, node.word(), node.entries(), key);
+            node = Node::leaf(
+                Location(number.wrapping_mul(PAGE_WORDS as u32)),
+                forget(NARROW_FANOUT as u64, root[0]) as usize,
+            );
+        }
+        let leaf = page(tables, root, node.page())?;
+        Ok(Location(search_narrow(leaf, node.word(), node.entries(), key)))
+    };
+    Found::of(search())
 }
 
 /// Class of a key on a wide line.
@@ -209,32 +275,46 @@ pub fn find_narrow<T: Tables>(tables: &T, root: &Page, line: Node, key: u32) -> 
 /// # Errors
 /// [`Fault::NoPage`] when the image refers to a page it does not have.
 #[inline(always)]
-pub fn find_wide<T: Tables>(
+pub fn find_wide<T: Tables + ?Sized>(
     tables: &T,
     root: &Page,
     line: Node,
     high: u64,
     low: u64,
 ) -> Result<Location, Fault> {
-    let mut node = descend(tables, root, line, high)?;
-    if let NodeKind::Class = node.kind() {
-        return Ok(Location(node.page()));
-    }
-    let mut level = 0;
-    while level <= MAX_WIDE_LEVELS {
-        let here = page(tables, root, node.page())?;
-        let value = search_wide(here, node.word(), node.entries(), high, low);
-        let levels = match node.kind() {
-            NodeKind::Directory => node.extra(),
-            _ => return Ok(Location(value)),
-        };
-        let at = Location(value.wrapping_mul(PAGE_WORDS as u32));
-        node = if levels > 1 {
-            Node::directory(at, WIDE_FANOUT, levels - 1)
-        } else {
-            Node::leaf(at, WIDE_FANOUT)
-        };
-        level += 1;
-    }
-    Err(Fault::NoPage)
+    locate_wide(tables, root, line, high, low).result()
 }
+
+/// [`find_wide`], a function of its own in the kernel programs.
+#[cfg_attr(not(target_arch = "bpf"), inline(always))]
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn locate_wide<T: Tables + ?Sized>(tables: &T, root: &Page, line: Node, high: u64, low: u64) -> Found {
+    let (high, low) = (forget(high, root[0]), forget(low, root[0]));
+    let search = || {
+        let mut node = descend(tables, root, line, high)?;
+        if let NodeKind::Class = node.kind() {
+            return Ok(Location(node.page()));
+        }
+        let mut level = 0;
+        while level <= MAX_WIDE_LEVELS {
+            let here = page(tables, root, node.page())?;
+            let value = search_wide(here, node.word(), node.entries(), high, low);
+            let levels = match node.kind() {
+                NodeKind::Directory => node.extra(),
+                _ => return Ok(Location(value)),
+            };
+            let at = Location(value.wrapping_mul(PAGE_WORDS as u32));
+            let entries = forget(WIDE_FANOUT as u64, root[0]) as usize;
+            node = if levels > 1 {
+                Node::directory(at, entries, levels - 1)
+            } else {
+                Node::leaf(at, entries)
+            };
+            level += 1;
+        }
+        Err(Fault::NoPage)
+    };
+    Found::of(search())
+}
+
+const _: () = assert!(WIDE_FANOUT <= PAGE_WORDS / 2);

@@ -14,11 +14,17 @@ pub struct Scope {
     /// Id of the cgroup: its inode number in cgroupfs.
     pub cgroup: u64,
     /// Depth of the cgroup below the root of the hierarchy; the root is 0.
+    /// [`Scope::UNKNOWN_LEVEL`] where it cannot be known (inside a cgroup namespace).
     pub level: u32,
     /// Reserved, zero.
     pub reserved: u32,
     /// The policies, in the order they were given. [`SlotRef::NONE`] ends the list.
     pub slots: [SlotRef; MAX_STACKED],
+}
+
+impl Scope {
+    /// Depth that is not known: only tasks of the cgroup itself then count as its own.
+    pub const UNKNOWN_LEVEL: u32 = u32::MAX;
 }
 
 /// Reference from a scope to a policy's image.

@@ -1,6 +1,6 @@
 //! What a policy answers about an attempt, and why.
 
-use crate::action::Action;
+use crate::{action::Action, event::reason};
 
 /// What the kernel side could not read or find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +70,62 @@ impl Verdict {
         Verdict {
             action: Action::Block,
             reason: Reason::Fault(fault),
+        }
+    }
+}
+
+/// A [`Verdict`] in one word: bits 0 to 7 the action, 8 to 15 a number of [`reason`], 16 to 31 the
+/// rule or fault. What the kernel programs carry about: of an enum without payload the compiler
+/// copies bytes that were never written, and the verifier refuses to read those.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct VerdictWord(pub u32);
+
+impl VerdictWord {
+    /// The word of a result.
+    #[inline(always)]
+    pub const fn of(result: Result<Verdict, Fault>) -> VerdictWord {
+        let verdict = match result {
+            Ok(verdict) => verdict,
+            Err(fault) => Verdict::fault(fault),
+        };
+        let (kind, detail) = match verdict.reason {
+            Reason::Rule(rule) => (reason::RULE, rule),
+            Reason::Default => (reason::DEFAULT, 0),
+            Reason::Fault(fault) => (reason::FAULT, fault as u16),
+        };
+        VerdictWord(verdict.action as u32 | (kind as u32) << 8 | (detail as u32) << 16)
+    }
+
+    /// The action. A number that is none reads as block.
+    #[inline(always)]
+    pub const fn action(self) -> Action {
+        match Action::from_u8(self.0 as u8) {
+            Some(action) => action,
+            None => Action::Block,
+        }
+    }
+
+    /// Number of the reason, as events carry it.
+    #[inline(always)]
+    pub const fn reason(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    /// The rule's index or the fault's number, by the reason.
+    #[inline(always)]
+    pub const fn detail(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// Index of the answer's counter in an image of so many rules: rules first, then default, then
+    /// fault.
+    #[inline(always)]
+    pub const fn counter(self, rule_count: u32) -> u32 {
+        match self.reason() {
+            reason::RULE => self.detail() as u32,
+            reason::DEFAULT => rule_count,
+            _ => rule_count + 1,
         }
     }
 }
