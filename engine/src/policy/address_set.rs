@@ -85,6 +85,29 @@ impl AddressSet {
         }
     }
 
+    /// The union of all.
+    pub fn union_of<'s>(sets: impl IntoIterator<Item = &'s AddressSet>) -> AddressSet {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for set in sets {
+            v4.extend_from_slice(&set.v4);
+            v6.extend_from_slice(&set.v6);
+        }
+        AddressSet {
+            v4: merged(v4),
+            v6: merged(v6),
+        }
+    }
+
+    /// Ranges of both families.
+    pub fn range_count(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// Whether some address is in both.
+    pub fn overlaps(&self, other: &AddressSet) -> bool {
+        overlapping(&self.v4, &other.v4) || overlapping(&self.v6, &other.v6)
+    }
+
     /// The addresses of `self` that are not in `other`.
     pub fn without(&self, other: &AddressSet) -> AddressSet {
         AddressSet {
@@ -148,6 +171,14 @@ fn subset<K: Key>(inner: &[(K, K)], outer: &[(K, K)]) -> bool {
     })
 }
 
+fn overlapping<K: Key>(a: &[(K, K)], b: &[(K, K)]) -> bool {
+    let (few, many) = if a.len() <= b.len() { (a, b) } else { (b, a) };
+    few.iter().any(|&(start, end)| {
+        let i = many.partition_point(|r| r.1 < start);
+        many.get(i).is_some_and(|r| r.0 <= end)
+    })
+}
+
 fn subtracted<K: Key>(from: &[(K, K)], what: &[(K, K)]) -> Vec<(K, K)> {
     let mut out = Vec::with_capacity(from.len());
     for &(start, end) in from {
@@ -198,15 +229,18 @@ mod tests {
             }));
             let (a, b) = (make(&a), make(&b));
             let (both, left) = (a.union(&b), a.without(&b));
-            let mut subset = true;
+            let (mut subset, mut overlap) = (true, false);
             for x in 0..=255u8 {
                 let address = IpAddr::from([10, 0, 0, x]);
                 let (in_a, in_b) = (a.contains(address), b.contains(address));
                 prop_assert_eq!(both.contains(address), in_a || in_b);
                 prop_assert_eq!(left.contains(address), in_a && !in_b);
                 subset &= !in_a || in_b;
+                overlap |= in_a && in_b;
             }
             prop_assert_eq!(a.is_subset_of(&b), subset);
+            prop_assert_eq!(a.overlaps(&b), overlap);
+            prop_assert_eq!(AddressSet::union_of([&a, &b]), both);
         }
     }
 }

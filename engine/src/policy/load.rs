@@ -1,0 +1,145 @@
+//! From a file or a text to a policy, with everything there is to say about it.
+
+use std::path::Path;
+
+use super::{
+    Policy,
+    context::LoadContext,
+    diagnostic::{Code, Diagnostic, Reporter, Severity},
+    render,
+    source::{self, MAX_POLICY_BYTES, ReadError, Source, Span},
+    validate, variable, yaml,
+};
+
+/// The outcome of loading a policy.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Name of the file, as it was given.
+    pub file: String,
+    /// Errors and warnings, in the order of their places.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Errors, those that are only counted among them.
+    pub errors: usize,
+    /// The policy; `None` when there is an error.
+    pub policy: Option<Policy>,
+    /// Addresses and networks in the policy, its address files, and the built-in sets it uses.
+    pub cidrs: usize,
+    /// Whether the policy file itself could not be read, so that nothing is known about it.
+    pub unreadable: bool,
+}
+
+impl Loaded {
+    /// Whether there is an error, and so no policy.
+    pub fn has_errors(&self) -> bool {
+        self.policy.is_none()
+    }
+
+    /// Whether there is a warning.
+    pub fn has_warnings(&self) -> bool {
+        self.diagnostics.iter().any(|d| d.severity == Severity::Warning)
+    }
+
+    /// The diagnostics as text, with excerpts of the file.
+    pub fn render(&self, styled: bool) -> String {
+        render::text(&self.diagnostics, styled)
+    }
+
+    /// The diagnostics as a JSON list of `{severity, code, file, line, column, text, message, help}`.
+    pub fn to_json(&self) -> serde_json::Value {
+        render::json(&self.diagnostics)
+    }
+
+    fn failed(file: String, diagnostic: Diagnostic, unreadable: bool) -> Loaded {
+        Loaded {
+            file,
+            diagnostics: vec![diagnostic],
+            errors: 1,
+            policy: None,
+            cidrs: 0,
+            unreadable,
+        }
+    }
+}
+
+/// Loads a policy file. Whatever goes wrong is among the diagnostics.
+pub fn load(path: &Path, context: &LoadContext) -> Loaded {
+    let name = path.display().to_string();
+    let base = path.parent().unwrap_or(Path::new(""));
+    from_read(&name, source::read_policy(path), base, context)
+}
+
+/// Loads a policy from a stream, such as standard input. Address files are looked for from `base` on.
+pub fn load_stream(name: &str, stream: impl std::io::Read, base: &Path, context: &LoadContext) -> Loaded {
+    from_read(name, source::bounded(stream, MAX_POLICY_BYTES), base, context)
+}
+
+/// Loads a policy from its text. Address files are looked for from `base` on.
+pub fn load_text(name: &str, text: &str, base: &Path, context: &LoadContext) -> Loaded {
+    if text.len() as u64 > MAX_POLICY_BYTES {
+        let error = ReadError::TooLarge {
+            limit: MAX_POLICY_BYTES,
+        };
+        return from_read(name, Err(error), base, context);
+    }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let source = Source::new(name, text);
+    let mut reporter = Reporter::new(&source);
+    let validated = yaml::parse(&mut reporter).map(|mut root| {
+        variable::substitute(&mut root, &context.variables, &mut reporter);
+        validate::validate(&root, base, context, &mut reporter)
+    });
+    let (policy, cidrs) = validated.map_or((None, 0), |v| (v.policy, v.cidrs));
+    Loaded {
+        file: name.to_owned(),
+        errors: reporter.errors(),
+        diagnostics: reporter.finish(),
+        policy,
+        cidrs,
+        unreadable: false,
+    }
+}
+
+fn from_read(name: &str, read: Result<Vec<u8>, ReadError>, base: &Path, context: &LoadContext) -> Loaded {
+    let bytes = match read {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let (code, help) = match error {
+                ReadError::TooLarge { .. } => (
+                    Code::TooLarge,
+                    "put long lists of addresses into an address file: sets: {feed: {file: addresses.txt}}",
+                ),
+                _ => (Code::Unreadable, "check the path and its permissions"),
+            };
+            let diagnostic = Diagnostic {
+                severity: Severity::Error,
+                code,
+                file: name.to_owned(),
+                place: None,
+                message: format!("the policy file {error}"),
+                help: help.to_owned(),
+            };
+            return Loaded::failed(name.to_owned(), diagnostic, code == Code::Unreadable);
+        }
+    };
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => load_text(name, text, base, context),
+        Err(error) => {
+            let valid = error.valid_up_to();
+            let text = String::from_utf8_lossy(&bytes);
+            let source = Source::new(name, &text);
+            let diagnostic = Diagnostic {
+                severity: Severity::Error,
+                code: Code::NotText,
+                file: name.to_owned(),
+                // Up to here both texts are the same; the bad bytes are one replacement character.
+                place: Some(source.place(Span {
+                    start: valid,
+                    end: valid + '\u{fffd}'.len_utf8(),
+                })),
+                message: "bytes that are not UTF-8".to_owned(),
+                help: "save the file as UTF-8".to_owned(),
+            };
+            Loaded::failed(name.to_owned(), diagnostic, false)
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! One rule: from its mapping to a [`Rule`].
+
+use engine_common::{Action, Protocol};
+
+use super::{
+    AddressSet,
+    diagnostic::{Code, Reporter, quoted},
+    fields::{self, Fields},
+    model::{PortRange, Rule, Service, Services, Subject},
+    name,
+    node::{Node, Value},
+    port, service,
+    set::{Selector, Sets},
+    source::Span,
+    subject,
+};
+
+const FIELDS: [&str; 8] = [
+    "name",
+    "action",
+    "to",
+    "except",
+    "ports",
+    "protocols",
+    "process",
+    "reason",
+];
+
+/// Words of actions.
+pub(super) const ACTIONS: [(&str, Action); 4] = [
+    ("allow", Action::Allow),
+    ("audit", Action::Audit),
+    ("block", Action::Block),
+    ("kill", Action::Kill),
+];
+
+/// The name of a rule, if it has one that can be read.
+pub(super) fn name_of<'n>(node: &'n Node, reporter: &mut Reporter<'_>) -> Option<fields::Text<'n>> {
+    let Value::Map(entries) = &node.value else {
+        return None;
+    };
+    let name = entries.iter().find(|e| e.key == "name")?;
+    let text = fields::text(&name.value, "the name of a rule", reporter)?;
+    name::check(text.text, "a rule", text.span, reporter).then_some(text)
+}
+
+/// Reads a rule; its name was read by [`name_of`]. All faults are reported, also where `None` comes
+/// back.
+pub(super) fn read(
+    node: &Node,
+    name: Option<fields::Text<'_>>,
+    default: Option<Action>,
+    sets: &mut Sets<'_>,
+    reporter: &mut Reporter<'_>,
+) -> Option<Rule> {
+    let fields = Fields::of(node, "a rule", &FIELDS, reporter)?;
+    fields.require("name", "`name: database`", reporter);
+    let action = fields
+        .require("action", "`action: allow` (or audit, block, kill)", reporter)
+        .and_then(|n| fields::choice(n, "an action", &ACTIONS, reporter));
+    let to = fields
+        .require("to", "`to: [10.0.0.0/8]`, or `to: any`", reporter)
+        .and_then(|n| Some((n.span, destinations(n, sets, reporter)?)));
+    let except = fields.get("except").map(|n| exceptions(n, sets, reporter));
+    let services = service::read(fields.get("ports"), fields.get("protocols"), reporter);
+    let subject = match fields.get("process") {
+        None => Some(Subject::default()),
+        Some(node) => subject::read(node, reporter),
+    };
+    let reason = fields
+        .get("reason")
+        .map(|n| fields::text(n, "a reason", reporter));
+
+    let to = match except {
+        None => to,
+        Some(except) => to.and_then(|(span, to)| Some((span, without(span, to, except?, reporter)?))),
+    };
+    let (span, to) = to?;
+    let (action, services) = (action?, services?);
+    check_family(
+        &services,
+        &to,
+        fields.get("protocols").map_or(span, |n| n.span),
+        reporter,
+    )?;
+    let protocols = fields.get("protocols").map(|n| n.span);
+    if let Some(span) = protocols.or_else(|| fields.get("ports").map(|n| n.span)) {
+        let named = protocols.is_some();
+        warn_of_socket_judgement(action, default, &services, &to, (span, named), reporter);
+    }
+    Some(Rule {
+        name: name?.text.to_owned(),
+        action,
+        to,
+        services,
+        subject: subject?,
+        reason: reason.flatten().map(|r| r.text.to_owned()),
+    })
+}
+
+/// The value of `to`.
+fn destinations(node: &Node, sets: &mut Sets<'_>, reporter: &mut Reporter<'_>) -> Option<AddressSet> {
+    match &node.value {
+        Value::Scalar(s) if s.text == "any" => return Some(AddressSet::everything()),
+        Value::Scalar(s) if s.text == "*" || s.text == "all" => {
+            reporter.error(
+                Code::WrongValue,
+                node.span,
+                format!("{} where destinations belong", quoted(&s.text)),
+                "write `to: any`",
+            );
+            return None;
+        }
+        _ => {}
+    }
+    let items = fields::list(
+        node,
+        "destinations",
+        "write `to: any` for every destination",
+        reporter,
+    )?;
+    sets.selector(items, reporter).map(|s| s.addresses)
+}
+
+fn exceptions(node: &Node, sets: &mut Sets<'_>, reporter: &mut Reporter<'_>) -> Option<Selector> {
+    let items = fields::list(node, "exceptions", "leave `except` out", reporter)?;
+    sets.selector(items, reporter)
+}
+
+/// Takes the exceptions away. `None` when nothing is left, which is reported.
+fn without(span: Span, to: AddressSet, except: Selector, reporter: &mut Reporter<'_>) -> Option<AddressSet> {
+    for (span, item) in &except.items {
+        if !item.overlaps(&to) {
+            reporter.warn(
+                Code::ExceptWithoutEffect,
+                *span,
+                "this exception takes nothing away: `to` does not have it",
+                "remove it, or check `to`",
+            );
+        }
+    }
+    let left = to.without(&except.addresses);
+    if left.is_empty() {
+        reporter.error(
+            Code::EmptySelector,
+            span,
+            "`except` takes away all of `to`",
+            "remove the rule, or check `except`",
+        );
+        return None;
+    }
+    Some(left)
+}
+
+/// Refuses ping of one family with destinations of the other only.
+fn check_family(services: &Services, to: &AddressSet, span: Span, reporter: &mut Reporter<'_>) -> Option<()> {
+    let Services::Only(services) = services else {
+        return Some(());
+    };
+    let all_are = |protocol| services.iter().all(|s| s.protocol == protocol);
+    let (protocol, other, own) = if all_are(Protocol::ICMPV6) && to.v6().is_empty() {
+        ("icmpv6", "IPv4", "icmp")
+    } else if all_are(Protocol::ICMP) && to.v4().is_empty() {
+        ("protocol 1 (ICMP of IPv4)", "IPv6", "icmpv6")
+    } else {
+        return Some(());
+    };
+    reporter.error(
+        Code::FamilyMismatch,
+        span,
+        format!("{protocol} with {other} destinations only"),
+        format!("write {own}, or add destinations of the other family"),
+    );
+    None
+}
+
+/// Warns of an allowance that cannot hold: where no hook sees the destination, the strictest answer
+/// any destination could get is given when the socket is made. `named` says whether the rule lists its
+/// protocols; ports without a protocol stand for every protocol that has some, and say nothing of these.
+fn warn_of_socket_judgement(
+    action: Action,
+    default: Option<Action>,
+    services: &Services,
+    to: &AddressSet,
+    (span, named): (Span, bool),
+    reporter: &mut Reporter<'_>,
+) {
+    let Services::Only(services) = services else {
+        return;
+    };
+    if default.is_none_or(|d| d <= action) {
+        return;
+    }
+    let narrow = |ports: PortRange, protocol: Protocol| protocol.has_ports() && ports != PortRange::EVERY;
+    let is_meant = |service: &Service| {
+        named
+            || !services.contains(&Service {
+                protocol: Protocol::TCP,
+                ..*service
+            })
+    };
+    let unseen = services
+        .iter()
+        .filter(|s| is_meant(s))
+        .find(|s| !s.protocol.has_address_hook() && (!to.has_every_v4() || narrow(s.ports, s.protocol)));
+    if let Some(service) = unseen {
+        reporter.warn(
+            Code::JudgedAtSocket,
+            span,
+            format!(
+                "no hook sees where {} goes, so it is judged when the socket is made, by the strictest rule for any destination",
+                port::protocol_name(service.protocol)
+            ),
+            "an allowance needs a rule of its own with `to: any` and without `ports`",
+        );
+    }
+}
