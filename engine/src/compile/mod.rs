@@ -1,1 +1,35 @@
-//! From a validated policy to the pages the kernel reads. Pure.
+//! From a validated [`Policy`] to the pages the kernel reads ([`Image`]). Pure: no I/O, no kernel.
+//!
+//! ```text
+//! Policy -> keys that each rule covers (coverage) -> elementary intervals with classes (interval, class)
+//!        -> lines of nodes (line, entry) -> pages (page_arena, assemble) -> Image
+//! ```
+//! [`oracle`] is the second opinion: a loop over the rules, written to be obviously right.
+//! [`mod@explain`] tells why, and [`mod@dump`] prints what is in the pages.
+
+mod assemble;
+pub mod class;
+mod coverage;
+pub mod dump;
+mod entry;
+mod error;
+pub mod executable;
+pub mod explain;
+pub mod image;
+pub mod interval;
+mod line;
+pub mod oracle;
+mod page_arena;
+#[cfg(test)]
+mod sample;
+mod walk;
+
+pub use assemble::compile;
+pub use error::CompileError;
+pub use executable::{Executables, paths_of};
+pub use explain::{Explanation, explain};
+pub use image::Image;
+pub use page_arena::MAX_PAGES;
+
+#[cfg(doc)]
+use crate::policy::Policy;

@@ -1,0 +1,70 @@
+//! How the entries of a line are written: what narrow and wide lines differ in.
+
+use engine_common::line::{MAX_WIDE_LEVELS, NARROW_FANOUT, WIDE_ENTRY_WORDS, WIDE_FANOUT};
+
+use super::interval::Key;
+
+/// A key with the format of its line's entries.
+pub(super) trait LineKey: Key {
+    /// Words of an entry.
+    const ENTRY_WORDS: usize;
+    /// Entries of a full page.
+    const FANOUT: usize;
+    /// Entries that are searched where they stand, without an index: a quarter of page 0.
+    const FEW: usize;
+    /// Directory levels the search follows.
+    const LEVELS: u32;
+    /// Bits of the key below those that an index looks at.
+    const LOW_BITS: u32;
+
+    /// The key of these bits, which it must have room for.
+    fn from_bits(bits: u128) -> Self;
+
+    /// Writes the entry of the interval that ends here.
+    fn put(self, value: u32, entry: &mut [u64]);
+
+    /// Reads what [`LineKey::put`] wrote: end and value.
+    fn take(entry: &[u64]) -> (Self, u32);
+}
+
+impl LineKey for u32 {
+    const ENTRY_WORDS: usize = 1;
+    const FANOUT: usize = NARROW_FANOUT;
+    const FEW: usize = 64;
+    const LEVELS: u32 = 1;
+    const LOW_BITS: u32 = 0;
+
+    fn from_bits(bits: u128) -> u32 {
+        bits as u32
+    }
+
+    fn put(self, value: u32, entry: &mut [u64]) {
+        entry[0] = u64::from(self) << 32 | u64::from(value);
+    }
+
+    fn take(entry: &[u64]) -> (u32, u32) {
+        ((entry[0] >> 32) as u32, entry[0] as u32)
+    }
+}
+
+impl LineKey for u128 {
+    const ENTRY_WORDS: usize = WIDE_ENTRY_WORDS;
+    const FANOUT: usize = WIDE_FANOUT;
+    const FEW: usize = 42;
+    const LEVELS: u32 = MAX_WIDE_LEVELS;
+    const LOW_BITS: u32 = 64;
+
+    fn from_bits(bits: u128) -> u128 {
+        bits
+    }
+
+    fn put(self, value: u32, entry: &mut [u64]) {
+        entry[0] = (self >> 64) as u64;
+        entry[1] = self as u64;
+        entry[2] = u64::from(value);
+    }
+
+    fn take(entry: &[u64]) -> (u128, u32) {
+        (u128::from(entry[0]) << 64 | u128::from(entry[1]), entry[2] as u32)
+    }
+}

@@ -1,0 +1,133 @@
+use std::path::PathBuf;
+
+use engine_common::Action;
+
+use super::*;
+use crate::{
+    compile::sample::{policy, ports, rule},
+    policy::{Binary, Subject},
+};
+
+fn ask(policy: &Policy, address: &str, port: u16, protocol: Protocol) -> Explanation {
+    let executables = Executables::synthetic(policy);
+    let address = address.parse().unwrap();
+    let attempt = attempt_at(address, port, protocol, 1000, UNKNOWN_EXECUTABLE);
+    explain(policy, &executables, &attempt).unwrap()
+}
+
+fn answers(of: &Explanation) -> Vec<(bool, &[Mismatch])> {
+    let rules = of.rules.iter();
+    rules.map(|rule| (rule.matches, &rule.mismatches[..])).collect()
+}
+
+#[test]
+fn each_rule_says_what_it_missed() {
+    let mut web = rule("web", Action::Block, "198.51.100.0/24");
+    web.services = ports(Protocol::TCP, 80, 81);
+    let mut udp = rule("udp", Action::Block, "any");
+    udp.services = ports(Protocol::UDP, 0, 9);
+    let mut root = rule("root", Action::Kill, "any");
+    root.subject.uids = Some(vec![0]);
+    let mut curl = rule("curl", Action::Kill, "any");
+    curl.subject = Subject {
+        uids: Some(vec![1000]),
+        binaries: Some(vec![Binary {
+            path: PathBuf::from("/usr/bin/curl"),
+        }]),
+    };
+    let policy = policy(vec![
+        rule("ten", Action::Kill, "10.0.0.0/8"),
+        web,
+        udp,
+        root,
+        curl,
+        rule("all", Action::Allow, "any"),
+        rule("late", Action::Kill, "any"),
+    ]);
+    let said = ask(&policy, "::ffff:198.51.100.7", 443, Protocol::TCP);
+    assert_eq!(said.destination, "198.51.100.7".parse::<IpAddr>().unwrap());
+    assert_eq!((said.verdict, said.outcome), ("allow", "allowed"));
+    assert_eq!(said.rule.as_deref(), Some("all"));
+    assert_eq!(
+        answers(&said),
+        [
+            (false, &[Mismatch::Destination][..]),
+            (false, &[Mismatch::Port]),
+            (false, &[Mismatch::Protocol]),
+            (false, &[Mismatch::Uid]),
+            (false, &[Mismatch::Binary]),
+            (true, &[]),
+        ]
+    );
+}
+
+#[test]
+fn both_spellings_are_asked_about() {
+    let policy = policy(vec![
+        rule("v6", Action::Allow, "::/0"),
+        rule("other", Action::Audit, "192.0.2.0/24"),
+        rule("v4", Action::Kill, "198.51.100.0/24"),
+    ]);
+    // MPTCP is TCP to the hooks.
+    let said = ask(&policy, "64:ff9b::198.51.100.7", 443, Protocol::MPTCP);
+    assert_eq!(said.inside, Some("198.51.100.7".parse().unwrap()));
+    assert_eq!(
+        (said.verdict, said.outcome, said.denied),
+        ("kill", "killed", true)
+    );
+    assert_eq!(
+        answers(&said),
+        [
+            (true, &[Mismatch::Destination][..]),
+            (false, &[Mismatch::Destination, Mismatch::Destination]),
+            (true, &[Mismatch::Destination]),
+        ]
+    );
+}
+
+#[test]
+fn mptcp_is_explained_as_tcp() {
+    let mut tcp = rule("tcp", Action::Allow, "any");
+    tcp.services = ports(Protocol::TCP, 443, 443);
+    let policy = policy(vec![tcp]);
+    assert_eq!(
+        ask(&policy, "198.51.100.7", 443, Protocol::MPTCP).verdict,
+        "allow"
+    );
+    assert_eq!(
+        ask(&policy, "198.51.100.7", 444, Protocol::MPTCP).verdict,
+        "block"
+    );
+}
+
+#[test]
+fn the_default_and_audit_mode() {
+    let mut policy = policy(vec![rule("ten", Action::Allow, "10.0.0.0/8")]);
+    let said = ask(&policy, "198.51.100.7", 443, Protocol::TCP);
+    assert_eq!((said.rule, said.errno, said.denied), (None, Some("EPERM"), true));
+    policy.mode = engine_common::Mode::Audit;
+    let said = ask(&policy, "198.51.100.7", 443, Protocol::TCP);
+    assert_eq!(
+        (said.outcome, said.errno, said.denied),
+        ("would block", None, false)
+    );
+}
+
+#[test]
+fn sockets_without_address_hook() {
+    let mut icmp = [
+        rule("some", Action::Audit, "192.0.2.0/24"),
+        rule("six", Action::Kill, "2001:db8::/32"),
+        rule("all", Action::Allow, "0.0.0.0/0"),
+    ];
+    for rule in &mut icmp {
+        rule.services = ports(Protocol::ICMP, 0, u16::MAX);
+    }
+    let mut rules = icmp.to_vec();
+    rules.push(rule("late", Action::Kill, "any"));
+    let said = ask(&policy(rules), "198.51.100.7", 0, Protocol::ICMP);
+    assert_eq!(said.at, Decided::Socket);
+    assert_eq!((said.verdict, said.rule.as_deref()), ("audit", Some("some")));
+    // The rule counts although it is about another destination: the hook cannot know that.
+    assert_eq!(answers(&said), [(true, &[][..])]);
+}

@@ -1,0 +1,130 @@
+//! Reads a line back from the pages of an image: all of it, where the decision looks for one key.
+
+use std::collections::BTreeSet;
+
+use engine_common::{
+    image::{Header, LineId, Location, PAGE_WORDS},
+    line::{Node, NodeKind},
+};
+
+use super::{Image, entry::LineKey};
+
+/// Keys that have one class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Section<K> {
+    pub(super) start: K,
+    pub(super) end: K,
+    pub(super) class: Location,
+}
+
+/// What a line is made of.
+#[derive(Debug)]
+pub(super) struct Walk<K> {
+    /// All keys, in order; neighbours of one class are one section.
+    pub(super) sections: Vec<Section<K>>,
+    /// Buckets of the index that are a class, a leaf, a directory.
+    pub(super) buckets: [usize; 3],
+    /// Pages that a search may touch, page 0 and bitmaps included only where nodes lie there.
+    pub(super) pages: BTreeSet<usize>,
+    /// Whether the walk stopped at something that is not in the image.
+    pub(super) broken: bool,
+}
+
+/// Walks a line whose last key is `last`. `key_bits` counts the bits of a narrow key, or of the
+/// upper half of a wide one.
+pub(super) fn walk<K: LineKey>(image: &Image, line: LineId, key_bits: u32, last: K) -> Walk<K> {
+    let mut walk = Walk {
+        sections: Vec::new(),
+        buckets: [0; 3],
+        pages: BTreeSet::new(),
+        broken: false,
+    };
+    let root = Header(&image.pages()[0]).line(line);
+    walk.broken = walk.node(image, root, key_bits, last).is_none();
+    walk
+}
+
+impl<K: LineKey> Walk<K> {
+    fn node(&mut self, image: &Image, node: Node, key_bits: u32, last: K) -> Option<()> {
+        match node.kind() {
+            NodeKind::Index => {
+                let shift = node.extra();
+                let low = shift + K::LOW_BITS;
+                let first = node.page() as usize * PAGE_WORDS + node.word();
+                for bucket in 0..1usize << key_bits.checked_sub(shift)? {
+                    let below = Node(*image.words().get(first + bucket)?);
+                    self.pages.insert((first + bucket) / PAGE_WORDS);
+                    let end = K::from_bits((bucket as u128) << low | ((1 << low) - 1));
+                    let kind = match below.kind() {
+                        NodeKind::Class => 0,
+                        NodeKind::Leaf => 1,
+                        NodeKind::Directory => 2,
+                        NodeKind::Index => return None,
+                    };
+                    self.buckets[kind] += 1;
+                    self.node(image, below, key_bits, end)?;
+                }
+                Some(())
+            }
+            NodeKind::Class => {
+                self.push(last, Location(node.page()));
+                Some(())
+            }
+            NodeKind::Leaf => {
+                let at = node.page() as usize * PAGE_WORDS + node.word();
+                self.leaf(image, at, node.entries(), last)
+            }
+            NodeKind::Directory => {
+                let at = node.page() as usize * PAGE_WORDS + node.word();
+                self.directory(image, at, node.entries(), node.extra(), last)
+            }
+        }
+    }
+
+    fn leaf(&mut self, image: &Image, at: usize, entries: usize, last: K) -> Option<()> {
+        self.pages.insert(at / PAGE_WORDS);
+        let words = image.words().get(at..at + entries * K::ENTRY_WORDS)?;
+        for (end, class) in words.chunks_exact(K::ENTRY_WORDS).map(K::take) {
+            // Entries of buckets before share the page, and so do those of buckets behind.
+            if self.next().is_some_and(|next| end >= next) {
+                self.push(end.min(last), Location(class));
+            }
+        }
+        Some(())
+    }
+
+    fn directory(&mut self, image: &Image, at: usize, entries: usize, levels: u32, last: K) -> Option<()> {
+        self.pages.insert(at / PAGE_WORDS);
+        let words = image.words().get(at..at + entries * K::ENTRY_WORDS)?;
+        for (end, page) in words.chunks_exact(K::ENTRY_WORDS).map(K::take) {
+            if self.next().is_none_or(|next| end < next) {
+                continue; // padding
+            }
+            let below = page as usize * PAGE_WORDS;
+            if levels > 1 {
+                self.directory(image, below, K::FANOUT, levels - 1, last.min(end))?;
+            } else {
+                self.leaf(image, below, K::FANOUT, last.min(end))?;
+            }
+        }
+        Some(())
+    }
+
+    /// First key that no section has yet.
+    fn next(&self) -> Option<K> {
+        match self.sections.last() {
+            None => Some(K::from_bits(0)),
+            Some(section) => section.end.next(),
+        }
+    }
+
+    fn push(&mut self, end: K, class: Location) {
+        let Some(start) = self.next().filter(|&start| start <= end) else {
+            return;
+        };
+        match self.sections.last_mut() {
+            Some(before) if before.class == class => before.end = end,
+            _ => self.sections.push(Section { start, end, class }),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Attempts aimed at the edges of a policy's rules.
+
+use engine_common::{Address, Attempt, ExecutableId, destination::canonical};
+use tidegate::{
+    compile::Executables,
+    policy::{Policy, Rule, Services},
+};
+
+use crate::{
+    policies::{PROTOCOLS, translated, v4_near, v6_near},
+    random::Random,
+};
+
+/// What to aim at.
+pub(crate) struct Aim<'a> {
+    policy: &'a Policy,
+    executables: &'a Executables,
+}
+
+impl<'a> Aim<'a> {
+    pub(crate) fn new(policy: &'a Policy, executables: &'a Executables) -> Aim<'a> {
+        Aim { policy, executables }
+    }
+
+    /// An attempt. Address, service and subject mostly come from one rule, so that it matches or
+    /// just misses; else from several.
+    pub(crate) fn attempt(&self, random: &mut Random) -> Attempt {
+        let one = self.rule(random);
+        let mixed = random.percent(40);
+        let [to, services, users, files] = [(); 4].map(|()| if mixed { self.rule(random) } else { one });
+        let (protocol, port) = service(random, services);
+        Attempt {
+            address: canonical(self.address(random, to)),
+            port,
+            protocol,
+            uid: uid(random, users),
+            executable: self.executable(random, files),
+        }
+    }
+
+    fn rule(&self, random: &mut Random) -> Option<&'a Rule> {
+        (!self.policy.rules.is_empty()).then(|| random.pick(&self.policy.rules))
+    }
+
+    fn address(&self, random: &mut Random, rule: Option<&Rule>) -> Address {
+        let (v4, v6) = rule.map_or((&[][..], &[][..]), |rule| (rule.to.v4(), rule.to.v6()));
+        match random.below(10) {
+            0 => Address::V4(v4_near(random)),
+            1 => Address::v6(v6_near(random, &self.policy.nat64)),
+            2..6 if !v4.is_empty() => {
+                let &(start, end) = random.pick(v4);
+                let edge = [start.wrapping_sub(1), start, end, end.wrapping_add(1)];
+                let edge = *random.pick(&edge);
+                if random.percent(35) {
+                    self.inside(random, edge)
+                } else {
+                    Address::V4(edge)
+                }
+            }
+            _ if !v6.is_empty() => {
+                let &(start, end) = random.pick(v6);
+                let edge = [start.wrapping_sub(1), start, end, end.wrapping_add(1)];
+                Address::v6(*random.pick(&edge))
+            }
+            _ => Address::v6(random.wide()),
+        }
+    }
+
+    /// An IPv6 address with this IPv4 address inside.
+    fn inside(&self, random: &mut Random, v4: u32) -> Address {
+        let bits = match random.below(6) {
+            0 => 0x0064_ff9b << 96 | u128::from(v4),
+            1 => 0x0064_ff9b_0001 << 80 | u128::from(v4),
+            2 => 0x2002 << 112 | u128::from(v4) << 80,
+            3 => 0x2001 << 112 | u128::from(!v4),
+            4 => 0xffff << 32 | u128::from(v4),
+            _ if self.policy.nat64.is_empty() => u128::from(v4),
+            _ => translated(*random.pick(&self.policy.nat64), v4),
+        };
+        Address::v6(bits)
+    }
+
+    fn executable(&self, random: &mut Random, rule: Option<&Rule>) -> ExecutableId {
+        let binaries = rule.and_then(|rule| rule.subject.binaries.as_ref());
+        let named = binaries.and_then(|binaries| self.executables.get(&random.pick(binaries).path));
+        let mut id = named.unwrap_or_default();
+        match random.below(8) {
+            0 => id.inode = id.inode.wrapping_add(1),
+            1 => id.inode = id.inode.wrapping_sub(1),
+            2 => id.device ^= 1,
+            _ => {}
+        }
+        id
+    }
+}
+
+fn service(random: &mut Random, rule: Option<&Rule>) -> (engine_common::Protocol, u16) {
+    match rule.map(|rule| &rule.services) {
+        Some(Services::Only(services)) if random.percent(85) => {
+            let service = random.pick(services);
+            let (first, last) = (service.ports.first(), service.ports.last());
+            let edge = [first.wrapping_sub(1), first, last, last.wrapping_add(1)];
+            (service.protocol, *random.pick(&edge))
+        }
+        _ => {
+            let port = *random.pick(&[0u16, 53, 80, 443, 65535]);
+            (*random.pick(&PROTOCOLS), port)
+        }
+    }
+}
+
+fn uid(random: &mut Random, rule: Option<&Rule>) -> u32 {
+    let uids = rule.and_then(|rule| rule.subject.uids.as_ref());
+    let uid = uids.map_or(1000, |uids| *random.pick(uids));
+    match random.below(6) {
+        0 => uid.wrapping_add(1),
+        1 => uid.wrapping_sub(1),
+        _ => uid,
+    }
+}
