@@ -8,4 +8,5 @@
 //! ```
 
 pub mod compile;
+pub mod events;
 pub mod policy;

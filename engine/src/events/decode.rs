@@ -1,0 +1,172 @@
+//! From bytes to an [`Event`]; refuses whatever it does not know.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU16,
+};
+
+use engine_common::{
+    ABI_VERSION, Action, ExecutableId, Fault, Hook, Mode, Outcome, Protocol, Reason, SocketFamily,
+    event::{EventRecord, flag, reason},
+    limits::{MAX_POLICIES, MAX_RULES},
+};
+
+use super::{
+    event::{Comm, Event},
+    record_bytes::{self, LENGTH},
+    target::Target,
+};
+
+/// Greatest errno the kernel knows (MAX_ERRNO, include/linux/err.h).
+const MAX_ERRNO: u16 = 4095;
+
+/// Why a record was refused. A refused record is a defect or a mismatch of versions, never a lost
+/// verdict: the kernel has acted before it wrote the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// Not the size of a record.
+    #[error("event record has {0} bytes, not {LENGTH}")]
+    Length(usize),
+    /// Written by programs of another version.
+    #[error("event record has ABI version {0}, this binary reads version {ABI_VERSION}")]
+    Abi(u16),
+    /// A field holds a number that means nothing.
+    #[error("event record has an unknown {field}: {number}")]
+    Unknown {
+        /// Which field.
+        field: &'static str,
+        /// What it holds.
+        number: u32,
+    },
+    /// Bytes that must be zero are not.
+    #[error("event record has reserved bytes set")]
+    Reserved,
+}
+
+/// Reads one record of the ring.
+///
+/// # Errors
+/// [`DecodeError`] when the bytes are no record of this version of the ABI.
+pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
+    let record = record_bytes::parse(bytes).ok_or(DecodeError::Length(bytes.len()))?;
+    if u32::from(record.abi) != ABI_VERSION {
+        return Err(DecodeError::Abi(record.abi));
+    }
+    if record.reserved != [0; 11] {
+        return Err(DecodeError::Reserved);
+    }
+    if record.flags & !flag::ALL != 0 {
+        return Err(unknown("flag", record.flags));
+    }
+    let has = |bit: u8| record.flags & bit != 0;
+
+    Ok(Event {
+        monotonic_ns: record.monotonic_ns,
+        slot: slot(record.slot)?,
+        generation: record.generation,
+        mode: if has(flag::AUDIT_MODE) {
+            Mode::Audit
+        } else {
+            Mode::Enforce
+        },
+        verdict: Action::from_u8(record.verdict).ok_or(unknown("verdict", record.verdict))?,
+        reason: why(&record)?,
+        outcome: Outcome::from_u8(record.outcome).ok_or(unknown("outcome", record.outcome))?,
+        errno: errno(record.errno)?,
+        hook: Hook::from_u8(record.hook).ok_or(unknown("hook", record.hook))?,
+        protocol: protocol(record.protocol)?,
+        target: target(&record)?,
+        foreign_socket: has(flag::FOREIGN_SOCKET),
+        socket_cookie: record.socket_cookie,
+        scope: record.scope,
+        cgroup: record.cgroup,
+        pid: record.pid,
+        tid: record.tid,
+        uid: record.uid,
+        gid: record.gid,
+        comm: Comm(record.comm),
+        executable: executable(&record),
+        lost: record.lost,
+    })
+}
+
+fn unknown(field: &'static str, number: impl Into<u32>) -> DecodeError {
+    DecodeError::Unknown {
+        field,
+        number: number.into(),
+    }
+}
+
+fn slot(number: u32) -> Result<Option<u32>, DecodeError> {
+    match number {
+        u32::MAX => Ok(None),
+        _ if number < MAX_POLICIES => Ok(Some(number)),
+        _ => Err(unknown("slot", number)),
+    }
+}
+
+fn why(record: &EventRecord) -> Result<Reason, DecodeError> {
+    match record.reason {
+        reason::RULE if usize::from(record.detail) < MAX_RULES => Ok(Reason::Rule(record.detail)),
+        reason::RULE => Err(unknown("rule", record.detail)),
+        reason::DEFAULT => Ok(Reason::Default),
+        reason::FAULT => Fault::from_u16(record.detail)
+            .map(Reason::Fault)
+            .ok_or(unknown("fault", record.detail)),
+        other => Err(unknown("reason", other)),
+    }
+}
+
+fn errno(number: u16) -> Result<Option<NonZeroU16>, DecodeError> {
+    if number > MAX_ERRNO {
+        return Err(unknown("errno", number));
+    }
+    Ok(NonZeroU16::new(number))
+}
+
+fn protocol(number: u16) -> Result<Protocol, DecodeError> {
+    if number >= Protocol::COUNT {
+        return Err(unknown("protocol", number));
+    }
+    Ok(Protocol(number))
+}
+
+fn executable(record: &EventRecord) -> Option<ExecutableId> {
+    let id = ExecutableId {
+        device: record.executable_device,
+        inode: record.executable_inode,
+    };
+    (record.flags & flag::NO_EXECUTABLE == 0 && id != ExecutableId::default()).then_some(id)
+}
+
+fn target(record: &EventRecord) -> Result<Target, DecodeError> {
+    if record.family == 0 {
+        return match record.original_family {
+            4 => Ok(Target::Socket(SocketFamily::Inet)),
+            6 => Ok(Target::Socket(SocketFamily::Inet6)),
+            other => Err(unknown("original family", other)),
+        };
+    }
+    Ok(Target::Destination {
+        address: address(record.family, record.destination).ok_or(unknown("family", record.family))?,
+        original: address(record.original_family, record.original)
+            .ok_or(unknown("original family", record.original_family))?,
+        port: record.port,
+    })
+}
+
+fn address(family: u8, bytes: [u8; 16]) -> Option<IpAddr> {
+    match family {
+        4 => {
+            let [a, b, c, d, ..] = bytes;
+            Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
+        }
+        6 => Some(IpAddr::V6(Ipv6Addr::from(bytes))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

@@ -1,0 +1,162 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::events::{record_bytes::encode, sample};
+
+/// Any record the kernel programs may write.
+fn records() -> impl Strategy<Value = EventRecord> {
+    let ids = any::<([u64; 8], [u8; 16], [u8; 16], [u8; 16], [u32; 4])>();
+    let slots = prop_oneof![Just(u32::MAX), 0..MAX_POLICIES];
+    let reasons = prop_oneof![
+        (Just(reason::RULE), 0..MAX_RULES as u16),
+        (Just(reason::DEFAULT), Just(0u16)),
+        (Just(reason::FAULT), 0u16..5),
+    ];
+    let numbers = (0..=MAX_ERRNO, any::<u16>(), 0..Protocol::COUNT);
+    let small = (
+        0u8..5,
+        0u8..4,
+        0u8..7,
+        prop::sample::select(vec![0u8, 4, 6]),
+        prop::sample::select(vec![4u8, 6]),
+        0..=flag::ALL,
+    );
+    (ids, slots, reasons, numbers, small).prop_map(|(ids, slot, why, numbers, small)| {
+        let (words, destination, original, comm, [pid, tid, uid, gid]) = ids;
+        let (errno, port, protocol) = numbers;
+        let (hook, verdict, outcome, family, original_family, flags) = small;
+        EventRecord {
+            monotonic_ns: words[0],
+            generation: words[1],
+            scope: words[2],
+            cgroup: words[3],
+            lost: words[4],
+            socket_cookie: words[5],
+            executable_device: words[6],
+            executable_inode: words[7],
+            destination,
+            original,
+            comm,
+            slot,
+            pid,
+            tid,
+            uid,
+            gid,
+            detail: why.1,
+            errno,
+            port,
+            protocol,
+            abi: ABI_VERSION as u16,
+            hook,
+            verdict,
+            outcome,
+            reason: why.0,
+            family,
+            original_family,
+            flags,
+            reserved: [0; 11],
+        }
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_was_written_is_read(record in records()) {
+        let event = decode(&encode(&record)).unwrap();
+        prop_assert_eq!(event.monotonic_ns, record.monotonic_ns);
+        prop_assert_eq!(event.generation, record.generation);
+        prop_assert_eq!((event.scope, event.cgroup), (record.scope, record.cgroup));
+        prop_assert_eq!((event.lost, event.socket_cookie), (record.lost, record.socket_cookie));
+        prop_assert_eq!(event.slot.unwrap_or(u32::MAX), record.slot);
+        prop_assert_eq!((event.pid, event.tid), (record.pid, record.tid));
+        prop_assert_eq!((event.uid, event.gid), (record.uid, record.gid));
+        prop_assert_eq!(event.errno.map_or(0, NonZeroU16::get), record.errno);
+        prop_assert_eq!(event.protocol.0, record.protocol);
+        prop_assert_eq!(event.hook as u8, record.hook);
+        prop_assert_eq!(event.verdict as u8, record.verdict);
+        prop_assert_eq!(event.outcome as u8, record.outcome);
+        prop_assert_eq!(event.mode == Mode::Audit, record.flags & flag::AUDIT_MODE != 0);
+        prop_assert_eq!(event.foreign_socket, record.flags & flag::FOREIGN_SOCKET != 0);
+        let (why, detail) = match event.reason {
+            Reason::Rule(rule) => (reason::RULE, rule),
+            Reason::Default => (reason::DEFAULT, 0),
+            Reason::Fault(fault) => (reason::FAULT, fault as u16),
+        };
+        prop_assert_eq!((why, detail), (record.reason, record.detail));
+        let name: Vec<u8> = record.comm.into_iter().take_while(|&byte| byte != 0).collect();
+        prop_assert_eq!(event.comm.as_bytes(), &name[..]);
+        if record.flags & flag::NO_EXECUTABLE != 0 {
+            prop_assert_eq!(event.executable, None);
+        } else if let Some(id) = event.executable {
+            prop_assert_eq!((id.device, id.inode), (record.executable_device, record.executable_inode));
+        }
+        match event.target {
+            Target::Socket(family) => {
+                prop_assert_eq!(record.family, 0);
+                prop_assert_eq!(family == SocketFamily::Inet, record.original_family == 4);
+            }
+            Target::Destination { address, original, port } => {
+                prop_assert_eq!(port, record.port);
+                for (address, family, bytes) in [
+                    (address, record.family, record.destination),
+                    (original, record.original_family, record.original),
+                ] {
+                    match address {
+                        IpAddr::V4(v4) => prop_assert_eq!((family, &v4.octets()[..]), (4, &bytes[..4])),
+                        IpAddr::V6(v6) => prop_assert_eq!((family, v6.octets()), (6, bytes)),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let _ = decode(&bytes);
+    }
+
+    /// Like the above, but past the first checks.
+    #[test]
+    fn any_change_of_a_record_is_survived(
+        record in records(),
+        at in 0..LENGTH,
+        byte in any::<u8>(),
+    ) {
+        let mut bytes = encode(&record);
+        bytes[at] = byte;
+        if let Ok(event) = decode(&bytes) {
+            prop_assert_eq!(event.pid, record_bytes::parse(&bytes).unwrap().pid);
+        }
+    }
+}
+
+#[test]
+fn what_is_not_known_is_refused() {
+    type Change = fn(&mut EventRecord);
+    let cases: [(Change, &str); 15] = [
+        (|r| r.abi = 2, "ABI version 2"),
+        (|r| r.abi = 0, "ABI version 0"),
+        (|r| r.reserved[10] = 1, "reserved"),
+        (|r| r.flags = 8, "unknown flag: 8"),
+        (|r| r.slot = MAX_POLICIES, "unknown slot: 4096"),
+        (|r| r.verdict = 4, "unknown verdict: 4"),
+        (|r| r.outcome = 7, "unknown outcome: 7"),
+        (|r| r.hook = 5, "unknown hook: 5"),
+        (|r| r.reason = 3, "unknown reason: 3"),
+        (|r| r.detail = 1024, "unknown rule: 1024"),
+        (|r| (r.reason, r.detail) = (reason::FAULT, 5), "unknown fault: 5"),
+        (|r| r.errno = 4096, "unknown errno: 4096"),
+        (|r| r.protocol = 512, "unknown protocol: 512"),
+        (|r| r.family = 5, "unknown family: 5"),
+        (|r| r.original_family = 0, "unknown original family: 0"),
+    ];
+    for (change, message) in cases {
+        let mut record = sample::record();
+        assert!(decode(&encode(&record)).is_ok());
+        change(&mut record);
+        let error = decode(&encode(&record)).unwrap_err().to_string();
+        assert!(error.contains(message), "{error:?} does not say {message:?}");
+    }
+    let error = decode(&[0; 3]).unwrap_err().to_string();
+    assert_eq!(error, "event record has 3 bytes, not 160");
+}

@@ -1,0 +1,181 @@
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, time::Duration};
+
+use engine_common::{Action, Protocol, event::reason};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::events::sample::{comm, named, v4};
+
+fn read(object: &impl Serialize) -> Value {
+    serde_json::from_str(&line(object).unwrap()).unwrap()
+}
+
+#[test]
+fn a_blocked_connect() {
+    let value = named(|_| {}, |event| read(&EventLine::new(event)));
+    assert_eq!(
+        value,
+        json!({
+            "type": "event",
+            "time": "2026-01-02T12:00:01.123000000Z",
+            "policy": "payments",
+            "scope": "/tidegate-exec-1",
+            "scope_id": 42,
+            "generation": 1,
+            "mode": "enforce",
+            "verdict": "block",
+            "outcome": "blocked",
+            "reason": "rule",
+            "rule": "metadata",
+            "fault": null,
+            "hook": "connect4",
+            "errno": "EPERM",
+            "pid": 1234,
+            "tid": 1235,
+            "uid": 1000,
+            "gid": 100,
+            "comm": "curl",
+            "executable": {"path": "/usr/bin/curl", "device": 8388609, "inode": 1001},
+            "cgroup_id": 43,
+            "protocol": "tcp",
+            "destination": {"address": "198.51.100.7", "port": 443},
+            "original": null,
+            "foreign_socket": false,
+            "socket_cookie": 77,
+        })
+    );
+}
+
+#[test]
+fn fields_that_may_be_missing() {
+    let value = named(
+        |r| {
+            (r.hook, r.family, r.protocol) = (4, 0, Protocol::RAW.0);
+            (r.reason, r.detail, r.slot, r.scope) = (reason::FAULT, 2, 3, 1);
+            (r.outcome, r.errno, r.executable_device, r.executable_inode) = (2, 0, 0, 0);
+        },
+        |event| read(&EventLine::new(event)),
+    );
+    for field in [
+        "policy",
+        "scope",
+        "rule",
+        "errno",
+        "executable",
+        "destination",
+        "original",
+    ] {
+        assert_eq!(value[field], Value::Null, "{field}");
+    }
+    assert_eq!(value["outcome"], "would_block");
+    assert_eq!(
+        (&value["reason"], &value["fault"]),
+        (&json!("fault"), &json!("no page"))
+    );
+    assert_eq!(value["protocol"], "raw");
+
+    let value = named(
+        |r| {
+            r.protocol = 1;
+            r.destination = v4([127, 0, 0, 1]);
+            r.original = v4([0, 0, 0, 0]);
+            r.executable_inode = 5;
+            r.reason = reason::DEFAULT;
+        },
+        |event| read(&EventLine::new(event)),
+    );
+    assert_eq!(
+        value["destination"],
+        json!({"address": "127.0.0.1", "port": null})
+    );
+    assert_eq!(value["original"], json!({"address": "0.0.0.0", "port": null}));
+    assert_eq!(
+        value["executable"],
+        json!({"path": null, "device": 8388609, "inode": 5})
+    );
+    assert_eq!(
+        (&value["reason"], &value["rule"]),
+        (&json!("default"), &Value::Null)
+    );
+}
+
+#[test]
+fn text_is_kept_and_safe_to_look_at() {
+    for name in [
+        "\x1b[2J",
+        "a\u{202e}b",
+        "\u{9b}1m",
+        "q\"\\\n",
+        "\u{e0041}",
+        "\u{fc}",
+    ] {
+        let bytes = comm(name.as_bytes());
+        let line = named(|r| r.comm = bytes, |event| line(&EventLine::new(event)).unwrap());
+        assert!(line.chars().all(shows_as_itself), "{line:?}");
+        let value: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["comm"], name);
+    }
+    let value = named(
+        |r| r.comm = comm(b"a\xff\xc3"),
+        |event| read(&EventLine::new(event)),
+    );
+    assert_eq!(value["comm"], "a\\xff\\xc3");
+}
+
+#[test]
+fn gaps_and_the_summary() {
+    let gap = Gap {
+        lost: 3,
+        time: Timestamp::UNIX_EPOCH,
+    };
+    assert_eq!(
+        line(&GapLine::new(&gap)).unwrap(),
+        r#"{"type":"gap","lost":3,"time":"1970-01-01T00:00:00.000000000Z"}"#
+    );
+
+    let mut tally = Tally::default();
+    named(|_| {}, |event| tally.add(event));
+    tally.add_lost(3);
+    let policies = [PolicyCounters {
+        name: "payments".into(),
+        mode: Mode::Enforce,
+        generation: 1,
+        rules: vec![
+            ("database".into(), Action::Allow, 7),
+            ("metadata".into(), Action::Block, 4),
+        ],
+        default: (Action::Audit, 2),
+        faults: 1,
+    }];
+    let exit = Exit {
+        code: Some(0),
+        signal: None,
+    };
+    let command = [OsStr::new("curl"), OsStr::from_bytes(b"\xff")];
+    let summary = SummaryLine::new(command, exit, Duration::from_millis(1500), &tally, &policies);
+    assert_eq!(
+        read(&summary),
+        json!({
+            "type": "summary",
+            "command": ["curl", "\\xff"],
+            "exit": {"code": 0, "signal": null},
+            "duration_ms": 1500,
+            "policies": [{
+                "name": "payments",
+                "mode": "enforce",
+                "generation": 1,
+                "rules": [
+                    {"name": "database", "action": "allow", "attempts": 7},
+                    {"name": "metadata", "action": "block", "attempts": 4},
+                ],
+                "default": {"action": "audit", "attempts": 2},
+                "faults": 1,
+            }],
+            "outcomes": {
+                "allowed": 7, "audited": 0, "would_block": 0, "would_kill": 0,
+                "blocked": 1, "killed": 0, "kill_pending": 0,
+            },
+            "lost": 3,
+        })
+    );
+}

@@ -1,0 +1,34 @@
+//! From the bytes of the ring to what people and machines read. Knows no kernel, no /proc and no
+//! policy: names come in through [`Names`].
+//!
+//! ```text
+//! bytes -decode-> Event -NamedEvent::new-> NamedEvent -> text line | JSON line | Tally -> table
+//! ```
+
+pub mod clock;
+pub mod context;
+pub mod decode;
+pub mod escape;
+pub mod event;
+pub mod json;
+pub mod loss;
+pub mod protocol_name;
+pub mod record_bytes;
+pub mod report_file;
+pub mod summary;
+pub mod tally;
+pub mod target;
+pub mod text;
+
+#[cfg(test)]
+mod sample;
+
+pub use clock::Clock;
+pub use context::{Context, NamedEvent, Names, PolicyNames};
+pub use decode::{DecodeError, decode};
+pub use event::Event;
+pub use loss::{Gap, LossWatch};
+pub use report_file::{ReportError, ReportFile};
+pub use summary::{Layout, PolicyCounters, table};
+pub use tally::Tally;
+pub use target::Target;

@@ -1,0 +1,156 @@
+//! The bytes of an [`EventRecord`], field by field: no transmutation, so neither alignment nor the
+//! machine's byte order matters.
+
+use engine_common::event::EventRecord;
+
+/// Bytes of one record.
+pub const LENGTH: usize = size_of::<EventRecord>();
+
+/// Takes fixed-size fields off the front of a slice.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (field, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*field)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.take().map(u16::from_le_bytes)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take().map(u8::from_le_bytes)
+    }
+}
+
+/// Reads a record; `None` unless there are exactly [`LENGTH`] bytes. What the numbers mean is not
+/// looked at: that is [`decode`](super::decode())'s part.
+pub fn parse(bytes: &[u8]) -> Option<EventRecord> {
+    if bytes.len() != LENGTH {
+        return None;
+    }
+    let mut fields = Fields(bytes);
+    // Struct expressions are evaluated in the order written: the order of the layout.
+    Some(EventRecord {
+        monotonic_ns: fields.u64()?,
+        generation: fields.u64()?,
+        scope: fields.u64()?,
+        cgroup: fields.u64()?,
+        lost: fields.u64()?,
+        socket_cookie: fields.u64()?,
+        executable_device: fields.u64()?,
+        executable_inode: fields.u64()?,
+        destination: fields.take()?,
+        original: fields.take()?,
+        comm: fields.take()?,
+        slot: fields.u32()?,
+        pid: fields.u32()?,
+        tid: fields.u32()?,
+        uid: fields.u32()?,
+        gid: fields.u32()?,
+        detail: fields.u16()?,
+        errno: fields.u16()?,
+        port: fields.u16()?,
+        protocol: fields.u16()?,
+        abi: fields.u16()?,
+        hook: fields.u8()?,
+        verdict: fields.u8()?,
+        outcome: fields.u8()?,
+        reason: fields.u8()?,
+        family: fields.u8()?,
+        original_family: fields.u8()?,
+        flags: fields.u8()?,
+        reserved: fields.take()?,
+    })
+}
+
+/// Writes a record as the kernel programs do: what tests feed to [`decode`](super::decode()).
+pub fn encode(record: &EventRecord) -> [u8; LENGTH] {
+    let parts: [&[u8]; 29] = [
+        &record.monotonic_ns.to_le_bytes(),
+        &record.generation.to_le_bytes(),
+        &record.scope.to_le_bytes(),
+        &record.cgroup.to_le_bytes(),
+        &record.lost.to_le_bytes(),
+        &record.socket_cookie.to_le_bytes(),
+        &record.executable_device.to_le_bytes(),
+        &record.executable_inode.to_le_bytes(),
+        &record.destination,
+        &record.original,
+        &record.comm,
+        &record.slot.to_le_bytes(),
+        &record.pid.to_le_bytes(),
+        &record.tid.to_le_bytes(),
+        &record.uid.to_le_bytes(),
+        &record.gid.to_le_bytes(),
+        &record.detail.to_le_bytes(),
+        &record.errno.to_le_bytes(),
+        &record.port.to_le_bytes(),
+        &record.protocol.to_le_bytes(),
+        &record.abi.to_le_bytes(),
+        &[record.hook],
+        &[record.verdict],
+        &[record.outcome],
+        &[record.reason],
+        &[record.family],
+        &[record.original_family],
+        &[record.flags],
+        &record.reserved,
+    ];
+    let mut out = [0; LENGTH];
+    for (to, from) in out.iter_mut().zip(parts.into_iter().flatten()) {
+        *to = *from;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::sample;
+
+    /// The compiler's layout, which the kernel programs write, is the one read here.
+    #[test]
+    fn every_field_is_where_the_compiler_puts_it() {
+        macro_rules! check {
+            ($($field:ident: $byte:expr => $value:expr;)*) => {$(
+                let mut bytes = [0u8; LENGTH];
+                bytes[std::mem::offset_of!(EventRecord, $field)] = $byte;
+                let record = parse(&bytes).unwrap();
+                assert_eq!(record.$field, $value, stringify!($field));
+                assert_eq!(encode(&record), bytes, stringify!($field));
+            )*};
+        }
+        fn first<const N: usize>() -> [u8; N] {
+            std::array::from_fn(|i| if i == 0 { 7 } else { 0 })
+        }
+        check! {
+            monotonic_ns: 7 => 7; generation: 7 => 7; scope: 7 => 7; cgroup: 7 => 7; lost: 7 => 7;
+            socket_cookie: 7 => 7; executable_device: 7 => 7; executable_inode: 7 => 7;
+            destination: 7 => first(); original: 7 => first(); comm: 7 => first();
+            slot: 7 => 7; pid: 7 => 7; tid: 7 => 7; uid: 7 => 7; gid: 7 => 7;
+            detail: 7 => 7; errno: 7 => 7; port: 7 => 7; protocol: 7 => 7; abi: 7 => 7;
+            hook: 7 => 7; verdict: 7 => 7; outcome: 7 => 7; reason: 7 => 7; family: 7 => 7;
+            original_family: 7 => 7; flags: 7 => 7; reserved: 7 => first();
+        }
+    }
+
+    #[test]
+    fn other_lengths_are_refused() {
+        let bytes = encode(&sample::record());
+        assert!(parse(&bytes).is_some());
+        assert!(parse(&bytes[..LENGTH - 1]).is_none());
+        assert!(parse(&[&bytes[..], &[0]].concat()).is_none());
+        assert!(parse(&[]).is_none());
+    }
+}

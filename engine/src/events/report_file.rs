@@ -1,0 +1,155 @@
+//! A report written to a file as JSON lines.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use super::json;
+
+/// Why a report could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The file could not be opened.
+    #[error("cannot create the report {path:?}")]
+    Create {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A write failed.
+    #[error("cannot write the report {path:?}")]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An object could not be turned into JSON.
+    #[error("cannot turn a line of the report {path:?} into JSON")]
+    Json {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+/// A report: one JSON object a line ([`json`]). Lines are gathered; nothing is sure to
+/// be in the file before [`flush`](ReportFile::flush).
+pub struct ReportFile {
+    path: PathBuf,
+    to: BufWriter<Box<dyn Write + Send>>,
+}
+
+impl ReportFile {
+    /// Creates the file, or empties it when it is there; its rights are 0666 less the umask. The path
+    /// `-` is standard output; devices and named pipes are written to as they are.
+    ///
+    /// # Errors
+    /// [`ReportError::Create`] when the path cannot be written, or is a directory.
+    pub fn create(path: &Path) -> Result<ReportFile, ReportError> {
+        let to: Box<dyn Write + Send> = if path == Path::new("-") {
+            Box::new(io::stdout())
+        } else {
+            let file = File::create(path).map_err(|source| ReportError::Create {
+                path: path.to_owned(),
+                source,
+            })?;
+            Box::new(file)
+        };
+        Ok(ReportFile {
+            path: path.to_owned(),
+            to: BufWriter::new(to),
+        })
+    }
+
+    /// Adds a line.
+    ///
+    /// # Errors
+    /// [`ReportError::Write`] when the disk is full, the reader has gone, and the like.
+    pub fn write(&mut self, object: &impl Serialize) -> Result<(), ReportError> {
+        let line = json::line(object).map_err(|source| ReportError::Json {
+            path: self.path.clone(),
+            source,
+        })?;
+        let written = writeln!(self.to, "{line}");
+        self.told(written)
+    }
+
+    /// Hands all lines so far to the system.
+    ///
+    /// # Errors
+    /// As [`write`](ReportFile::write).
+    pub fn flush(&mut self) -> Result<(), ReportError> {
+        let flushed = self.to.flush();
+        self.told(flushed)
+    }
+
+    fn told(&self, result: io::Result<()>) -> Result<(), ReportError> {
+        result.map_err(|source| ReportError::Write {
+            path: self.path.clone(),
+            source,
+        })
+    }
+}
+
+impl std::fmt::Debug for ReportFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReportFile")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::events::sample::named;
+
+    #[test]
+    fn one_object_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report.jsonl");
+        std::fs::write(&path, "what was there before, longer than nothing").unwrap();
+        let mut report = ReportFile::create(&path).unwrap();
+        for _ in 0..2 {
+            named(
+                |_| {},
+                |event| report.write(&json::EventLine::new(event)).unwrap(),
+            );
+        }
+        report.flush().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 2);
+        for line in text.lines() {
+            let object: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(object["type"], "event");
+        }
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o111, 0, "{mode:o}");
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = ReportFile::create(folder.path()).unwrap_err();
+        assert!(
+            matches!(&error, ReportError::Create { source, .. } if source.kind() == io::ErrorKind::IsADirectory)
+        );
+        assert!(error.to_string().contains(folder.path().to_str().unwrap()));
+
+        let mut report = ReportFile::create(Path::new("/dev/full")).unwrap();
+        report.write(&1).unwrap();
+        let error = report.flush().unwrap_err();
+        assert!(
+            matches!(&error, ReportError::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! Records and names for the tests of this room.
+
+use std::path::PathBuf;
+
+use engine_common::{
+    ABI_VERSION, Action, ExecutableId, Hook, Mode, Outcome, Protocol,
+    event::{EventRecord, reason},
+};
+use jiff::Timestamp;
+
+use super::{Clock, Context, Event, NamedEvent, PolicyNames, decode, record_bytes::encode};
+
+/// curl, blocked at connect4 on its way to 198.51.100.7:443/tcp by the rule `metadata`.
+pub(super) fn record() -> EventRecord {
+    EventRecord {
+        monotonic_ns: 1_123_000_000,
+        generation: 1,
+        scope: 42,
+        cgroup: 43,
+        lost: 0,
+        socket_cookie: 77,
+        executable_device: 8 << 20 | 1,
+        executable_inode: 1001,
+        destination: v4([198, 51, 100, 7]),
+        original: v4([198, 51, 100, 7]),
+        comm: comm(b"curl"),
+        slot: 0,
+        pid: 1234,
+        tid: 1235,
+        uid: 1000,
+        gid: 100,
+        detail: 1,
+        errno: 1,
+        port: 443,
+        protocol: Protocol::TCP.0,
+        abi: ABI_VERSION as u16,
+        hook: Hook::Connect4 as u8,
+        verdict: Action::Block as u8,
+        outcome: Outcome::Blocked as u8,
+        reason: reason::RULE,
+        family: 4,
+        original_family: 4,
+        flags: 0,
+        reserved: [0; 11],
+    }
+}
+
+/// The sample record, changed.
+pub(super) fn event(change: impl FnOnce(&mut EventRecord)) -> Event {
+    let mut record = record();
+    change(&mut record);
+    decode(&encode(&record)).unwrap()
+}
+
+/// An IPv4 address as records hold it.
+pub(super) fn v4(address: [u8; 4]) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&address);
+    bytes
+}
+
+/// A thread's name as records hold it.
+pub(super) fn comm(name: &[u8]) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..name.len()].copy_from_slice(name);
+    bytes
+}
+
+/// The policy `payments` in slot 0, the cgroup 42, and curl.
+pub(super) fn context() -> Context<impl Fn(u32, ExecutableId) -> Option<PathBuf>> {
+    let mut context = Context::new(|_, id| (id.inode == 1001).then(|| PathBuf::from("/usr/bin/curl")));
+    context.add_policy(
+        0,
+        1,
+        PolicyNames {
+            name: "payments".into(),
+            rules: vec!["database".into(), "metadata".into()],
+            source: "payments.yaml".into(),
+            mode: Mode::Enforce,
+        },
+    );
+    context.add_scope(42, "/tidegate-exec-1");
+    context
+}
+
+/// Wall time at monotonic zero: noon.
+pub(super) fn clock() -> Clock {
+    Clock::with_origin("2026-01-02T12:00:00Z".parse::<Timestamp>().unwrap())
+}
+
+/// Runs `with` on the sample event, changed, with its names.
+pub(super) fn named<R>(change: impl FnOnce(&mut EventRecord), with: impl FnOnce(&NamedEvent<'_>) -> R) -> R {
+    let event = event(change);
+    with(&NamedEvent::new(&event, &clock(), &context()))
+}

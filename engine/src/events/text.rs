@@ -1,0 +1,181 @@
+//! Events as lines for people. The lines carry colours; writing them through an
+//! [`anstream`] stream takes the colours out where the terminal, NO_COLOR or `--color` say so.
+
+use std::os::unix::ffi::OsStrExt;
+
+use anstyle::{AnsiColor, Style};
+use engine_common::Outcome;
+
+use super::{
+    context::NamedEvent,
+    escape::{escaped, word},
+    loss::Gap,
+};
+
+/// The line of an event, without line feed. Times are UTC.
+///
+/// ```text
+/// 12:00:01.123Z BLOCK curl[1234] uid 1000 -> 198.51.100.7:443/tcp  payments/metadata (errno EPERM, connect4)
+/// ```
+///
+/// Whatever a process chose for itself is escaped.
+pub fn line(named: &NamedEvent<'_>) -> String {
+    let event = named.event;
+    let style = style_of(event.outcome);
+    let dim = Style::new().dimmed();
+    let time = named.time.strftime("%H:%M:%S%.3fZ");
+    let mark = format!("{:<5}", mark(event.outcome));
+    let process = word(event.comm.as_bytes());
+    let mut line = format!(
+        "{dim}{time}{dim:#} {style}{mark}{style:#} {process}[{}]",
+        event.pid
+    );
+
+    // The thread's name is whatever the process likes; where it differs from its executable, both
+    // are shown.
+    if let Some(path) = named.executable()
+        && path.file_name().map(OsStrExt::as_bytes) != Some(event.comm.as_bytes())
+    {
+        line += &format!(" {}", word(path.as_os_str().as_bytes()));
+    }
+    line += &format!(" uid {} -> {}", event.uid, event.target.display(event.protocol));
+    if let Some(original) = event.target.other_spelling() {
+        line += &format!(" as {original}");
+    }
+    line += &format!("  {}", escaped(named.decided_by().as_bytes()));
+
+    let mut notes = Vec::new();
+    if let Some(errno) = event.errno_name() {
+        notes.push(format!("errno {errno}"));
+    }
+    notes.push(event.hook.as_str().to_owned());
+    if event.foreign_socket {
+        notes.push("foreign socket".to_owned());
+    }
+    line += &format!(" {dim}({}){dim:#}", notes.join(", "));
+    line
+}
+
+/// The line of a gap, without line feed.
+pub fn gap_line(gap: &Gap) -> String {
+    let style = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
+    let (dim, time) = (Style::new().dimmed(), gap.time.strftime("%H:%M:%S%.3fZ"));
+    let records = if gap.lost == 1 { "event" } else { "events" };
+    format!(
+        "{dim}{time}{dim:#} {style}GAP  {style:#} {} {records} lost: they came faster than they were read \
+         (verdicts and counters are not affected)",
+        gap.lost
+    )
+}
+
+fn mark(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Allowed => "ALLOW",
+        Outcome::Audited => "AUDIT",
+        Outcome::WouldBlock => "WOULD-BLOCK",
+        Outcome::WouldKill => "WOULD-KILL",
+        Outcome::Blocked => "BLOCK",
+        Outcome::Killed => "KILL",
+        Outcome::KillPending => "KILL-PENDING",
+    }
+}
+
+/// The colour of an outcome, in lines and tables.
+pub(super) fn style_of(outcome: Outcome) -> Style {
+    let colour = |colour: AnsiColor| Style::new().fg_color(Some(colour.into()));
+    match outcome {
+        Outcome::Allowed => colour(AnsiColor::Green),
+        Outcome::Audited => colour(AnsiColor::Cyan),
+        Outcome::WouldBlock | Outcome::WouldKill => colour(AnsiColor::Yellow),
+        Outcome::Blocked => colour(AnsiColor::Red),
+        Outcome::Killed | Outcome::KillPending => colour(AnsiColor::Red).bold(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine_common::{Protocol, event::flag, event::reason};
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::events::sample::{comm, named, v4};
+
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    #[test]
+    fn a_blocked_connect() {
+        assert_eq!(
+            plain(&named(|_| {}, line)),
+            "12:00:01.123Z BLOCK curl[1234] uid 1000 -> 198.51.100.7:443/tcp  payments/metadata \
+             (errno EPERM, connect4)"
+        );
+        assert!(named(|_| {}, line).contains("\x1b[31mBLOCK"));
+    }
+
+    #[test]
+    fn other_kinds_of_events() {
+        let lines = [
+            named(
+                |r| {
+                    (r.family, r.destination) = (4, v4([198, 51, 100, 7]));
+                    (r.original_family, r.original) = (
+                        6,
+                        "::ffff:198.51.100.7"
+                            .parse::<std::net::Ipv6Addr>()
+                            .unwrap()
+                            .octets(),
+                    );
+                    (r.hook, r.outcome, r.verdict, r.errno) = (1, 1, 1, 0);
+                    r.reason = reason::DEFAULT;
+                    r.flags = flag::FOREIGN_SOCKET;
+                },
+                line,
+            ),
+            named(
+                |r| {
+                    (r.hook, r.family, r.protocol) = (4, 0, Protocol::RAW.0);
+                    (r.outcome, r.verdict, r.errno, r.flags) = (3, 3, 0, flag::AUDIT_MODE);
+                },
+                line,
+            ),
+            named(
+                |r| {
+                    (r.family, r.original_family) = (6, 6);
+                    r.destination = "2001:db8::1".parse::<std::net::Ipv6Addr>().unwrap().octets();
+                    r.original = r.destination;
+                    (r.hook, r.protocol, r.slot) = (3, Protocol::UDP.0, u32::MAX);
+                    (r.reason, r.detail, r.outcome) = (reason::FAULT, 0, 6);
+                    (r.executable_device, r.executable_inode) = (0, 0);
+                },
+                line,
+            ),
+            named(|r| (r.slot, r.detail) = (9, 4), line),
+        ];
+        insta::assert_snapshot!(plain(&lines.join("\n")), @r#"
+        12:00:01.123Z AUDIT curl[1234] uid 1000 -> 198.51.100.7:443/tcp as ::ffff:198.51.100.7  payments/(default) (connect6, foreign socket)
+        12:00:01.123Z WOULD-KILL curl[1234] uid 1000 -> ipv4 socket/raw  payments/metadata (sock_create)
+        12:00:01.123Z KILL-PENDING curl[1234] uid 1000 -> [2001:db8::1]:443/udp  (no policy)/(fault: no scope) (errno EPERM, sendmsg6)
+        12:00:01.123Z BLOCK curl[1234] uid 1000 -> 198.51.100.7:443/tcp  slot 9/rule 5 (errno EPERM, connect4)
+        "#);
+    }
+
+    #[test]
+    fn a_name_cannot_pretend_to_be_a_line() {
+        let line = named(|r| r.comm = comm(b"\x1b[2Jx] uid 0"), line);
+        assert!(
+            plain(&line).starts_with(r#"12:00:01.123Z BLOCK "\x1b[2Jx] uid 0"[1234] /usr/bin/curl uid 1000"#),
+            "{line:?}"
+        );
+    }
+
+    #[test]
+    fn gaps_are_told() {
+        let gap = Gap {
+            lost: 12,
+            time: Timestamp::UNIX_EPOCH,
+        };
+        assert!(plain(&gap_line(&gap)).starts_with("00:00:00.000Z GAP   12 events lost"));
+    }
+}
