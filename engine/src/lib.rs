@@ -9,4 +9,5 @@
 
 pub mod compile;
 pub mod events;
+pub mod launch;
 pub mod policy;

@@ -1,0 +1,220 @@
+//! What is to be run, and its preparation for a process that may not allocate.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::{CString, NulError, OsStr, OsString},
+    os::{fd::RawFd, unix::ffi::OsStrExt, unix::ffi::OsStringExt},
+    ptr,
+};
+
+use super::{CapabilitySet, TargetUser};
+
+/// Where execvp(3) looks when there is no PATH.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// Which descriptors beyond 0, 1 and 2 the command gets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KeepFds {
+    /// None.
+    #[default]
+    Standard,
+    /// These too. Each must have been open, and open for children, when this process started.
+    Also(Vec<RawFd>),
+    /// Whatever this process was given.
+    All,
+}
+
+/// A command to run. [`spawn`](Self::spawn) starts it.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// A path when it holds a slash; otherwise a name to look up in the PATH of the command's own
+    /// environment, with the rights of its own user.
+    pub program: OsString,
+    /// Its arguments, without the program.
+    pub args: Vec<OsString>,
+    /// Changes of the environment: a value, or `None` to take the variable away. They come after
+    /// those that go with the user.
+    pub environment: Vec<(OsString, Option<OsString>)>,
+    /// Who it runs as.
+    pub user: TargetUser,
+    /// What it keeps of [`DANGEROUS`](super::DANGEROUS) capabilities. To keep one means that it is
+    /// not taken away; nothing is granted.
+    pub keep_capabilities: CapabilitySet,
+    /// What it keeps of open descriptors.
+    pub keep_fds: KeepFds,
+    /// Whether it gets a private mount namespace with the cgroups read-only and pinned programs out
+    /// of sight. Without effect when it keeps CAP_SYS_ADMIN, with which it could undo it.
+    pub isolation: bool,
+}
+
+impl Command {
+    /// A command without arguments, run as this process is, with all protection on.
+    pub fn new(program: impl Into<OsString>) -> Command {
+        Command {
+            program: program.into(),
+            args: Vec::new(),
+            environment: Vec::new(),
+            user: TargetUser::current(),
+            keep_capabilities: CapabilitySet::NONE,
+            keep_fds: KeepFds::default(),
+            isolation: true,
+        }
+    }
+
+    /// Whether the command will get its private mount namespace.
+    pub fn isolates(&self) -> bool {
+        self.isolation && !self.keep_capabilities.contains(super::Capability::SYS_ADMIN)
+    }
+
+    pub(super) fn prepare(&self) -> Result<Image, NulError> {
+        let mut variables: BTreeMap<OsString, OsString> = env::vars_os().collect();
+        for (name, value) in self.user.environment().iter().chain(&self.environment) {
+            match value {
+                Some(value) => variables.insert(name.clone(), value.clone()),
+                None => variables.remove(name),
+            };
+        }
+        let path = variables.get(OsStr::new("PATH")).map(OsString::as_os_str);
+        let files = candidates(&self.program, path)
+            .into_iter()
+            .map(CString::new)
+            .collect::<Result<_, _>>()?;
+        let strings = |list: Vec<Vec<u8>>| -> Result<Vec<CString>, NulError> {
+            list.into_iter().map(CString::new).collect()
+        };
+        let arguments = strings(
+            [&self.program]
+                .into_iter()
+                .chain(&self.args)
+                .map(|text| text.clone().into_vec())
+                .collect(),
+        )?;
+        let environment = strings(
+            variables
+                .into_iter()
+                .map(|(mut entry, value)| {
+                    entry.push("=");
+                    entry.push(value);
+                    entry.into_vec()
+                })
+                .collect(),
+        )?;
+        Ok(Image::new(files, arguments, environment))
+    }
+}
+
+/// The files to try, as execvp(3) does.
+fn candidates(program: &OsStr, path: Option<&OsStr>) -> Vec<Vec<u8>> {
+    let program = program.as_bytes();
+    if program.is_empty() || program.contains(&b'/') {
+        return vec![program.to_vec()];
+    }
+    path.unwrap_or(OsStr::new(DEFAULT_PATH))
+        .as_bytes()
+        .split(|&byte| byte == b':')
+        .map(|directory| match directory {
+            // An empty entry is the working directory.
+            b"" => program.to_vec(),
+            directory => [directory, b"/", program].concat(),
+        })
+        .collect()
+}
+
+/// Files, arguments and environment with the pointer lists that execve(2) takes.
+pub(super) struct Image {
+    files: Vec<CString>,
+    argv: Vec<*const libc::c_char>,
+    /// `/bin/sh`, a place for the file, the arguments: for a script without an interpreter line.
+    shell_argv: Vec<*const libc::c_char>,
+    envp: Vec<*const libc::c_char>,
+    /// What the pointers point to: heap memory, so moving the image does not move it.
+    _strings: [Vec<CString>; 2],
+}
+
+impl Image {
+    fn new(files: Vec<CString>, arguments: Vec<CString>, environment: Vec<CString>) -> Image {
+        let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+            list.iter()
+                .map(|text| text.as_ptr())
+                .chain([ptr::null()])
+                .collect()
+        };
+        let argv = pointers(&arguments);
+        let shell_argv = [c"/bin/sh".as_ptr(), ptr::null()]
+            .into_iter()
+            .chain(argv.iter().copied().skip(1))
+            .collect();
+        Image {
+            files,
+            envp: pointers(&environment),
+            argv,
+            shell_argv,
+            _strings: [arguments, environment],
+        }
+    }
+
+    /// Tries one file after the other. Comes back only when none could be run, with the errno that
+    /// execvp(3) would give.
+    ///
+    /// # Safety
+    /// Only where the process may be replaced. Async-signal-safe.
+    pub(super) unsafe fn exec(&mut self) -> i32 {
+        let mut outcome = libc::ENOENT;
+        for file in &self.files {
+            // SAFETY: the lists end in a null pointer and their strings live in this image.
+            unsafe { libc::execve(file.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr()) };
+            let mut errno = nix::errno::Errno::last_raw();
+            if errno == libc::ENOEXEC {
+                if let Some(place) = self.shell_argv.get_mut(1) {
+                    *place = file.as_ptr();
+                }
+                // SAFETY: as above.
+                unsafe { libc::execve(c"/bin/sh".as_ptr(), self.shell_argv.as_ptr(), self.envp.as_ptr()) };
+                errno = nix::errno::Errno::last_raw();
+            }
+            match errno {
+                libc::EACCES => outcome = errno,
+                libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT => {}
+                _ => return errno,
+            }
+        }
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tried(program: &str, path: Option<&str>) -> Vec<String> {
+        candidates(OsStr::new(program), path.map(OsStr::new))
+            .into_iter()
+            .map(|file| String::from_utf8(file).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn the_path_is_searched_as_execvp_does() {
+        assert_eq!(tried("ls", Some("/a:/b")), ["/a/ls", "/b/ls"]);
+        assert_eq!(tried("ls", Some("/a::/b")), ["/a/ls", "ls", "/b/ls"]);
+        assert_eq!(tried("ls", None), ["/bin/ls", "/usr/bin/ls"]);
+        assert_eq!(tried("./ls", Some("/a")), ["./ls"]);
+        assert_eq!(tried("", Some("/a")), [""]);
+    }
+
+    #[test]
+    fn a_nul_byte_is_an_error() {
+        let mut command = Command::new("true");
+        command.args.push("a\0b".into());
+        assert!(command.prepare().is_err());
+    }
+
+    #[test]
+    fn keeping_sys_admin_turns_isolation_off() {
+        let mut command = Command::new("true");
+        assert!(command.isolates());
+        command.keep_capabilities = "sys_admin".parse().unwrap();
+        assert!(!command.isolates());
+    }
+}

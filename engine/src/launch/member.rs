@@ -1,0 +1,170 @@
+//! The processes of a transient cgroup: signalling and killing them all.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+
+use super::{TransientCgroup, TransientError, cleanup, mount_table::unified_path};
+
+/// How long killed processes may take to disappear.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+impl TransientCgroup {
+    /// Sends a signal to every process in it and below it, and to stopped ones SIGCONT too where
+    /// the signal asks them to end. Processes that appear meanwhile are missed.
+    ///
+    /// # Errors
+    /// When the processes cannot be listed.
+    pub fn signal(&self, signal: Signal) -> Result<(), TransientError> {
+        self.signal_where(signal, |_| true)
+    }
+
+    /// As [`signal`](Self::signal), only to those process ids that `wanted` takes.
+    pub(super) fn signal_where(
+        &self,
+        signal: Signal,
+        wanted: impl Fn(libc::pid_t) -> bool,
+    ) -> Result<(), TransientError> {
+        for (pid, process) in self.members()? {
+            if wanted(pid) {
+                send_signal(process.as_fd(), signal);
+                if matches!(signal, Signal::SIGTERM | Signal::SIGHUP | Signal::SIGINT) {
+                    send_signal(process.as_fd(), Signal::SIGCONT);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills one process, if it lives in it or below it, and gives whether it does. The number is
+    /// one of our own pid namespace.
+    pub fn kill_member(&self, pid: u32) -> bool {
+        let Ok(pid) = libc::pid_t::try_from(pid) else {
+            return false;
+        };
+        match open_process(pid) {
+            // Held by its descriptor first, so that the number cannot become another's.
+            Some(process) if self.holds(pid) => {
+                send_signal(process.as_fd(), Signal::SIGKILL);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Kills every process in it and below it, and waits until they are gone.
+    ///
+    /// # Errors
+    /// When its files cannot be used, or a process hangs in the kernel.
+    pub fn kill(&self) -> Result<(), TransientError> {
+        match fs::write(self.path().join("cgroup.kill"), "1") {
+            Ok(()) => {}
+            // Before Linux 5.14.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.freeze_and_kill(),
+            Err(source) => return Err(self.file_error("cgroup.kill", source)),
+        }
+        if self.wait_empty(KILL_LIMIT)? {
+            Ok(())
+        } else {
+            Err(TransientError::Unkillable {
+                path: self.path().to_path_buf(),
+            })
+        }
+    }
+
+    /// [`kill`](Self::kill) for kernels without `cgroup.kill`: frozen processes cannot fork, and
+    /// die all the same.
+    ///
+    /// # Errors
+    /// As for [`kill`](Self::kill).
+    pub fn freeze_and_kill(&self) -> Result<(), TransientError> {
+        let freeze = |state: &str| {
+            fs::write(self.path().join("cgroup.freeze"), state)
+                .map_err(|source| self.file_error("cgroup.freeze", source))
+        };
+        freeze("1")?;
+        let end = Instant::now() + KILL_LIMIT;
+        let empty = loop {
+            // Freezing takes effect one process after the other: a fork may still slip through, so
+            // the list is read again.
+            let killed = self.signal(Signal::SIGKILL);
+            match killed.and_then(|()| self.wait_empty(Duration::from_millis(20))) {
+                Ok(false) if Instant::now() < end => {}
+                result => break result,
+            }
+        };
+        freeze("0")?;
+        if empty? {
+            Ok(())
+        } else {
+            Err(TransientError::Unkillable {
+                path: self.path().to_path_buf(),
+            })
+        }
+    }
+
+    /// The processes in it and below it. A process id may be given to another process after the
+    /// list was read; so each is first held by a pidfd and then asked where it is.
+    fn members(&self) -> Result<Vec<(libc::pid_t, OwnedFd)>, TransientError> {
+        let mut found = Vec::new();
+        for directory in cleanup::tree(self.path()).map_err(|source| self.file_error("", source))? {
+            let text = match fs::read_to_string(directory.join("cgroup.procs")) {
+                Ok(text) => text,
+                // Removed meanwhile; or threaded: its processes are listed further up.
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)
+                    ) =>
+                {
+                    continue;
+                }
+                Err(source) => return Err(self.file_error("cgroup.procs", source)),
+            };
+            for pid in text.lines().filter_map(|line| line.parse::<libc::pid_t>().ok()) {
+                // 0 stands for a process of another pid namespace: out of reach from here.
+                if pid > 0
+                    && let Some(process) = open_process(pid)
+                    && self.holds(pid)
+                {
+                    found.push((pid, process));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn holds(&self, pid: libc::pid_t) -> bool {
+        fs::read(format!("/proc/{pid}/cgroup"))
+            .ok()
+            .and_then(|text| unified_path(&text))
+            .and_then(|cgroup| self.hierarchy.directory(&cgroup))
+            .is_some_and(|directory| directory.starts_with(self.path()))
+    }
+}
+
+/// pidfd_open(2); `None` when there is no such process any more.
+fn open_process(pid: libc::pid_t) -> Option<OwnedFd> {
+    // SAFETY: takes two integers and touches no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    // SAFETY: a non-negative result is a new descriptor that nobody else owns.
+    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// pidfd_send_signal(2). That the process is gone, or not ours to signal, is no news to the caller.
+pub(super) fn send_signal(process: BorrowedFd<'_>, signal: Signal) {
+    // SAFETY: the descriptor is open, and a null siginfo is allowed.
+    unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            signal as i32,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+}
