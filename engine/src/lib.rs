@@ -8,6 +8,7 @@
 //! ```
 
 pub mod compile;
+pub mod datapath;
 pub mod events;
 pub mod launch;
 pub mod policy;

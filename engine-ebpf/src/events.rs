@@ -1,0 +1,105 @@
+//! Reports to user space.
+
+use aya_ebpf::{
+    btf_maps::{Array, RingBuf},
+    helpers::{
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns,
+        generated::bpf_get_current_comm,
+    },
+    macros::btf_map,
+};
+use engine_common::{
+    ABI_VERSION, ExecutableId, VerdictWord,
+    event::{EventRecord, flag, loss},
+    limits::EVENT_RING_BYTES,
+};
+
+use crate::{counter::Counter, question::Question, subject};
+
+/// The reports; user space may load it with another size.
+#[btf_map]
+static EVENTS: RingBuf<EventRecord, { EVENT_RING_BYTES as usize }> = RingBuf::new();
+
+/// Reports that did not fit, a counter a cause.
+#[btf_map]
+static LOSSES: Array<u64, { loss::COUNT as usize }> = Array::new();
+
+/// Where a policy was asked.
+pub(crate) struct Place {
+    /// Number of the hook.
+    pub(crate) hook: u8,
+    /// Slot of the policy.
+    pub(crate) slot: u32,
+    /// The socket's cookie; 0 where it has none yet.
+    pub(crate) cookie: u64,
+}
+
+/// What is reported beside question and place.
+pub(crate) struct Report {
+    pub(crate) scope: u64,
+    pub(crate) generation: u64,
+    pub(crate) verdict: VerdictWord,
+    pub(crate) outcome: u8,
+    pub(crate) errno: u16,
+    pub(crate) executable: ExecutableId,
+    pub(crate) foreign: bool,
+    pub(crate) audit_mode: bool,
+}
+
+/// Writes a record, or counts that it could not.
+#[inline(always)]
+pub(crate) fn report<Q: Question>(question: &Q, place: &Place, what: &Report) {
+    let losses = match LOSSES.get_ptr_mut(loss::RING_FULL) {
+        // SAFETY: a value of an array map.
+        Some(value) => unsafe { Counter::at(value) },
+        None => return,
+    };
+    let Some(mut entry) = EVENTS.reserve(0) else {
+        losses.increment();
+        return;
+    };
+    // SAFETY: the reservation has the record's size and alignment. Every field is written below:
+    // the ring hands out memory as the last record left it.
+    let record = unsafe { &mut *entry.as_mut_ptr() };
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let uid_gid = bpf_get_current_uid_gid();
+    // SAFETY: helpers without arguments.
+    unsafe {
+        record.monotonic_ns = bpf_ktime_get_ns();
+        record.cgroup = bpf_get_current_cgroup_id();
+    }
+    record.generation = what.generation;
+    record.scope = what.scope;
+    record.lost = losses.get();
+    record.socket_cookie = place.cookie;
+    record.executable_device = what.executable.device;
+    record.executable_inode = what.executable.inode;
+    question.describe(record);
+    // SAFETY: the helper writes up to the 16 bytes given, and zeroes them when it fails.
+    unsafe { bpf_get_current_comm(record.comm.as_mut_ptr().cast(), 16) };
+    record.slot = place.slot;
+    record.pid = (pid_tgid >> 32) as u32;
+    record.tid = pid_tgid as u32;
+    record.uid = uid_gid as u32;
+    record.gid = (uid_gid >> 32) as u32;
+    record.reason = what.verdict.reason();
+    record.detail = what.verdict.detail();
+    record.errno = what.errno;
+    record.abi = ABI_VERSION as u16;
+    record.hook = place.hook;
+    record.verdict = what.verdict.0 as u8;
+    record.outcome = what.outcome;
+    let mut flags = 0;
+    if what.foreign {
+        flags |= flag::FOREIGN_SOCKET;
+    }
+    if what.audit_mode {
+        flags |= flag::AUDIT_MODE;
+    }
+    if !subject::is_known(what.executable) {
+        flags |= flag::NO_EXECUTABLE;
+    }
+    record.flags = flags;
+    record.reserved = [0; 11];
+    entry.submit(0);
+}

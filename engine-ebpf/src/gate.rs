@@ -1,0 +1,246 @@
+//! Asks every policy of the scope and carries the strictest answer out.
+
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_retval, bpf_send_signal,
+    bpf_set_retval,
+};
+use engine_common::{
+    Action, ExecutableId, Fault, KillAbility, Mode, Outcome, Verdict, VerdictWord,
+    image::{Header, Life, Page},
+    limits::MAX_STACKED,
+    scope::{Scope, SlotRef},
+    verifier::forget,
+};
+
+use crate::{
+    events::{Place, Report, report},
+    features,
+    images::LiveImage,
+    question::Question,
+    scope, subject,
+};
+
+/// Return values of a cgroup program.
+const PASS: i32 = 1;
+const DENY: i32 = 0;
+
+const EPERM: u16 = 1;
+const SIGKILL: u32 = 9;
+/// Slot of a report about a scope that could not be read.
+const NO_SLOT: u32 = u32::MAX;
+
+/// Whether the calling task is outside the scope whose socket it uses.
+#[inline(always)]
+fn is_foreign(scope: &Scope) -> bool {
+    // SAFETY: the helpers take a number or nothing.
+    let own = unsafe {
+        if scope.level == Scope::UNKNOWN_LEVEL {
+            bpf_get_current_cgroup_id()
+        } else {
+            bpf_get_current_ancestor_cgroup_id(scope.level as i32)
+        }
+    };
+    own != scope.cgroup
+}
+
+/// What a policy answered, and by which version of it, in one word: bits 0 to 1 the action, 2 to 3
+/// a number of `event::reason`, 4 to 19 the rule or fault, 20 to 30 the errno, 31 audit mode, 32 to
+/// 63 the generation.
+///
+/// One word, since that is what a global function of the kernel returns. Global functions take and
+/// return plain numbers, and the verifier checks each once, whatever calls it: a static one it
+/// would follow again for each of the policies on a cgroup.
+#[derive(Clone, Copy)]
+pub(crate) struct Answer(u64);
+
+impl Answer {
+    #[inline(always)]
+    pub(crate) fn of(verdict: VerdictWord, errno: u16, life: Life) -> Answer {
+        Answer(
+            verdict.0 as u64 & 3
+                | (verdict.reason() as u64 & 3) << 2
+                | (verdict.detail() as u64) << 4
+                | (errno as u64 & 0x7ff) << 20
+                | (life.mode as u64) << 31
+                | life.generation << 32,
+        )
+    }
+
+    #[inline(always)]
+    pub(crate) fn fault(fault: Fault, mode: Mode) -> Answer {
+        Answer::of(VerdictWord::of(Err(fault)), EPERM, Life { generation: 0, mode })
+    }
+
+    #[inline(always)]
+    pub(crate) fn from_word(word: u64) -> Answer {
+        Answer(word)
+    }
+
+    #[inline(always)]
+    pub(crate) fn word(self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    fn verdict(self) -> VerdictWord {
+        VerdictWord((self.0 & 3 | (self.0 >> 2 & 3) << 8 | (self.0 >> 4 & 0xffff) << 16) as u32)
+    }
+
+    #[inline(always)]
+    fn errno(self) -> u16 {
+        (self.0 >> 20) as u16 & 0x7ff
+    }
+
+    #[inline(always)]
+    fn life(self) -> Life {
+        Life {
+            generation: self.0 >> 32,
+            mode: if self.0 >> 31 & 1 != 0 {
+                Mode::Audit
+            } else {
+                Mode::Enforce
+            },
+        }
+    }
+}
+
+/// Asks one policy and counts its answer.
+#[inline(always)]
+pub(crate) fn ask(
+    reference: SlotRef,
+    question: impl Fn(&LiveImage, &Page, ExecutableId) -> Result<Verdict, Fault>,
+) -> Answer {
+    let no_image = Answer::fault(Fault::NoImage, reference.mode());
+    let Some(slot) = reference.slot() else {
+        return no_image;
+    };
+    let Some(image) = LiveImage::of(slot) else {
+        return no_image;
+    };
+    let Some(root) = engine_common::Tables::page(image, 0) else {
+        return no_image;
+    };
+    let header = Header(root);
+    let errno = if features::has_set_retval() != 0 {
+        header.errno()
+    } else {
+        EPERM
+    };
+    let mut executable = ExecutableId { device: 0, inode: 0 };
+    if header.needs_subject() {
+        executable = subject::executable();
+    }
+    let verdict = if header.needs_subject() && !subject::is_known(executable) {
+        // A kernel thread: its uid 0 says nothing about whose socket this is.
+        VerdictWord::of(Err(Fault::NoExecutable))
+    } else {
+        VerdictWord::of(question(image, root, executable))
+    };
+    let verdict = VerdictWord(forget(verdict.0 as u64, root[0]) as u32);
+    image.count(root, verdict);
+    Answer::of(verdict, errno, header.life())
+}
+
+/// Applies the policy's mode, kills where that is said, and reports; gives the number of the
+/// outcome. Called by global functions of the hooks, off the silent path.
+#[inline(always)]
+pub(crate) fn respond<Q: Question>(question: &Q, place: &Place, answer: Answer) -> u64 {
+    let scope = scope::current();
+    let (verdict, life) = (answer.verdict(), answer.life());
+    let mut outcome = Outcome::of(verdict.action(), life.mode, KillAbility::Later);
+    let foreign = is_foreign(scope);
+    let executable = subject::executable();
+    if let Outcome::KillPending = outcome {
+        let kill = if foreign || !subject::is_known(executable) {
+            KillAbility::NotOurs
+        } else if features::has_send_signal() != 0 && send_kill() {
+            KillAbility::Now
+        } else {
+            KillAbility::Later
+        };
+        outcome = Outcome::of(verdict.action(), life.mode, kill);
+    }
+    let outcome_number = forget(outcome as u64, scope.cgroup) as u8;
+    report(
+        question,
+        place,
+        &Report {
+            scope: scope.cgroup,
+            generation: life.generation,
+            verdict,
+            outcome: outcome_number,
+            errno: if outcome.denied() { answer.errno() } else { 0 },
+            executable,
+            foreign,
+            audit_mode: matches!(life.mode, Mode::Audit),
+        },
+    );
+    outcome_number as u64
+}
+
+/// Kills the calling process before its call returns.
+#[inline(always)]
+fn send_kill() -> bool {
+    // SAFETY: the helper takes a number and acts on the current task.
+    unsafe { bpf_send_signal(SIGKILL) == 0 }
+}
+
+/// Answers for the hook: 1 lets the call go on, 0 makes it fail. `ask` asks the policy of a slot,
+/// `respond` is given the slot and the answer and gives the number of the outcome.
+#[inline(always)]
+pub(crate) fn judge(ask: impl Fn(SlotRef) -> Answer, respond: impl Fn(u32, Answer) -> u64) -> i32 {
+    let scope = scope::current();
+    if scope.cgroup == 0 {
+        respond(NO_SLOT, Answer::fault(Fault::NoScope, Mode::Enforce));
+        return DENY;
+    }
+    let unknown = scope.cgroup;
+    let mut denial = Denial(forget(0, unknown));
+    let mut i = 0;
+    while i < MAX_STACKED {
+        let reference = scope.slots[i];
+        let Some(slot) = reference.slot() else { break };
+        let answer = ask(reference);
+        if !matches!(answer.verdict().action(), Action::Allow) {
+            let outcome = respond(slot, answer);
+            denial = Denial(forget(denial.joined(outcome as u8, answer.errno()).0, unknown));
+        }
+        i += 1;
+    }
+    if denial.0 == 0 {
+        return PASS;
+    }
+    if features::has_set_retval() != 0 {
+        // A scope below this one may have denied already: the nearest one's errno is kept.
+        // SAFETY: both helpers take and return numbers.
+        unsafe {
+            if bpf_get_retval() >= 0 {
+                bpf_set_retval(-((denial.0 & 0xffff) as i32));
+            }
+        }
+    }
+    DENY
+}
+
+/// The strictest denial so far: its errno, bit 16 set where it kills; 0 for none. Of equals the
+/// first policy's holds.
+#[derive(Clone, Copy)]
+struct Denial(u64);
+
+impl Denial {
+    const KILLS: u64 = 1 << 16;
+
+    #[inline(always)]
+    fn joined(self, outcome: u8, errno: u16) -> Denial {
+        if outcome < Outcome::Blocked as u8 {
+            return self;
+        }
+        let kills = outcome > Outcome::Blocked as u8;
+        match self.0 {
+            0 if kills => Denial(Self::KILLS | errno as u64),
+            0 => Denial(errno as u64),
+            soft if soft & Self::KILLS == 0 && kills => Denial(Self::KILLS | errno as u64),
+            _ => self,
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The live policies: an image a slot.
+
+use aya_ebpf::{
+    btf_maps::{Array, ArrayOfMaps},
+    macros::btf_map,
+};
+use engine_common::{
+    Tables, VerdictWord,
+    image::{Header, Page},
+    limits::MAX_POLICIES,
+};
+
+use crate::counter::Counter;
+
+/// BPF_F_INNER_MAP (Linux 5.10): images differ in size. The
+/// flags of every image must equal these (`bpf_map_meta_equal`).
+const IMAGE_FLAGS: usize = 0x1000;
+
+/// An image: an element a page.
+type ImageMap = Array<Page, 1, IMAGE_FLAGS>;
+
+#[btf_map]
+static IMAGES: ArrayOfMaps<ImageMap, { MAX_POLICIES as usize }> = ArrayOfMaps::new();
+
+/// The image of a slot, fetched once a decision: whatever user space puts live meanwhile, one
+/// decision stays on one image. A reference to it is the map's own address, so that it travels in
+/// one register.
+#[repr(transparent)]
+pub(crate) struct LiveImage(ImageMap);
+
+impl LiveImage {
+    #[inline(always)]
+    pub(crate) fn of(slot: u32) -> Option<&'static LiveImage> {
+        // SAFETY: LiveImage is a transparent wrapper of ImageMap, and the map lives as long as the
+        // program runs (RCU).
+        IMAGES
+            .get(slot)
+            .map(|map| unsafe { &*(map as *const ImageMap).cast::<LiveImage>() })
+    }
+
+    /// Counts an answer.
+    #[inline(always)]
+    pub(crate) fn count(&self, root: &Page, verdict: VerdictWord) {
+        let header = Header(root);
+        let at = header.counters().0 + verdict.counter(header.rule_count());
+        if let Some(page) = self.0.get_ptr_mut(at / 512) {
+            let word = (at & 511) as usize;
+            // SAFETY: the word is inside the page, which is a map value.
+            let counter = unsafe { Counter::at((*page).as_mut_ptr().add(word)) };
+            counter.increment();
+        }
+    }
+}
+
+impl Tables for LiveImage {
+    #[inline(always)]
+    fn page(&self, number: u32) -> Option<&Page> {
+        self.0.get(number)
+    }
+}

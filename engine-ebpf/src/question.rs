@@ -1,0 +1,156 @@
+//! What a hook asks a policy.
+
+use engine_common::{
+    Address, Attempt, Protocol, SocketFamily, decide, event::EventRecord, judge_socket, scope::SlotRef,
+    verifier::forget,
+};
+
+use crate::{
+    gate::{self, Answer},
+    subject,
+};
+
+/// A question to a policy, and its part of the report.
+pub(crate) trait Question {
+    /// Asks the policy of a slot.
+    fn ask(&self, reference: SlotRef) -> Answer;
+
+    /// Writes destination, protocol and families into a record.
+    fn describe(&self, record: &mut EventRecord);
+}
+
+/// Upper bits of the lower half of an IPv4-mapped address, which is how IPv4 travels to
+/// [`ask_address`]; canonical IPv6 addresses never look like that.
+const MAPPED: u64 = 0xffff << 32;
+
+/// Asks a policy about an address; a global function, see [`Answer`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn ask_address(reference: u32, service: u64, high: u64, low: u64, uid: u32) -> u64 {
+    // The verifier need not carry two kinds of address through all that follows.
+    let is_v4 = forget((high == 0 && low >> 32 == 0xffff) as u64, service);
+    let (high, low) = (forget(high, service), forget(low, service));
+    let address = if is_v4 != 0 {
+        Address::V4(low as u32)
+    } else {
+        Address::V6 { high, low }
+    };
+    gate::ask(SlotRef(reference), |image, root, executable| {
+        let attempt = Attempt {
+            address,
+            port: service as u16,
+            protocol: Protocol((service >> 16) as u16),
+            uid,
+            executable,
+        };
+        decide(image, root, &attempt)
+    })
+    .word()
+}
+
+/// Asks a policy about a socket; a global function like [`ask_address`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn ask_socket(reference: u32, is_inet6: u32, protocol: u32, uid: u32) -> u64 {
+    let family = if is_inet6 != 0 {
+        SocketFamily::Inet6
+    } else {
+        SocketFamily::Inet
+    };
+    gate::ask(SlotRef(reference), |image, root, executable| {
+        judge_socket(image, root, family, Protocol(protocol as u16), uid, executable)
+    })
+    .word()
+}
+
+/// May this destination be reached?
+pub(crate) struct AddressQuestion {
+    /// As the caller spelled it: IPv4 in the first word; words and port as they stand in memory.
+    pub(crate) original: [u32; 4],
+    /// 4 or 6.
+    pub(crate) original_family: u8,
+    pub(crate) canonical: Address,
+    pub(crate) port: u16,
+    pub(crate) protocol: Protocol,
+}
+
+/// Splits a 64-bit half into bytes in network order, written as two words: the verifier dislikes
+/// byte-wise copies to the ring less than the compiler does.
+#[inline(always)]
+fn halves(high: u64, low: u64) -> [u8; 16] {
+    let (high, low) = (high.to_be_bytes(), low.to_be_bytes());
+    let mut bytes = [0; 16];
+    let mut i = 0;
+    while i < 8 {
+        bytes[i] = high[i];
+        bytes[i + 8] = low[i];
+        i += 1;
+    }
+    bytes
+}
+
+impl Question for AddressQuestion {
+    #[inline(always)]
+    fn ask(&self, reference: SlotRef) -> Answer {
+        let service = (self.protocol.0 as u64) << 16 | self.port as u64;
+        let (high, low) = match self.canonical {
+            Address::V4(v4) => (0, MAPPED | v4 as u64),
+            Address::V6 { high, low } => (high, low),
+        };
+        Answer::from_word(ask_address(reference.0, service, high, low, subject::uid()))
+    }
+
+    #[inline(always)]
+    fn describe(&self, record: &mut EventRecord) {
+        match self.canonical {
+            Address::V4(v4) => {
+                record.family = 4;
+                record.destination = halves((v4 as u64) << 32, 0);
+            }
+            Address::V6 { high, low } => {
+                record.family = 6;
+                record.destination = halves(high, low);
+            }
+        }
+        record.original_family = self.original_family;
+        let [a, b, c, d] = self.original;
+        record.original = halves(
+            (u32::from_be(a) as u64) << 32 | u32::from_be(b) as u64,
+            (u32::from_be(c) as u64) << 32 | u32::from_be(d) as u64,
+        );
+        record.port = if self.protocol.has_ports() { self.port } else { 0 };
+        record.protocol = self.protocol.0;
+    }
+}
+
+/// May a socket be made whose destinations no address hook will see?
+pub(crate) struct SocketQuestion {
+    pub(crate) family: SocketFamily,
+    pub(crate) protocol: Protocol,
+}
+
+impl Question for SocketQuestion {
+    #[inline(always)]
+    fn ask(&self, reference: SlotRef) -> Answer {
+        let family = matches!(self.family, SocketFamily::Inet6) as u32;
+        Answer::from_word(ask_socket(
+            reference.0,
+            family,
+            self.protocol.0 as u32,
+            subject::uid(),
+        ))
+    }
+
+    #[inline(always)]
+    fn describe(&self, record: &mut EventRecord) {
+        record.family = 0;
+        record.destination = [0; 16];
+        record.original = [0; 16];
+        record.original_family = match self.family {
+            SocketFamily::Inet => 4,
+            SocketFamily::Inet6 => 6,
+        };
+        record.port = 0;
+        record.protocol = self.protocol.0;
+    }
+}

@@ -1,0 +1,118 @@
+//! Builds the kernel programs and leaves them as `OUT_DIR/engine-ebpf.o`, to be embedded. The object is
+//! optimised also when this crate is not.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[path = "build/object.rs"]
+mod object;
+#[path = "build/toolchain.rs"]
+mod toolchain;
+
+/// What the object is made from, seen from the workspace. The object is built again when one of them changes.
+const SOURCES: [&str; 6] = [
+    "Cargo.lock",
+    "Cargo.toml",
+    "engine-common/Cargo.toml",
+    "engine-common/src",
+    "engine-ebpf/Cargo.toml",
+    "engine-ebpf/src",
+];
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Sentence(sentence)) => {
+            println!("cargo::error={sentence}");
+            ExitCode::SUCCESS // cargo::error fails the build, and shows no more than the sentence
+        }
+        Err(Failure::Compiler { toolchain, said }) => {
+            for line in said.lines().filter(|line| !line.trim().is_empty()) {
+                println!("cargo::error={line}");
+            }
+            println!(
+                "cargo::error=the kernel programs (engine-ebpf) do not build with {toolchain}; see above"
+            );
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+enum Failure {
+    Sentence(String),
+    Compiler { toolchain: String, said: String },
+}
+
+impl From<String> for Failure {
+    fn from(sentence: String) -> Failure {
+        Failure::Sentence(sentence)
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let out_dir = PathBuf::from(variable("OUT_DIR")?);
+    let workspace = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
+    let workspace = workspace
+        .parent()
+        .ok_or_else(|| "engine has no folder above it".to_owned())?;
+    for source in SOURCES {
+        println!("cargo::rerun-if-changed={}", workspace.join(source).display());
+    }
+    println!("cargo::rerun-if-env-changed={}", toolchain::OVERRIDE);
+
+    let (compiler, linker) = match (toolchain::compiler(), toolchain::linker()) {
+        (Ok(compiler), Some(linker)) => (compiler, linker),
+        (compiler, linker) => {
+            let mut missing = compiler.err().unwrap_or_default();
+            if linker.is_none() {
+                missing.push("there is no bpf-linker on PATH".to_owned());
+            }
+            let missing = missing.join("; ");
+            return Err(format!("the eBPF toolchain is missing ({missing}): run `cargo xtask setup`").into());
+        }
+    };
+    println!("cargo::rerun-if-changed={}", compiler.rustc.display());
+    println!("cargo::rerun-if-changed={}", linker.display());
+    println!(
+        "kernel programs: built with {compiler}, linked by {}",
+        linker.display()
+    );
+
+    let big_endian = variable("CARGO_CFG_TARGET_ENDIAN")? == "big";
+    let machine = variable("CARGO_CFG_TARGET_ARCH")?;
+    let target_dir = shared_folder(&out_dir).join(format!("engine-ebpf-{machine}"));
+    let built =
+        object::build(&compiler, &linker, workspace, &target_dir, &machine, big_endian).map_err(|said| {
+            Failure::Compiler {
+                toolchain: compiler.to_string(),
+                said,
+            }
+        })?;
+    for line in built.warnings.lines() {
+        println!("cargo::warning={line}");
+    }
+    let embedded = out_dir.join("engine-ebpf.o");
+    fs::copy(&built.object, &embedded).map_err(|error| {
+        format!(
+            "cannot copy {} to {}: {error}",
+            built.object.display(),
+            embedded.display()
+        )
+    })?;
+    Ok(())
+}
+
+/// Where the kernel programs are compiled: cargo's target folder, so that check, clippy, debug and release
+/// builds, each with an `OUT_DIR` of its own, compile `core` once. Cargo marks the folder with CACHEDIR.TAG.
+fn shared_folder(out_dir: &Path) -> &Path {
+    out_dir
+        .ancestors()
+        .find(|folder| folder.join("CACHEDIR.TAG").is_file())
+        .unwrap_or(out_dir)
+}
+
+fn variable(name: &str) -> Result<String, String> {
+    env::var(name).map_err(|_| format!("{name} is not set: cargo runs this build script, not people"))
+}
