@@ -1,0 +1,43 @@
+//! What this kernel cannot do as the policies say, told before the command starts.
+
+use engine_common::{Action, Mode};
+
+use crate::{
+    cli::command::policy_files::SourcedPolicy,
+    datapath::Features,
+    policy::{Errno, Policy},
+};
+
+/// One sentence for each thing that is done in another way here.
+pub(super) fn notes(policies: &[SourcedPolicy], features: Features) -> Vec<String> {
+    let enforcing: Vec<&Policy> = policies
+        .iter()
+        .map(|sourced| &sourced.policy)
+        .filter(|policy| policy.mode == Mode::Enforce)
+        .collect();
+    let mut notes = Vec::new();
+    if !features.send_signal && enforcing.iter().any(|policy| kills(policy)) {
+        notes.push(
+            "on this kernel kill is asynchronous: the attempt is denied at once, and tidegate kills the process \
+             when it reads the event (Linux 6.16 can kill before the call returns)"
+                .to_owned(),
+        );
+    }
+    if !features.set_retval
+        && let Some(policy) = enforcing.iter().find(|policy| policy.errno != Errno::Eperm)
+    {
+        notes.push(format!(
+            "on this kernel a denied call fails with EPERM, not with the {} of the policy {} (Linux 5.18 can choose)",
+            policy.errno.as_str(),
+            policy.name
+        ));
+    }
+    notes
+}
+
+fn kills(policy: &Policy) -> bool {
+    let actions = policy.rules.iter().map(|rule| rule.action);
+    actions
+        .chain([policy.default])
+        .any(|action| action == Action::Kill)
+}

@@ -1,0 +1,263 @@
+//! One command under its policies, from the cgroup to the report.
+
+use std::{
+    cell::RefCell,
+    os::fd::AsFd,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use engine_common::{image::Life, limits::MAX_STACKED, scope::Scope, scope::SlotRef};
+
+use super::recorder::Recorder;
+use crate::{
+    cli::{Exit, Failure, command::policy_files::SourcedPolicy},
+    compile::{Image, compile, paths_of},
+    datapath::{self, Attachment, EventRing, Features, Gate, IdentifiedExecutables, PinFolder, Slot},
+    events::{PolicyCounters, PolicyNames},
+    launch::{
+        Command, Descendants, Finished, Hierarchy, Leftover, SignalSource, Supervisor, TransientCgroup,
+        Watch, sweep_stale,
+    },
+};
+
+/// Generation of a policy that is never replaced.
+const GENERATION: u64 = 1;
+
+/// What is to be run, and how.
+pub(super) struct Setting<'a> {
+    pub(super) policies: &'a [SourcedPolicy],
+    pub(super) command: &'a Command,
+    pub(super) descendants: Descendants,
+    pub(super) features: Features,
+    pub(super) signals: &'a SignalSource,
+    pub(super) hierarchy: &'a Hierarchy,
+}
+
+/// A policy in the kernel.
+struct Live<'a> {
+    sourced: &'a SourcedPolicy,
+    slot: Slot,
+}
+
+/// What is known when the command has ended.
+pub(super) struct Outcome {
+    pub(super) finished: Finished,
+    pub(super) duration: Duration,
+    pub(super) counters: Vec<PolicyCounters>,
+    pub(super) lost: u64,
+    /// The cgroup, where processes were left in it.
+    pub(super) kept: Option<std::path::PathBuf>,
+}
+
+/// Failure of `exec` itself: the command was not started, or is not waited for any more.
+fn failed(error: &dyn std::error::Error) -> Failure {
+    Failure::by(Exit::ExecFailed, error)
+}
+
+/// Runs the command under the policies and hands every event to the recorder.
+///
+/// # Errors
+/// When the gate cannot be made (the command is not started then), or the command not be started.
+pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outcome, Failure> {
+    let (policies, hierarchy) = (setting.policies, setting.hierarchy);
+    sweep(hierarchy);
+    // Held to the end: as long as the files are open, their numbers are nobody else's.
+    let identified = identify(policies)?;
+    let mut images = Vec::new();
+    for sourced in policies {
+        images.push(image_of(sourced, &identified)?);
+    }
+
+    let mut gate = Gate::load(setting.features).map_err(|e| failed(&e))?;
+    let mut live = Vec::new();
+    for (sourced, image) in policies.iter().zip(&images) {
+        let slot = gate.install(image).map_err(|e| failed(&e))?;
+        recorder.names.add_policy(slot.0, GENERATION, names_of(sourced));
+        live.push(Live { sourced, slot });
+    }
+
+    let cgroup = TransientCgroup::create(hierarchy).map_err(|e| failed(&e))?;
+    recorder
+        .names
+        .add_scope(cgroup.id(), scope_path(hierarchy, cgroup.path()));
+    let attachment = attach(&mut gate, &cgroup, &live)?;
+    let ring = gate.events().map_err(|e| failed(&e));
+    let started = Instant::now();
+    let finished = ring.and_then(|ring| supervise(setting, &cgroup, ring, recorder));
+    let duration = started.elapsed();
+    let finished = match finished {
+        Ok(finished) => finished,
+        Err(failure) => {
+            // Whatever runs in the cgroup stays gated: the programs go only with the cgroup.
+            if !cgroup.populated().unwrap_or(true) {
+                remove(cgroup, attachment);
+            } else {
+                cgroup.keep();
+            }
+            return Err(failure);
+        }
+    };
+
+    let lost = gate.lost().map_err(|e| failed(&e))?;
+    let mut counters = Vec::new();
+    for policy in &live {
+        counters.push(counters_of(&gate, policy)?);
+    }
+    let kept = match finished.leftover {
+        Leftover::Kept => Some(cgroup.keep()),
+        Leftover::None | Leftover::Ended | Leftover::Killed => {
+            remove(cgroup, attachment);
+            None
+        }
+    };
+    Ok(Outcome {
+        finished,
+        duration,
+        counters,
+        lost,
+        kept,
+    })
+}
+
+/// Takes away what earlier runs left behind. What resists is no reason not to run.
+fn sweep(hierarchy: &Hierarchy) {
+    if let Err(error) = sweep_stale(hierarchy) {
+        tracing::warn!(%error, "left-over cgroups were not looked for");
+    }
+    if let Err(error) = datapath::sweep(|cgroup| hierarchy.has(cgroup)) {
+        tracing::warn!(%error, "left-over pins were not removed");
+    }
+}
+
+fn identify(policies: &[SourcedPolicy]) -> Result<IdentifiedExecutables, Failure> {
+    let paths = policies
+        .iter()
+        .flat_map(|sourced| paths_of(&sourced.policy))
+        .collect();
+    IdentifiedExecutables::identify(&paths).map_err(|error| {
+        failed(&error).hint("rules select executables by the file that is there when the policy goes live")
+    })
+}
+
+fn image_of(sourced: &SourcedPolicy, identified: &IdentifiedExecutables) -> Result<Image, Failure> {
+    let life = Life {
+        generation: GENERATION,
+        mode: sourced.policy.mode,
+    };
+    compile(&sourced.policy, &identified.executables, life).map_err(|error| {
+        let message = format!("the policy {} cannot be compiled", sourced.source);
+        Failure::of(Exit::ExecFailed, message).because(&error)
+    })
+}
+
+fn names_of(sourced: &SourcedPolicy) -> PolicyNames {
+    let policy = &sourced.policy;
+    PolicyNames {
+        name: policy.name.clone(),
+        rules: policy.rules.iter().map(|rule| rule.name.clone()).collect(),
+        source: sourced.source.clone(),
+        mode: policy.mode,
+    }
+}
+
+/// The cgroup's path below the hierarchy's root, as events name it.
+fn scope_path(hierarchy: &Hierarchy, directory: &Path) -> String {
+    match directory.strip_prefix(hierarchy.mount_point()) {
+        Ok(path) => format!("/{}", path.display()),
+        Err(_) => directory.display().to_string(),
+    }
+}
+
+fn attach(gate: &mut Gate, cgroup: &TransientCgroup, live: &[Live<'_>]) -> Result<Attachment, Failure> {
+    let mut slots = [SlotRef::NONE; MAX_STACKED];
+    for (reference, policy) in slots.iter_mut().zip(live) {
+        *reference = SlotRef::new(policy.slot.0, policy.sourced.policy.mode);
+    }
+    let scope = Scope {
+        cgroup: cgroup.id(),
+        level: cgroup.level().unwrap_or(Scope::UNKNOWN_LEVEL),
+        reserved: 0,
+        slots,
+    };
+    let pins = PinFolder::create(cgroup.id()).map_err(|e| failed(&e))?;
+    gate.attach(cgroup.fd(), &scope, pins).map_err(|e| failed(&e))
+}
+
+fn supervise(
+    setting: &Setting<'_>,
+    cgroup: &TransientCgroup,
+    ring: EventRing,
+    recorder: &mut Recorder,
+) -> Result<Finished, Failure> {
+    let child = setting
+        .command
+        .spawn(cgroup.fd(), setting.signals)
+        .map_err(|error| {
+            let exit = match error.exit_code() {
+                126 => Exit::NotExecutable,
+                127 => Exit::NotFound,
+                _ => Exit::ExecFailed,
+            };
+            Failure::by(exit, &error)
+        })?;
+    // The watch borrows the descriptor while its callback reads.
+    let watched = ring.as_fd().try_clone_to_owned().map_err(|e| failed(&e))?;
+    let reader = RefCell::new((ring, recorder));
+    let mut drain = || {
+        let (ring, recorder) = &mut *reader.borrow_mut();
+        ring.drain(|record| {
+            if let Some(pid) = recorder.take(record) {
+                kill_late(cgroup, pid);
+            }
+        });
+        recorder.flush();
+    };
+    let finished = {
+        let mut watches = [Watch {
+            fd: watched.as_fd(),
+            ready: &mut drain,
+        }];
+        let supervisor = Supervisor::new(child, cgroup, setting.signals);
+        supervisor
+            .run(setting.descendants, &mut watches)
+            .map_err(|e| failed(&e))
+    };
+    // What the last processes wrote may not have been read yet.
+    drain();
+    finished
+}
+
+/// Where the hook cannot kill, it denies, and this does the rest.
+fn kill_late(cgroup: &TransientCgroup, pid: u32) {
+    if !cgroup.kill_member(pid) {
+        tracing::debug!(pid, "the process to be killed is gone already");
+    }
+}
+
+fn counters_of(gate: &Gate, policy: &Live<'_>) -> Result<PolicyCounters, Failure> {
+    let counts = gate.counters(policy.slot).map_err(|e| failed(&e))?;
+    let count = |i: usize| counts.get(i).copied().unwrap_or(0);
+    let source = &policy.sourced.policy;
+    let rules = source.rules.iter().enumerate();
+    Ok(PolicyCounters {
+        name: source.name.clone(),
+        mode: source.mode,
+        generation: GENERATION,
+        rules: rules
+            .map(|(i, rule)| (rule.name.clone(), rule.action, count(i)))
+            .collect(),
+        default: (source.default, count(source.rules.len())),
+        faults: count(source.rules.len() + 1),
+    })
+}
+
+fn remove(cgroup: TransientCgroup, attachment: Attachment) {
+    // The cgroup first: as long as it is there, it is gated.
+    if let Err(error) = cgroup.remove() {
+        tracing::warn!(%error, "the next run tries again");
+    }
+    if let Err(error) = attachment.detach() {
+        tracing::warn!(%error, "the next run tries again");
+    }
+}

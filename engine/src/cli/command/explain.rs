@@ -1,0 +1,157 @@
+//! `tidegate explain`.
+
+use std::{fmt::Write, process::ExitCode};
+
+use engine_common::{Action, ExecutableId};
+use serde::Serialize;
+
+use super::{explain_args::ExplainArgs, policy_files};
+use crate::{
+    cli::{Exit, Failure, Output, output::print},
+    compile::{
+        Executables, Explanation,
+        explain::{UNKNOWN_EXECUTABLE, attempt_at},
+        oracle::Mismatch,
+    },
+    events::protocol_name::protocol_name,
+    policy::{Policy, Target, parse_target},
+};
+
+#[derive(Serialize)]
+struct Document<'a> {
+    to: String,
+    protocol: &'a str,
+    uid: u32,
+    binary: Option<String>,
+    denied: bool,
+    verdict: &'static str,
+    policies: &'a [Explanation],
+}
+
+/// Asks the policies and prints their answers with their reasons.
+///
+/// # Errors
+/// When the target cannot be read or a policy is not valid.
+pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
+    let target = parse_target(&args.to).map_err(|e| Failure::by(Exit::Usage, &e))?;
+    let context = args.variables.context();
+    let policies = policy_files::load_all(&args.policy, &context, output, Exit::CouldNotRun)?;
+    let uid = args.uid.unwrap_or_else(|| nix::unistd::getuid().as_raw());
+    let mut explanations = Vec::new();
+    for sourced in &policies {
+        explanations.push(ask(&sourced.policy, target, uid, args)?);
+    }
+    let strictest = explanations.iter().max_by_key(|e| strictness(e));
+    let denied = explanations.iter().any(|e| e.denied);
+    let text = match output {
+        Output::Text => {
+            let mut text = String::new();
+            for explanation in &explanations {
+                text += &render(explanation, target);
+            }
+            if let (Some(strictest), true) = (strictest, explanations.len() > 1) {
+                // Writing to a string cannot fail.
+                let _ = writeln!(
+                    text,
+                    "together: {} (the strictest answer holds)",
+                    strictest.outcome
+                );
+            }
+            text
+        }
+        Output::Json => {
+            let document = Document {
+                to: args.to.clone(),
+                protocol: &protocol_name(target.protocol),
+                uid,
+                binary: args.binary.as_ref().map(|path| path.display().to_string()),
+                denied,
+                verdict: strictest.map_or("allow", |e| e.verdict),
+                policies: &explanations,
+            };
+            let text = serde_json::to_string_pretty(&document)
+                .map_err(|e| Failure::of(Exit::CouldNotRun, "cannot write JSON").because(&e))?;
+            text + "\n"
+        }
+    };
+    print(&text)?;
+    Ok(if denied { Exit::Denied } else { Exit::Fine }.into())
+}
+
+fn ask(policy: &Policy, target: Target, uid: u32, args: &ExplainArgs) -> Result<Explanation, Failure> {
+    // Files are compared by their paths here: nothing is known of the machine that will run this.
+    let executables = Executables::synthetic(policy);
+    let named = args.binary.as_ref().and_then(|path| executables.get(path));
+    let executable: ExecutableId = named.unwrap_or(UNKNOWN_EXECUTABLE);
+    let attempt = attempt_at(target.address, target.port, target.protocol, uid, executable);
+    crate::compile::explain(policy, &executables, &attempt).map_err(|e| Failure::by(Exit::CouldNotRun, &e))
+}
+
+/// Outcomes in the order of their strictness: what audit mode lets through is no denial.
+fn strictness(explanation: &Explanation) -> (bool, Option<Action>) {
+    let action = Action::ALL
+        .into_iter()
+        .find(|a| a.as_str() == explanation.verdict);
+    (explanation.denied, action)
+}
+
+fn render(explanation: &Explanation, target: Target) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_explanation(&mut text, explanation, target);
+    text
+}
+
+fn write_explanation(text: &mut String, e: &Explanation, target: Target) -> std::fmt::Result {
+    let by = match &e.rule {
+        Some(rule) => format!("rule `{rule}`"),
+        None => "the default, since no rule matches".to_owned(),
+    };
+    let errno = e
+        .errno
+        .map(|errno| format!(", the caller sees {errno}"))
+        .unwrap_or_default();
+    writeln!(text, "{}: {} by {by}{errno}", e.policy, e.outcome)?;
+    if e.destination != target.address {
+        writeln!(text, "  {} is judged as {}", target.address, e.destination)?;
+    }
+    if let Some(inside) = e.inside {
+        writeln!(
+            text,
+            "  {} carries {inside}: both are judged, the stricter answer holds",
+            e.destination
+        )?;
+    }
+    if let crate::compile::explain::Decided::Socket = e.at {
+        let name = protocol_name(target.protocol);
+        writeln!(
+            text,
+            "  destinations of {name} are seen by no hook: it is judged when the socket is made, by the strictest \
+             answer that any destination could get"
+        )?;
+    }
+    for rule in &e.rules {
+        let says = if rule.matches {
+            "matches".to_owned()
+        } else {
+            let mut why: Vec<&str> = rule.mismatches.iter().map(|&m| reason(m)).collect();
+            why.dedup();
+            format!("does not match: {}", why.join("; inside: "))
+        };
+        writeln!(text, "  {:<5} {}: {says}", rule.action, rule.name)?;
+        if let (true, Some(reason)) = (rule.matches, &rule.reason) {
+            writeln!(text, "        because {reason}")?;
+        }
+    }
+    Ok(())
+}
+
+fn reason(mismatch: Mismatch) -> &'static str {
+    match mismatch {
+        Mismatch::Destination => "another destination",
+        Mismatch::Protocol => "another protocol",
+        Mismatch::Port => "another port",
+        Mismatch::Uid => "another user",
+        Mismatch::Binary => "another executable",
+    }
+}

@@ -1,0 +1,39 @@
+//! From the arguments to the command.
+
+use std::process::ExitCode;
+
+use super::{
+    Cli, Exit, Failure, Output,
+    args::Command,
+    command::{check, completions, exec, explain, policy},
+    logging,
+};
+
+/// Runs the command that the arguments name.
+pub fn run(cli: &Cli) -> ExitCode {
+    match cli.color {
+        clap::ColorChoice::Auto => anstream::ColorChoice::Auto,
+        clap::ColorChoice::Always => anstream::ColorChoice::Always,
+        clap::ColorChoice::Never => anstream::ColorChoice::Never,
+    }
+    .write_global();
+    let done = match logging::start(cli.verbose) {
+        Ok(()) => command(&cli.command, cli.output),
+        Err(message) => Err(Failure::of(Exit::Usage, message).hint(format!(
+            "write {}=debug or {}=tidegate::launch=trace",
+            logging::VARIABLE,
+            logging::VARIABLE
+        ))),
+    };
+    done.unwrap_or_else(|failure| failure.report(cli.output))
+}
+
+fn command(command: &Command, output: Output) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Check(args) => Ok(check::run(args, output)),
+        Command::Completions(args) => completions::run(args),
+        Command::Exec(args) => exec::run(args, output),
+        Command::Explain(args) => explain::run(args, output),
+        Command::Policy(args) => policy::run(args, output),
+    }
+}

@@ -1,0 +1,179 @@
+//! What went wrong, as the user reads it.
+
+use std::{error::Error, io::Write, process::ExitCode};
+
+use serde::Serialize;
+
+use super::{exit::Exit, output::Output};
+use crate::events::{escape::shows_as_itself, json};
+
+/// Why a command ends without having done its work: what was wrong and where, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    exit: Exit,
+    message: String,
+    causes: Vec<String>,
+    hint: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    error: Body<'a>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    message: &'a str,
+    causes: &'a [String],
+    hint: Option<&'a str>,
+    exit_code: u8,
+}
+
+impl Failure {
+    /// A failure that ends the program with `exit`.
+    pub fn of(exit: Exit, message: impl Into<String>) -> Failure {
+        Failure {
+            exit,
+            message: message.into(),
+            causes: Vec::new(),
+            hint: None,
+        }
+    }
+
+    /// A failure that an error tells all about: its message and its causes.
+    pub fn by(exit: Exit, error: &dyn Error) -> Failure {
+        let failure = Failure::of(exit, error.to_string());
+        match error.source() {
+            Some(source) => failure.because(source),
+            None => failure,
+        }
+    }
+
+    /// Adds a cause, with its own causes.
+    #[must_use]
+    pub fn because(mut self, cause: &dyn Error) -> Failure {
+        let mut next = Some(cause);
+        while let Some(cause) = next {
+            self.causes.push(cause.to_string());
+            next = cause.source();
+        }
+        self
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The exit code.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// The failure as it is printed, without the last line feed.
+    pub fn render(&self, output: Output) -> String {
+        match output {
+            Output::Text => {
+                let bold = anstyle::Style::new()
+                    .bold()
+                    .fg_color(Some(anstyle::AnsiColor::Red.into()));
+                let mut message = self.message.clone();
+                for cause in &self.causes {
+                    message += &format!(": {cause}");
+                }
+                let mut text = format!("tidegate: {bold}error:{bold:#} {}", safe(&message));
+                if let Some(hint) = &self.hint {
+                    text += &format!("\n  hint: {}", safe(hint));
+                }
+                text
+            }
+            Output::Json => {
+                let document = Document {
+                    error: Body {
+                        message: &self.message,
+                        causes: &self.causes,
+                        hint: self.hint.as_deref(),
+                        exit_code: self.exit.code(),
+                    },
+                };
+                // Strings and a number: there is nothing here that JSON could not hold.
+                json::line(&document).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Prints the failure to standard error and gives the exit code to end with.
+    pub fn report(&self, output: Output) -> ExitCode {
+        // Where standard error is gone too, the exit code still tells.
+        let _ = writeln!(anstream::stderr(), "{}", self.render(output));
+        self.exit.into()
+    }
+}
+
+/// Messages quote paths and texts of others: what a terminal would act on is escaped.
+fn safe(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if shows_as_itself(c) || c == '\n' {
+            out.push(c);
+        } else {
+            out.extend(c.escape_default());
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn sample() -> Failure {
+        let cause = io::Error::from(io::ErrorKind::PermissionDenied);
+        Failure::of(Exit::CouldNotRun, "cannot read \x1b[2Jp.yaml")
+            .because(&cause)
+            .hint("run it with sudo")
+    }
+
+    #[test]
+    fn text_is_for_people() {
+        let text = anstream::adapter::strip_str(&sample().render(Output::Text)).to_string();
+        assert_eq!(
+            text,
+            "tidegate: error: cannot read \\u{1b}[2Jp.yaml: permission denied\n  hint: run it with sudo"
+        );
+    }
+
+    #[test]
+    fn json_is_for_programs() {
+        let document: serde_json::Value = serde_json::from_str(&sample().render(Output::Json)).unwrap();
+        assert_eq!(
+            document,
+            serde_json::json!({"error": {
+                "message": "cannot read \x1b[2Jp.yaml",
+                "causes": ["permission denied"],
+                "hint": "run it with sudo",
+                "exit_code": 1,
+            }})
+        );
+    }
+
+    #[test]
+    fn all_causes_are_told() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] Inner);
+        #[derive(Debug, thiserror::Error)]
+        #[error("inner")]
+        struct Inner(#[source] io::Error);
+        let error = Outer(Inner(io::Error::other("innermost")));
+        let failure = Failure::by(Exit::ExecFailed, &error);
+        assert_eq!(
+            (failure.exit(), failure.causes),
+            (Exit::ExecFailed, vec!["inner".into(), "innermost".into()])
+        );
+    }
+}
