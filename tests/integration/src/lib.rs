@@ -1,1 +1,27 @@
+//! What the integration tests stand on: a network of their own, receivers outside the gate, and the
+//! built `tidegate` run in between. What a receiver saw is the truth; reports are held against it.
+//!
+//! ```text
+//! Namespace -> Receiver (outside the gate)          <- what arrived
+//!           -> Gate: tidegate exec ... -- voyager   -> Report, Voyage
+//! ```
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a fixture that does not work is a failed test, and says where"
+)]
 
+pub mod captured;
+pub mod cgroup;
+pub mod gate;
+mod link;
+pub mod mount_table;
+pub mod namespace;
+pub mod receiver;
+pub mod report;
+pub mod requirement;
+pub mod shared_file;
+pub mod voyage;
+pub mod voyager;
+pub mod way;
+mod way_tests;

@@ -1,0 +1,195 @@
+//! System calls on sockets, waiting bounded by poll(2).
+
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    thread,
+};
+
+use integration::voyage::Step;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+
+use crate::address::Address;
+
+/// Longest wait for the far end, milliseconds.
+const PATIENCE: u16 = 20_000;
+
+/// Where a voyage ended, and why.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) step: Step,
+    pub(crate) errno: String,
+}
+
+impl Failure {
+    pub(crate) fn of(step: Step, errno: Errno) -> Failure {
+        Failure::named(step, &format!("{errno:?}"))
+    }
+
+    pub(crate) fn named(step: Step, errno: &str) -> Failure {
+        Failure {
+            step,
+            errno: errno.to_owned(),
+        }
+    }
+
+    /// The same failure on the way to the first place.
+    pub(crate) fn in_preparation(self) -> Failure {
+        Failure {
+            step: Step::Preparation,
+            ..self
+        }
+    }
+}
+
+/// The answer of a system call as a result.
+fn answered(step: Step, answer: libc::ssize_t) -> Result<usize, Failure> {
+    usize::try_from(answer).map_err(|_| Failure::of(step, Errno::last()))
+}
+
+/// A socket that never blocks.
+pub(crate) struct Socket(OwnedFd);
+
+impl Socket {
+    pub(crate) fn new(family: i32, kind: i32, protocol: i32) -> Result<Socket, Failure> {
+        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: numbers only.
+        let fd = unsafe { libc::socket(family, kind | flags, protocol) };
+        if fd < 0 {
+            return Err(Failure::of(Step::Socket, Errno::last()));
+        }
+        // SAFETY: the descriptor is new and nobody else's.
+        Ok(Socket(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    pub(crate) fn from_fd(fd: OwnedFd) -> Socket {
+        Socket(fd)
+    }
+
+    pub(crate) fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    pub(crate) fn set(&self, level: i32, name: i32, value: i32) -> Result<(), Failure> {
+        let length = size_of::<i32>() as libc::socklen_t;
+        // SAFETY: the value lives through the call and has the length given.
+        let answer = unsafe { libc::setsockopt(self.fd(), level, name, (&raw const value).cast(), length) };
+        answered(Step::Preparation, answer as libc::ssize_t).map(drop)
+    }
+
+    /// Connects, and waits until that has succeeded or failed.
+    pub(crate) fn connect(&self, to: &Address) -> Result<(), Failure> {
+        // SAFETY: the address lives through the call and has the length given.
+        let answer = unsafe { libc::connect(self.fd(), to.pointer(), to.length()) };
+        match answered(Step::Connect, answer as libc::ssize_t) {
+            Err(failure) if failure.errno == "EINPROGRESS" => self.settle(Step::Connect),
+            other => other.map(drop),
+        }
+    }
+
+    /// Waits until the socket can be written, and takes its pending error.
+    pub(crate) fn settle(&self, step: Step) -> Result<(), Failure> {
+        let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLOUT)];
+        match poll(&mut fds, PollTimeout::from(PATIENCE)) {
+            Ok(0) => return Err(Failure::named(step, "STALLED")),
+            Ok(_) => {}
+            Err(errno) => return Err(Failure::of(step, errno)),
+        }
+        let mut error: i32 = 0;
+        let mut length = size_of::<i32>() as libc::socklen_t;
+        // SAFETY: both places live through the call, and the length is that of the value.
+        let answer = unsafe {
+            libc::getsockopt(
+                self.fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ERROR,
+                (&raw mut error).cast(),
+                &raw mut length,
+            )
+        };
+        answered(step, answer as libc::ssize_t)?;
+        match error {
+            0 => Ok(()),
+            number => Err(Failure::of(step, Errno::from_raw(number))),
+        }
+    }
+
+    pub(crate) fn send(&self, bytes: &[u8]) -> Result<(), Failure> {
+        // SAFETY: the bytes live through the call.
+        let answer = unsafe { libc::send(self.fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
+        answered(Step::Send, answer).map(drop)
+    }
+
+    pub(crate) fn send_to(&self, bytes: &[u8], to: &Address, flags: i32) -> Result<(), Failure> {
+        let flags = flags | libc::MSG_NOSIGNAL;
+        // SAFETY: the bytes and the address live through the call.
+        let answer = unsafe {
+            libc::sendto(
+                self.fd(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                flags,
+                to.pointer(),
+                to.length(),
+            )
+        };
+        answered(Step::Send, answer).map(drop)
+    }
+
+    pub(crate) fn send_message(&self, bytes: &[u8], to: &Address) -> Result<(), Failure> {
+        let mut part = part(bytes);
+        let message = message(&mut part, to);
+        // SAFETY: the message and all it points to live through the call.
+        let answer = unsafe { libc::sendmsg(self.fd(), &raw const message, libc::MSG_NOSIGNAL) };
+        answered(Step::Send, answer).map(drop)
+    }
+
+    /// Sends the bytes twice, in one call.
+    pub(crate) fn send_messages(&self, bytes: &[u8], to: &Address) -> Result<(), Failure> {
+        let mut parts = [part(bytes), part(bytes)];
+        let mut messages = parts.each_mut().map(|part| libc::mmsghdr {
+            msg_hdr: message(part, to),
+            msg_len: 0,
+        });
+        let count = messages.len() as u32;
+        // SAFETY: the messages and all they point to live through the call.
+        let answer =
+            unsafe { libc::sendmmsg(self.fd(), messages.as_mut_ptr(), count, libc::MSG_NOSIGNAL as _) };
+        match answered(Step::Send, answer as libc::ssize_t)? {
+            2 => Ok(()),
+            sent => Err(Failure::named(Step::Send, &format!("SENT-{sent}-OF-2"))),
+        }
+    }
+}
+
+/// The bytes as part of a message; whoever sends it does not write to them.
+pub(crate) fn part(bytes: &[u8]) -> libc::iovec {
+    libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    }
+}
+
+/// A message of one part. It points to both arguments.
+pub(crate) fn message(part: &mut libc::iovec, to: &Address) -> libc::msghdr {
+    // SAFETY: plain numbers and pointers, for which zero is a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_name = to.pointer().cast_mut().cast();
+    message.msg_namelen = to.length();
+    message.msg_iov = part;
+    message.msg_iovlen = 1;
+    message
+}
+
+/// What a thread tells; a panic in it is told as `DIED`.
+pub(crate) fn joined(thread: thread::JoinHandle<Result<(), Failure>>) -> Result<(), Failure> {
+    thread
+        .join()
+        .unwrap_or_else(|_| Err(Failure::named(Step::Preparation, "DIED")))
+}

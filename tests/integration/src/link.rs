@@ -1,0 +1,135 @@
+//! Addresses for the loopback device, over rtnetlink: no program is needed for it.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{
+        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, socket,
+    },
+};
+
+/// Index of `lo` in a fresh namespace.
+const LOOPBACK: u32 = 1;
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_NEWADDR: u16 = 20;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_CREATE: u16 = 0x400;
+const NLMSG_ERROR: u16 = 2;
+const IFF_UP: u32 = 1;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+/// No duplicate address detection: the address is usable at once.
+const IFA_F_NODAD: u8 = 0x02;
+
+const RTM_NEWROUTE: u16 = 24;
+/// Group of those who hear of IPv6 routes (RTMGRP_IPV6_ROUTE).
+const GROUP_V6_ROUTES: u32 = 0x400;
+const RTN_LOCAL: u8 = 2;
+
+/// Longest wait for a route, milliseconds.
+const PATIENCE: u16 = 20_000;
+
+/// A connection to the kernel's routing tables.
+pub(crate) struct Link {
+    requests: OwnedFd,
+    routes: OwnedFd,
+}
+
+impl Link {
+    pub(crate) fn open() -> Link {
+        let routes = netlink();
+        bind(routes.as_raw_fd(), &NetlinkAddr::new(0, GROUP_V6_ROUTES)).expect("netlink group");
+        Link {
+            requests: netlink(),
+            routes,
+        }
+    }
+
+    /// Sets `lo` up.
+    pub(crate) fn up(&self) {
+        let mut body = vec![0; 4];
+        body.extend(LOOPBACK.to_ne_bytes());
+        body.extend(IFF_UP.to_ne_bytes());
+        body.extend(IFF_UP.to_ne_bytes());
+        self.ask(RTM_NEWLINK, 0, &body);
+    }
+
+    /// Gives `lo` an address. Of an IPv4 network on loopback every address is local.
+    pub(crate) fn add(&self, address: IpAddr, prefix: u8) {
+        let (family, bytes) = match address {
+            IpAddr::V4(v4) => (libc::AF_INET as u8, v4.octets().to_vec()),
+            IpAddr::V6(v6) => (libc::AF_INET6 as u8, v6.octets().to_vec()),
+        };
+        let mut body = vec![family, prefix, IFA_F_NODAD, 0];
+        body.extend(LOOPBACK.to_ne_bytes());
+        for kind in [IFA_LOCAL, IFA_ADDRESS] {
+            body.extend((4 + bytes.len() as u16).to_ne_bytes());
+            body.extend(kind.to_ne_bytes());
+            body.extend(&bytes);
+        }
+        self.ask(RTM_NEWADDR, NLM_F_CREATE, &body);
+        if let IpAddr::V6(v6) = address {
+            self.wait_for_route(v6);
+        }
+    }
+
+    /// Waits until an IPv6 address can be reached: its route is made later, by a kernel worker
+    /// (`addrconf_dad_work`, net/ipv6/addrconf.c).
+    fn wait_for_route(&self, address: Ipv6Addr) {
+        let mut buffer = [0; 4096];
+        loop {
+            let mut fds = [PollFd::new(self.routes.as_fd(), PollFlags::POLLIN)];
+            let ready = poll(&mut fds, PollTimeout::from(PATIENCE)).expect("poll");
+            assert!(ready > 0, "{address} gets no route");
+            let length = recv(self.routes.as_raw_fd(), &mut buffer, MsgFlags::empty()).expect("netlink news");
+            if is_route_to(&buffer[..length], address) {
+                return;
+            }
+        }
+    }
+
+    fn ask(&self, kind: u16, flags: u16, body: &[u8]) {
+        let mut message = Vec::new();
+        message.extend((16 + body.len() as u32).to_ne_bytes());
+        message.extend(kind.to_ne_bytes());
+        message.extend((NLM_F_REQUEST | NLM_F_ACK | flags).to_ne_bytes());
+        message.extend([0; 8]);
+        message.extend(body);
+        let kernel = NetlinkAddr::new(0, 0);
+        sendto(self.requests.as_raw_fd(), &message, &kernel, MsgFlags::empty()).expect("netlink request");
+        let mut answer = [0; 512];
+        let length = recv(self.requests.as_raw_fd(), &mut answer, MsgFlags::empty()).expect("netlink answer");
+        assert!(length >= 20, "netlink answer of {length} bytes");
+        let number = |at: usize| i32::from_ne_bytes(answer[at..at + 4].try_into().unwrap());
+        assert_eq!(u16::from_ne_bytes([answer[4], answer[5]]), NLMSG_ERROR);
+        assert_eq!(number(16), 0, "netlink request {kind} refused");
+    }
+}
+
+fn netlink() -> OwnedFd {
+    let fd = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkRoute,
+    );
+    fd.expect("netlink socket")
+}
+
+/// Whether a message (`nlmsghdr`, `rtmsg`, attributes) tells of a local route to an address.
+fn is_route_to(message: &[u8], address: Ipv6Addr) -> bool {
+    if message.len() < 28 || u16::from_ne_bytes([message[4], message[5]]) != RTM_NEWROUTE {
+        return false;
+    }
+    let (family, prefix, kind) = (message[16], message[17], message[23]);
+    family == libc::AF_INET6 as u8
+        && prefix == 128
+        && kind == RTN_LOCAL
+        && message[28..].windows(16).any(|bytes| bytes == address.octets())
+}

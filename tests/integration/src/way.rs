@@ -1,0 +1,289 @@
+//! Every way out of a process that the tests know, and what the gate should say about each.
+
+use clap::ValueEnum;
+
+/// What a voyager sends.
+pub const MARKER: &[u8] = b"tidegate voyager";
+
+/// The protocol that raw sockets are tried with: one for experiments (RFC 3692).
+pub const EXPERIMENTAL_PROTOCOL: i32 = 253;
+
+/// A way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum Way {
+    /// TCP: connect, send.
+    TcpConnect,
+    /// UDP: connect, send.
+    UdpConnectSend,
+    /// UDP: sendto on a socket without a peer.
+    UdpSendto,
+    /// UDP: sendmsg on a socket without a peer.
+    UdpSendmsg,
+    /// UDP: sendmmsg with two messages.
+    UdpSendmmsg,
+    /// UDP: connected to one place, sendto another.
+    UdpConnectedSendto,
+    /// UDP: connected to one place, then to another, send.
+    UdpReconnect,
+    /// TCP fast open: sendto with MSG_FASTOPEN, no connect.
+    TcpFastopenSendto,
+    /// TCP fast open: connect with TCP_FASTOPEN_CONNECT, data in the first packet.
+    TcpFastopenConnect,
+    /// TCP: connect submitted to an io_uring.
+    IoUringConnect,
+    /// UDP: sendmsg submitted to an io_uring.
+    IoUringSendmsg,
+    /// MPTCP: connect, send.
+    MptcpConnect,
+    /// TCP on an IPv6 socket to an IPv4-mapped address.
+    MappedTcpConnect,
+    /// UDP on an IPv6 socket connected to an IPv4-mapped address.
+    MappedUdpConnect,
+    /// UDP: sendto on an IPv6 socket with an IPv4-mapped address.
+    MappedUdpSendto,
+    /// UDP: an IPv6 socket connected with a `sockaddr_in`.
+    InetOnUdp6Connect,
+    /// UDP: sendto on an IPv6 socket with a `sockaddr_in`.
+    InetOnUdp6Sendto,
+    /// UDP: connected, disconnected by AF_UNSPEC, then sendto another place.
+    UnspecDisconnectSendto,
+    /// TCP: connected, disconnected by AF_UNSPEC, then connected to another place.
+    UnspecTcpReconnect,
+    /// UDP: sendto with family AF_UNSPEC, which the kernel takes for AF_INET.
+    UnspecFamilySendto,
+    /// UDP-Lite: connect, send.
+    UdpliteConnectSend,
+    /// UDP-Lite: sendto.
+    UdpliteSendto,
+    /// Raw IP: connect, send.
+    RawConnectSend,
+    /// Raw IP: sendto.
+    RawSendto,
+    /// Raw IP with a header written by the sender (IPPROTO_RAW).
+    RawOwnHeader,
+    /// ICMP echo from a ping socket: connect, send.
+    PingConnectSend,
+    /// ICMP echo from a ping socket: sendto.
+    PingSendto,
+    /// An IP packet through a packet socket, below the IP layer.
+    Packet,
+    /// TCP: connect in a second thread.
+    ThreadConnect,
+    /// TCP: connect in a grandchild whose parent has ended.
+    GrandchildConnect,
+}
+
+/// IPv4 or IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+}
+
+/// What a receiver listens for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// TCP connections, with fast open.
+    Tcp,
+    /// MPTCP connections, and plain TCP ones.
+    Mptcp,
+    /// UDP datagrams.
+    Udp,
+    /// UDP-Lite datagrams.
+    Udplite,
+    /// IP packets of [`EXPERIMENTAL_PROTOCOL`].
+    Raw,
+    /// ICMP echo requests.
+    Echo,
+}
+
+/// Which kind of cgroup hook decides about a way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Gatekeeper {
+    /// connect4 or connect6.
+    Connect,
+    /// sendmsg4 or sendmsg6.
+    Sendmsg,
+    /// sock_create.
+    SockCreate,
+    /// None: the capability for it is taken away.
+    Capability,
+}
+
+impl Way {
+    /// All of them.
+    pub fn all() -> &'static [Way] {
+        Way::value_variants()
+    }
+
+    /// The name on the voyager's command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().unwrap().get_name().to_owned()
+    }
+
+    /// The families of destination that the way exists for.
+    pub fn families(self) -> &'static [Family] {
+        match self {
+            Way::MappedTcpConnect
+            | Way::MappedUdpConnect
+            | Way::MappedUdpSendto
+            | Way::InetOnUdp6Connect
+            | Way::InetOnUdp6Sendto
+            | Way::UnspecFamilySendto
+            | Way::RawOwnHeader
+            | Way::Packet => &[Family::V4],
+            _ => &Family::ALL,
+        }
+    }
+
+    /// Which receiver sees what is sent.
+    pub fn transport(self) -> Transport {
+        match self {
+            Way::TcpConnect
+            | Way::TcpFastopenSendto
+            | Way::TcpFastopenConnect
+            | Way::IoUringConnect
+            | Way::MappedTcpConnect
+            | Way::UnspecTcpReconnect
+            | Way::ThreadConnect
+            | Way::GrandchildConnect => Transport::Tcp,
+            Way::MptcpConnect => Transport::Mptcp,
+            Way::UdpConnectSend
+            | Way::UdpSendto
+            | Way::UdpSendmsg
+            | Way::UdpSendmmsg
+            | Way::UdpConnectedSendto
+            | Way::UdpReconnect
+            | Way::IoUringSendmsg
+            | Way::MappedUdpConnect
+            | Way::MappedUdpSendto
+            | Way::InetOnUdp6Connect
+            | Way::InetOnUdp6Sendto
+            | Way::UnspecDisconnectSendto
+            | Way::UnspecFamilySendto => Transport::Udp,
+            Way::UdpliteConnectSend | Way::UdpliteSendto => Transport::Udplite,
+            Way::RawConnectSend | Way::RawSendto | Way::RawOwnHeader | Way::Packet => Transport::Raw,
+            Way::PingConnectSend | Way::PingSendto => Transport::Echo,
+        }
+    }
+
+    /// Which hook decides.
+    pub fn gatekeeper(self) -> Gatekeeper {
+        match self {
+            Way::TcpConnect
+            | Way::UdpConnectSend
+            | Way::UdpReconnect
+            | Way::TcpFastopenSendto
+            | Way::TcpFastopenConnect
+            | Way::IoUringConnect
+            | Way::MptcpConnect
+            | Way::MappedTcpConnect
+            | Way::MappedUdpConnect
+            | Way::InetOnUdp6Connect
+            | Way::UnspecTcpReconnect
+            | Way::ThreadConnect
+            | Way::GrandchildConnect => Gatekeeper::Connect,
+            Way::UdpSendto
+            | Way::UdpSendmsg
+            | Way::UdpSendmmsg
+            | Way::UdpConnectedSendto
+            | Way::IoUringSendmsg
+            | Way::MappedUdpSendto
+            | Way::InetOnUdp6Sendto
+            | Way::UnspecDisconnectSendto
+            | Way::UnspecFamilySendto => Gatekeeper::Sendmsg,
+            Way::UdpliteConnectSend
+            | Way::UdpliteSendto
+            | Way::RawConnectSend
+            | Way::RawSendto
+            | Way::RawOwnHeader
+            | Way::PingConnectSend
+            | Way::PingSendto => Gatekeeper::SockCreate,
+            Way::Packet => Gatekeeper::Capability,
+        }
+    }
+
+    /// The hook that reports a destination of this family; `None` where there is none.
+    pub fn hook(self, family: Family) -> Option<&'static str> {
+        Some(match (self.gatekeeper(), family) {
+            // The address is still spelled as IPv6 when connect(2) shows it.
+            (Gatekeeper::Connect, _) if self.is_mapped() => "connect6",
+            (Gatekeeper::Connect, Family::V4) => "connect4",
+            (Gatekeeper::Connect, Family::V6) => "connect6",
+            (Gatekeeper::Sendmsg, Family::V4) => "sendmsg4",
+            (Gatekeeper::Sendmsg, Family::V6) => "sendmsg6",
+            (Gatekeeper::SockCreate, _) => "sock_create",
+            (Gatekeeper::Capability, _) => return None,
+        })
+    }
+
+    /// The protocol as reports name it.
+    pub fn protocol(self, family: Family) -> &'static str {
+        match (self.transport(), family) {
+            // A subflow of MPTCP is a TCP socket.
+            (Transport::Tcp | Transport::Mptcp, _) => "tcp",
+            (Transport::Udp, _) => "udp",
+            (Transport::Udplite, _) => "udplite",
+            (Transport::Raw, _) => "raw",
+            (Transport::Echo, Family::V4) => "icmp",
+            (Transport::Echo, Family::V6) => "icmpv6",
+        }
+    }
+
+    /// Whether the destination is spelled as an IPv4-mapped address.
+    pub fn is_mapped(self) -> bool {
+        matches!(
+            self,
+            Way::MappedTcpConnect | Way::MappedUdpConnect | Way::MappedUdpSendto
+        )
+    }
+
+    /// Whether the voyager goes to another place first.
+    pub fn needs_via(self) -> bool {
+        matches!(
+            self,
+            Way::UdpConnectedSendto
+                | Way::UdpReconnect
+                | Way::UnspecDisconnectSendto
+                | Way::UnspecTcpReconnect
+        )
+    }
+
+    /// Whether it takes CAP_NET_RAW.
+    pub fn needs_net_raw(self) -> bool {
+        self.transport() == Transport::Raw
+    }
+
+    /// How many messages arrive.
+    pub fn messages(self) -> usize {
+        if self == Way::UdpSendmmsg { 2 } else { 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hooks_are_those_of_the_family_and_spelling() {
+        assert_eq!(Way::TcpConnect.hook(Family::V6), Some("connect6"));
+        assert_eq!(Way::MappedTcpConnect.hook(Family::V4), Some("connect6"));
+        assert_eq!(Way::MappedUdpSendto.hook(Family::V4), Some("sendmsg4"));
+        assert_eq!(Way::Packet.hook(Family::V4), None);
+    }
+
+    #[test]
+    fn names_are_told_apart() {
+        let mut names: Vec<_> = Way::all().iter().map(|way| way.name()).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), Way::all().len());
+    }
+}

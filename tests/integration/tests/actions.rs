@@ -1,0 +1,241 @@
+//! Every action, in both modes, for both families, over TCP and UDP, connected and not; and every errno
+//! that a policy may choose.
+
+use integration::{
+    gate::Gate,
+    namespace::Namespace,
+    receiver::Receiver,
+    requirement::{Need, met},
+    voyage::Step,
+    voyager::Voyager,
+    way::{Family, MARKER, Transport, Way},
+};
+
+/// TCP, UDP connected, UDP not connected.
+const WAYS: [Way; 3] = [Way::TcpConnect, Way::UdpConnectSend, Way::UdpSendto];
+
+/// What becomes of an attempt.
+struct Expected {
+    outcome: Option<&'static str>,
+    arrives: bool,
+    killed: bool,
+}
+
+fn expected(action: &str, mode: &str) -> Expected {
+    let (outcome, arrives, killed) = match (action, mode) {
+        ("allow", _) => (None, true, false),
+        ("audit", _) => (Some("audited"), true, false),
+        ("block", "enforce") => (Some("blocked"), false, false),
+        ("kill", "enforce") => (Some("killed"), false, true),
+        ("block", "audit") => (Some("would_block"), true, false),
+        ("kill", "audit") => (Some("would_kill"), true, false),
+        other => panic!("{other:?}"),
+    };
+    Expected {
+        outcome,
+        arrives,
+        killed,
+    }
+}
+
+fn voyager() -> Voyager {
+    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+}
+
+fn check(test: &str, action: &str, mode: &str) {
+    if !met(test, &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        for family in Family::ALL {
+            for way in WAYS {
+                for by_rule in [true, false] {
+                    check_one(action, mode, way, family, by_rule);
+                }
+            }
+        }
+    });
+}
+
+/// The action is the rule's, or the default's.
+fn check_one(action: &str, mode: &str, way: Way, family: Family, by_rule: bool) {
+    let about = format!("{action} in mode {mode}, {way:?} {family:?}, by rule: {by_rule}");
+    let expected = expected(action, mode);
+    let receiver = Receiver::listen(way.transport(), Namespace::near(family));
+    let other = if matches!(action, "block" | "kill") {
+        "allow"
+    } else {
+        "block"
+    };
+    let address = Namespace::near(family);
+    let far = Namespace::far(family);
+    let spec = if by_rule {
+        format!(
+            r#"{{mode: {mode}, default: {other}, rules: [{{name: it, action: {action}, to: ["{address}"]}}]}}"#
+        )
+    } else {
+        format!(
+            r#"{{mode: {mode}, default: {action}, rules: [{{name: it, action: {other}, to: ["{far}"]}}]}}"#
+        )
+    };
+    let gate = Gate::with(&spec);
+    let ended = gate.run(voyager().words(way, receiver.address(), None));
+    if expected.killed {
+        ended.expect_code(128 + libc::SIGKILL);
+        assert!(ended.stdout.is_empty(), "{about}: nothing runs after the call");
+    } else {
+        ended.expect_code(0);
+    }
+    let arrived: Vec<Vec<u8>> = if expected.arrives {
+        vec![MARKER.to_vec()]
+    } else {
+        vec![]
+    };
+    assert_eq!(receiver.arrived(), arrived, "{about}");
+
+    let report = gate.report();
+    let exit = report.summary.exit;
+    if expected.killed {
+        assert_eq!((exit.code, exit.signal), (None, Some(libc::SIGKILL)), "{about}");
+    } else {
+        assert_eq!((exit.code, exit.signal), (Some(0), None), "{about}");
+    }
+    let policy = &report.summary.policies[0];
+    let counted = if by_rule {
+        (policy.rules[0].attempts, policy.default.attempts)
+    } else {
+        (policy.default.attempts, policy.rules[0].attempts)
+    };
+    assert_eq!(counted, (1, 0), "{about}: exact counters");
+    let Some(outcome) = expected.outcome else {
+        assert!(report.events.is_empty(), "{about}: {:#?}", report.events);
+        return;
+    };
+    let event = report.only_event();
+    assert_eq!(event.outcome, outcome, "{about}");
+    assert_eq!(
+        (event.verdict.as_str(), event.mode.as_str()),
+        (action, mode),
+        "{about}"
+    );
+    assert_eq!(
+        event.errno.as_deref(),
+        (!expected.arrives).then_some("EPERM"),
+        "{about}"
+    );
+    if by_rule {
+        assert_eq!(
+            (event.reason.as_str(), event.rule.as_deref()),
+            ("rule", Some("it"))
+        );
+    } else {
+        assert_eq!((event.reason.as_str(), event.rule.as_deref()), ("default", None));
+    }
+}
+
+#[test]
+fn allow() {
+    check("allow", "allow", "enforce");
+}
+
+#[test]
+fn audit() {
+    check("audit", "audit", "enforce");
+}
+
+#[test]
+fn block() {
+    check("block", "block", "enforce");
+}
+
+#[test]
+fn kill() {
+    check("kill", "kill", "enforce");
+}
+
+#[test]
+fn allow_in_audit_mode() {
+    check("allow_in_audit_mode", "allow", "audit");
+}
+
+#[test]
+fn audit_in_audit_mode() {
+    check("audit_in_audit_mode", "audit", "audit");
+}
+
+#[test]
+fn block_in_audit_mode() {
+    check("block_in_audit_mode", "block", "audit");
+}
+
+#[test]
+fn kill_in_audit_mode() {
+    check("kill_in_audit_mode", "kill", "audit");
+}
+
+/// The caller sees the errno that the policy chose, at each kind of hook.
+#[test]
+fn each_errno() {
+    if !met("each_errno", &[Need::Root]) {
+        return;
+    }
+    let ways = [
+        (Way::TcpConnect, Step::Connect),
+        (Way::UdpSendto, Step::Send),
+        (Way::PingSendto, Step::Socket),
+    ];
+    Namespace::run(|_| {
+        for errno in [
+            "EPERM",
+            "EACCES",
+            "ECONNREFUSED",
+            "ENETUNREACH",
+            "EHOSTUNREACH",
+            "ETIMEDOUT",
+        ] {
+            for family in Family::ALL {
+                for (way, step) in ways {
+                    let receiver = Receiver::listen(way.transport(), Namespace::near(family));
+                    let gate = Gate::with(&format!("{{default: block, errno: {errno}}}"));
+                    let voyage = gate.voyage(voyager().words(way, receiver.address(), None));
+                    assert_eq!((voyage.errno.as_deref(), voyage.step), (Some(errno), Some(step)));
+                    assert_eq!(gate.report().only_event().errno.as_deref(), Some(errno));
+                    receiver.expect_nothing(errno);
+                }
+            }
+        }
+    });
+}
+
+/// Ports and protocols of a rule are held apart: the neighbour port, the other protocol and the
+/// neighbour address are not meant.
+#[test]
+fn only_what_the_rule_names() {
+    if !met("only_what_the_rule_names", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        for family in Family::ALL {
+            let near = Namespace::near(family);
+            let named = Receiver::listen(Transport::Tcp, near);
+            let port = named.address().port();
+            let same_port_udp = Receiver::listen_at(Transport::Udp, named.address()).unwrap();
+            let other_port = Receiver::listen(Transport::Tcp, near);
+            let other_address =
+                Receiver::listen_at(Transport::Tcp, (Namespace::far(family), port).into()).unwrap();
+            let spec = format!(
+                r#"{{default: block, rules: [{{name: it, action: allow, to: ["{near}"], ports: ["{port}/tcp"]}}]}}"#
+            );
+            for (receiver, way, passes) in [
+                (&named, Way::TcpConnect, true),
+                (&same_port_udp, Way::UdpSendto, false),
+                (&other_port, Way::TcpConnect, false),
+                (&other_address, Way::TcpConnect, false),
+            ] {
+                let voyage = Gate::with(&spec).voyage(voyager().words(way, receiver.address(), None));
+                assert_eq!(voyage.ok, passes, "{way:?} to {}", receiver.address());
+                assert_eq!(receiver.arrived().len(), usize::from(passes));
+            }
+        }
+    });
+}

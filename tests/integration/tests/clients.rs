@@ -1,0 +1,245 @@
+//! Programs that know nothing of us: behind a policy that allows they work, behind one that blocks they
+//! fail with the error they always have for such a thing.
+#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+
+use std::{
+    fs,
+    io::Read,
+    net::{SocketAddr, TcpListener},
+    process::{Command, Stdio},
+    thread,
+};
+
+use integration::{
+    captured::{Captured, Ended},
+    gate::Gate,
+    namespace::Namespace,
+    requirement::{Need, met},
+    shared_file::SharedFolder,
+    way::Family,
+};
+
+const CONTENT: &str = "what the server holds\n";
+
+const ALLOWING: &str = "{default: block, rules: [{name: server, action: allow, to: [198.51.100.1]}]}";
+const WATCHING: &str = "{default: block, rules: [{name: server, action: audit, to: [198.51.100.1]}]}";
+const BLOCKING: &str = "{default: allow, rules: [{name: server, action: block, to: [198.51.100.1]}]}";
+const REFUSING: &str = "{default: allow, errno: ECONNREFUSED, \
+                        rules: [{name: server, action: block, to: [198.51.100.1]}]}";
+
+/// Runs a test in a namespace, when the programs are there.
+fn with_programs(test: &str, programs: &[&str], check: impl FnOnce() + Send) {
+    let mut needs = vec![Need::Root];
+    needs.extend(programs.iter().map(|name| Need::Program(name)));
+    if met(test, &needs) {
+        Namespace::run(|_| check());
+    }
+}
+
+/// The client without the gate, allowed, and audited: it works all three times.
+fn works(words: &[&str], is_done: impl Fn(&Ended)) {
+    let plain = Captured::run(Command::new(words[0]).args(&words[1..]));
+    plain.expect_code(0);
+    is_done(&plain);
+
+    let gate = Gate::with(ALLOWING);
+    let ended = gate.run(words);
+    is_done(ended.expect_code(0));
+    let report = gate.report();
+    assert!(report.events.is_empty(), "{:#?}", report.events);
+    assert!(report.attempts_of("server") > 0);
+
+    let gate = Gate::with(WATCHING);
+    is_done(gate.run(words).expect_code(0));
+    let report = gate.report();
+    assert!(!report.events.is_empty());
+    for event in &report.events {
+        assert_eq!(
+            (event.outcome.as_str(), event.rule.as_deref()),
+            ("audited", Some("server"))
+        );
+    }
+}
+
+/// The client behind a policy that blocks.
+fn fails(spec: &str, words: &[&str], code: i32, error: &str) {
+    let gate = Gate::with(spec);
+    let ended = gate.run(words);
+    ended.expect_code(code);
+    assert!(
+        ended.stderr.contains(error) || ended.stdout.contains(error),
+        "no `{error}` in\n{}{}",
+        ended.stdout,
+        ended.stderr
+    );
+    assert!(
+        !ended.stdout.contains(CONTENT),
+        "the content came all the same: {}",
+        ended.stdout
+    );
+    let report = gate.report();
+    assert!(!report.events.is_empty());
+    for event in &report.events {
+        assert_eq!(
+            (event.outcome.as_str(), event.rule.as_deref()),
+            ("blocked", Some("server"))
+        );
+    }
+}
+
+/// A web server with one file, once it is ready.
+fn web_server(folder: &SharedFolder) -> (Captured, SocketAddr) {
+    folder.write("file.txt", CONTENT);
+    let address = SocketAddr::new(Namespace::near(Family::V4), 8080);
+    let server = Captured::spawn(
+        Command::new("python3")
+            .args(["-u", "-m", "http.server", "--bind"])
+            .args([address.ip().to_string(), address.port().to_string()])
+            .current_dir(folder.path())
+            .stdin(Stdio::null()),
+    );
+    server.wait_for_stdout("Serving HTTP");
+    (server, address)
+}
+
+#[test]
+fn curl() {
+    with_programs("curl", &["curl", "python3"], || {
+        let folder = SharedFolder::create();
+        let (_server, address) = web_server(&folder);
+        let url = format!("http://{address}/file.txt");
+        let words = ["curl", "--silent", "--show-error", "--noproxy", "*", &url];
+        works(&words, |ended| assert_eq!(ended.stdout, CONTENT));
+        // 7: failed to connect.
+        fails(BLOCKING, &words, 7, "curl: (7)");
+        fails(REFUSING, &words, 7, "curl: (7)");
+        let gate = Gate::with("{default: kill}");
+        gate.run(words).expect_code(128 + libc::SIGKILL);
+        assert_eq!(gate.report().events[0].comm, "curl");
+    });
+}
+
+#[test]
+fn python_urllib() {
+    with_programs("python_urllib", &["python3"], || {
+        let folder = SharedFolder::create();
+        let (_server, address) = web_server(&folder);
+        let script = format!(
+            "import urllib.request as r; \
+             o = r.build_opener(r.ProxyHandler({{}})); \
+             print(o.open('http://{address}/file.txt').read().decode(), end='')"
+        );
+        let words = ["python3", "-c", &script];
+        works(&words, |ended| assert_eq!(ended.stdout, CONTENT));
+        fails(BLOCKING, &words, 1, "PermissionError: [Errno 1]");
+        fails(REFUSING, &words, 1, "ConnectionRefusedError: [Errno 111]");
+    });
+}
+
+/// A repository with one commit.
+fn repository(folder: &SharedFolder) {
+    let path = folder.path().join("project");
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("file.txt"), CONTENT).unwrap();
+    for words in [
+        &["init", "--quiet"][..],
+        &["add", "."],
+        &[
+            "-c",
+            "user.name=test",
+            "-c",
+            "user.email=test@example.org",
+            "commit",
+            "--quiet",
+            "--message=first",
+        ],
+        // What a web server without git's own program needs.
+        &["update-server-info"],
+    ] {
+        let mut git = Command::new("git");
+        git.args(words).current_dir(&path);
+        Captured::run(without_settings(&mut git)).expect_code(0);
+    }
+}
+
+/// Nobody's settings change what git does here.
+fn without_settings(git: &mut Command) -> &mut Command {
+    git.env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+}
+
+/// Clones into a fresh place each time and shows what came.
+fn clone_script(url: &str) -> String {
+    format!(
+        "export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_TERMINAL_PROMPT=0; \
+         unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY; \
+         place=$(mktemp -d) || exit 99; trap 'rm -rf \"$place\"' EXIT; \
+         git clone --quiet {url} \"$place/clone\" && cat \"$place/clone/file.txt\""
+    )
+}
+
+#[test]
+fn git_over_its_own_protocol() {
+    with_programs("git_over_its_own_protocol", &["git"], || {
+        let folder = SharedFolder::create();
+        repository(&folder);
+        let mut daemon = Command::new("git");
+        daemon
+            .args(["daemon", "--verbose", "--export-all", "--listen=198.51.100.1"])
+            .arg(format!("--base-path={}", folder.path().display()))
+            .arg(folder.path())
+            .stdin(Stdio::null());
+        let daemon = Captured::spawn(without_settings(&mut daemon));
+        daemon.wait_for_stderr("Ready to rumble");
+        let script = clone_script("git://198.51.100.1/project/.git");
+        let words = ["/bin/sh", "-c", &script];
+        works(&words, |ended| assert_eq!(ended.stdout, CONTENT));
+        fails(BLOCKING, &words, 128, "Operation not permitted");
+        fails(REFUSING, &words, 128, "Connection refused");
+    });
+}
+
+#[test]
+fn git_over_http() {
+    with_programs("git_over_http", &["git", "python3"], || {
+        let folder = SharedFolder::create();
+        repository(&folder);
+        let (_server, address) = web_server(&folder);
+        let script = clone_script(&format!("http://{address}/project/.git"));
+        let words = ["/bin/sh", "-c", &script];
+        works(&words, |ended| assert_eq!(ended.stdout, CONTENT));
+        fails(BLOCKING, &words, 128, "Failed to connect");
+    });
+}
+
+/// A server that takes the greeting and hangs up is enough to see that ssh came through.
+#[test]
+fn ssh() {
+    with_programs("ssh", &["ssh"], || {
+        let listener = TcpListener::bind((Namespace::near(Family::V4), 22)).unwrap();
+        let greeted = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut greeting = [0; 8];
+            stream.read_exact(&mut greeting).unwrap();
+            String::from_utf8_lossy(&greeting).into_owned()
+        });
+        let words = [
+            "ssh",
+            "-F",
+            "none",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "198.51.100.1",
+            "true",
+        ];
+        fails(BLOCKING, &words, 255, "port 22: Operation not permitted");
+        fails(REFUSING, &words, 255, "port 22: Connection refused");
+        // The connection that the server got is this one: it accepts only one.
+        let gate = Gate::with(ALLOWING);
+        gate.run(words).expect_code(255);
+        assert!(gate.report().events.is_empty());
+        assert_eq!(greeted.join().unwrap(), "SSH-2.0-");
+    });
+}

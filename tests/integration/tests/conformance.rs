@@ -1,0 +1,125 @@
+//! A program that does not know about us behaves the same under a policy that allows all: CPython's own
+//! tests of its socket module, run plain and behind the gate, end the same, test by test.
+#![expect(clippy::expect_used, reason = "what a test stands on fails it")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use integration::{
+    captured::{Captured, Ended},
+    gate::Gate,
+    namespace::Namespace,
+    requirement::{Need, met},
+};
+
+/// Far more than they take.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// Left out: hangs on machines without a vsock transport, with us or without.
+const WORDS: [&str; 9] = [
+    "python3",
+    "-m",
+    "test",
+    "-v",
+    "--timeout",
+    "600",
+    "-i",
+    "*VSOCK*Stream*",
+    "test_socket",
+];
+
+/// What became of each test: `ok`, `skipped '...'`, `FAIL`, `ERROR`.
+fn outcomes(ended: &Ended) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut name: Option<&str> = None;
+    for line in ended.stdout.lines().chain(ended.stderr.lines()) {
+        // `testName (test.test_socket.Class.testName) ... ok`; where a test has a description or
+        // prints something, its outcome is at the end of a later line.
+        if line.contains(" (test.test_socket.") && !line.starts_with("ERROR:") && !line.starts_with("FAIL:") {
+            name = line.split_once('(').and_then(|(_, rest)| rest.split(')').next());
+        }
+        let outcome = line.rsplit_once(" ... ").map_or(line, |(_, outcome)| outcome);
+        let is_outcome = matches!(outcome, "ok" | "FAIL" | "ERROR" | "expected failure")
+            || outcome.starts_with("skipped ");
+        if let (Some(test), true) = (name, is_outcome) {
+            found.insert(test.to_owned(), outcome.to_owned());
+            name = None;
+        }
+    }
+    found
+}
+
+fn has_tests() -> bool {
+    let mut python = Command::new("python3");
+    python.args(["-c", "import test.test_socket"]);
+    Captured::run(&mut python).code() == Some(0)
+}
+
+/// Behind the gate the command lacks capabilities that the plain run has: what that changes is no
+/// concern of this test, so they are kept.
+#[test]
+fn test_socket_of_cpython() {
+    let test = "test_socket_of_cpython";
+    if !met(test, &[Need::Root, Need::Program("python3")])
+        || !met(
+            test,
+            &[Need::Met(
+                has_tests(),
+                "python3 comes without its tests (Debian: libpython3-testsuite)",
+            )],
+        )
+    {
+        return;
+    }
+    let gate = Gate::with("{default: allow}").options(["--keep-capability", "all", "--quiet"]);
+    // Side by side, each in a network of its own.
+    let (plain, gated) = thread::scope(|scope| {
+        let plain = scope.spawn(|| {
+            in_namespace(|| {
+                let mut python = Command::new(WORDS[0]);
+                Captured::spawn(python.args(&WORDS[1..]).stdin(Stdio::null()))
+            })
+        });
+        let gated = in_namespace(|| gate.start(WORDS));
+        (plain.join().unwrap(), gated)
+    });
+    let (expected, found) = (outcomes(&plain), outcomes(&gated));
+    assert!(
+        expected.len() > 300,
+        "only {} tests were understood\n{}\n{}",
+        expected.len(),
+        plain.stdout,
+        plain.stderr
+    );
+    let all: BTreeSet<&String> = expected.keys().chain(found.keys()).collect();
+    let differences: Vec<_> = all
+        .into_iter()
+        .filter(|test| expected.get(*test) != found.get(*test))
+        .map(|test| {
+            format!(
+                "{test}: plain {:?}, gated {:?}",
+                expected.get(test),
+                found.get(test)
+            )
+        })
+        .collect();
+    assert!(differences.is_empty(), "{differences:#?}\n{}", gated.stdout);
+    assert_eq!(plain.code(), gated.code());
+    let passed = found.values().filter(|outcome| *outcome == "ok").count();
+    assert!(passed > 200, "only {passed} passed");
+    let report = gate.report();
+    assert!(report.events.is_empty(), "{:#?}", report.events);
+    let allowed = report.summary.policies[0].default.attempts;
+    assert!(allowed > 100, "it did go through the gate: {allowed} attempts");
+}
+
+/// Starts a process in a namespace of its own and waits for its end there.
+fn in_namespace(start: impl FnOnce() -> Captured + Send) -> Ended {
+    let mut ended = None;
+    Namespace::run(|_| ended = Some(start().finish_within(PATIENCE)));
+    ended.expect("the test ran")
+}

@@ -1,0 +1,349 @@
+//! From the first instruction to after the end: the cgroup, signals, processes that outlive the command,
+//! and tidegate's own sudden death.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what a test stands on fails it"
+)]
+
+use std::{fs, io::Write, os::unix::fs::MetadataExt, path::PathBuf};
+
+use integration::{
+    captured::Captured,
+    gate::Gate,
+    mount_table::mount_of,
+    namespace::Namespace,
+    receiver::Receiver,
+    requirement::{Need, met},
+    voyage::Voyage,
+    voyager::Voyager,
+    way::{Family, Transport, Way},
+};
+use nix::{sys::signal::Signal, unistd::Pid};
+
+fn root(test: &str) -> bool {
+    met(test, &[Need::Root])
+}
+
+fn gate() -> Gate {
+    Gate::with("{default: allow}")
+}
+
+/// Where the links of a cgroup are pinned.
+fn pins_of(cgroup: &std::path::Path) -> PathBuf {
+    let id = fs::metadata(cgroup).unwrap().ino();
+    let file_system = mount_of("bpf").expect("tidegate mounts one where there is none");
+    file_system.join(format!("tidegate/exec/{id}"))
+}
+
+#[track_caller]
+fn expect_clean(gate: &Gate) {
+    assert!(
+        gate.cgroup().children().is_empty(),
+        "left: {:?}",
+        gate.cgroup().children()
+    );
+}
+
+/// A shell that says so when it is there, and then reads its input.
+fn start_waiting(gate: &Gate, then: &str) -> Captured {
+    let running = gate.start(["/bin/sh", "-c", &format!("echo ready; read go; {then}")]);
+    running.wait_for_stdout("ready");
+    running
+}
+
+#[test]
+fn the_command_starts_in_a_cgroup_of_its_own_and_leaves_none() {
+    if !root("the_command_starts_in_a_cgroup_of_its_own_and_leaves_none") {
+        return;
+    }
+    let gate = gate().with_input();
+    let mut running = start_waiting(&gate, "cat /proc/self/cgroup");
+    let children = gate.cgroup().children();
+    assert_eq!(children.len(), 1, "{children:?}");
+    let pins = pins_of(&children[0]);
+    assert!(pins.is_dir(), "the links are pinned in {}", pins.display());
+    running.take_stdin().write_all(b"go\n").unwrap();
+    let ended = running.finish();
+    let name = children[0].file_name().unwrap().to_str().unwrap();
+    assert!(
+        ended.expect_code(0).stdout.contains(name),
+        "{} is not in {name}",
+        ended.stdout
+    );
+    expect_clean(&gate);
+    assert!(!pins.exists(), "the pins are gone too");
+}
+
+#[test]
+fn cgroups_that_the_command_makes_are_removed() {
+    if !root("cgroups_that_the_command_makes_are_removed") {
+        return;
+    }
+    let gate = gate().options(["--keep-capability", "all"]);
+    let mount = mount_of("cgroup2").unwrap();
+    let script = format!(
+        "own=$(sed -n 's/^0:://p' /proc/self/cgroup); mkdir -p {}$own/inner/deep",
+        mount.display()
+    );
+    gate.run(["/bin/sh", "-c", &script]).expect_code(0);
+    expect_clean(&gate);
+}
+
+/// Signals sent to tidegate reach the command, and its end is ours.
+#[test]
+fn signals_are_passed_on() {
+    if !root("signals_are_passed_on") {
+        return;
+    }
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+    ] {
+        let gate = gate().with_input();
+        let mut running = start_waiting(&gate, "echo not reached");
+        let input = running.take_stdin();
+        running.signal(signal);
+        running.finish().expect_code(128 + signal as i32);
+        drop(input);
+        expect_clean(&gate);
+        assert_eq!(gate.report().summary.exit.signal, Some(signal as i32));
+    }
+}
+
+/// What the command makes of a signal counts, not the signal.
+#[test]
+fn a_signal_that_is_handled_is_the_commands_business() {
+    if !root("a_signal_that_is_handled_is_the_commands_business") {
+        return;
+    }
+    let gate = gate().with_input();
+    let mut running = gate.start([
+        "/bin/sh",
+        "-c",
+        "trap 'echo caught; exit 7' TERM; echo ready; read go; exit 1",
+    ]);
+    let input = running.take_stdin();
+    running.wait_for_stdout("ready");
+    running.signal(Signal::SIGTERM);
+    let ended = running.finish();
+    drop(input);
+    assert!(ended.expect_code(7).stdout.contains("caught"));
+    expect_clean(&gate);
+}
+
+/// The gate needs no process of ours: with tidegate dead, the command is under the policy as before.
+#[test]
+fn kill_9_of_tidegate_opens_nothing() {
+    if !root("kill_9_of_tidegate_opens_nothing") {
+        return;
+    }
+    Namespace::run(|_| {
+        let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
+        let allowed = Receiver::listen(Transport::Tcp, Namespace::far(Family::V4));
+        let spec = format!(
+            "{{default: block, errno: EACCES, rules: [{{name: far, action: allow, to: [{}]}}]}}",
+            Namespace::far(Family::V4)
+        );
+        let gate = Gate::with(&spec).with_input();
+        let voyager = Voyager::at(env!("CARGO_BIN_EXE_voyager"));
+        let mut words = vec![
+            "/bin/sh".into(),
+            "-c".into(),
+            format!(
+                "echo ready; read go; \"$@\"; \"$0\" go tcp-connect {}; echo end",
+                allowed.address()
+            )
+            .into(),
+            voyager.path().into(),
+        ];
+        words.extend(voyager.words(Way::TcpConnect, receiver.address(), None));
+        let mut running = gate.start(words);
+        running.wait_for_stdout("ready");
+        let mut input = running.take_stdin();
+        let pins = pins_of(&gate.cgroup().children()[0]);
+
+        let pid = running.pid();
+        running.signal(Signal::SIGKILL);
+        nix::sys::wait::waitid(
+            nix::sys::wait::Id::Pid(pid),
+            nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT,
+        )
+        .unwrap();
+
+        input.write_all(b"go\n").unwrap();
+        let told = Voyage::read(&running.wait_for_stdout("end"));
+        assert_eq!(told[0].errno.as_deref(), Some("EACCES"), "{told:?}");
+        receiver.expect_nothing("the gate holds");
+        assert!(told[1].ok, "and it still lets through what is allowed: {told:?}");
+        assert_eq!(allowed.arrived().len(), 1);
+
+        // What is left over is taken away by the next run, once nothing lives in it.
+        gate.cgroup().wait_until_empty();
+        assert!(pins.is_dir());
+        Gate::run(&gate, ["true"]).expect_code(0);
+        expect_clean(&gate);
+        assert!(!pins.exists());
+    });
+}
+
+/// A child of the command that outlives it: it says who it is, and waits for its input to end.
+const LEAVES_A_CHILD: &str = "{ echo child; exec cat; } <&3 & exit 5";
+
+fn start_leaving_a_child(gate: &Gate) -> Captured {
+    // The shell gives background jobs no input; the child takes the real one.
+    gate.start(["/bin/sh", "-c", &format!("exec 3<&0; {LEAVES_A_CHILD}")])
+}
+
+#[test]
+fn descendants_are_ended() {
+    if !root("descendants_are_ended") {
+        return;
+    }
+    let gate = gate().with_input();
+    let mut running = start_leaving_a_child(&gate);
+    // Open to the end: the child does not end of itself.
+    let input = running.take_stdin();
+    running.finish().expect_code(5);
+    assert!(gate.cgroup().processes().is_empty());
+    expect_clean(&gate);
+    drop(input);
+}
+
+#[test]
+fn descendants_that_do_not_listen_are_killed() {
+    if !root("descendants_that_do_not_listen_are_killed") {
+        return;
+    }
+    let gate = gate().with_input();
+    let script = "exec 3<&0; (trap '' TERM; echo child; while read line <&3; do :; done) & exit 5";
+    let mut running = gate.start(["/bin/sh", "-c", script]);
+    let input = running.take_stdin();
+    running.finish().expect_code(5);
+    assert!(gate.cgroup().processes().is_empty());
+    expect_clean(&gate);
+    drop(input);
+}
+
+#[test]
+fn descendants_are_waited_for() {
+    if !root("descendants_are_waited_for") {
+        return;
+    }
+    let gate = gate().options(["--descendants", "wait"]).with_input();
+    let mut running = start_leaving_a_child(&gate);
+    let mut input = running.take_stdin();
+    input.write_all(b"still here\n").unwrap();
+    running.wait_for_stdout("still here");
+    drop(input);
+    running.finish().expect_code(5);
+    expect_clean(&gate);
+}
+
+/// They go on, and go on under the policy.
+#[test]
+fn descendants_are_kept_under_the_policy() {
+    if !root("descendants_are_kept_under_the_policy") {
+        return;
+    }
+    Namespace::run(|_| {
+        let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
+        let gate = Gate::with("{default: block}")
+            .options(["--descendants", "keep"])
+            .with_input();
+        let voyager = Voyager::at(env!("CARGO_BIN_EXE_voyager"));
+        let told = gate.folder().path().join("told");
+        let fifo = gate.folder().path().join("end");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let script = format!(
+            "exec 3<&0; {{ read go; \"$@\" >{}; echo x >{}; }} <&3 >/dev/null 2>&1 & exit 5",
+            told.display(),
+            fifo.display()
+        );
+        let mut words = vec!["/bin/sh".into(), "-c".into(), script.into(), "sh".into()];
+        words.extend(voyager.words(Way::TcpConnect, receiver.address(), None));
+        let mut running = gate.start(words);
+        let mut input = running.take_stdin();
+        let ended = running.finish();
+        ended.expect_code(5);
+        let kept = gate.cgroup().children();
+        assert_eq!(kept.len(), 1);
+        let name = kept[0].file_name().unwrap().to_str().unwrap();
+        assert!(
+            ended.stderr.contains(name),
+            "it is said where they are: {}",
+            ended.stderr
+        );
+        assert!(!gate.cgroup().processes().is_empty());
+
+        input.write_all(b"go\n").unwrap();
+        // Opens when the other end does, ends when that is closed.
+        fs::read_to_string(&fifo).unwrap();
+        let voyage = Voyage::read(&fs::read_to_string(&told).unwrap()).pop().unwrap();
+        assert_eq!(voyage.errno.as_deref(), Some("EPERM"));
+        receiver.expect_nothing("kept under the policy");
+
+        gate.cgroup().wait_until_empty();
+        let pins = pins_of(&kept[0]);
+        Gate::with("{default: allow}").run(["true"]).expect_code(0);
+        assert!(!pins.exists() || kept[0].exists(), "pins go with their cgroup");
+    });
+}
+
+/// Two at a time do not disturb one another.
+#[test]
+fn runs_beside_each_other() {
+    if !root("runs_beside_each_other") {
+        return;
+    }
+    Namespace::run(|_| {
+        let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
+        let voyager = Voyager::at(env!("CARGO_BIN_EXE_voyager"));
+        let waiting = |spec: &str| {
+            let gate = Gate::with(spec).with_input();
+            let mut words = vec![
+                "/bin/sh".into(),
+                "-c".into(),
+                "echo ready; read go; exec \"$@\"".into(),
+                "sh".into(),
+            ];
+            words.extend(voyager.words(Way::TcpConnect, receiver.address(), None));
+            let running = gate.start(words);
+            running.wait_for_stdout("ready");
+            (gate, running)
+        };
+        let (_blocking, mut blocked) = waiting("{default: block}");
+        let (_allowing, mut allowed) = waiting("{default: allow}");
+        let mut told = Vec::new();
+        for running in [&mut allowed, &mut blocked] {
+            running.take_stdin().write_all(b"go\n").unwrap();
+        }
+        for running in [allowed, blocked] {
+            let ended = running.finish();
+            told.push(Voyage::read(&ended.expect_code(0).stdout).pop().unwrap().ok);
+        }
+        assert_eq!(told, [true, false]);
+        assert_eq!(receiver.arrived().len(), 1);
+    });
+}
+
+/// Without a terminal there is no job control, but a stopped command can be continued all the same.
+#[test]
+fn a_stopped_command_goes_on() {
+    if !root("a_stopped_command_goes_on") {
+        return;
+    }
+    let gate = gate().with_input();
+    let mut running = start_waiting(&gate, "echo went on");
+    let members = gate.cgroup().processes();
+    let shell = members.into_iter().find(|&pid| pid != running.pid().as_raw());
+    let shell = Pid::from_raw(shell.expect("the shell"));
+    nix::sys::signal::kill(shell, Signal::SIGSTOP).unwrap();
+    nix::sys::signal::kill(shell, Signal::SIGCONT).unwrap();
+    running.signal(Signal::SIGCONT);
+    running.take_stdin().write_all(b"go\n").unwrap();
+    assert!(running.finish().expect_code(0).stdout.contains("went on"));
+}

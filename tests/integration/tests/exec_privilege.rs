@@ -1,0 +1,210 @@
+//! Who the command is, and what it may do: the user, capabilities, file descriptors, the file systems
+//! with which it could leave the gate.
+#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+
+use std::{
+    fs::{self, File},
+    os::fd::AsRawFd,
+};
+
+use integration::{
+    captured::{Captured, Ended},
+    gate::{Gate, enter, tidegate},
+    mount_table::mount_of,
+    requirement::{Need, met},
+};
+
+fn root(test: &str) -> bool {
+    met(test, &[Need::Root])
+}
+
+fn gate() -> Gate {
+    Gate::with("{default: allow}")
+}
+
+fn shell(gate: &Gate, script: &str) -> Ended {
+    gate.run(["/bin/sh", "-c", script])
+}
+
+/// The value of a line in `/proc/<pid>/status`.
+fn status(ended: &Ended, name: &str) -> u64 {
+    let line = ended
+        .stdout
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("{name}:")))
+        .unwrap_or_else(|| panic!("no {name} in {}{}", ended.stdout, ended.stderr));
+    u64::from_str_radix(line.trim(), 16).unwrap()
+}
+
+const CAP_NET_ADMIN: u64 = 1 << 12;
+const CAP_NET_RAW: u64 = 1 << 13;
+const CAP_SYS_MODULE: u64 = 1 << 16;
+const CAP_SYS_PTRACE: u64 = 1 << 19;
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_BPF: u64 = 1 << 39;
+
+const DANGEROUS: u64 =
+    CAP_NET_ADMIN | CAP_NET_RAW | CAP_SYS_MODULE | CAP_SYS_PTRACE | CAP_SYS_ADMIN | CAP_BPF;
+
+#[test]
+fn another_user() {
+    if !root("another_user") {
+        return;
+    }
+    for (user, expected) in [
+        ("65534", "65534 65534"),
+        ("65534:65533", "65534 65533"),
+        ("root", "0 0"),
+    ] {
+        let ended = shell(&gate().options(["--user", user]), "echo $(id -u) $(id -g)");
+        assert_eq!(ended.expect_code(0).stdout.trim(), expected, "--user {user}");
+    }
+    let ended = gate().options(["--user", "no-such-user"]).run(["true"]);
+    ended.expect_code(2);
+    assert!(ended.stderr.contains("no-such-user"), "{}", ended.stderr);
+}
+
+/// Under sudo it is the user who called, not root.
+#[test]
+fn the_user_who_called_sudo() {
+    if !root("the_user_who_called_sudo") {
+        return;
+    }
+    let gate = gate().variable("SUDO_UID", "65534").variable("SUDO_GID", "65534");
+    let ended = shell(&gate, "echo $(id -u) $(id -g) $(id -G); cat /proc/self/status");
+    assert!(
+        ended.expect_code(0).stdout.starts_with("65534 65534 65534\n"),
+        "{}",
+        ended.stdout
+    );
+    assert_eq!(status(&ended, "CapEff"), 0, "nothing of root is left");
+    assert_eq!(
+        status(&ended, "CapBnd") & DANGEROUS,
+        0,
+        "nor comes back through a setuid program"
+    );
+}
+
+#[test]
+fn dangerous_capabilities_are_dropped() {
+    if !root("dangerous_capabilities_are_dropped") {
+        return;
+    }
+    let ended = shell(&gate(), "cat /proc/self/status");
+    ended.expect_code(0);
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(status(&ended, set) & DANGEROUS, 0, "{set}");
+    }
+}
+
+#[test]
+fn those_named_are_kept() {
+    if !root("those_named_are_kept") {
+        return;
+    }
+    let gate = gate().options([
+        "--keep-capability",
+        "CAP_NET_RAW",
+        "--keep-capability",
+        "net_admin",
+    ]);
+    let ended = shell(&gate, "cat /proc/self/status");
+    ended.expect_code(0);
+    assert_eq!(status(&ended, "CapEff") & DANGEROUS, CAP_NET_RAW | CAP_NET_ADMIN);
+}
+
+/// Without SYS_ADMIN the cgroup file system is read-only: the command cannot move itself out.
+#[test]
+fn the_command_cannot_leave_its_cgroup() {
+    if !root("the_command_cannot_leave_its_cgroup") {
+        return;
+    }
+    let members = mount_of("cgroup2").unwrap().join("cgroup.procs");
+    let script = format!(
+        "before=$(cat /proc/self/cgroup); echo $$ >{}; echo status $?; \
+         [ \"$before\" = \"$(cat /proc/self/cgroup)\" ] && echo same",
+        members.display()
+    );
+    let gate = gate();
+    let ended = shell(&gate, &script);
+    assert!(ended.expect_code(0).stdout.contains("same"), "{}", ended.stdout);
+    assert!(!ended.stdout.contains("status 0"), "{}", ended.stdout);
+}
+
+/// Nor unpin the gate.
+#[test]
+fn the_command_does_not_see_the_pins() {
+    if !root("the_command_does_not_see_the_pins") {
+        return;
+    }
+    let gate = gate();
+    gate.run(["true"]).expect_code(0);
+    let pins = mount_of("bpf").expect("mounted by now").join("tidegate");
+    assert!(pins.is_dir(), "{} is where they are", pins.display());
+    let ended = shell(&gate, &format!("ls {0}; rm -rf {0}; ls -d {0}", pins.display()));
+    assert_ne!(ended.code(), Some(0), "{}", ended.stdout);
+    assert!(pins.is_dir());
+}
+
+/// What a shell says about descriptor 7, which this test leaves open for it.
+fn with_descriptor_seven(options: &[&str]) -> Ended {
+    let gate = gate().options(options.iter().copied());
+    let file = File::open(gate.folder().write("secret", "the secret\n")).unwrap();
+    let mut command = tidegate(gate.words(["/bin/sh", "-c", "cat <&7 2>/dev/null || echo closed"]));
+    enter(&mut command, gate.cgroup());
+    // SAFETY: between fork and exec only dup2(2) is called.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(&mut command, move || {
+            match libc::dup2(file.as_raw_fd(), 7) {
+                7 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+    Captured::run(&mut command)
+}
+
+#[test]
+fn foreign_descriptors_are_closed() {
+    if !root("foreign_descriptors_are_closed") {
+        return;
+    }
+    for (options, expected) in [
+        (vec![], "closed\n"),
+        (vec!["--keep-fds", "7"], "the secret\n"),
+        (vec!["--keep-fds", "all"], "the secret\n"),
+    ] {
+        let ended = with_descriptor_seven(&options);
+        assert_eq!(ended.expect_code(0).stdout, expected, "{options:?}");
+    }
+    // A number that is not open is a mistake, and said to be one.
+    let ended = with_descriptor_seven(&["--keep-fds", "7,199"]);
+    ended.expect_code(125);
+    assert!(
+        ended.stderr.contains("199") && ended.stdout.is_empty(),
+        "{}",
+        ended.stderr
+    );
+}
+
+/// What is handed on is what was there: the environment, the folder, standard streams.
+#[test]
+fn the_command_finds_its_surroundings() {
+    if !root("the_command_finds_its_surroundings") {
+        return;
+    }
+    let gate = gate().variable("A_VARIABLE", "its value").with_input();
+    let mut running = gate.start([
+        "/bin/sh",
+        "-c",
+        "read line; echo \"$line\"; echo \"$A_VARIABLE\"; pwd; echo aside >&2",
+    ]);
+    std::io::Write::write_all(&mut running.take_stdin(), b"a line\n").unwrap();
+    let ended = running.finish();
+    let here = fs::canonicalize(".").unwrap();
+    assert_eq!(
+        ended.expect_code(0).stdout,
+        format!("a line\nits value\n{}\n", here.display())
+    );
+    assert!(ended.stderr.starts_with("aside\n"), "{}", ended.stderr);
+}

@@ -1,0 +1,341 @@
+//! What `tidegate exec` tells: the table at the end, the report file, events as they happen.
+
+use std::{
+    io::Write,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+};
+
+use integration::{
+    captured::{Captured, Ended},
+    gate::{Gate, enter, policy, tidegate},
+    namespace::Namespace,
+    report::Report,
+    requirement::{Need, met},
+    voyager::Voyager,
+    way::{Family, Way},
+};
+
+const ESCAPE: char = '\u{1b}';
+
+fn in_namespace(test: &str, check: impl FnOnce() + Send) {
+    if met(test, &[Need::Root]) {
+        Namespace::run(|_| check());
+    }
+}
+
+fn voyager() -> Voyager {
+    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+}
+
+/// A blocked voyage to a port where nobody listens.
+fn blocked(gate: &Gate) -> Ended {
+    let to = (Namespace::near(Family::V4), 4242).into();
+    let ended = gate.run(voyager().words(Way::TcpConnect, to, None));
+    ended.expect_code(0);
+    ended
+}
+
+fn blocking() -> Gate {
+    Gate::with("{default: allow, rules: [{name: harbour, action: block, to: [198.51.100.0/24]}]}")
+}
+
+#[test]
+fn the_table_names_all_there_is_to_know() {
+    in_namespace("the_table_names_all_there_is_to_know", || {
+        let ended = blocked(&blocking());
+        for part in [
+            "blocked",
+            "198.51.100.1:4242",
+            "tcp",
+            "gate",
+            "harbour",
+            "voyager",
+        ] {
+            assert!(ended.stderr.contains(part), "no {part} in\n{}", ended.stderr);
+        }
+        assert_eq!(
+            ended.stdout.lines().count(),
+            1,
+            "nothing of ours on standard output: {}",
+            ended.stdout
+        );
+    });
+}
+
+#[test]
+fn equal_attempts_are_one_line_with_a_count() {
+    in_namespace("equal_attempts_are_one_line_with_a_count", || {
+        let gate = blocking();
+        let to = format!("{}:9", Namespace::near(Family::V4));
+        let ended = gate.run(voyager().task("flood", &[&to, "37"]));
+        let lines: Vec<_> = ended
+            .expect_code(0)
+            .stderr
+            .lines()
+            .filter(|line| line.contains("198.51.100.1:9"))
+            .collect();
+        assert_eq!(lines.len(), 1, "{}", ended.stderr);
+        assert!(lines[0].split_whitespace().any(|word| word == "37"), "{lines:?}");
+        assert_eq!(gate.report().events.len(), 37);
+    });
+}
+
+#[test]
+fn quiet_says_nothing_and_still_writes_the_report() {
+    in_namespace("quiet_says_nothing_and_still_writes_the_report", || {
+        let gate = blocking().options(["--quiet"]);
+        assert_eq!(blocked(&gate).stderr, "");
+        assert_eq!(gate.report().only_event().outcome, "blocked");
+    });
+}
+
+/// The line is there while the command still runs, which ends only when this test has seen it.
+#[test]
+fn live_prints_events_as_they_happen() {
+    in_namespace("live_prints_events_as_they_happen", || {
+        let gate = blocking().options(["--live"]).with_input();
+        let to = (Namespace::near(Family::V4), 4242).into();
+        let mut words = voyager().words(Way::TcpConnect, to, None);
+        words.push("--stay".into());
+        let mut running = gate.start(words);
+        let input = running.take_stdin();
+        let so_far = running.wait_for_stderr("198.51.100.1:4242");
+        assert!(so_far.contains("BLOCK") && so_far.contains("harbour"), "{so_far}");
+        drop(input);
+        running.finish().expect_code(0);
+    });
+}
+
+/// No colours where nobody sees them; with `--color always` there are, NO_COLOR or not.
+#[test]
+fn colours() {
+    in_namespace("colours", || {
+        assert!(!blocked(&blocking()).stderr.contains(ESCAPE), "a pipe");
+        let always = blocking().options(["--color", "always"]);
+        assert!(blocked(&always).stderr.contains(ESCAPE), "--color always");
+        let forced = blocking().variable("CLICOLOR_FORCE", "1");
+        assert!(blocked(&forced).stderr.contains(ESCAPE), "CLICOLOR_FORCE");
+        let neither = blocking()
+            .variable("CLICOLOR_FORCE", "1")
+            .variable("NO_COLOR", "1");
+        assert!(!blocked(&neither).stderr.contains(ESCAPE), "NO_COLOR");
+        let never = blocking()
+            .variable("CLICOLOR_FORCE", "1")
+            .options(["--color", "never"]);
+        assert!(!blocked(&never).stderr.contains(ESCAPE), "--color never");
+    });
+}
+
+#[test]
+fn json_on_standard_error() {
+    in_namespace("json_on_standard_error", || {
+        let gate = blocking().options(["--output", "json"]);
+        let ended = blocked(&gate);
+        let report = Report::parse(&ended.stderr);
+        assert_eq!(report.attempts_of("harbour"), 1);
+    });
+}
+
+/// Failures are JSON too, where that was asked for.
+#[test]
+fn failures_as_json() {
+    in_namespace("failures_as_json", || {
+        let gate = blocking().options(["--output", "json"]);
+        let ended = gate.run(["no-such-program-anywhere"]);
+        ended.expect_code(127);
+        let line = ended.stderr.lines().next().unwrap();
+        let document: serde_json::Value = serde_json::from_str(line).unwrap();
+        let message = document["error"].to_string();
+        assert!(message.contains("no-such-program-anywhere"), "{message}");
+    });
+}
+
+#[test]
+fn the_report_has_every_event_and_a_summary() {
+    in_namespace("the_report_has_every_event_and_a_summary", || {
+        let gate = Gate::open()
+            .policy(&policy(
+                "first",
+                "{default: allow, rules: [{name: a, action: audit, to: [198.51.100.0/24]}, \
+                 {name: b, action: block, to: [203.0.113.0/24]}, {name: c, action: allow, to: [192.0.2.0/24]}]}",
+            ))
+            .policy(&policy("second", "{mode: audit, default: block}"));
+        let script = format!(
+            "for to in 198.51.100.1:1 203.0.113.1:2 127.0.0.1:3; do \"{}\" go udp-sendto $to; done",
+            voyager().path().display()
+        );
+        let ended = gate.run(["/bin/sh", "-c", &script]);
+        ended.expect_code(0);
+        let report = gate.report();
+        let said: Vec<_> = report
+            .events
+            .iter()
+            .map(|event| {
+                let to = event.destination.unwrap();
+                (
+                    event.policy.as_deref().unwrap(),
+                    event.outcome.as_str(),
+                    event.rule.as_deref().unwrap_or("-"),
+                    format!("{}:{}", to.address, to.port.unwrap()),
+                )
+            })
+            .collect();
+        let expected = [
+            ("first", "audited", "a", "198.51.100.1:1"),
+            ("second", "would_block", "-", "198.51.100.1:1"),
+            ("first", "blocked", "b", "203.0.113.1:2"),
+            ("second", "would_block", "-", "203.0.113.1:2"),
+            ("second", "would_block", "-", "127.0.0.1:3"),
+        ]
+        .map(|(policy, outcome, rule, to)| (policy, outcome, rule, to.to_owned()));
+        assert_eq!(said, expected);
+
+        let summary = &report.summary;
+        assert_eq!(summary.command, ["/bin/sh", "-c", &script]);
+        assert_eq!((summary.exit.code, summary.lost), (Some(0), 0));
+        let [first, second] = summary.policies.as_slice() else {
+            panic!("two policies: {summary:?}");
+        };
+        let counts: Vec<_> = first
+            .rules
+            .iter()
+            .map(|rule| (rule.name.as_str(), rule.action.as_str(), rule.attempts))
+            .collect();
+        assert_eq!(counts, [("a", "audit", 1), ("b", "block", 1), ("c", "allow", 0)]);
+        assert_eq!(
+            (first.default.action.as_str(), first.default.attempts),
+            ("allow", 1)
+        );
+        assert_eq!((second.mode.as_str(), second.default.attempts), ("audit", 3));
+        assert_eq!((first.faults, second.faults), (0, 0));
+
+        for event in &report.events {
+            assert!(
+                event.time.ends_with('Z') && event.time.contains('T'),
+                "{}",
+                event.time
+            );
+            assert_eq!(event.scope_id, event.cgroup_id, "the command's own cgroup");
+            assert!(
+                event
+                    .scope
+                    .as_deref()
+                    .is_some_and(|scope| scope.contains("tidegate-test-"))
+            );
+            assert_eq!((event.uid, event.gid), (0, 0));
+            assert!(event.pid > 0 && event.socket_cookie > 0);
+        }
+        let mut times: Vec<_> = report.events.iter().map(|event| &event.time).collect();
+        times.sort();
+        assert_eq!(times.len(), 5);
+    });
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_an_error_before_the_start() {
+    in_namespace(
+        "a_report_that_cannot_be_written_is_an_error_before_the_start",
+        || {
+            let gate = blocking();
+            let trace = gate.folder().path().join("trace");
+            let nowhere = gate.folder().path().join("no/such/folder");
+            for place in [nowhere.as_path(), gate.folder().path()] {
+                let mut command = tidegate([
+                    "exec".as_ref(),
+                    "--default".as_ref(),
+                    "allow".as_ref(),
+                    "--report".as_ref(),
+                    place.as_os_str(),
+                    "--".as_ref(),
+                    "touch".as_ref(),
+                    trace.as_os_str(),
+                ]);
+                enter(&mut command, gate.cgroup());
+                let ended = Captured::run(&mut command);
+                ended.expect_code(125);
+                assert!(
+                    ended.stderr.contains(&place.display().to_string()),
+                    "{}",
+                    ended.stderr
+                );
+                assert!(!trace.exists(), "the command was not started");
+            }
+        },
+    );
+}
+
+/// A process chooses its name, and a terminal must not obey it.
+#[test]
+fn names_of_processes_are_escaped() {
+    in_namespace("names_of_processes_are_escaped", || {
+        let gate = blocking().options(["--live"]);
+        let evil = gate
+            .folder()
+            .copy_program(voyager().path(), "\u{1b}[2Jevil\u{202e}");
+        let to = (Namespace::near(Family::V4), 4242).into();
+        let ended = gate.run(Voyager::at(evil).words(Way::TcpConnect, to, None));
+        ended.expect_code(0);
+        assert!(ended.stderr.contains("evil"), "{}", ended.stderr);
+        for bad in [ESCAPE, '\u{202e}'] {
+            assert!(!ended.stderr.contains(bad), "{:?}", ended.stderr);
+        }
+    });
+}
+
+/// Whoever reads the output may go away: the command's exit code is still handed on.
+#[test]
+fn a_closed_standard_error_changes_nothing() {
+    in_namespace("a_closed_standard_error_changes_nothing", || {
+        let gate = blocking();
+        let mut command = tidegate(gate.words(["/bin/sh", "-c", "exit 9"]));
+        enter(&mut command, gate.cgroup());
+        // SAFETY: between fork and exec only close(2) is called.
+        unsafe {
+            command.pre_exec(|| {
+                libc::close(2);
+                Ok(())
+            });
+        }
+        Captured::run(&mut command).expect_code(9);
+    });
+}
+
+/// The report may hold secrets of a network: it is not for everybody.
+#[test]
+fn the_report_file_is_the_users() {
+    in_namespace("the_report_file_is_the_users", || {
+        let gate = blocking();
+        blocked(&gate);
+        let mode = std::fs::metadata(gate.report_path())
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o022, 0, "{mode:o}: nobody else writes to it");
+    });
+}
+
+/// Every attempt of several at once is reported, none twice.
+#[test]
+fn many_processes_at_once() {
+    in_namespace("many_processes_at_once", || {
+        let gate = blocking().with_input();
+        let to = format!("{}:9", Namespace::near(Family::V4));
+        let script = "for i in 1 2 3 4 5 6 7 8; do \"$@\" & done; wait";
+        let mut words = vec!["/bin/sh".into(), "-c".into(), script.into(), "sh".into()];
+        words.extend(voyager().task("flood", &[&to, "50"]));
+        let mut running = gate.start(words);
+        running.take_stdin().flush().unwrap();
+        running.finish().expect_code(0);
+        let report = gate.report();
+        assert_eq!(report.attempts_of("harbour"), 400);
+        assert_eq!(report.events.len() as u64 + report.summary.lost, 400);
+        let mut cookies: Vec<_> = report.events.iter().map(|event| event.socket_cookie).collect();
+        cookies.sort_unstable();
+        cookies.dedup();
+        assert_eq!(cookies.len(), report.events.len(), "a socket each");
+        let mut pids: Vec<_> = report.events.iter().map(|event| event.pid).collect();
+        pids.sort_unstable();
+        pids.dedup();
+        assert_eq!(pids.len(), 8);
+    });
+}

@@ -1,0 +1,120 @@
+//! Sockets that change hands. The cgroup hooks go by the cgroup in which a socket was made; what is
+//! made outside and handed in is not theirs to judge (SECURITY.md says so).
+#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+
+use std::{
+    io::{IoSlice, IoSliceMut, Read},
+    net::UdpSocket,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+};
+
+use integration::{
+    gate::Gate,
+    namespace::Namespace,
+    receiver::Receiver,
+    requirement::{Need, met},
+    voyage::Voyage,
+    voyager::Voyager,
+    way::{Family, MARKER, Transport},
+};
+use nix::{
+    cmsg_space,
+    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg},
+};
+
+fn voyager() -> Voyager {
+    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+}
+
+fn receive_socket(stream: &UnixStream) -> UdpSocket {
+    let mut byte = [0];
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    let mut space = cmsg_space!([i32; 1]);
+    let received = recvmsg::<UnixAddr>(
+        stream.as_raw_fd(),
+        &mut parts,
+        Some(&mut space),
+        MsgFlags::empty(),
+    )
+    .unwrap();
+    match received.cmsgs().unwrap().next() {
+        // SAFETY: the kernel has just made this descriptor for us.
+        Some(ControlMessageOwned::ScmRights(fds)) => unsafe { OwnedFd::from_raw_fd(fds[0]) }.into(),
+        other => panic!("no socket but {other:?}"),
+    }
+}
+
+/// A socket made behind the gate stays behind it, whoever uses it. The user is not of the scope, so
+/// the attempt is denied and reported as foreign, and nobody is killed: this test runs on.
+#[test]
+fn handed_out_it_is_judged_and_the_user_not_killed() {
+    if !met("handed_out_it_is_judged_and_the_user_not_killed", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        for action in ["block", "kill"] {
+            let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
+            let gate = Gate::with(&format!("{{default: {action}}}"));
+            let place = gate.folder().path().join("socket");
+            let listener = UnixListener::bind(&place).unwrap();
+            let running = gate.start(voyager().task("give-socket", &[place.to_str().unwrap()]));
+            let (stream, _) = listener.accept().unwrap();
+            let socket = receive_socket(&stream);
+
+            let error = socket.send_to(MARKER, receiver.address()).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+            receiver.expect_nothing("a socket of the scope");
+
+            drop(stream);
+            running.finish().expect_code(0);
+            let report = gate.report();
+            let event = report.only_event();
+            assert!(event.foreign_socket);
+            assert_eq!(
+                (event.verdict.as_str(), event.outcome.as_str()),
+                (action, "blocked")
+            );
+            assert_ne!(event.cgroup_id, event.scope_id);
+            assert_eq!(event.pid, nix::unistd::getpid().as_raw());
+        }
+    });
+}
+
+/// The limit, held so that a change of it is noticed: a socket made outside and handed in is not judged.
+#[test]
+fn handed_in_it_is_not_judged() {
+    if !met("handed_in_it_is_not_judged", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
+        let to = receiver.address().to_string();
+        let gate = Gate::with("{default: block}");
+        let place = gate.folder().path().join("socket");
+        let listener = UnixListener::bind(&place).unwrap();
+        let running = gate.start(voyager().task("take-socket", &[place.to_str().unwrap(), &to]));
+        let (mut stream, _) = listener.accept().unwrap();
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let fds = [socket.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        sendmsg::<UnixAddr>(
+            stream.as_raw_fd(),
+            &[IoSlice::new(b"s")],
+            &rights,
+            MsgFlags::empty(),
+            None,
+        )
+        .unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+
+        let ended = running.finish();
+        let voyage = Voyage::read(&ended.expect_code(0).stdout).pop().unwrap();
+        assert!(voyage.ok, "{voyage:?}");
+        assert_eq!(receiver.arrived(), [MARKER]);
+        assert!(gate.report().events.is_empty());
+    });
+}

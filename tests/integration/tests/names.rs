@@ -1,0 +1,96 @@
+//! Rules from the command line, and names in them: resolved once, at the start, and said so.
+
+use integration::{
+    gate::Gate,
+    namespace::Namespace,
+    receiver::Receiver,
+    requirement::{Need, met},
+    voyager::Voyager,
+    way::{Family, Transport, Way},
+};
+
+fn voyager() -> Voyager {
+    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+}
+
+#[test]
+fn a_name_is_resolved_once_and_that_is_said() {
+    if !met("a_name_is_resolved_once_and_that_is_said", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let here = Receiver::listen(Transport::Tcp, "127.0.0.1".parse().unwrap());
+        let other = Receiver::listen(Transport::Tcp, "127.0.0.1".parse().unwrap());
+        let port = here.address().port();
+        let gate = Gate::open().options(["--allow".to_owned(), format!("localhost:{port}")]);
+        let ended = gate.run(voyager().words(Way::TcpConnect, here.address(), None));
+        ended.expect_code(0);
+        assert_eq!(here.arrived().len(), 1);
+        let said = ended.stderr.lines().find(|line| line.contains("localhost"));
+        let said = said.unwrap_or_else(|| panic!("{}", ended.stderr));
+        assert!(said.contains("127.0.0.1") && said.contains("once"), "{said}");
+
+        // What is not allowed is blocked, since something is.
+        let voyage = gate.voyage(voyager().words(Way::TcpConnect, other.address(), None));
+        assert_eq!(voyage.errno.as_deref(), Some("EPERM"));
+        other.expect_nothing("another port");
+        assert_eq!(gate.report().only_event().policy.as_deref(), Some("command-line"));
+    });
+}
+
+/// Names below `.invalid` never exist (RFC 2606), and there is no resolver in this network.
+#[test]
+fn a_name_that_is_none() {
+    if !met("a_name_that_is_none", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let gate = Gate::open().options(["--allow", "nobody.invalid:443"]);
+        let ended = gate.run(["true"]);
+        ended.expect_code(125);
+        assert!(ended.stderr.contains("nobody.invalid"), "{}", ended.stderr);
+    });
+}
+
+/// The first flag that matches decides; the default is what the flags imply, or what is said.
+#[test]
+fn flags_in_their_order() {
+    if !met("flags_in_their_order", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let family = Family::V4;
+        let near = Receiver::listen(Transport::Tcp, Namespace::near(family));
+        let far = Receiver::listen(Transport::Tcp, Namespace::far(family));
+        let elsewhere = Receiver::listen(Transport::Tcp, Namespace::elsewhere(family));
+        for (options, expected) in [
+            (vec!["--allow", "198.51.100.1"], [true, false, false]),
+            (vec!["--deny", "198.51.100.1"], [false, true, true]),
+            (
+                vec!["--deny", "198.51.100.1", "--allow", "198.51.100.0/24"],
+                [false, true, false],
+            ),
+            (
+                vec![
+                    "--allow",
+                    "198.51.100.1",
+                    "--deny",
+                    "198.51.100.0/24",
+                    "--default",
+                    "allow",
+                ],
+                [true, false, true],
+            ),
+            (vec!["--default", "block"], [false, false, false]),
+            (vec!["--default", "audit"], [true, true, true]),
+            (vec!["--deny", "any", "--mode", "audit"], [true, true, true]),
+        ] {
+            for (receiver, passes) in [&near, &far, &elsewhere].into_iter().zip(expected) {
+                let gate = Gate::open().options(options.clone());
+                let voyage = gate.voyage(voyager().words(Way::TcpConnect, receiver.address(), None));
+                assert_eq!(voyage.ok, passes, "{options:?} to {}", receiver.address());
+                assert_eq!(receiver.arrived().len(), usize::from(passes));
+            }
+        }
+    });
+}

@@ -1,0 +1,183 @@
+//! Protocols whose destinations no hook sees are judged when their socket is made: by the strictest
+//! answer that any destination could get.
+
+use integration::{
+    gate::Gate,
+    namespace::Namespace,
+    receiver::Receiver,
+    requirement::{Need, met},
+    voyage::{Step, Voyage},
+    voyager::Voyager,
+    way::{Family, Transport, Way},
+};
+
+/// One voyage under a policy; whether it arrived is told twice, by the voyager and by the receiver.
+fn passes(spec: &str, way: Way, family: Family) -> bool {
+    let receiver = Receiver::listen(way.transport(), Namespace::near(family));
+    let gate = Gate::with(spec).options(["--keep-capability", "NET_RAW"]);
+    let voyage: Voyage = gate.voyage(voyager().words(way, receiver.address(), None));
+    assert_eq!(receiver.arrived().len(), usize::from(voyage.ok), "{voyage:?}");
+    let report = gate.report();
+    if voyage.ok {
+        assert!(report.events.is_empty(), "{:#?}", report.events);
+    } else {
+        assert_eq!(
+            (voyage.errno.as_deref(), voyage.step),
+            (Some("EPERM"), Some(Step::Socket))
+        );
+        let event = report.only_event();
+        assert_eq!(
+            (event.hook.as_str(), event.outcome.as_str()),
+            ("sock_create", "blocked")
+        );
+        assert_eq!(event.protocol, way.protocol(family));
+        assert_eq!(event.destination, None);
+    }
+    voyage.ok
+}
+
+fn voyager() -> Voyager {
+    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+}
+
+fn in_namespace(test: &str, way: Way, check: impl Fn() + Send + Sync) {
+    if !met(test, &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let there = Receiver::try_listen(way.transport(), Namespace::near(Family::V4)).is_some();
+        if met(test, &[Need::Kernel(there, "the protocol is not in this kernel")]) {
+            check();
+        }
+    });
+}
+
+/// What holds for each of them, by the name of IPv4 and that of IPv6.
+fn judged_at_the_socket(test: &str, way: Way, name: &str, name_v6: &str) {
+    in_namespace(test, way, || {
+        for (family, name) in [(Family::V4, name), (Family::V6, name_v6)] {
+            let cases = [
+                ("{default: block}".to_owned(), false),
+                ("{default: allow}".to_owned(), true),
+                (
+                    format!(
+                        "{{default: block, rules: [{{name: r, action: allow, to: any, protocols: [{name}]}}]}}"
+                    ),
+                    true,
+                ),
+                // Every port and protocol is this protocol too.
+                (
+                    "{default: block, rules: [{name: r, action: allow, to: any}]}".to_owned(),
+                    true,
+                ),
+                // Another protocol's allowance is not this one's.
+                (
+                    "{default: block, rules: [{name: r, action: allow, to: any, protocols: [tcp, udp]}]}"
+                        .to_owned(),
+                    false,
+                ),
+                // Allowed to some addresses only: which one it will be cannot be seen, so it is denied.
+                (
+                    format!(
+                        r#"{{default: block, rules: [{{name: r, action: allow, to: [198.51.100.0/24, "2001:db8::/32"], protocols: [{name}]}}]}}"#
+                    ),
+                    false,
+                ),
+                // Blocked to some addresses only: denied for the same reason.
+                (
+                    r#"{default: allow, rules: [{name: r, action: block, to: [192.0.2.0/24, "2001:db8:aaaa::/48"]}]}"#
+                        .to_owned(),
+                    false,
+                ),
+                // An allowance to any settles it, whatever comes later.
+                (
+                    format!(
+                        "{{default: block, rules: [{{name: r, action: allow, to: any, protocols: [{name}]}}, {{name: s, action: block, to: [192.0.2.0/24]}}]}}"
+                    ),
+                    true,
+                ),
+            ];
+            for (spec, expected) in &cases {
+                assert_eq!(passes(spec, way, family), *expected, "{family:?} {spec}");
+            }
+        }
+    });
+}
+
+#[test]
+fn udplite() {
+    judged_at_the_socket("udplite", Way::UdpliteConnectSend, "udplite", "udplite");
+}
+
+#[test]
+fn raw() {
+    judged_at_the_socket("raw", Way::RawSendto, "raw", "raw");
+}
+
+#[test]
+fn ping() {
+    judged_at_the_socket("ping", Way::PingSendto, "icmp", "icmpv6");
+}
+
+/// All of IPv4 is all that an IPv4 socket can reach; an IPv6 socket reaches more.
+#[test]
+fn every_address_of_one_family() {
+    in_namespace("every_address_of_one_family", Way::RawSendto, || {
+        let v4 = "{default: block, rules: [{name: r, action: allow, to: [0.0.0.0/0], protocols: [raw]}]}";
+        assert!(passes(v4, Way::RawSendto, Family::V4));
+        assert!(!passes(v4, Way::RawSendto, Family::V6));
+        let v6 = r#"{default: block, rules: [{name: r, action: allow, to: ["::/0"], protocols: [raw]}]}"#;
+        assert!(!passes(v6, Way::RawSendto, Family::V4));
+    });
+}
+
+/// SCTP has no address hook either. Its socket is all that is needed to see that.
+#[test]
+fn sctp() {
+    if !met("sctp", &[Need::Root]) {
+        return;
+    }
+    // SAFETY: numbers only.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_SCTP) };
+    if !met("sctp", &[Need::Kernel(fd >= 0, "SCTP is not in this kernel")]) {
+        return;
+    }
+    // SAFETY: the descriptor is ours, and used nowhere else.
+    unsafe { libc::close(fd) };
+    if !met("sctp", &[Need::Program("python3")]) {
+        return;
+    }
+    let script = "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132)";
+    let make = ["python3", "-c", script];
+    Namespace::run(|_| {
+        let gate = Gate::with("{default: block}");
+        let ended = gate.run(make);
+        ended.expect_code(1);
+        assert!(ended.stderr.contains("PermissionError"), "{}", ended.stderr);
+        assert_eq!(gate.report().only_event().protocol, "sctp");
+        let spec = "{default: block, rules: [{name: r, action: allow, to: any, protocols: [sctp]}]}";
+        Gate::with(spec).run(make).expect_code(0);
+    });
+}
+
+/// Unix sockets and netlink are none of a network policy's business.
+#[test]
+fn other_families_pass() {
+    if !met("other_families_pass", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let gate = Gate::with("{default: kill}");
+        let place = gate.folder().path().join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&place).unwrap();
+        let to = Receiver::listen(Transport::Udp, Namespace::near(Family::V4)).address();
+        let running = gate.start(voyager().task("take-socket", &[place.to_str().unwrap(), &to.to_string()]));
+        let (stream, _) = listener.accept().unwrap();
+        // It is given none, and tells so: it got this far.
+        drop(stream);
+        let ended = running.finish();
+        let voyage = Voyage::read(&ended.expect_code(0).stdout).pop().unwrap();
+        assert_eq!(voyage.errno.as_deref(), Some("NO-SOCKET"));
+        assert!(gate.report().events.is_empty());
+    });
+}

@@ -1,0 +1,118 @@
+//! More reports than anybody reads: verdicts do not change, what is lost is counted, and the counters of
+//! the rules stay exact.
+#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+
+use std::io::Write;
+
+use integration::{
+    captured::Captured,
+    gate::Gate,
+    namespace::Namespace,
+    report::Report,
+    requirement::{Need, met},
+    voyager::Voyager,
+    way::Family,
+};
+use nix::sys::{
+    signal::Signal,
+    wait::{Id, WaitPidFlag, waitid},
+};
+
+const ATTEMPTS: u64 = 3000;
+
+/// The smallest ring there is: a page, which holds about two dozen records.
+const SMALLEST: &str = "4096";
+
+fn blocking() -> String {
+    format!(
+        r#"{{default: allow, rules: [{{name: it, action: block, to: ["{}"]}}]}}"#,
+        Namespace::near(Family::V4)
+    )
+}
+
+/// A command that floods once it is told to, and what tidegate reported.
+fn flood(gate: Gate, before: impl Fn(&Captured), after: impl Fn(&Captured)) -> (u64, u64, Report) {
+    let to = format!("{}:9", Namespace::near(Family::V4));
+    let flood = Voyager::at(env!("CARGO_BIN_EXE_voyager")).task("flood", &[&to, &ATTEMPTS.to_string()]);
+    let mut words = vec![
+        "/bin/sh".into(),
+        "-c".into(),
+        "echo ready; read go; exec \"$@\"".into(),
+        "sh".into(),
+    ];
+    words.extend(flood);
+    let mut running = gate.start(words);
+    let mut input = running.take_stdin();
+    running.wait_for_stdout("ready");
+    before(&running);
+    input.write_all(b"go\n").unwrap();
+    let told = running.wait_for_stdout("refused");
+    after(&running);
+    running.finish().expect_code(0);
+    let told = told.lines().find(|line| line.starts_with('{')).unwrap();
+    let told: serde_json::Value = serde_json::from_str(told).unwrap();
+    let number = |name: &str| told[name].as_u64().unwrap();
+    (number("attempts"), number("refused"), gate.report())
+}
+
+/// Nothing is lost, or what is lost is counted: in all cases attempts are events and lost ones.
+fn check(report: &Report) {
+    let gaps: u64 = report.gaps.iter().map(|gap| gap.lost).sum();
+    assert_eq!(gaps, report.summary.lost, "the gaps in the stream are the loss");
+    assert_eq!(report.events.len() as u64 + gaps, ATTEMPTS);
+    assert_eq!(report.attempts_of("it"), ATTEMPTS, "the rule's counter is exact");
+}
+
+#[test]
+fn with_the_reader_stopped() {
+    if !met("with_the_reader_stopped", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let gate = Gate::with(&blocking())
+            .variable("TIDEGATE_EVENT_RING_BYTES", SMALLEST)
+            .with_input();
+        let stop = |running: &Captured| {
+            running.signal(Signal::SIGSTOP);
+            let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT;
+            waitid(Id::Pid(running.pid()), flags).unwrap();
+        };
+        let (attempts, refused, report) = flood(gate, stop, |running| running.signal(Signal::SIGCONT));
+        assert_eq!((attempts, refused), (ATTEMPTS, ATTEMPTS));
+        check(&report);
+        assert!(report.summary.lost > 0, "a page does not hold them all");
+        assert!(!report.events.is_empty(), "the first ones are there");
+    });
+}
+
+#[test]
+fn with_a_slow_reader() {
+    if !met("with_a_slow_reader", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let gate = Gate::with(&blocking())
+            .variable("TIDEGATE_EVENT_RING_BYTES", SMALLEST)
+            .with_input();
+        let (attempts, refused, report) = flood(gate, |_| {}, |_| {});
+        assert_eq!((attempts, refused), (ATTEMPTS, ATTEMPTS));
+        check(&report);
+    });
+}
+
+/// Allowed attempts write nothing, so they lose nothing; they are counted all the same.
+#[test]
+fn silence_loses_nothing() {
+    if !met("silence_loses_nothing", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let gate = Gate::with("{default: allow, rules: [{name: it, action: allow, to: any}]}")
+            .variable("TIDEGATE_EVENT_RING_BYTES", SMALLEST)
+            .with_input();
+        let (attempts, refused, report) = flood(gate, |_| {}, |_| {});
+        assert_eq!((attempts, refused), (ATTEMPTS, 0));
+        assert!(report.events.is_empty() && report.gaps.is_empty());
+        assert_eq!((report.summary.lost, report.attempts_of("it")), (0, ATTEMPTS));
+    });
+}

@@ -1,0 +1,187 @@
+//! Several policies: two on one cgroup, and one above another. All are asked, the strictest holds, and
+//! each that has something to say says it.
+
+use std::ffi::OsString;
+
+use integration::{
+    gate::{Gate, policy},
+    namespace::Namespace,
+    receiver::Receiver,
+    report::Report,
+    requirement::{Need, met, tidegate_bin},
+    voyager::Voyager,
+    way::{Family, Transport, Way},
+};
+
+const STRICTNESS: [&str; 4] = ["allow", "audit", "block", "kill"];
+
+fn voyager() -> Voyager {
+    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+}
+
+fn outcome_of(action: &str) -> &'static str {
+    match action {
+        "audit" => "audited",
+        "block" => "blocked",
+        "kill" => "killed",
+        other => panic!("{other} is silent"),
+    }
+}
+
+/// Every pair of actions, in both orders, on one cgroup.
+#[test]
+fn two_policies_on_one_cgroup() {
+    if !met("two_policies_on_one_cgroup", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
+        for (i, first) in STRICTNESS.iter().enumerate() {
+            for (j, second) in STRICTNESS.iter().enumerate() {
+                let about = format!("{first} and {second}");
+                let gate = Gate::open()
+                    .policy(&policy("first", &format!("{{default: {first}}}")))
+                    .policy(&policy("second", &format!("{{default: {second}}}")));
+                let ended = gate.run(voyager().words(Way::TcpConnect, receiver.address(), None));
+                let strictest = STRICTNESS[i.max(j)];
+                let code = if strictest == "kill" {
+                    128 + libc::SIGKILL
+                } else {
+                    0
+                };
+                ended.expect_code(code);
+                let passes = matches!(strictest, "allow" | "audit");
+                assert_eq!(receiver.arrived().len(), usize::from(passes), "{about}");
+
+                let report = gate.report();
+                let mut said: Vec<_> = report
+                    .events
+                    .iter()
+                    .map(|event| (event.policy.as_deref().unwrap(), event.outcome.as_str()))
+                    .collect();
+                said.sort_unstable();
+                let expected: Vec<_> = [("first", *first), ("second", *second)]
+                    .into_iter()
+                    .filter(|(_, action)| *action != "allow")
+                    .map(|(name, action)| (name, outcome_of(action)))
+                    .collect();
+                assert_eq!(
+                    said, expected,
+                    "{about}: one event for each that had something to say"
+                );
+                let counted: Vec<_> = report
+                    .summary
+                    .policies
+                    .iter()
+                    .map(|policy| (policy.name.as_str(), policy.default.attempts))
+                    .collect();
+                assert_eq!(counted, [("first", 1), ("second", 1)], "{about}");
+            }
+        }
+    });
+}
+
+/// Of two denials the first policy's errno is seen; an audit-mode policy beside it changes nothing.
+#[test]
+fn the_errno_of_the_first_that_denies() {
+    if !met("the_errno_of_the_first_that_denies", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
+        let gate = Gate::open()
+            .policy(&policy(
+                "watching",
+                "{mode: audit, default: kill, errno: ETIMEDOUT}",
+            ))
+            .policy(&policy("one", "{default: block, errno: EACCES}"))
+            .policy(&policy("two", "{default: block, errno: ENETUNREACH}"));
+        let voyage = gate.voyage(voyager().words(Way::TcpConnect, receiver.address(), None));
+        assert_eq!(voyage.errno.as_deref(), Some("EACCES"));
+        let report = gate.report();
+        let outcomes: Vec<_> = report.events.iter().map(|event| event.outcome.as_str()).collect();
+        assert_eq!(outcomes, ["would_kill", "blocked", "blocked"]);
+    });
+}
+
+/// An exec within an exec, and what both of them report.
+fn nested(outer: &str, inner: &str, to: &Receiver) -> (integration::captured::Ended, Report, Report) {
+    // The inner one makes a cgroup and loads programs: the outer one must leave it the means.
+    let outside = Gate::open()
+        .policy(&policy("outer", outer))
+        .options(["--keep-capability", "all"]);
+    let file = outside.folder().write("inner.yaml", &policy("inner", inner));
+    let report = outside.folder().path().join("inner.jsonl");
+    let mut words: Vec<OsString> = vec![
+        tidegate_bin().into(),
+        "exec".into(),
+        "--policy".into(),
+        file.into(),
+        "--report".into(),
+        report.clone().into(),
+        "--".into(),
+    ];
+    words.extend(voyager().words(Way::TcpConnect, to.address(), None));
+    let ended = outside.run(words);
+    let (outer, inner) = (outside.report(), Report::read(&report));
+    (ended, outer, inner)
+}
+
+/// Every pair of actions, one above the other.
+#[test]
+fn an_exec_within_an_exec() {
+    if !met("an_exec_within_an_exec", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
+        for (i, outer) in STRICTNESS.iter().enumerate() {
+            for (j, inner) in STRICTNESS.iter().enumerate() {
+                let about = format!("{outer} above {inner}");
+                let (ended, outer_report, inner_report) = nested(
+                    &format!("{{default: {outer}}}"),
+                    &format!("{{default: {inner}}}"),
+                    &receiver,
+                );
+                let strictest = STRICTNESS[i.max(j)];
+                let code = if strictest == "kill" {
+                    128 + libc::SIGKILL
+                } else {
+                    0
+                };
+                ended.expect_code(code);
+                let passes = matches!(strictest, "allow" | "audit");
+                assert_eq!(receiver.arrived().len(), usize::from(passes), "{about}");
+                for (report, action) in [(&outer_report, outer), (&inner_report, inner)] {
+                    if *action == "allow" {
+                        assert!(report.events.is_empty(), "{about}: {:#?}", report.events);
+                    } else {
+                        assert_eq!(report.only_event().outcome, outcome_of(action), "{about}");
+                    }
+                    assert_eq!(report.summary.policies[0].default.attempts, 1, "{about}");
+                }
+            }
+        }
+    });
+}
+
+/// Audit mode below does not loosen what stands above.
+#[test]
+fn an_inner_audit_mode_does_not_loosen() {
+    if !met("an_inner_audit_mode_does_not_loosen", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
+        let (ended, outer, inner) = nested(
+            "{default: block, errno: EACCES}",
+            "{mode: audit, default: block, errno: ENETUNREACH}",
+            &receiver,
+        );
+        assert!(ended.expect_code(0).stdout.contains("EACCES"), "{}", ended.stdout);
+        receiver.expect_nothing("blocked above");
+        assert_eq!(outer.only_event().outcome, "blocked");
+        assert_eq!(inner.only_event().outcome, "would_block");
+        assert_ne!(outer.only_event().scope_id, inner.only_event().scope_id);
+    });
+}

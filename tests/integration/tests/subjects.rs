@@ -1,0 +1,179 @@
+//! Who is bound: rules by user and by executable.
+
+use std::{os::unix::fs::MetadataExt, path::Path};
+
+use integration::{
+    gate::Gate,
+    namespace::Namespace,
+    receiver::Receiver,
+    requirement::{Need, met, program},
+    shared_file::SharedFolder,
+    voyager::Voyager,
+    way::{Family, Transport, Way},
+};
+
+const NOBODY: u32 = 65534;
+
+/// A copy that any user may run, wherever the workspace is.
+fn voyager_in(folder: &SharedFolder, name: &str) -> Voyager {
+    let built = Path::new(env!("CARGO_BIN_EXE_voyager"));
+    Voyager::at(folder.copy_program(built, name))
+}
+
+fn binary_rule(path: &Path) -> String {
+    format!(
+        "{{default: block, rules: [{{name: it, action: allow, to: any, process: {{binaries: ['{}']}}}}]}}",
+        path.display()
+    )
+}
+
+/// Whether a voyager passes, as the receiver sees it.
+fn passes(gate: &Gate, voyager: &Voyager) -> bool {
+    let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
+    let voyage = gate.voyage(voyager.words(Way::TcpConnect, receiver.address(), None));
+    assert_eq!(receiver.arrived().len(), usize::from(voyage.ok), "{voyage:?}");
+    voyage.ok
+}
+
+#[test]
+fn by_uid() {
+    if !met("by_uid", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let folder = SharedFolder::create();
+        let voyager = voyager_in(&folder, "voyager");
+        for (listed, user, expected) in [
+            (NOBODY, NOBODY, true),
+            (NOBODY, 0, false),
+            (0, 0, true),
+            (0, NOBODY, false),
+        ] {
+            let spec = format!(
+                "{{default: block, rules: [{{name: it, action: allow, to: any, process: {{uids: [{listed}]}}}}]}}"
+            );
+            let gate = Gate::with(&spec).options(["--user".to_owned(), user.to_string()]);
+            assert_eq!(
+                passes(&gate, &voyager),
+                expected,
+                "rule for {listed}, run as {user}"
+            );
+            let report = gate.report();
+            assert_eq!(report.attempts_of("it"), u64::from(expected));
+            if !expected {
+                let event = report.only_event();
+                assert_eq!((event.uid, event.reason.as_str()), (user, "default"));
+            }
+        }
+    });
+}
+
+/// The file counts, not its name: a copy is another file, a hard link is the same.
+#[test]
+fn by_executable() {
+    if !met("by_executable", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let folder = SharedFolder::create();
+        let named = voyager_in(&folder, "voyager");
+        let copy = voyager_in(&folder, "copy");
+        let link = folder.path().join("link");
+        std::fs::hard_link(named.path(), &link).unwrap();
+        let symlink = folder.path().join("symlink");
+        std::os::unix::fs::symlink(named.path(), &symlink).unwrap();
+        let spec = binary_rule(named.path());
+        for (path, expected) in [
+            (named.path(), true),
+            (&link, true),
+            (&symlink, true),
+            (copy.path(), false),
+        ] {
+            let gate = Gate::with(&spec);
+            assert_eq!(
+                passes(&gate, &Voyager::at(path)),
+                expected,
+                "{} under a rule for {}",
+                path.display(),
+                named.path().display()
+            );
+        }
+    });
+}
+
+/// A report names the executable, by its identity at least.
+#[test]
+fn the_report_names_the_executable() {
+    if !met("the_report_names_the_executable", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let folder = SharedFolder::create();
+        let voyager = voyager_in(&folder, "voyager");
+        let gate = Gate::with("{default: block}");
+        assert!(!passes(&gate, &voyager));
+        let report = gate.report();
+        let executable = report.only_event().executable.as_ref().expect("an executable");
+        assert_eq!(executable.inode, std::fs::metadata(voyager.path()).unwrap().ino());
+        // Its process may be gone before its path is looked up.
+        if let Some(path) = &executable.path {
+            assert_eq!(Path::new(path), voyager.path());
+        }
+    });
+}
+
+/// What runs a script is its interpreter: a rule for the interpreter binds it, one for the script's file
+/// binds nobody.
+#[test]
+fn a_script_is_its_interpreter() {
+    if !met(
+        "a_script_is_its_interpreter",
+        &[Need::Root, Need::Program("bash")],
+    ) {
+        return;
+    }
+    let bash = program("bash").unwrap().canonicalize().unwrap();
+    Namespace::run(|_| {
+        let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
+        let to = receiver.address();
+        let folder = SharedFolder::create();
+        let script = folder.write_program(
+            "script",
+            &format!(
+                "#!{}\necho hello >/dev/udp/{}/{}\n",
+                bash.display(),
+                to.ip(),
+                to.port()
+            ),
+        );
+        let other = folder.copy_program(&bash, "other-shell");
+        Gate::with(&binary_rule(&bash)).run([&script]).expect_code(0);
+        assert_eq!(receiver.arrived(), [b"hello\n"]);
+
+        let ended = Gate::with(&binary_rule(&script)).run([&script]);
+        ended.expect_code(1);
+        receiver.expect_nothing("a rule for the script's file");
+
+        // Another interpreter's rule is not this one's.
+        Gate::with(&binary_rule(&other)).run([&script]).expect_code(1);
+        receiver.expect_nothing("a rule for another shell");
+    });
+}
+
+/// The identity is the process's at the time of the attempt: an exec changes it.
+#[test]
+fn after_an_exec_it_is_the_new_program() {
+    if !met("after_an_exec_it_is_the_new_program", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
+        let folder = SharedFolder::create();
+        let voyager = voyager_in(&folder, "voyager");
+        let gate = Gate::with(&binary_rule(voyager.path()));
+        let mut words = vec!["/bin/sh".into(), "-c".into(), "exec \"$@\"".into(), "sh".into()];
+        words.extend(voyager.words(Way::TcpConnect, receiver.address(), None));
+        assert!(gate.voyage(words).ok);
+        assert_eq!(receiver.arrived().len(), 1);
+    });
+}
