@@ -1,1 +1,125 @@
-fn main() {}
+//! Developer commands, run as `cargo xtask COMMAND`.
+
+mod command;
+mod compile;
+mod demo;
+mod fuzz;
+mod lint;
+mod privilege;
+mod schema;
+mod setup;
+mod step;
+mod test;
+#[path = "../../engine/build/toolchain.rs"]
+#[expect(
+    dead_code,
+    reason = "set-up looks for the compiler; only the build script runs it"
+)]
+mod toolchain;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::setup::Purpose;
+use crate::step::Step;
+
+/// Developer commands of Tidegate.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find what development needs; install what is missing, or say what to type
+    Setup {
+        /// Install nothing
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build tidegate with its kernel programs
+    Build {
+        /// With optimisation (the kernel programs always are)
+        #[arg(long)]
+        release: bool,
+    },
+    /// Show it at work: real curl, allowed, audited, blocked and killed (needs root)
+    Demo,
+    /// Check form: formatting, lints, dependencies
+    Lint(Choice),
+    /// Check everything: set-up, lint, unit to integration tests, fuzzing
+    Test(Choice),
+    /// Look for inputs that break a parser
+    Fuzz {
+        /// What to fuzz [default: everything]
+        target: Option<fuzz::Target>,
+        /// For how long, each
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+    /// Write policies/schema.json from the types of the policy language
+    Schema,
+}
+
+#[derive(Args)]
+struct Choice {
+    /// Run this step only; may be repeated
+    #[arg(long, value_name = "STEP")]
+    only: Vec<String>,
+    /// List the steps
+    #[arg(long)]
+    list: bool,
+}
+
+impl Choice {
+    fn run(&self, steps: &[Step]) -> Result<()> {
+        if self.list {
+            step::list(steps);
+            return Ok(());
+        }
+        step::run(steps, &self.only, &["advisories"], step::in_ci())
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<()> {
+    match command {
+        Command::Setup { check } => setup::run(*check),
+        Command::Build { release } => {
+            let tidegate = compile::build(*release)?;
+            println!("{}", tidegate.path().display());
+            Ok(())
+        }
+        Command::Demo => {
+            if let Some(tidegate) = demo::inside() {
+                return demo::perform(&tidegate);
+            }
+            setup::ensure(&[Purpose::Build, Purpose::Demo])?;
+            demo::run(&compile::build(false)?)
+        }
+        Command::Lint(choice) => choice.run(&lint::STEPS),
+        Command::Test(choice) => choice.run(&test::steps()),
+        Command::Fuzz {
+            target: Some(target),
+            seconds,
+        } => fuzz::fuzz(&[*target], *seconds),
+        Command::Fuzz {
+            target: None,
+            seconds,
+        } => fuzz::fuzz(fuzz::Target::value_variants(), *seconds),
+        Command::Schema => schema::write(),
+    }
+}

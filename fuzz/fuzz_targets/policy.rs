@@ -1,0 +1,22 @@
+//! Any text at all is either a policy or gets diagnostics: loading does not panic, hang or eat memory.
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use tidegate::policy::{LoadContext, load_text};
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    // Address files are looked for in a folder that is not there.
+    let loaded = load_text(
+        "fuzz.yaml",
+        text,
+        Path::new("/nonexistent"),
+        &LoadContext::default(),
+    );
+    assert_eq!(loaded.policy.is_some(), !loaded.has_errors());
+    let _ = loaded.render(false);
+});
