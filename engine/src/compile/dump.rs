@@ -15,9 +15,8 @@ use engine_common::{
 
 use super::{
     Image,
-    coverage::{LAST_PORT_KEY, LAST_PROTOCOL},
     entry::LineKey,
-    walk::{Section, walk},
+    walk::{self, Section, Walk},
 };
 use crate::policy::Errno;
 
@@ -50,30 +49,29 @@ impl<'a> Dump<'a> {
         self.header();
         self.rules();
         self.traits();
-        self.line(LineId::V4, "ipv4", 32, u32::MAX, |key| {
+        let image = self.image;
+        self.line(LineId::V4, "ipv4", 32, walk::narrow(image, LineId::V4), |key| {
             Ipv4Addr::from(key).to_string()
         });
-        self.line(LineId::V6, "ipv6", 64, u128::MAX, |key| {
+        self.line(LineId::V6, "ipv6", 64, walk::wide(image, LineId::V6), |key| {
             Ipv6Addr::from(key).to_string()
         });
         let service = |key: u32| format!("{}/{}", protocol(key >> 16), key & 0xffff);
-        self.line(LineId::Port, "port", 25, LAST_PORT_KEY, service);
         self.line(
-            LineId::ProtocolSome,
-            "protocol, some port",
-            9,
-            LAST_PROTOCOL,
-            protocol,
+            LineId::Port,
+            "port",
+            25,
+            walk::narrow(image, LineId::Port),
+            service,
         );
-        self.line(
-            LineId::ProtocolEvery,
-            "protocol, every port",
-            9,
-            LAST_PROTOCOL,
-            protocol,
-        );
-        self.line(LineId::Uid, "uid", 32, u32::MAX, |key| key.to_string());
-        self.line(LineId::Executable, "executable", 64, u128::MAX, |key| {
+        let some = walk::narrow(image, LineId::ProtocolSome);
+        self.line(LineId::ProtocolSome, "protocol, some port", 9, some, protocol);
+        let every = walk::narrow(image, LineId::ProtocolEvery);
+        self.line(LineId::ProtocolEvery, "protocol, every port", 9, every, protocol);
+        let uid = walk::narrow(image, LineId::Uid);
+        self.line(LineId::Uid, "uid", 32, uid, |key| key.to_string());
+        let executable = walk::wide(image, LineId::Executable);
+        self.line(LineId::Executable, "executable", 64, executable, |key| {
             format!("{:#x}:{}", key >> 64, key as u64)
         });
         self.out
@@ -144,11 +142,10 @@ impl<'a> Dump<'a> {
         id: LineId,
         label: &str,
         key_bits: u32,
-        last: K,
+        walk: Walk<K>,
         key: impl Fn(K) -> String,
     ) {
         let root = self.image.header().line(id);
-        let walk = walk(self.image, id, key_bits, last);
         let at = Location(root.page() * engine_common::image::PAGE_WORDS as u32 + root.word() as u32);
         let structure = match root.kind() {
             NodeKind::Class => "one class".to_owned(),
@@ -222,7 +219,8 @@ fn place(at: Location) -> String {
     format!("page {} word {}", at.page(), at.word())
 }
 
-fn protocol(number: u32) -> String {
+/// The protocol as the policy language writes it; its number where it has no name.
+pub(super) fn protocol(number: u32) -> String {
     let name = match Protocol(number as u16) {
         Protocol::ICMP => "icmp",
         Protocol::TCP => "tcp",
@@ -238,7 +236,8 @@ fn protocol(number: u32) -> String {
     name.to_owned()
 }
 
-fn errno(number: u16) -> String {
+/// The errno by its name.
+pub(super) fn errno(number: u16) -> String {
     match Errno::ALL.iter().find(|errno| errno.number() == number) {
         Some(errno) => errno.as_str().to_owned(),
         None => number.to_string(),

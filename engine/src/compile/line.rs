@@ -17,7 +17,7 @@ use super::{
 };
 
 /// Bits of the key that an index looks at, at least and at most.
-const INDEX_BITS: (u32, u32) = (6, 16);
+pub(super) const INDEX_BITS: (u32, u32) = (6, 16);
 
 /// What a line's root is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

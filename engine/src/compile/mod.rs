@@ -5,7 +5,8 @@
 //!        -> lines of nodes (line, entry) -> pages (page_arena, assemble) -> Image
 //! ```
 //! [`oracle`] is the second opinion: a loop over the rules, written to be obviously right.
-//! [`mod@explain`] tells why, and [`mod@dump`] prints what is in the pages.
+//! [`mod@explain`] tells why, and [`mod@dump`] prints what is in the pages. Pages read back from the kernel become an image again by
+//! [`Image::from_pages`].
 
 mod assemble;
 pub mod class;
@@ -20,6 +21,7 @@ pub mod interval;
 mod line;
 pub mod oracle;
 mod page_arena;
+mod read_back;
 #[cfg(test)]
 mod sample;
 mod walk;
@@ -30,6 +32,7 @@ pub use executable::{Executables, paths_of};
 pub use explain::{Explanation, explain};
 pub use image::Image;
 pub use page_arena::MAX_PAGES;
+pub use read_back::ImageError;
 
 #[cfg(doc)]
 use crate::policy::Policy;

@@ -7,7 +7,12 @@ use engine_common::{
     line::{Node, NodeKind},
 };
 
-use super::{Image, entry::LineKey};
+use super::{
+    Image,
+    coverage::{LAST_PORT_KEY, LAST_PROTOCOL},
+    entry::LineKey,
+    line::INDEX_BITS,
+};
 
 /// Keys that have one class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,13 +31,29 @@ pub(super) struct Walk<K> {
     pub(super) buckets: [usize; 3],
     /// Pages that a search may touch, page 0 and bitmaps included only where nodes lie there.
     pub(super) pages: BTreeSet<usize>,
-    /// Whether the walk stopped at something that is not in the image.
+    /// Whether the walk stopped at something that is not in the image, or that a search would not
+    /// read as it is meant.
     pub(super) broken: bool,
+}
+
+/// Walks a narrow line.
+pub(super) fn narrow(image: &Image, line: LineId) -> Walk<u32> {
+    let last = match line {
+        LineId::Port => LAST_PORT_KEY,
+        LineId::ProtocolSome | LineId::ProtocolEvery => LAST_PROTOCOL,
+        LineId::V4 | LineId::V6 | LineId::Uid | LineId::Executable => u32::MAX,
+    };
+    walk(image, line, last.count_ones(), last)
+}
+
+/// Walks a wide line.
+pub(super) fn wide(image: &Image, line: LineId) -> Walk<u128> {
+    walk(image, line, 64, u128::MAX)
 }
 
 /// Walks a line whose last key is `last`. `key_bits` counts the bits of a narrow key, or of the
 /// upper half of a wide one.
-pub(super) fn walk<K: LineKey>(image: &Image, line: LineId, key_bits: u32, last: K) -> Walk<K> {
+fn walk<K: LineKey>(image: &Image, line: LineId, key_bits: u32, last: K) -> Walk<K> {
     let mut walk = Walk {
         sections: Vec::new(),
         buckets: [0; 3],
@@ -49,9 +70,13 @@ impl<K: LineKey> Walk<K> {
         match node.kind() {
             NodeKind::Index => {
                 let shift = node.extra();
+                let bits = key_bits.checked_sub(shift)?;
+                if !(INDEX_BITS.0..=INDEX_BITS.1).contains(&bits) {
+                    return None; // no index of ours
+                }
                 let low = shift + K::LOW_BITS;
                 let first = node.page() as usize * PAGE_WORDS + node.word();
-                for bucket in 0..1usize << key_bits.checked_sub(shift)? {
+                for bucket in 0..1usize << bits {
                     let below = Node(*image.words().get(first + bucket)?);
                     self.pages.insert((first + bucket) / PAGE_WORDS);
                     let end = K::from_bits((bucket as u128) << low | ((1 << low) - 1));
@@ -83,20 +108,24 @@ impl<K: LineKey> Walk<K> {
 
     fn leaf(&mut self, image: &Image, at: usize, entries: usize, last: K) -> Option<()> {
         self.pages.insert(at / PAGE_WORDS);
-        let words = image.words().get(at..at + entries * K::ENTRY_WORDS)?;
-        for (end, class) in words.chunks_exact(K::ENTRY_WORDS).map(K::take) {
+        for (end, class) in entries_at::<K>(image, at, entries)? {
             // Entries of buckets before share the page, and so do those of buckets behind.
             if self.next().is_some_and(|next| end >= next) {
                 self.push(end.min(last), Location(class));
             }
         }
-        Some(())
+        self.reaches(last).then_some(())
     }
 
     fn directory(&mut self, image: &Image, at: usize, entries: usize, levels: u32, last: K) -> Option<()> {
+        if !(1..=K::LEVELS).contains(&levels) {
+            return None;
+        }
         self.pages.insert(at / PAGE_WORDS);
-        let words = image.words().get(at..at + entries * K::ENTRY_WORDS)?;
-        for (end, page) in words.chunks_exact(K::ENTRY_WORDS).map(K::take) {
+        for (end, page) in entries_at::<K>(image, at, entries)? {
+            if self.reaches(last) {
+                break;
+            }
             if self.next().is_none_or(|next| end < next) {
                 continue; // padding
             }
@@ -107,7 +136,12 @@ impl<K: LineKey> Walk<K> {
                 self.leaf(image, below, K::FANOUT, last.min(end))?;
             }
         }
-        Some(())
+        self.reaches(last).then_some(())
+    }
+
+    /// Whether all keys up to `last` have a section.
+    fn reaches(&self, last: K) -> bool {
+        self.sections.last().is_some_and(|section| section.end >= last)
     }
 
     /// First key that no section has yet.
@@ -127,4 +161,17 @@ impl<K: LineKey> Walk<K> {
             _ => self.sections.push(Section { start, end, class }),
         }
     }
+}
+
+/// The entries of a leaf or directory: in one page, sorted by their ends.
+fn entries_at<K: LineKey>(image: &Image, at: usize, count: usize) -> Option<impl Iterator<Item = (K, u32)>> {
+    if at % PAGE_WORDS + count * K::ENTRY_WORDS > PAGE_WORDS {
+        return None;
+    }
+    let words = image.words().get(at..at + count * K::ENTRY_WORDS)?;
+    let entries = words.chunks_exact(K::ENTRY_WORDS).map(K::take);
+    entries
+        .clone()
+        .is_sorted_by_key(|(end, _)| end)
+        .then_some(entries)
 }

@@ -94,8 +94,8 @@ fn every_interval_is_read_back() {
             mode: one.mode,
         };
         let image = compile(&one, &Executables::default(), life).unwrap();
-        let v4 = walk(&image, LineId::V4, 32, u32::MAX);
-        let v6 = walk(&image, LineId::V6, 64, u128::MAX);
+        let v4 = walk::narrow(&image, LineId::V4);
+        let v6 = walk::wide(&image, LineId::V6);
         assert!(!v4.broken && !v6.broken);
         let is_feed = |class: Location| image.words()[class.0 as usize] != 0;
         let of_v4: Vec<_> = v4

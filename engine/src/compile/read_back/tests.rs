@@ -1,0 +1,173 @@
+use std::net::IpAddr;
+
+use engine_common::{
+    Action, Mode,
+    image::Life,
+    line::{Node, NodeKind},
+};
+
+use super::*;
+use crate::{
+    compile::{
+        Executables, compile,
+        sample::{policy, rule},
+    },
+    policy::AddressSet,
+};
+
+/// Word of page 0 where a line's root is.
+const fn root_word(line: LineId) -> usize {
+    8 + line as usize
+}
+
+/// A few rules, one of them of many addresses: an IPv4 index, an IPv6 directory.
+fn pages() -> Vec<Page> {
+    let mut one = policy(vec![
+        rule("feed", Action::Kill, "any"),
+        rule("ten", Action::Allow, "10.0.0.0/8 2001:db8::/32"),
+    ]);
+    let spread = (0..2_000u32).map(|i| IpAddr::from((i.wrapping_mul(0x9e37_79b1) | 1).to_be_bytes()));
+    let crowd = (0..400u128).map(|i| IpAddr::from((0x2001_0db8 << 96 | i << 1).to_be_bytes()));
+    one.rules[0].to = AddressSet::of(spread.chain(crowd).map(Into::into));
+    let life = Life {
+        generation: 1,
+        mode: Mode::Enforce,
+    };
+    let image = compile(&one, &Executables::default(), life).unwrap();
+    image.pages().to_vec()
+}
+
+fn refused(change: impl FnOnce(&mut Vec<Page>)) -> ImageError {
+    let mut pages = pages();
+    change(&mut pages);
+    Image::from_pages(pages).unwrap_err()
+}
+
+#[test]
+fn what_was_compiled_is_read_back() {
+    let pages = pages();
+    assert_eq!(Image::from_pages(pages.clone()).unwrap().pages(), pages);
+    let none = compile(
+        &policy(Vec::new()),
+        &Executables::default(),
+        Life {
+            generation: 1,
+            mode: Mode::Audit,
+        },
+    );
+    assert!(Image::from_pages(none.unwrap().pages().to_vec()).is_ok());
+}
+
+#[test]
+fn headers_are_checked() {
+    assert_eq!(refused(Vec::clear), ImageError::Empty);
+    assert_eq!(
+        refused(|pages| pages[0][0] += 1),
+        ImageError::Abi {
+            found: ABI_VERSION + 1,
+            expected: ABI_VERSION
+        }
+    );
+    let count = pages().len();
+    let said = count as u32;
+    assert_eq!(
+        refused(|pages| pages.truncate(count - 1)),
+        ImageError::PageCount {
+            said,
+            found: count - 1
+        }
+    );
+    assert_eq!(
+        refused(|pages| pages.push([0; PAGE_WORDS])),
+        ImageError::PageCount {
+            said,
+            found: count + 1
+        }
+    );
+    assert_eq!(refused(|pages| pages[0][3] &= !31), ImageError::BitmapWords(0));
+    assert_eq!(refused(|pages| pages[0][3] |= 31), ImageError::BitmapWords(31));
+    assert_eq!(
+        refused(|pages| pages[0][3] |= 1024 << 16),
+        ImageError::RuleCount {
+            rules: 1026,
+            limit: 64
+        }
+    );
+    assert_eq!(
+        refused(|pages| pages[0][4] = (count * PAGE_WORDS - 3) as u64),
+        ImageError::Counters
+    );
+}
+
+#[test]
+fn roots_that_lead_nowhere() {
+    let count = pages().len() as u32;
+    let behind = Location(count * PAGE_WORDS as u32);
+    for line in LineId::ALL {
+        let root = |node: Node| refused(|pages| pages[0][root_word(line)] = node.0);
+        assert_eq!(root(Node::leaf(behind, 2)), ImageError::Line(line));
+        // Without entries, of more entries than a page has, of levels no search follows.
+        assert_eq!(root(Node::leaf(Location(0), 0)), ImageError::Line(line));
+        assert_eq!(root(Node::leaf(Location(500), 100)), ImageError::Line(line));
+        assert_eq!(root(Node::directory(Location(0), 2, 0)), ImageError::Line(line));
+        assert_eq!(root(Node::directory(Location(0), 2, 127)), ImageError::Line(line));
+        for shift in 0..128 {
+            assert_eq!(root(Node::index(behind, shift)), ImageError::Line(line));
+        }
+        assert_eq!(root(Node::class(behind)), ImageError::Bitmap(line));
+    }
+}
+
+#[test]
+fn pages_below_the_roots_are_checked() {
+    let whole = Image::from_pages(pages()).unwrap();
+    let v4 = whole.header().line(LineId::V4);
+    assert_eq!(v4.kind(), NodeKind::Index);
+    let first_bucket = v4.page() as usize * PAGE_WORDS + v4.word();
+    let put = |word: usize, node: Node| refused(|pages| pages[word / PAGE_WORDS][word % PAGE_WORDS] = node.0);
+    // An index below an index; a bitmap across the end of a page.
+    assert_eq!(put(first_bucket, v4), ImageError::Line(LineId::V4));
+    let refused_words = refused(|pages| {
+        pages[0][3] = pages[0][3] & !31 | 2;
+        pages[0][root_word(LineId::Uid)] = Node::class(Location(PAGE_WORDS as u32 - 1)).0;
+    });
+    assert!(matches!(refused_words, ImageError::Bitmap(_)), "{refused_words}");
+
+    // The leaves of the directory: unsorted, and ending too early.
+    let v6 = whole.header().line(LineId::V6);
+    assert_eq!(v6.kind(), NodeKind::Directory);
+    let entry = v6.page() as usize * PAGE_WORDS + v6.word();
+    let leaf = whole.words()[entry + 2] as usize;
+    let unsorted = refused(|pages| pages[leaf].swap(1, 4));
+    assert_eq!(unsorted, ImageError::Line(LineId::V6));
+    let early = refused(|pages| {
+        let last = entry + (v6.entries() - 1) * 3;
+        let page = pages[last / PAGE_WORDS][last % PAGE_WORDS + 2] as usize;
+        for entry in pages[page].chunks_exact_mut(3) {
+            entry[0] = entry[0].min(u64::MAX - 1);
+        }
+    });
+    assert_eq!(early, ImageError::Line(LineId::V6));
+    let itself = refused(|pages| pages[entry / PAGE_WORDS][entry % PAGE_WORDS + 2] = 0);
+    assert_eq!(itself, ImageError::Line(LineId::V6));
+}
+
+/// Whatever one word of the tables becomes, reading it comes to an end without a panic.
+#[test]
+fn no_word_makes_reading_panic() {
+    let mut pages = pages();
+    let mut random = 0x7469_6465u64;
+    for _ in 0..300 {
+        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        let word = if random >> 60 < 8 {
+            8 + (random >> 33) as usize % 7
+        } else {
+            (random >> 33) as usize % (pages.len() * PAGE_WORDS)
+        };
+        let (page, word) = (word / PAGE_WORDS, word % PAGE_WORDS);
+        let before = pages[page][word];
+        pages[page][word] = random.rotate_left(17) ^ before;
+        let _ = Image::from_pages(pages.clone());
+        pages[page][word] = before;
+    }
+}
