@@ -5,12 +5,14 @@
 //!        -> lines of nodes (line, entry) -> pages (page_arena, assemble) -> Image
 //! ```
 //! [`oracle`] is the second opinion: a loop over the rules, written to be obviously right.
-//! [`mod@explain`] tells why, and [`mod@dump`] prints what is in the pages. Pages read back from the kernel become an image again by
+//! [`mod@explain`] tells why, [`mod@dump`] prints what is in the pages, and [`mod@diff`] what changes
+//! from one image to another. Pages read back from the kernel become an image again by
 //! [`Image::from_pages`].
 
 mod assemble;
 pub mod class;
 mod coverage;
+pub mod diff;
 pub mod dump;
 mod entry;
 mod error;
