@@ -1,5 +1,6 @@
 //! The compiled tables and the loop over the rules must give the same answers, for random policies
-//! and attempts aimed at the edges of what the rules cover.
+//! and attempts aimed at the edges of what the rules cover. So must the differences of two versions of
+//! a policy, read from their images, and its rules.
 //!
 //! The same policies in each run; `TIDEGATE_TEST_SEED` (a number) gives others, and
 //! `TIDEGATE_TEST_POLICIES` changes how many small ones there are.
@@ -10,8 +11,11 @@
 )]
 
 mod attempts;
+mod differences;
+mod listed;
 mod policies;
 mod random;
+mod versions;
 
 use engine_common::{Attempt, SocketFamily, image::Life};
 use policies::Shape;
