@@ -39,6 +39,8 @@ pub struct EventRecord {
     pub uid: u32,
     /// Real group id.
     pub gid: u32,
+    /// Attempts of the same kind that were folded since the last record of it ([`crate::fold`]).
+    pub repeats: u32,
     /// Rule index, or fault number, by `reason`.
     pub detail: u16,
     /// Errno the caller sees, positive; 0 when let through.
@@ -64,7 +66,7 @@ pub struct EventRecord {
     /// [`flag`] bits.
     pub flags: u8,
     /// Reserved, zero.
-    pub reserved: [u8; 11],
+    pub reserved: [u8; 7],
 }
 
 /// Numbers of [`EventRecord::reason`].

@@ -11,6 +11,7 @@
 use crate::{
     action::{Action, Mode},
     destination::Nat64Prefix,
+    fold::FoldWindows,
     limits::{MAX_BITMAP_WORDS, MAX_NAT64_PREFIXES},
     line::Node,
 };
@@ -89,6 +90,8 @@ mod word {
     pub(super) const POLICY: usize = 2;
     pub(super) const SHAPE: usize = 3;
     pub(super) const COUNTERS: usize = 4;
+    pub(super) const FOLD: usize = 5;
+    pub(super) const FOLD_KILL: usize = 6;
     pub(super) const LINES: usize = 8;
     pub(super) const NAT64_LENGTHS: usize = 16;
     pub(super) const NAT64: usize = 17;
@@ -140,6 +143,11 @@ impl Life {
     /// The word: `generation << 1 | audit`.
     pub const fn to_word(self) -> u64 {
         self.generation << 1 | self.mode as u64
+    }
+
+    /// Writes the word into page 0.
+    pub fn write(self, page: &mut Page) {
+        page[word::LIFE] = self.to_word();
     }
 
     /// Reads the word.
@@ -222,6 +230,16 @@ impl<'a> Header<'a> {
         Location(self.0[word::COUNTERS] as u32)
     }
 
+    /// Windows within which repeats are folded.
+    #[inline(always)]
+    pub const fn fold(self) -> FoldWindows {
+        FoldWindows {
+            audit_ms: self.0[word::FOLD] as u32,
+            block_ms: (self.0[word::FOLD] >> 32) as u32,
+            kill_ms: self.0[word::FOLD_KILL] as u32,
+        }
+    }
+
     /// Root of a line.
     #[inline(always)]
     pub const fn line(self, line: LineId) -> Node {
@@ -261,6 +279,8 @@ pub struct HeaderFields {
     pub page_count: u32,
     /// Where the counters start.
     pub counters: Location,
+    /// Windows within which repeats are folded.
+    pub fold: FoldWindows,
     /// Roots, in the order of [`LineId`].
     pub lines: [Node; 7],
     /// NAT64 prefixes; length 0 where unused.
@@ -271,7 +291,7 @@ impl HeaderFields {
     /// Writes the header into page 0.
     pub fn write(&self, page: &mut Page) {
         page[word::ABI] = crate::ABI_VERSION as u64;
-        page[word::LIFE] = self.life.to_word();
+        self.life.write(page);
         page[word::POLICY] = self.default_action as u64
             | (self.errno as u64) << 16
             | (self.needs_subject as u64) << 32
@@ -279,6 +299,8 @@ impl HeaderFields {
         page[word::SHAPE] =
             self.bitmap_words as u64 | (self.rule_count as u64) << 16 | (self.page_count as u64) << 32;
         page[word::COUNTERS] = self.counters.0 as u64;
+        page[word::FOLD] = self.fold.audit_ms as u64 | (self.fold.block_ms as u64) << 32;
+        page[word::FOLD_KILL] = self.fold.kill_ms as u64;
         for (i, node) in self.lines.iter().enumerate() {
             page[word::LINES + i] = node.0;
         }

@@ -19,8 +19,14 @@ impl Counter {
     /// compare-and-swap, which 5.10 lacks.)
     #[inline(always)]
     pub(crate) fn increment(self) {
+        self.add(1);
+    }
+
+    /// Adds a number, atomically and wrapping.
+    #[inline(always)]
+    pub(crate) fn add(self, number: u64) {
         // SAFETY: the place is ours to add to, by the constructor's contract.
-        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) self.0, in(reg) 1u64, options(nostack)) };
+        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) self.0, in(reg) number, options(nostack)) };
     }
 
     /// The count so far.

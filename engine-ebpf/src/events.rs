@@ -14,7 +14,7 @@ use engine_common::{
     limits::EVENT_RING_BYTES,
 };
 
-use crate::{counter::Counter, question::Question, subject};
+use crate::{counter::Counter, fold::Repeats, question::Question, subject};
 
 /// The reports; user space may load it with another size.
 #[btf_map]
@@ -44,6 +44,7 @@ pub(crate) struct Report {
     pub(crate) executable: ExecutableId,
     pub(crate) foreign: bool,
     pub(crate) audit_mode: bool,
+    pub(crate) repeats: Repeats,
 }
 
 /// Writes a record, or counts that it could not.
@@ -58,6 +59,7 @@ pub(crate) fn report<Q: Question>(question: &Q, place: &Place, what: &Report) {
         losses.increment();
         return;
     };
+    what.repeats.told();
     // SAFETY: the reservation has the record's size and alignment. Every field is written below:
     // the ring hands out memory as the last record left it.
     let record = unsafe { &mut *entry.as_mut_ptr() };
@@ -82,6 +84,7 @@ pub(crate) fn report<Q: Question>(question: &Q, place: &Place, what: &Report) {
     record.tid = pid_tgid as u32;
     record.uid = uid_gid as u32;
     record.gid = (uid_gid >> 32) as u32;
+    record.repeats = what.repeats.attempts();
     record.reason = what.verdict.reason();
     record.detail = what.verdict.detail();
     record.errno = what.errno;
@@ -100,6 +103,6 @@ pub(crate) fn report<Q: Question>(question: &Q, place: &Place, what: &Report) {
         flags |= flag::NO_EXECUTABLE;
     }
     record.flags = flags;
-    record.reserved = [0; 11];
+    record.reserved = [0; 7];
     entry.submit(0);
 }

@@ -6,6 +6,8 @@ use aya_ebpf::helpers::generated::{
 };
 use engine_common::{
     Action, ExecutableId, Fault, KillAbility, Mode, Outcome, Verdict, VerdictWord,
+    event::flag,
+    fold::FoldKey,
     image::{Header, Life, Page},
     limits::MAX_STACKED,
     scope::{Scope, SlotRef},
@@ -15,6 +17,7 @@ use engine_common::{
 use crate::{
     events::{Place, Report, report},
     features,
+    fold::{self, Repeats},
     images::LiveImage,
     question::Question,
     scope, subject,
@@ -84,6 +87,12 @@ impl Answer {
     #[inline(always)]
     fn verdict(self) -> VerdictWord {
         VerdictWord((self.0 & 3 | (self.0 >> 2 & 3) << 8 | (self.0 >> 4 & 0xffff) << 16) as u32)
+    }
+
+    /// Generation, mode, reason and rule in one word: a repeat has all of them in common.
+    #[inline(always)]
+    fn told_as(self) -> u64 {
+        self.0 & !(0x7ff << 20)
     }
 
     #[inline(always)]
@@ -161,6 +170,32 @@ pub(crate) fn respond<Q: Question>(question: &Q, place: &Place, answer: Answer) 
         outcome = Outcome::of(verdict.action(), life.mode, kill);
     }
     let outcome_number = forget(outcome as u64, scope.cgroup) as u8;
+    let mut repeats = Repeats::NONE;
+    // What user space is still to kill, it must be told.
+    if outcome_number != Outcome::KillPending as u8 {
+        let window = fold_window(place.slot, verdict);
+        if window != 0 {
+            let mut key = FoldKey {
+                scope: scope.cgroup,
+                executable_device: executable.device,
+                executable_inode: executable.inode,
+                destination: [0; 2],
+                slot: place.slot,
+                port: 0,
+                protocol: 0,
+                verdict: verdict.0 as u8,
+                family: 0,
+                original_family: 0,
+                flags: foreign as u8 * flag::FOREIGN_SOCKET,
+                reserved: 0,
+            };
+            question.identify(&mut key);
+            match fold::take(&key, window, answer.told_as()) {
+                Some(untold) => repeats = untold,
+                None => return outcome_number as u64,
+            }
+        }
+    }
     report(
         question,
         place,
@@ -173,9 +208,23 @@ pub(crate) fn respond<Q: Question>(question: &Q, place: &Place, answer: Answer) 
             executable,
             foreign,
             audit_mode: matches!(life.mode, Mode::Audit),
+            repeats,
         },
     );
     outcome_number as u64
+}
+
+/// The window within which a policy folds repeats, nanoseconds. Of the version that is live now, which
+/// may be the one after the answer's.
+#[inline(always)]
+fn fold_window(slot: u32, verdict: VerdictWord) -> u64 {
+    let Some(image) = LiveImage::of(slot) else {
+        return 0;
+    };
+    match engine_common::Tables::page(image, 0) {
+        Some(root) => Header(root).fold().nanoseconds(verdict.action()),
+        None => 0,
+    }
 }
 
 /// Kills the calling process before its call returns.

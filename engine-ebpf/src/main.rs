@@ -15,6 +15,8 @@ mod events;
 #[cfg(target_arch = "bpf")]
 mod features;
 #[cfg(target_arch = "bpf")]
+mod fold;
+#[cfg(target_arch = "bpf")]
 mod gate;
 #[cfg(target_arch = "bpf")]
 mod hooks;

@@ -1,8 +1,8 @@
 //! What a hook asks a policy.
 
 use engine_common::{
-    Address, Attempt, Protocol, SocketFamily, decide, event::EventRecord, judge_socket, scope::SlotRef,
-    verifier::forget,
+    Address, Attempt, Protocol, SocketFamily, decide, event::EventRecord, fold::FoldKey, judge_socket,
+    scope::SlotRef, verifier::forget,
 };
 
 use crate::{
@@ -17,6 +17,9 @@ pub(crate) trait Question {
 
     /// Writes destination, protocol and families into a record.
     fn describe(&self, record: &mut EventRecord);
+
+    /// Writes destination, protocol and families into the key of repeats.
+    fn identify(&self, key: &mut FoldKey);
 }
 
 /// Upper bits of the lower half of an IPv4-mapped address, which is how IPv4 travels to
@@ -121,6 +124,23 @@ impl Question for AddressQuestion {
         record.port = if self.protocol.has_ports() { self.port } else { 0 };
         record.protocol = self.protocol.0;
     }
+
+    #[inline(always)]
+    fn identify(&self, key: &mut FoldKey) {
+        match self.canonical {
+            Address::V4(v4) => {
+                key.family = 4;
+                key.destination = [((v4 as u64) << 32).to_be(), 0];
+            }
+            Address::V6 { high, low } => {
+                key.family = 6;
+                key.destination = [high.to_be(), low.to_be()];
+            }
+        }
+        key.original_family = self.original_family;
+        key.port = if self.protocol.has_ports() { self.port } else { 0 };
+        key.protocol = self.protocol.0;
+    }
 }
 
 /// May a socket be made whose destinations no address hook will see?
@@ -152,5 +172,14 @@ impl Question for SocketQuestion {
         };
         record.port = 0;
         record.protocol = self.protocol.0;
+    }
+
+    #[inline(always)]
+    fn identify(&self, key: &mut FoldKey) {
+        key.original_family = match self.family {
+            SocketFamily::Inet => 4,
+            SocketFamily::Inet6 => 6,
+        };
+        key.protocol = self.protocol.0;
     }
 }

@@ -60,6 +60,7 @@ pub fn compile(policy: &Policy, executables: &Executables, life: Life) -> Result
         rule_count: policy.rules.len() as u32,
         page_count: arena.page_count() as u32,
         counters,
+        fold: policy.fold.windows(),
         lines: nodes,
         nat64: nat64_slots(&policy.nat64),
     };

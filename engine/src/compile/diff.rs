@@ -135,17 +135,31 @@ fn keys(
 fn settings(old: Header<'_>, new: Header<'_>) -> PolicyDiff {
     let change = |old: String, new: String| (old != new).then(|| Change::of(&old, &new));
     let of_both = |text: fn(Header<'_>) -> String| change(text(old), text(new));
-    let nat64 = of_both(nat64_prefixes).map(|change| SettingChange {
-        name: "nat64",
-        change,
-    });
+    let named = |name, text| of_both(text).map(|change| SettingChange { name, change });
+    let others = [named("nat64", nat64_prefixes), named("fold", fold_windows)];
     PolicyDiff {
         default: of_both(|header| header.default_action().as_str().to_owned()),
         errno: of_both(|header| errno(header.errno())),
         mode: of_both(|header| header.life().mode.as_str().to_owned()),
-        other_settings: nat64.into_iter().collect(),
+        other_settings: others.into_iter().flatten().collect(),
         ..PolicyDiff::default()
     }
+}
+
+/// Windows within which repeats are folded.
+fn fold_windows(header: Header<'_>) -> String {
+    let fold = header.fold();
+    let window = |ms: u32| match ms {
+        0 => "off".to_owned(),
+        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
+        ms => format!("{ms}ms"),
+    };
+    format!(
+        "audit {}, block {}, kill {}",
+        window(fold.audit_ms),
+        window(fold.block_ms),
+        window(fold.kill_ms)
+    )
 }
 
 /// The policy's own NAT64 prefixes, in their order: of two that overlap the first counts.

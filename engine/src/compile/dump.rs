@@ -8,6 +8,7 @@ use std::{
 use engine_common::{
     Action, Protocol,
     decide::rule_action,
+    fold::FoldWindows,
     image::{Header, LineId, Location, Trait},
     limits::MAX_NAT64_PREFIXES,
     line::NodeKind,
@@ -106,6 +107,13 @@ impl<'a> Dump<'a> {
         };
         self.say(format_args!("looks at the task: {looks_at}"));
         self.say(format_args!("counters: {}", place(header.counters())));
+        let fold = header.fold();
+        if fold != FoldWindows::default() {
+            self.say(format_args!(
+                "folds repeats: audit {} ms, block {} ms, kill {} ms",
+                fold.audit_ms, fold.block_ms, fold.kill_ms
+            ));
+        }
         let prefixes = (0..MAX_NAT64_PREFIXES).map(|i| header.nat64(i));
         for prefix in prefixes.filter(|prefix| prefix.length != 0) {
             let bits = u128::from(prefix.high) << 64 | u128::from(prefix.low);

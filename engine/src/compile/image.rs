@@ -2,7 +2,7 @@
 
 use engine_common::{
     Address, Attempt, ExecutableId, Protocol, SocketFamily, Verdict,
-    image::{Header, Page},
+    image::{Header, Life, Page},
 };
 
 /// One compiled policy: the pages that the kernel reads, word for word.
@@ -35,6 +35,25 @@ impl Image {
     /// All words of all pages, to be copied into a map as they are (native byte order).
     pub fn words(&self) -> &[u64] {
         self.pages.as_flattened()
+    }
+
+    /// The same policy as another generation, or in another mode.
+    #[must_use]
+    pub fn with_life(mut self, life: Life) -> Image {
+        life.write(&mut self.pages[0]);
+        self
+    }
+
+    /// The same policy with nothing counted yet.
+    #[must_use]
+    pub fn with_counters_cleared(mut self) -> Image {
+        let first = self.header().counters().0 as usize;
+        let count = self.rule_count() as usize + 2;
+        let words = self.pages.as_flattened_mut();
+        if let Some(counters) = words.get_mut(first..first + count) {
+            counters.fill(0);
+        }
+        self
     }
 
     /// The header.

@@ -1,7 +1,7 @@
 //! Policies for the tests of this room.
 
 use crate::policy::{
-    AddressSet, Errno, Policy, PortRange, Rule, Service, Services, Subject,
+    AddressSet, Errno, Fold, Policy, PortRange, Rule, Service, Services, Subject,
     model::{Action, Mode, Protocol},
 };
 
@@ -40,5 +40,6 @@ pub(super) fn policy(rules: Vec<Rule>) -> Policy {
         errno: Errno::Eperm,
         rules,
         nat64: Vec::new(),
+        fold: Fold::default(),
     }
 }

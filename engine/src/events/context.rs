@@ -44,7 +44,7 @@ const MAX_EXECUTABLES: usize = 4096;
 
 /// [`Names`] from tables that the caller fills, with a cache before its look-up of executables.
 pub struct Context<F> {
-    policies: HashMap<u32, Vec<(u64, PolicyNames)>>,
+    policies: HashMap<u32, Vec<(u64, u64, PolicyNames)>>,
     scopes: HashMap<u64, String>,
     executables: RefCell<HashMap<ExecutableId, PathBuf>>,
     find_executable: F,
@@ -65,9 +65,14 @@ impl<F: Fn(u32, ExecutableId) -> Option<PathBuf>> Context<F> {
     /// Adds a generation of the policy in a slot. Earlier ones stay: their events may still be in
     /// the ring.
     pub fn add_policy(&mut self, slot: u32, generation: u64, names: PolicyNames) {
-        let generations = self.policies.entry(slot).or_default();
-        generations.retain(|(present, _)| *present != generation);
-        generations.push((generation, names));
+        self.add_policy_span(slot, generation, generation, names);
+    }
+
+    /// The same for several generations whose names are alike, from `first` to `last`.
+    pub fn add_policy_span(&mut self, slot: u32, first: u64, last: u64, names: PolicyNames) {
+        let spans = self.policies.entry(slot).or_default();
+        spans.retain(|(from, to, _)| (*from, *to) != (first, last));
+        spans.push((first, last, names));
     }
 
     /// Adds the path of a cgroup.
@@ -86,9 +91,13 @@ impl<F: Fn(u32, ExecutableId) -> Option<PathBuf>> Names for Context<F> {
         let generations = self.policies.get(&slot)?;
         let found = match generation {
             0 => generations.last(),
-            _ => generations.iter().find(|(present, _)| *present == generation),
+            // What was added last is what holds.
+            _ => generations
+                .iter()
+                .rev()
+                .find(|(first, last, _)| (*first..=*last).contains(&generation)),
         };
-        found.map(|(_, names)| names)
+        found.map(|(.., names)| names)
     }
 
     fn scope(&self, cgroup: u64) -> Option<&str> {

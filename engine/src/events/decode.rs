@@ -53,7 +53,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     if u32::from(record.abi) != ABI_VERSION {
         return Err(DecodeError::Abi(record.abi));
     }
-    if record.reserved != [0; 11] {
+    if record.reserved != [0; 7] {
         return Err(DecodeError::Reserved);
     }
     if record.flags & !flag::ALL != 0 {
@@ -85,6 +85,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         tid: record.tid,
         uid: record.uid,
         gid: record.gid,
+        repeats: record.repeats,
         comm: Comm(record.comm),
         executable: executable(&record),
         lost: record.lost,

@@ -47,6 +47,8 @@ pub struct Event {
     pub uid: u32,
     /// Real group id in the initial user namespace.
     pub gid: u32,
+    /// Attempts of the same kind that were folded since the last event of it.
+    pub repeats: u32,
     /// Name of the calling thread.
     pub comm: Comm,
     /// Executable of the calling task; `None` for kernel threads and when it could not be read.

@@ -64,6 +64,7 @@ pub struct EventLine {
     original: Option<Endpoint>,
     foreign_socket: bool,
     socket_cookie: u64,
+    repeats: u32,
 }
 
 impl EventLine {
@@ -119,6 +120,7 @@ impl EventLine {
             original,
             foreign_socket: event.foreign_socket,
             socket_cookie: event.socket_cookie,
+            repeats: event.repeats,
         }
     }
 }

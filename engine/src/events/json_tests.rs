@@ -42,6 +42,7 @@ fn a_blocked_connect() {
             "original": null,
             "foreign_socket": false,
             "socket_cookie": 77,
+            "repeats": 0,
         })
     );
 }

@@ -20,6 +20,11 @@ pub struct LossWatch {
 }
 
 impl LossWatch {
+    /// A watch that knows of so many already.
+    pub fn starting_at(seen: u64) -> LossWatch {
+        LossWatch { seen }
+    }
+
     /// The gap before this event, if there is one. To be called for every event, in order, with the
     /// event's wall time.
     pub fn before(&mut self, event: &Event, time: Timestamp) -> Option<Gap> {

@@ -58,6 +58,7 @@ pub fn parse(bytes: &[u8]) -> Option<EventRecord> {
         tid: fields.u32()?,
         uid: fields.u32()?,
         gid: fields.u32()?,
+        repeats: fields.u32()?,
         detail: fields.u16()?,
         errno: fields.u16()?,
         port: fields.u16()?,
@@ -76,7 +77,7 @@ pub fn parse(bytes: &[u8]) -> Option<EventRecord> {
 
 /// Writes a record as the kernel programs do: what tests feed to [`decode`](super::decode()).
 pub fn encode(record: &EventRecord) -> [u8; LENGTH] {
-    let parts: [&[u8]; 29] = [
+    let parts: [&[u8]; 30] = [
         &record.monotonic_ns.to_le_bytes(),
         &record.generation.to_le_bytes(),
         &record.scope.to_le_bytes(),
@@ -93,6 +94,7 @@ pub fn encode(record: &EventRecord) -> [u8; LENGTH] {
         &record.tid.to_le_bytes(),
         &record.uid.to_le_bytes(),
         &record.gid.to_le_bytes(),
+        &record.repeats.to_le_bytes(),
         &record.detail.to_le_bytes(),
         &record.errno.to_le_bytes(),
         &record.port.to_le_bytes(),
@@ -138,7 +140,7 @@ mod tests {
             monotonic_ns: 7 => 7; generation: 7 => 7; scope: 7 => 7; cgroup: 7 => 7; lost: 7 => 7;
             socket_cookie: 7 => 7; executable_device: 7 => 7; executable_inode: 7 => 7;
             destination: 7 => first(); original: 7 => first(); comm: 7 => first();
-            slot: 7 => 7; pid: 7 => 7; tid: 7 => 7; uid: 7 => 7; gid: 7 => 7;
+            slot: 7 => 7; pid: 7 => 7; tid: 7 => 7; uid: 7 => 7; gid: 7 => 7; repeats: 7 => 7;
             detail: 7 => 7; errno: 7 => 7; port: 7 => 7; protocol: 7 => 7; abi: 7 => 7;
             hook: 7 => 7; verdict: 7 => 7; outcome: 7 => 7; reason: 7 => 7; family: 7 => 7;
             original_family: 7 => 7; flags: 7 => 7; reserved: 7 => first();

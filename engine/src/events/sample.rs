@@ -29,6 +29,7 @@ pub(super) fn record() -> EventRecord {
         tid: 1235,
         uid: 1000,
         gid: 100,
+        repeats: 0,
         detail: 1,
         errno: 1,
         port: 443,
@@ -41,7 +42,7 @@ pub(super) fn record() -> EventRecord {
         family: 4,
         original_family: 4,
         flags: 0,
-        reserved: [0; 11],
+        reserved: [0; 7],
     }
 }
 

@@ -200,7 +200,7 @@ fn events(count: u64) -> String {
 }
 
 /// A number with its digits in groups of three: `1,234,567`.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {

@@ -80,11 +80,12 @@ impl Tally {
         Outcome::Allowed,
     ];
 
-    /// Adds an event.
+    /// Adds an event, and the repeats that were folded into it.
     pub fn add(&mut self, named: &NamedEvent<'_>) {
         let event = named.event;
         let rank = rank(event.outcome);
-        self.outcomes[rank] += 1;
+        let attempts = 1 + u64::from(event.repeats);
+        self.outcomes[rank] += attempts;
 
         let key = Key {
             verdict: event.verdict,
@@ -103,11 +104,11 @@ impl Tally {
             },
         };
         if let Some(row) = self.rows.get_mut(&key) {
-            row.count += 1;
+            row.count += attempts;
         } else if self.rows.len() < MAX_ROWS {
             self.rows.insert(key, first(named));
         } else {
-            self.others[rank] += 1;
+            self.others[rank] += attempts;
         }
     }
 
@@ -174,7 +175,7 @@ fn first(named: &NamedEvent<'_>) -> Row {
     Row {
         verdict: event.verdict,
         outcome: event.outcome,
-        count: 1,
+        count: 1 + u64::from(event.repeats),
         destination: event.target.display(event.protocol).to_string(),
         decided_by: escaped(named.decided_by().as_bytes()).to_string(),
         process: match named.executable() {

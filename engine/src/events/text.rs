@@ -52,6 +52,11 @@ pub fn line(named: &NamedEvent<'_>) -> String {
     if event.foreign_socket {
         notes.push("foreign socket".to_owned());
     }
+    match event.repeats {
+        0 => {}
+        1 => notes.push("and once more before".to_owned()),
+        n => notes.push(format!("and {n} times more before")),
+    }
     line += &format!(" {dim}({}){dim:#}", notes.join(", "));
     line
 }

@@ -59,6 +59,11 @@ impl<'n> Fields<'n> {
         })
     }
 
+    /// Whether there is no field at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// A field, if it is there.
     pub(super) fn get(&self, name: &str) -> Option<&'n Node> {
         self.entries.iter().find(|e| e.key == name).map(|e| &e.value)

@@ -9,7 +9,7 @@ use super::{
     AddressSet, builtin,
     context::LoadContext,
     flag::{Host, part, split},
-    model::{Errno, Policy, Rule, Subject},
+    model::{Errno, Fold, Policy, Rule, Subject},
     nearest::nearest,
 };
 
@@ -139,6 +139,7 @@ pub fn from_flags(
             errno: Errno::default(),
             rules: made,
             nat64: Vec::new(),
+            fold: Fold::default(),
         },
         resolved,
     })

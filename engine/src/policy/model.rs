@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 pub use engine_common::destination::Nat64Prefix;
+pub use engine_common::fold::FoldWindows;
 pub use engine_common::{Action, Mode, Protocol};
 
 use super::AddressSet;
@@ -24,6 +25,44 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// NAT64 prefixes beside the well-known one.
     pub nat64: Vec<Nat64Prefix>,
+    /// Within which windows repeats are folded.
+    pub fold: Fold,
+}
+
+/// Windows within which repeats are folded, as the policy gives them. `None` where it says nothing:
+/// that depends on whether somebody reads along.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Fold {
+    /// Of attempts to audit, milliseconds; 0 is off.
+    pub audit_ms: Option<u32>,
+    /// Of attempts to block.
+    pub block_ms: Option<u32>,
+    /// Of attempts to kill.
+    pub kill_ms: Option<u32>,
+}
+
+impl Fold {
+    /// Window of attempts to audit under a standing policy: a second.
+    pub const STANDING_AUDIT_MS: u32 = 1000;
+
+    /// With the windows of a policy that stands for long, nobody reading along, where the policy says
+    /// nothing: what is only audited is folded.
+    #[must_use]
+    pub fn standing(self) -> Fold {
+        Fold {
+            audit_ms: self.audit_ms.or(Some(Self::STANDING_AUDIT_MS)),
+            ..self
+        }
+    }
+
+    /// The windows; nothing is folded where the policy does not say so.
+    pub fn windows(self) -> FoldWindows {
+        FoldWindows {
+            audit_ms: self.audit_ms.unwrap_or(0),
+            block_ms: self.block_ms.unwrap_or(0),
+            kill_ms: self.kill_ms.unwrap_or(0),
+        }
+    }
 }
 
 /// One rule. All of its selectors must match.

@@ -69,7 +69,31 @@ pub struct RawSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4))]
     pub nat64: Option<Vec<String>>,
+    /// Windows within which repeats of an attempt (same executable, destination, verdict) are counted instead
+    /// of reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fold: Option<RawFold>,
 }
+
+/// Windows within which repeats are folded, by what the policy says about the attempt.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1))]
+pub struct RawFold {
+    /// Of attempts to audit; 1s unless given for standing policies, off for `exec`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<RawWindow>,
+    /// Of attempts to block; off unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<RawWindow>,
+    /// Of attempts to kill; off unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kill: Option<RawWindow>,
+}
+
+/// A time from a millisecond to an hour, such as 500ms, 10s or 5m; or `off`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct RawWindow(#[schemars(regex(pattern = r"^(off|[0-9]+(ms|s|m|h)|.*\$\{.*)$"))] pub String);
 
 /// One of a few words, or a variable that has one of them as its value.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]

@@ -13,7 +13,8 @@ use super::{
     context::LoadContext,
     diagnostic::{Code, Fault, Reporter, quoted},
     fields::{self, Fields},
-    model::{Errno, Policy, Rule},
+    fold,
+    model::{Errno, Fold, Policy, Rule},
     name, network,
     node::{Node, Value},
     rule,
@@ -73,7 +74,7 @@ fn document(
         .require("metadata", "`metadata: {name: payments}`", reporter)
         .and_then(|n| metadata(n, reporter));
     let spec = top.require("spec", "`spec:` with `default` and `rules`", reporter)?;
-    let known = ["mode", "default", "errno", "sets", "rules", "nat64"];
+    let known = ["mode", "default", "errno", "sets", "rules", "nat64", "fold"];
     let spec = Fields::of(spec, "`spec`", &known, reporter)?;
 
     let mode = match spec.get("mode") {
@@ -96,6 +97,10 @@ fn document(
         ),
     };
     let nat64 = spec.get("nat64").map_or(Some(Vec::new()), |n| nat64(n, reporter));
+    let fold = match spec.get("fold") {
+        None => Some(Fold::default()),
+        Some(node) => fold::read(node, reporter),
+    };
     let mut sets = Sets::read(spec.get("sets"), base, context, reporter);
     let rules = spec
         .get("rules")
@@ -109,6 +114,7 @@ fn document(
         errno: errno?,
         rules: rules?,
         nat64: nat64?,
+        fold: fold?,
     })
 }
 
