@@ -7,6 +7,7 @@
 //! connect()   -> Attempt -> decide() -> Verdict -> event bytes -> events::Event -> printer | report
 //! ```
 
+pub mod cgroup;
 pub mod cli;
 pub mod compile;
 pub mod datapath;

@@ -1,5 +1,6 @@
 //! Removing cgroups: one with all below it, and those that dead owners left behind.
 
+use crate::cgroup::Hierarchy;
 use std::{
     fs::{self, File},
     io,
@@ -8,10 +9,7 @@ use std::{
 
 use nix::fcntl::Flock;
 
-use super::{
-    hierarchy::Hierarchy,
-    transient::{NAME_PREFIX, TransientError, open_directory, try_lock},
-};
+use super::transient::{NAME_PREFIX, TransientError, open_directory, try_lock};
 
 /// Removes the empty transient cgroups beside the caller whose owner is gone, and gives how many.
 /// One that is still owned is locked; one with processes in it is left alone: they stay gated.

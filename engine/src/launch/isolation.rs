@@ -24,7 +24,7 @@ use std::{
 
 use nix::sys::statfs::statfs;
 
-use super::mount_table::MountTable;
+use crate::cgroup::MountTable;
 
 /// The namespace cannot be prepared.
 #[derive(Debug, thiserror::Error)]

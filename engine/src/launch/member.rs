@@ -3,12 +3,14 @@
 use std::{
     fs, io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    path::Path,
     time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
 
-use super::{TransientCgroup, TransientError, cleanup, mount_table::unified_path};
+use super::{TransientCgroup, TransientError, cleanup};
+use crate::cgroup::{Hierarchy, unified_path};
 
 /// How long killed processes may take to disappear.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
@@ -43,17 +45,7 @@ impl TransientCgroup {
     /// Kills one process, if it lives in it or below it, and gives whether it does. The number is
     /// one of our own pid namespace.
     pub fn kill_member(&self, pid: u32) -> bool {
-        let Ok(pid) = libc::pid_t::try_from(pid) else {
-            return false;
-        };
-        match open_process(pid) {
-            // Held by its descriptor first, so that the number cannot become another's.
-            Some(process) if self.holds(pid) => {
-                send_signal(process.as_fd(), Signal::SIGKILL);
-                true
-            }
-            _ => false,
-        }
+        kill_in(&self.hierarchy, self.path(), pid)
     }
 
     /// Kills every process in it and below it, and waits until they are gone.
@@ -139,12 +131,32 @@ impl TransientCgroup {
     }
 
     fn holds(&self, pid: libc::pid_t) -> bool {
-        fs::read(format!("/proc/{pid}/cgroup"))
-            .ok()
-            .and_then(|text| unified_path(&text))
-            .and_then(|cgroup| self.hierarchy.directory(&cgroup))
-            .is_some_and(|directory| directory.starts_with(self.path()))
+        holds(&self.hierarchy, self.path(), pid)
     }
+}
+
+/// Kills one process, if it lives in the cgroup of a directory or below it, and gives whether it does. The
+/// number is one of our own pid namespace.
+pub fn kill_in(hierarchy: &Hierarchy, directory: &Path, pid: u32) -> bool {
+    let Ok(pid) = libc::pid_t::try_from(pid) else {
+        return false;
+    };
+    match open_process(pid) {
+        // Held by its descriptor first, so that the number cannot become another's.
+        Some(process) if holds(hierarchy, directory, pid) => {
+            send_signal(process.as_fd(), Signal::SIGKILL);
+            true
+        }
+        _ => false,
+    }
+}
+
+fn holds(hierarchy: &Hierarchy, directory: &Path, pid: libc::pid_t) -> bool {
+    fs::read(format!("/proc/{pid}/cgroup"))
+        .ok()
+        .and_then(|text| unified_path(&text))
+        .and_then(|cgroup| hierarchy.directory(&cgroup))
+        .is_some_and(|of| of.starts_with(directory))
 }
 
 /// pidfd_open(2); `None` when there is no such process any more.

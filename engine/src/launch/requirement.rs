@@ -7,7 +7,8 @@ use nix::{
     unistd::{AccessFlags, faccessat},
 };
 
-use super::{Capability, CapabilitySet, Hierarchy, TargetUser};
+use super::{Capability, CapabilitySet, TargetUser};
+use crate::cgroup::Hierarchy;
 
 /// What is going to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

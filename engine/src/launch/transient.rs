@@ -18,7 +18,8 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
-use super::{cleanup, hierarchy::Hierarchy};
+use super::cleanup;
+use crate::cgroup::Hierarchy;
 
 /// How the names of transient cgroups start; process id and a number follow.
 pub(super) const NAME_PREFIX: &str = "tidegate-exec-";

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tidegate::launch::Hierarchy;
+use tidegate::cgroup::Hierarchy;
 
 /// Where the tests' processes are; leaves and removes it when dropped.
 pub(crate) struct Arena {

@@ -9,7 +9,8 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use tidegate::launch::{Command, Hierarchy, SignalSource, TransientCgroup, TransientError, sweep_stale};
+use tidegate::cgroup::Hierarchy;
+use tidegate::launch::{Command, SignalSource, TransientCgroup, TransientError, sweep_stale};
 
 use crate::{
     Test, arena,

@@ -12,7 +12,7 @@ use nix::{
     sys::{signal::Signal, stat::Mode},
     unistd::mkfifo,
 };
-use tidegate::launch::{Hierarchy, sweep_stale};
+use tidegate::{cgroup::Hierarchy, launch::sweep_stale};
 
 use crate::{
     Test,

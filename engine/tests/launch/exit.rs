@@ -10,9 +10,8 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{Signal, raise},
 };
-use tidegate::launch::{
-    self, Descendants, Exit, Hierarchy, Leftover, SignalSource, Supervisor, TransientCgroup,
-};
+use tidegate::cgroup::Hierarchy;
+use tidegate::launch::{self, Descendants, Exit, Leftover, SignalSource, Supervisor, TransientCgroup};
 
 use crate::{
     Test,

@@ -252,7 +252,7 @@ fn cgroups_are_read_only() {
         "echo $$ > {0}/cgroup.procs; mkdir {0}/x; mount -o remount,bind,rw {1}; umount {1}; \
          echo $$ > {0}/cgroup.procs; cat /proc/$$/cgroup",
         arena.display(),
-        tidegate::launch::Hierarchy::find()
+        tidegate::cgroup::Hierarchy::find()
             .unwrap()
             .mount_point()
             .display()
@@ -314,7 +314,7 @@ fn every_cgroup_mount_is_read_only() {
     let mounts = format!("mount -t cgroup2 none '{}'", place.display());
     let arena = arena::path();
     let below = arena
-        .strip_prefix(tidegate::launch::Hierarchy::find().unwrap().mount_point())
+        .strip_prefix(tidegate::cgroup::Hierarchy::find().unwrap().mount_point())
         .unwrap()
         .to_path_buf();
     let script = format!("mkdir '{}/y' && echo made", place.join(below).display());

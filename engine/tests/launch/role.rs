@@ -14,9 +14,10 @@ use nix::{
     },
     unistd::{Pid, getpgrp, setsid, tcgetpgrp, tcsetpgrp},
 };
+use tidegate::cgroup::Hierarchy;
 use tidegate::launch::{
-    Command, Descendants, Hierarchy, KeepFds, Leftover, Needs, SignalSource, SpawnError, Supervisor,
-    TargetUser, TransientCgroup, Watch,
+    Command, Descendants, KeepFds, Leftover, Needs, SignalSource, SpawnError, Supervisor, TargetUser,
+    TransientCgroup, Watch,
 };
 
 pub(crate) const SUPERVISE: &str = "supervise";

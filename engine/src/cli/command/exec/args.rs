@@ -181,7 +181,7 @@ fn actions() -> impl TypedValueParser<Value = Action> {
 }
 
 /// The words of the policy language for modes.
-fn modes() -> impl TypedValueParser<Value = Mode> {
+pub(crate) fn modes() -> impl TypedValueParser<Value = Mode> {
     const MODES: [(Mode, &str); 2] = [
         (Mode::Enforce, "Block and kill are carried out"),
         (Mode::Audit, "Nothing is denied; reports say what would have been"),

@@ -3,7 +3,7 @@
 pub mod args;
 mod notes;
 mod policies;
-mod recorder;
+pub(crate) mod recorder;
 mod session;
 
 use std::{
@@ -17,12 +17,11 @@ use self::{
     session::Outcome,
 };
 use crate::{
+    cgroup::Hierarchy,
     cli::{Exit, Failure, Output},
     datapath::Features,
     events::{Layout, ReportFile, json, table},
-    launch::{
-        self, CapabilitySet, Command, Descendants, Hierarchy, KeepFds, Needs, SignalSource, TargetUser,
-    },
+    launch::{self, CapabilitySet, Command, Descendants, KeepFds, Needs, SignalSource, TargetUser},
 };
 
 /// Runs the command and gives its exit code.

@@ -148,7 +148,7 @@ fn write(report: &mut Option<ReportFile>, failed: &mut Option<ReportError>, obje
 }
 
 /// Best effort: the process may be gone, or have become another program.
-fn path_of_process(pid: u32, id: ExecutableId) -> Option<PathBuf> {
+pub(crate) fn path_of_process(pid: u32, id: ExecutableId) -> Option<PathBuf> {
     let link = format!("/proc/{pid}/exe");
     let is_it = |path: &str| fs::metadata(path).is_ok_and(|file| file.ino() == id.inode);
     let path = fs::read_link(&link).ok()?;

@@ -11,13 +11,14 @@ use engine_common::{image::Life, limits::MAX_STACKED, scope::Scope, scope::SlotR
 
 use super::recorder::Recorder;
 use crate::{
+    cgroup::Hierarchy,
     cli::{Exit, Failure, command::policy_files::SourcedPolicy},
     compile::{Image, compile, paths_of},
     datapath::{self, Attachment, EventRing, Features, Gate, IdentifiedExecutables, PinFolder, Slot},
     events::{PolicyCounters, PolicyNames},
     launch::{
-        Command, Descendants, Finished, Hierarchy, Leftover, SignalSource, Supervisor, TransientCgroup,
-        Watch, sweep_stale,
+        Command, Descendants, Finished, Leftover, SignalSource, Supervisor, TransientCgroup, Watch,
+        sweep_stale,
     },
 };
 

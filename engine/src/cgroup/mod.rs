@@ -1,0 +1,10 @@
+//! The cgroup2 hierarchy: where it is mounted, and finding a cgroup in it by path, process or unit.
+//! Changes nothing.
+
+mod hierarchy;
+mod locate;
+mod mount_table;
+
+pub use hierarchy::{Hierarchy, HierarchyError};
+pub use locate::{LocateError, Located};
+pub(crate) use mount_table::{MountTable, unified_path};
