@@ -3,7 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use aya::{
@@ -11,8 +11,8 @@ use aya::{
     maps::Map,
     pin::PinError,
     programs::{
-        CgroupAttachMode, CgroupSock, CgroupSockAddr, ProgramError,
-        links::{FdLink, LinkError, PinnedLink},
+        ProgramError,
+        links::{LinkError, PinnedLink},
     },
 };
 use engine_common::scope::Scope;
@@ -20,29 +20,9 @@ use thiserror::Error;
 
 use super::{
     pins::{PinFolder, PinsError},
+    program::{ANCHOR, ENFORCING, Kind, Programs},
     syscall::write_scope,
 };
-
-/// What a program attaches to.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
-    /// cgroup/sock_*.
-    Socket,
-    /// cgroup/connect*, cgroup/sendmsg*.
-    Address,
-}
-
-/// The program that decides nothing; attached first, see [`Attachment::make`].
-pub(super) const ANCHOR: (&str, Kind) = ("scope_anchor", Kind::Socket);
-
-/// The programs that decide.
-pub(super) const ENFORCING: [(&str, Kind); 5] = [
-    ("connect4", Kind::Address),
-    ("connect6", Kind::Address),
-    ("sendmsg4", Kind::Address),
-    ("sendmsg6", Kind::Address),
-    ("sock_create", Kind::Socket),
-];
 
 /// Why the programs could not be attached.
 #[derive(Debug, Error)]
@@ -80,6 +60,9 @@ pub enum AttachError {
         #[source]
         source: Box<PinError>,
     },
+    /// There is no place for the pins.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
     /// The scope could not be written.
     #[error("cannot write the cgroup's scope")]
     Scope(#[source] io::Error),
@@ -123,13 +106,13 @@ impl Attachment {
         cgroup: BorrowedFd<'_>,
         scope: &Scope,
     ) -> Result<(), AttachError> {
-        self.attach_one(ebpf, cgroup, ANCHOR.0, ANCHOR.1)?;
+        self.attach_one(ebpf, cgroup, ANCHOR)?;
         let Some(Map::CgroupStorage(scopes)) = ebpf.map("SCOPES") else {
             return Err(AttachError::Missing("SCOPES"));
         };
         write_scope(scopes.fd().as_fd(), scope).map_err(AttachError::Scope)?;
-        for (program, kind) in ENFORCING {
-            self.attach_one(ebpf, cgroup, program, kind)?;
+        for program in ENFORCING {
+            self.attach_one(ebpf, cgroup, program)?;
         }
         Ok(())
     }
@@ -138,39 +121,10 @@ impl Attachment {
         &mut self,
         ebpf: &mut Ebpf,
         cgroup: BorrowedFd<'_>,
-        name: &'static str,
-        kind: Kind,
+        (name, kind): (&'static str, Kind),
     ) -> Result<(), AttachError> {
-        let program = ebpf.program_mut(name).ok_or(AttachError::Missing(name))?;
-        // `Single` means no flags, which is what a link wants: links are always stacked
-        // (kernel/bpf/cgroup.c, cgroup_bpf_link_attach); aya's other modes are refused.
-        let mode = CgroupAttachMode::Single;
-        let attached: Result<Result<FdLink, LinkError>, ProgramError> = match kind {
-            Kind::Socket => <&mut CgroupSock>::try_from(program).and_then(|program| {
-                let id = program.attach(cgroup, mode)?;
-                Ok(program.take_link(id)?.try_into())
-            }),
-            Kind::Address => <&mut CgroupSockAddr>::try_from(program).and_then(|program| {
-                let id = program.attach(cgroup, mode)?;
-                Ok(program.take_link(id)?.try_into())
-            }),
-        };
-        let link = attached
-            .map_err(|source| AttachError::Attach {
-                program: name,
-                source: Box::new(source),
-            })?
-            .map_err(|source| AttachError::Link {
-                program: name,
-                source: Box::new(source),
-            })?;
-        let path = self.pins.path().join(name);
-        let pinned = link.pin(&path).map_err(|source| AttachError::Pin {
-            program: name,
-            path,
-            source: Box::new(source),
-        })?;
-        self.links.push(pinned);
+        let link = attach_pinned(ebpf, cgroup, (name, kind), self.pins.path())?;
+        self.links.push(link);
         Ok(())
     }
 
@@ -186,4 +140,20 @@ impl Attachment {
         }
         removed
     }
+}
+
+/// Attaches a program and pins the link in a folder, by the program's name.
+pub(super) fn attach_pinned(
+    programs: &mut impl Programs,
+    cgroup: BorrowedFd<'_>,
+    (program, kind): (&'static str, Kind),
+    folder: &Path,
+) -> Result<PinnedLink, AttachError> {
+    let path = folder.join(program);
+    let link = programs.attach(program, kind, cgroup)?;
+    link.pin(&path).map_err(|source| AttachError::Pin {
+        program,
+        path,
+        source: Box::new(source),
+    })
 }

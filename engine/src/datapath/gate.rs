@@ -4,12 +4,10 @@ use std::{collections::HashMap, os::fd::BorrowedFd, thread};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, ArrayOfMaps, MapData, MapError},
+    maps::MapError,
     programs::{CgroupSock, CgroupSockAddr, Program, ProgramError},
 };
 use engine_common::{
-    event::loss,
-    image::{Header, PAGE_WORDS, Page},
     limits::{EVENT_RING_BYTES, MAX_POLICIES},
     scope::Scope,
 };
@@ -17,19 +15,18 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use thiserror::Error;
 
 use super::{
-    attachment::{ANCHOR, AttachError, Attachment, ENFORCING, Kind},
+    attachment::{AttachError, Attachment},
     btf::{Btf, BtfError},
     features::{Features, Offsets},
     pins::PinFolder,
+    program::{self, Kind},
     ring::{EventRing, RingError},
+    tables::{FoldCounts, Slot, TableError, Tables},
 };
 use crate::compile::Image;
 
 /// The programs as built from engine-ebpf.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/engine-ebpf.o"));
-
-/// BPF_F_INNER_MAP: the flags of every image must equal those of the template (engine-ebpf).
-const IMAGE_FLAGS: u32 = 0x1000;
 
 /// Environment variable with the size of the event ring in bytes: a power of two, at least a page.
 pub const RING_BYTES_VARIABLE: &str = "TIDEGATE_EVENT_RING_BYTES";
@@ -53,6 +50,9 @@ pub enum LoadError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// A map is not of the kind it should be.
+    #[error("the kernel refused the tables of the gate")]
+    Map(#[from] MapError),
     /// The object has no such program or map: it is not of this version.
     #[error("the built-in object has no `{0}`")]
     Missing(&'static str),
@@ -61,48 +61,12 @@ pub enum LoadError {
     RingSize(String),
 }
 
-/// Why a table could not be read or written.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum TableError {
-    /// All slots are taken.
-    #[error("no slot is left for another policy: {MAX_POLICIES} are live")]
-    Full,
-    /// The kernel refused.
-    #[error("cannot {step}")]
-    Map {
-        /// What was tried.
-        step: &'static str,
-        /// Why.
-        #[source]
-        source: Box<MapError>,
-    },
-}
-
-impl TableError {
-    fn at(step: &'static str) -> impl Fn(MapError) -> TableError {
-        move |source| TableError::Map {
-            step,
-            source: Box::new(source),
-        }
-    }
-}
-
-/// Number of an image in the table of images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Slot(pub u32);
-
-/// A page as aya wants it.
-type PageValue = [u64; PAGE_WORDS];
-type ImageMap = Array<MapData, PageValue>;
-
 /// Loaded programs with their tables. Enforces nothing until attached; dropping it takes away
 /// nothing that is pinned.
 pub struct Gate {
     ebpf: Ebpf,
     features: Features,
-    images: ArrayOfMaps<MapData, ImageMap>,
-    losses: Array<MapData, u64>,
+    tables: Tables,
     next: u32,
 }
 
@@ -112,39 +76,10 @@ impl Gate {
     /// # Errors
     /// [`LoadError`]; the likeliest cause is a missing capability, see `launch::requirement`.
     pub fn load(features: Features) -> Result<Gate, LoadError> {
-        // Before Linux 5.11 tables count against this limit. Refused without CAP_SYS_RESOURCE,
-        // and then the kernel's own answer to the tables says what is missing.
-        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
-
-        // Both read the kernel's type information, a few megabytes: ours for the offsets, and aya's
-        // loader for relocations that Rust does not emit, which it cannot be kept from.
-        let (loader, offsets) = thread::scope(|scope| {
-            let loader = scope.spawn(EbpfLoader::new);
-            let offsets = Btf::of_running_kernel().and_then(|btf| Offsets::of(&btf));
-            (loader.join(), offsets)
-        });
-        let offsets = offsets?;
-        let mut loader = loader.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let (send_signal, set_retval) = (features.send_signal as u32, features.set_retval as u32);
-        loader
-            .btf(None)
-            .map_max_entries("EVENTS", ring_bytes()?)
-            .override_global("HAS_SEND_SIGNAL", &send_signal, true)
-            .override_global("HAS_SET_RETVAL", &set_retval, true)
-            .override_global("TASK_MM", &offsets.task_mm, true)
-            .override_global("MM_EXE_FILE", &offsets.mm_exe_file, true)
-            .override_global("FILE_INODE", &offsets.file_inode, true)
-            .override_global("INODE_INO", &offsets.inode_ino, true)
-            .override_global("INODE_SB", &offsets.inode_sb, true)
-            .override_global("SB_DEV", &offsets.sb_dev, true);
-        let object = |e| LoadError::Object(Box::new(e));
-        let mut ebpf = loader.load(OBJECT).map_err(object)?;
-        load_programs(&mut ebpf)?;
-        let images = ebpf.take_map("IMAGES").ok_or(LoadError::Missing("IMAGES"))?;
-        let losses = ebpf.take_map("LOSSES").ok_or(LoadError::Missing("LOSSES"))?;
+        let mut ebpf = load(features, ring_bytes()?)?;
+        let tables = Tables::of(|name| ebpf.take_map(name).ok_or(LoadError::Missing(name)))?;
         Ok(Gate {
-            images: images.try_into().map_err(|e| object(EbpfError::MapError(e)))?,
-            losses: losses.try_into().map_err(|e| object(EbpfError::MapError(e)))?,
+            tables,
             ebpf,
             features,
             next: 0,
@@ -175,16 +110,7 @@ impl Gate {
     /// # Errors
     /// [`TableError`]; the old image then stays live.
     pub fn replace(&mut self, slot: Slot, image: &Image) -> Result<(), TableError> {
-        let pages = image.pages();
-        let mut map =
-            ImageMap::create(pages.len() as u32, IMAGE_FLAGS).map_err(TableError::at("make a table"))?;
-        for (number, page) in pages.iter().enumerate() {
-            map.set(number as u32, page, 0)
-                .map_err(TableError::at("fill a table"))?;
-        }
-        self.images
-            .set(slot.0, &map, 0)
-            .map_err(TableError::at("put a policy live"))
+        self.tables.put(slot, image)
     }
 
     /// Attaches the programs to a cgroup, pinned in `pins`. The scope is written before anything
@@ -214,29 +140,10 @@ impl Gate {
     /// # Errors
     /// [`TableError`].
     pub fn counters(&self, slot: Slot) -> Result<Vec<u64>, TableError> {
-        let map = self
-            .images
-            .get(&slot.0, 0)
-            .map_err(TableError::at("open a policy's table"))?;
-        let page = |number: u32| -> Result<Page, TableError> {
-            map.get(&number, 0).map_err(TableError::at("read counters"))
-        };
-        let root = page(0)?;
-        let header = Header(&root);
-        let first = header.counters().0;
-        let count = header.rule_count() + 2;
-        let mut counters = Vec::with_capacity(count as usize);
-        let mut current: Option<(u32, Page)> = None;
-        for at in first..first + count {
-            let number = at / PAGE_WORDS as u32;
-            let page = match current {
-                Some((n, page)) if n == number => page,
-                _ => page(number)?,
-            };
-            counters.push(page[at as usize % PAGE_WORDS]);
-            current = Some((number, page));
-        }
-        Ok(counters)
+        self.tables
+            .live(slot)?
+            .ok_or(TableError::Empty { slot })?
+            .counters()
     }
 
     /// Events lost since the gate was loaded, because the ring was full.
@@ -244,10 +151,48 @@ impl Gate {
     /// # Errors
     /// [`TableError`].
     pub fn lost(&self) -> Result<u64, TableError> {
-        self.losses
-            .get(&loss::RING_FULL, 0)
-            .map_err(TableError::at("read the loss counter"))
+        self.tables.lost()
     }
+
+    /// What was folded since the gate was loaded.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub fn fold_counts(&self) -> Result<FoldCounts, TableError> {
+        self.tables.fold_counts()
+    }
+}
+
+/// Loads object and programs, told about this kernel.
+pub(super) fn load(features: Features, ring_bytes: u32) -> Result<Ebpf, LoadError> {
+    // Before Linux 5.11 tables count against this limit. Refused without CAP_SYS_RESOURCE,
+    // and then the kernel's own answer to the tables says what is missing.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+
+    // Both read the kernel's type information, a few megabytes: ours for the offsets, and aya's
+    // loader for relocations that Rust does not emit, which it cannot be kept from.
+    let (loader, offsets) = thread::scope(|scope| {
+        let loader = scope.spawn(EbpfLoader::new);
+        let offsets = Btf::of_running_kernel().and_then(|btf| Offsets::of(&btf));
+        (loader.join(), offsets)
+    });
+    let offsets = offsets?;
+    let mut loader = loader.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let (send_signal, set_retval) = (features.send_signal as u32, features.set_retval as u32);
+    loader
+        .btf(None)
+        .map_max_entries("EVENTS", ring_bytes)
+        .override_global("HAS_SEND_SIGNAL", &send_signal, true)
+        .override_global("HAS_SET_RETVAL", &set_retval, true)
+        .override_global("TASK_MM", &offsets.task_mm, true)
+        .override_global("MM_EXE_FILE", &offsets.mm_exe_file, true)
+        .override_global("FILE_INODE", &offsets.file_inode, true)
+        .override_global("INODE_INO", &offsets.inode_ino, true)
+        .override_global("INODE_SB", &offsets.inode_sb, true)
+        .override_global("SB_DEV", &offsets.sb_dev, true);
+    let mut ebpf = loader.load(OBJECT).map_err(|e| LoadError::Object(Box::new(e)))?;
+    load_programs(&mut ebpf)?;
+    Ok(ebpf)
 }
 
 /// Loads all programs at a time: the verifier takes tens of milliseconds for each.
@@ -257,7 +202,7 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
         .map(|(name, program)| (name.to_owned(), program))
         .collect();
     let mut programs = Vec::new();
-    for (name, kind) in [ANCHOR].into_iter().chain(ENFORCING) {
+    for (name, kind) in program::all() {
         let program = found.remove(name).ok_or(LoadError::Missing(name))?;
         programs.push((name, kind, program));
     }
@@ -275,8 +220,8 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
 
 fn load_program(name: &'static str, kind: Kind, program: &mut Program) -> Result<(), LoadError> {
     let loaded = match kind {
-        Kind::Socket => <&mut CgroupSock>::try_from(program).and_then(CgroupSock::load),
-        Kind::Address => <&mut CgroupSockAddr>::try_from(program).and_then(CgroupSockAddr::load),
+        Kind::Socket(_) => <&mut CgroupSock>::try_from(program).and_then(CgroupSock::load),
+        Kind::Address(_) => <&mut CgroupSockAddr>::try_from(program).and_then(CgroupSockAddr::load),
     };
     loaded.map_err(|source| LoadError::Program {
         program: name,
@@ -284,7 +229,7 @@ fn load_program(name: &'static str, kind: Kind, program: &mut Program) -> Result
     })
 }
 
-fn ring_bytes() -> Result<u32, LoadError> {
+pub(super) fn ring_bytes() -> Result<u32, LoadError> {
     let Ok(text) = std::env::var(RING_BYTES_VARIABLE) else {
         return Ok(EVENT_RING_BYTES);
     };

@@ -157,7 +157,7 @@ fn remove(folder: &Path) -> Result<(), PinsError> {
     gone_is_fine(fs::remove_dir(folder)).map_err(at("remove", folder))
 }
 
-fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+pub(super) fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
@@ -165,15 +165,31 @@ fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
 }
 
 fn exec_folder() -> Result<PathBuf, PinsError> {
-    let ours = bpffs()?.join("tidegate");
-    make(&ours)?;
-    let exec = ours.join("exec");
+    let exec = own_folder()?.join("exec");
     make(&exec)?;
     Ok(exec)
 }
 
+/// The folder of all pins of tidegate.
+pub(super) fn own_folder() -> Result<PathBuf, PinsError> {
+    let ours = bpffs()?.join("tidegate");
+    make(&ours)?;
+    Ok(ours)
+}
+
+impl PinsError {
+    pub(super) fn io(step: &'static str, path: &Path) -> impl Fn(io::Error) -> PinsError {
+        let path = path.to_owned();
+        move |source| PinsError::Io {
+            step,
+            path: path.clone(),
+            source,
+        }
+    }
+}
+
 /// Makes a folder that only root may enter; one that exists is closed to others.
-fn make(path: &Path) -> Result<(), PinsError> {
+pub(super) fn make(path: &Path) -> Result<(), PinsError> {
     let at = |step| {
         move |source| PinsError::Io {
             step,

@@ -1,0 +1,122 @@
+//! The programs of a gate, and attaching them one at a time.
+
+use std::{
+    os::fd::BorrowedFd,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    programs::{
+        CgroupAttachMode, CgroupSock, CgroupSockAddr, CgroupSockAddrAttachType as At,
+        CgroupSockAttachType as SockAt, ProgramError,
+        links::{FdLink, LinkError},
+    },
+};
+
+use super::attachment::AttachError;
+
+/// What a program attaches to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// cgroup/sock_*.
+    Socket(SockAt),
+    /// cgroup/connect*, cgroup/sendmsg*.
+    Address(At),
+}
+
+/// The program that decides nothing; attached first, see [`super::Attachment`].
+pub(super) const ANCHOR: (&str, Kind) = ("scope_anchor", Kind::Socket(SockAt::SockRelease));
+
+/// The programs that decide.
+pub(super) const ENFORCING: [(&str, Kind); 5] = [
+    ("connect4", Kind::Address(At::Connect4)),
+    ("connect6", Kind::Address(At::Connect6)),
+    ("sendmsg4", Kind::Address(At::UDPSendMsg4)),
+    ("sendmsg6", Kind::Address(At::UDPSendMsg6)),
+    ("sock_create", Kind::Socket(SockAt::SockCreate)),
+];
+
+/// All programs, in the order in which they are attached.
+pub(super) fn all() -> impl Iterator<Item = (&'static str, Kind)> {
+    [ANCHOR].into_iter().chain(ENFORCING)
+}
+
+/// Programs that can be attached.
+pub(super) trait Programs {
+    /// Attaches a program to a cgroup.
+    fn attach(
+        &mut self,
+        name: &'static str,
+        kind: Kind,
+        cgroup: BorrowedFd<'_>,
+    ) -> Result<FdLink, AttachError>;
+}
+
+/// Programs as loaded.
+impl Programs for Ebpf {
+    fn attach(
+        &mut self,
+        name: &'static str,
+        kind: Kind,
+        cgroup: BorrowedFd<'_>,
+    ) -> Result<FdLink, AttachError> {
+        let program = self.program_mut(name).ok_or(AttachError::Missing(name))?;
+        let attached = match kind {
+            Kind::Socket(_) => <&mut CgroupSock>::try_from(program).and_then(|p| link_socket(p, cgroup)),
+            Kind::Address(_) => {
+                <&mut CgroupSockAddr>::try_from(program).and_then(|p| link_address(p, cgroup))
+            }
+        };
+        told(name, attached)
+    }
+}
+
+/// Programs as pinned in a folder, by their names.
+pub(super) struct PinnedPrograms(pub(super) PathBuf);
+
+impl Programs for PinnedPrograms {
+    fn attach(
+        &mut self,
+        name: &'static str,
+        kind: Kind,
+        cgroup: BorrowedFd<'_>,
+    ) -> Result<FdLink, AttachError> {
+        let path: &Path = &self.0.join(name);
+        let attached = match kind {
+            Kind::Socket(at) => CgroupSock::from_pin(path, at).and_then(|mut p| link_socket(&mut p, cgroup)),
+            Kind::Address(at) => {
+                CgroupSockAddr::from_pin(path, at).and_then(|mut p| link_address(&mut p, cgroup))
+            }
+        };
+        told(name, attached)
+    }
+}
+
+type Linked = Result<Result<FdLink, LinkError>, ProgramError>;
+
+// `Single` means no flags, which is what a link wants: links are always stacked
+// (kernel/bpf/cgroup.c, cgroup_bpf_link_attach); aya's other modes are refused.
+const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+
+fn link_socket(program: &mut CgroupSock, cgroup: BorrowedFd<'_>) -> Linked {
+    let id = program.attach(cgroup, MODE)?;
+    Ok(program.take_link(id)?.try_into())
+}
+
+fn link_address(program: &mut CgroupSockAddr, cgroup: BorrowedFd<'_>) -> Linked {
+    let id = program.attach(cgroup, MODE)?;
+    Ok(program.take_link(id)?.try_into())
+}
+
+fn told(program: &'static str, attached: Linked) -> Result<FdLink, AttachError> {
+    attached
+        .map_err(|source| AttachError::Attach {
+            program,
+            source: Box::new(source),
+        })?
+        .map_err(|source| AttachError::Link {
+            program,
+            source: Box::new(source),
+        })
+}

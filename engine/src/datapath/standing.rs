@@ -1,0 +1,420 @@
+//! The gate of standing policies: programs, tables and links pinned below one folder. Every command
+//! opens it there, and nobody of us has to stay alive.
+//!
+//! ```text
+//! <bpffs>/tidegate/standing-<ABI>/   maps/<NAME>  programs/<name>  links/<cgroup id>/<name>  retiring/<slot>
+//! ```
+//! The programs of a cgroup are switched by its scope alone: they are attached while the scope names no
+//! policy (everything passes), and one write of it puts a policy in force, or takes it away.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    maps::{Map, MapData, MapError},
+    pin::PinError,
+};
+use engine_common::{ABI_VERSION, scope::Scope};
+use thiserror::Error;
+
+use super::{
+    attachment::{AttachError, attach_pinned},
+    features::Features,
+    gate::{self, LoadError},
+    pins::{self, PinsError},
+    program::{self, ANCHOR, ENFORCING, PinnedPrograms},
+    ring::{EventRing, RingError},
+    syscall,
+    tables::{FoldCounts, LiveImage, Slot, TableError, Tables},
+};
+use crate::compile::Image;
+
+/// Maps that are pinned. The others are held by the programs.
+const MAPS: [&str; 6] = ["IMAGES", "SCOPES", "EVENTS", "LOSSES", "FOLDS", "FOLD_COUNTS"];
+
+/// Why the pinned gate could not be made or opened.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StandingError {
+    /// There is no place for pins.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// The programs could not be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Something could not be pinned.
+    #[error("cannot pin {}", path.display())]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<PinError>,
+    },
+    /// A pinned map could not be opened.
+    #[error("cannot open the pinned table {}; was it removed by hand?", path.display())]
+    Open {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<MapError>,
+    },
+    /// A map is not of the kind it should be.
+    #[error("a pinned table is not one of ours")]
+    Map(#[from] MapError),
+    /// A folder or pin could not be read, moved or removed.
+    #[error("cannot {step} {}", path.display())]
+    Io {
+        /// What was tried.
+        step: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// How a hook of a cgroup is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// Attached and pinned.
+    Attached,
+    /// Pinned, but detached: the cgroup is gone, or somebody did it by force.
+    Detached,
+    /// There is no pin.
+    Missing,
+}
+
+/// The pinned gate.
+pub struct StandingGate {
+    folder: PathBuf,
+    tables: Tables,
+    scopes: OwnedFd,
+}
+
+impl StandingGate {
+    /// Opens the gate that is pinned; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`StandingError`].
+    pub fn open() -> Result<Option<StandingGate>, StandingError> {
+        let folder = folder()?;
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        let maps = folder.join("maps");
+        let open = |name: &str| -> Result<MapData, StandingError> {
+            let path = maps.join(name);
+            MapData::from_pin(&path).map_err(|source| StandingError::Open {
+                path,
+                source: Box::new(source),
+            })
+        };
+        let tables = Tables::of(|name| {
+            let map = open(name)?;
+            Ok::<Map, StandingError>(match name {
+                "IMAGES" => Map::ArrayOfMaps(map),
+                _ => Map::Array(map),
+            })
+        })?;
+        let scopes = open("SCOPES")?.fd().as_fd().try_clone_to_owned();
+        let scopes = scopes.map_err(at("open", &maps))?;
+        Ok(Some(StandingGate {
+            folder,
+            tables,
+            scopes,
+        }))
+    }
+
+    /// Opens the gate, and makes it first where there is none. The caller makes sure that nobody else
+    /// does at the same time.
+    ///
+    /// # Errors
+    /// [`StandingError`]; nothing is left pinned then.
+    pub fn open_or_make() -> Result<StandingGate, StandingError> {
+        if let Some(gate) = StandingGate::open()? {
+            return Ok(gate);
+        }
+        let folder = folder()?;
+        // Made beside its place and moved there whole: a gate that is there is complete.
+        // The BPF file system takes no names with dots.
+        let draft = folder.with_file_name(format!("standing-{ABI_VERSION}-draft"));
+        remove_all(&draft)?;
+        let made = make(&draft).and_then(|()| fs::rename(&draft, &folder).map_err(at("move", &draft)));
+        if let Err(error) = made {
+            // The error that matters is the first one.
+            let _ = remove_all(&draft);
+            return Err(error);
+        }
+        StandingGate::open()?.ok_or_else(|| StandingError::Io {
+            step: "open",
+            path: folder,
+            source: io::ErrorKind::NotFound.into(),
+        })
+    }
+
+    /// Removes the gate with all that is pinned. Nothing is enforced any more.
+    ///
+    /// # Errors
+    /// [`StandingError::Io`].
+    pub fn remove(self) -> Result<(), StandingError> {
+        // Links first, and of each cgroup what enforces first: what is left meanwhile lets pass.
+        for cgroup in self.cgroups()? {
+            self.detach(cgroup)?;
+        }
+        remove_all(&self.folder)?;
+        // Best effort: runs of `exec` may have theirs beside it.
+        if let Some(parent) = self.folder.parent() {
+            let _ = fs::remove_dir(parent.join("exec"));
+            let _ = fs::remove_dir(parent);
+        }
+        Ok(())
+    }
+
+    /// Ids of the cgroups that have links.
+    ///
+    /// # Errors
+    /// [`StandingError::Io`].
+    pub fn cgroups(&self) -> Result<Vec<u64>, StandingError> {
+        let links = self.folder.join("links");
+        let entries = fs::read_dir(&links).map_err(at("read", &links))?;
+        let names = entries.flatten().map(|entry| entry.file_name());
+        let mut ids: Vec<u64> = names
+            .filter_map(|name| name.to_str().and_then(|name| name.parse().ok()))
+            .collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// Puts images live, each in its slot. No decision is taken by a mixture of two.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub fn put(&self, images: &[(Slot, &Image)]) -> Result<(), TableError> {
+        match images {
+            [] => Ok(()),
+            [(slot, image)] => self.tables.put(*slot, image),
+            many => self.tables.put_all(many),
+        }
+    }
+
+    /// Empties a slot that no scope refers to any more.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub fn clear(&self, slot: Slot) -> Result<(), TableError> {
+        self.tables.clear(slot)
+    }
+
+    /// What is live in a slot.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub fn live(&self, slot: Slot) -> Result<Option<LiveImage>, TableError> {
+        self.tables.live(slot)
+    }
+
+    /// Events lost because the ring was full.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub fn lost(&self) -> Result<u64, TableError> {
+        self.tables.lost()
+    }
+
+    /// What was folded.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub fn fold_counts(&self) -> Result<FoldCounts, TableError> {
+        self.tables.fold_counts()
+    }
+
+    /// The stream of events.
+    ///
+    /// # Errors
+    /// [`StandingError`] or [`RingError`], as text says.
+    pub fn events(&self) -> Result<EventRing, RingError> {
+        let map = MapData::from_pin(self.folder.join("maps/EVENTS"))?;
+        EventRing::of(Map::RingBuf(map))
+    }
+
+    /// What a cgroup carries; `None` where it has no link of ours.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn scope(&self, cgroup: u64) -> io::Result<Option<Scope>> {
+        syscall::read_scope(self.scopes.as_fd(), cgroup)
+    }
+
+    /// Writes what a cgroup carries, at once. Its links must be there ([`StandingGate::prepare`]).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn write_scope(&self, scope: &Scope) -> io::Result<()> {
+        syscall::write_scope(self.scopes.as_fd(), scope)
+    }
+
+    /// Attaches whatever program of ours is not attached to the cgroup yet. `empty` is the scope of this
+    /// cgroup without a policy: until another is written, everything passes.
+    ///
+    /// # Errors
+    /// [`AttachError`], or [`PinsError`] in it. What was attached stays; it lets everything pass.
+    pub fn prepare(&self, cgroup: BorrowedFd<'_>, empty: &Scope) -> Result<(), AttachError> {
+        let links = self.links(empty.cgroup);
+        pins::make(&links)?;
+        let mut programs = PinnedPrograms(self.folder.join("programs"));
+        let mut lacks = |program: (&'static str, program::Kind)| {
+            if link_state(&links.join(program.0)) == LinkState::Attached {
+                return Ok(());
+            }
+            pins::gone_is_fine(fs::remove_file(links.join(program.0)))
+                .map_err(|source| PinsError::io("remove", &links.join(program.0))(source))?;
+            attach_pinned(&mut programs, cgroup, program, &links).map(drop)
+        };
+        lacks(ANCHOR)?;
+        let scope = self.scope(empty.cgroup).map_err(AttachError::Scope)?;
+        if scope.is_none_or(|scope| scope.cgroup == 0) {
+            self.write_scope(empty).map_err(AttachError::Scope)?;
+        }
+        ENFORCING.into_iter().try_for_each(lacks)
+    }
+
+    /// How each hook of a cgroup is, by the name of its program.
+    pub fn link_states(&self, cgroup: u64) -> Vec<(&'static str, LinkState)> {
+        let links = self.links(cgroup);
+        ENFORCING
+            .iter()
+            .map(|(name, _)| (*name, link_state(&links.join(name))))
+            .collect()
+    }
+
+    /// Takes our programs away from a cgroup, those that decide first.
+    ///
+    /// # Errors
+    /// [`StandingError::Io`].
+    pub fn detach(&self, cgroup: u64) -> Result<(), StandingError> {
+        let links = self.links(cgroup);
+        for (name, _) in ENFORCING.into_iter().chain([ANCHOR]) {
+            let path = links.join(name);
+            pins::gone_is_fine(fs::remove_file(&path)).map_err(at("remove", &path))?;
+        }
+        pins::gone_is_fine(fs::remove_dir(&links)).map_err(at("remove", &links))
+    }
+
+    /// Keeps the image in a slot for its counters, whatever is put there next and whoever dies: until
+    /// [`StandingGate::forget_retired`].
+    ///
+    /// # Errors
+    /// [`StandingError::Io`].
+    pub fn retire(&self, slot: Slot) -> Result<(), StandingError> {
+        let path = self.retiring(slot);
+        let map = self.tables.inner(slot).map_err(at("open", &path))?;
+        pins::gone_is_fine(fs::remove_file(&path)).map_err(at("remove", &path))?;
+        syscall::pin(map.as_fd(), &path).map_err(at("pin", &path))
+    }
+
+    /// The image that [`StandingGate::retire`] kept, if there is one.
+    pub fn retired(&self, slot: Slot) -> Option<LiveImage> {
+        let map = syscall::open_pin(&self.retiring(slot)).ok()?;
+        Some(LiveImage::of(map, slot))
+    }
+
+    /// Lets it go.
+    ///
+    /// # Errors
+    /// [`StandingError::Io`].
+    pub fn forget_retired(&self, slot: Slot) -> Result<(), StandingError> {
+        let path = self.retiring(slot);
+        pins::gone_is_fine(fs::remove_file(&path)).map_err(at("remove", &path))
+    }
+
+    fn retiring(&self, slot: Slot) -> PathBuf {
+        self.folder.join("retiring").join(slot.0.to_string())
+    }
+
+    fn links(&self, cgroup: u64) -> PathBuf {
+        self.folder.join("links").join(cgroup.to_string())
+    }
+}
+
+fn at(step: &'static str, path: &Path) -> impl Fn(io::Error) -> StandingError {
+    let path = path.to_owned();
+    move |source| StandingError::Io {
+        step,
+        path: path.clone(),
+        source,
+    }
+}
+
+/// The folder of this version's gate.
+fn folder() -> Result<PathBuf, PinsError> {
+    Ok(pins::own_folder()?.join(format!("standing-{ABI_VERSION}")))
+}
+
+/// Gates that other versions of tidegate have pinned, by their folders.
+///
+/// # Errors
+/// [`PinsError`].
+pub fn other_versions() -> Result<Vec<PathBuf>, PinsError> {
+    let (ours, parent) = (folder()?, pins::own_folder()?);
+    let entries = fs::read_dir(&parent).map_err(|source| PinsError::io("read", &parent)(source))?;
+    let is_gate = |path: &PathBuf| {
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let version = name.strip_prefix("standing-");
+        version.is_some_and(|version| version.parse::<u32>().is_ok())
+    };
+    let all = entries.flatten().map(|entry| entry.path());
+    Ok(all.filter(|path| *path != ours && is_gate(path)).collect())
+}
+
+/// Loads everything and pins it in a new folder.
+fn make(draft: &Path) -> Result<(), StandingError> {
+    let mut ebpf = gate::load(Features::detect(), gate::ring_bytes()?)?;
+    for folder in ["", "maps", "programs", "links", "retiring"] {
+        pins::make(&draft.join(folder))?;
+    }
+    let pinned = |path: &Path, result: Result<(), PinError>| {
+        result.map_err(|source| StandingError::Pin {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
+    };
+    for name in MAPS {
+        let path = draft.join("maps").join(name);
+        let map = ebpf.map(name).ok_or(LoadError::Missing(name))?;
+        pinned(&path, map.pin(&path))?;
+    }
+    for (name, _) in program::all() {
+        let path = draft.join("programs").join(name);
+        let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
+        pinned(&path, program.pin(&path))?;
+    }
+    Ok(())
+}
+
+fn link_state(pin: &Path) -> LinkState {
+    let Ok(link) = syscall::open_pin(pin) else {
+        return LinkState::Missing;
+    };
+    match syscall::cgroup_of_link(link.as_fd()) {
+        Ok(0) => LinkState::Detached,
+        Ok(_) => LinkState::Attached,
+        Err(_) => LinkState::Missing,
+    }
+}
+
+fn remove_all(folder: &Path) -> Result<(), StandingError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", folder)(error)),
+        _ => Ok(()),
+    }
+}
