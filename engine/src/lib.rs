@@ -14,3 +14,4 @@ pub mod datapath;
 pub mod events;
 pub mod launch;
 pub mod policy;
+pub mod standing;

@@ -8,13 +8,20 @@ use std::{
 };
 
 /// Rooms, and which other rooms their files may name.
-const MAY_KNOW: [(&str, &[&str]); 6] = [
+const MAY_KNOW: [(&str, &[&str]); 8] = [
     ("policy", &[]),
     ("compile", &["policy"]),
     ("datapath", &["compile", "policy"]),
+    ("cgroup", &[]),
+    ("standing", &["policy", "compile", "datapath", "cgroup"]),
     ("events", &[]),
-    ("launch", &[]),
-    ("cli", &["policy", "compile", "datapath", "events", "launch"]),
+    ("launch", &["cgroup"]),
+    (
+        "cli",
+        &[
+            "policy", "compile", "datapath", "cgroup", "standing", "events", "launch",
+        ],
+    ),
 ];
 
 /// Libraries that only one room may name.

@@ -4,8 +4,9 @@ use clap::{ArgAction, ColorChoice, Parser, Subcommand};
 
 use super::{
     command::{
-        check::CheckArgs, completions::CompletionsArgs, exec::args::ExecArgs, explain_args::ExplainArgs,
-        policy_args::PolicyArgs,
+        attach::AttachArgs, check::CheckArgs, completions::CompletionsArgs, detach::DetachArgs,
+        events::EventsArgs, exec::args::ExecArgs, explain_args::ExplainArgs, policy_args::PolicyArgs,
+        set_mode::SetModeArgs, status::StatusArgs,
     },
     exit::Exit,
     output::Output,
@@ -60,6 +61,16 @@ pub struct Cli {
 pub enum Command {
     #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
     Exec(ExecArgs),
+    #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
+    Attach(AttachArgs),
+    #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
+    Detach(DetachArgs),
+    #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
+    Status(StatusArgs),
+    #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
+    SetMode(SetModeArgs),
+    #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
+    Events(EventsArgs),
     #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
     Check(CheckArgs),
     #[expect(missing_docs, reason = "help texts are those of the arguments' types")]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::{
     Cli, Exit, Failure, Output,
     args::Command,
-    command::{check, completions, exec, explain, policy},
+    command::{attach, check, completions, detach, events, exec, explain, policy, set_mode, status},
     logging,
 };
 
@@ -30,10 +30,15 @@ pub fn run(cli: &Cli) -> ExitCode {
 
 fn command(command: &Command, output: Output) -> Result<ExitCode, Failure> {
     match command {
+        Command::Attach(args) => attach::run(args, output),
         Command::Check(args) => Ok(check::run(args, output)),
         Command::Completions(args) => completions::run(args),
+        Command::Detach(args) => detach::run(args, output),
+        Command::Events(args) => events::run(args, output),
         Command::Exec(args) => exec::run(args, output),
         Command::Explain(args) => explain::run(args, output),
         Command::Policy(args) => policy::run(args, output),
+        Command::SetMode(args) => set_mode::run(args, output),
+        Command::Status(args) => status::run(args, output),
     }
 }

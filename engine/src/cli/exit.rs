@@ -16,6 +16,8 @@ pub enum Exit {
     PolicyInvalid = 3,
     /// `explain`: the attempt would be denied.
     Denied = 4,
+    /// Done, but not all of it is enforced, or enforced fully.
+    Partial = 5,
     /// `exec`: failed before the command was started.
     ExecFailed = 125,
     /// `exec`: the command was found but cannot be executed.
@@ -26,12 +28,13 @@ pub enum Exit {
 
 impl Exit {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Exit; 8] = [
+    pub const ALL: [Exit; 9] = [
         Exit::Fine,
         Exit::CouldNotRun,
         Exit::Usage,
         Exit::PolicyInvalid,
         Exit::Denied,
+        Exit::Partial,
         Exit::ExecFailed,
         Exit::NotExecutable,
         Exit::NotFound,
@@ -50,6 +53,7 @@ impl Exit {
             Exit::Usage => "the command line is wrong",
             Exit::PolicyInvalid => "a policy is not valid",
             Exit::Denied => "explain: the attempt would be denied",
+            Exit::Partial => "done, or read, but something is enforced only in part",
             Exit::ExecFailed => "exec: tidegate itself failed, the command was not started",
             Exit::NotExecutable => "exec: the command was found but cannot be executed",
             Exit::NotFound => "exec: the command was not found",

@@ -1,11 +1,20 @@
 //! The commands.
 
+pub mod attach;
 pub mod check;
 pub mod completions;
+pub mod detach;
+pub mod events;
 pub mod exec;
 pub mod explain;
 pub mod explain_args;
 pub mod policy;
+pub mod policy_apply;
 pub mod policy_args;
 pub mod policy_files;
+pub mod policy_live;
 pub mod rule_flags;
+pub mod set_mode;
+pub mod standing;
+pub mod status;
+mod status_text;

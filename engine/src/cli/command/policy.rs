@@ -6,8 +6,9 @@ use engine_common::image::Life;
 use serde_json::json;
 
 use super::{
+    policy_apply,
     policy_args::{DumpArgs, PolicyArgs, PolicyCommand},
-    policy_files,
+    policy_files, policy_live,
 };
 use crate::{
     cli::{Exit, Failure, Output, output::print},
@@ -21,6 +22,9 @@ use crate::{
 /// When a policy is not valid, or the result cannot be written.
 pub fn run(args: &PolicyArgs, output: Output) -> Result<ExitCode, Failure> {
     match &args.command {
+        PolicyCommand::Apply(args) => policy_apply::run(args, output),
+        PolicyCommand::List => policy_live::list(output),
+        PolicyCommand::Stats(args) => policy_live::stats(args, output),
         PolicyCommand::Dump(args) => dump_tables(args, output),
         PolicyCommand::Sets => print(&sets(output)),
         PolicyCommand::Schema => print(&format!("{:#}\n", json!(policy::schema()))),

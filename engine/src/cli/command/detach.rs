@@ -1,0 +1,85 @@
+//! `tidegate detach`: takes standing policies away.
+
+use std::{fmt::Write, process::ExitCode};
+
+use serde_json::json;
+
+use super::standing::{self, CgroupArgs};
+use crate::{
+    cli::{Exit, Failure, Output, output::print},
+    standing::Detached,
+};
+
+/// Take a standing policy away
+///
+/// From one cgroup, or from all on which it stands. `--all` takes every policy away, and with them the
+/// programs and tables in the kernel and the events that nobody has read.
+#[derive(Clone, Debug, clap::Args)]
+#[command(
+    group = clap::ArgGroup::new("which").required(true).args(["name", "all"]),
+    after_help = "\
+Examples:
+  sudo tidegate detach shop
+  sudo tidegate detach shop --unit shop.service
+  sudo tidegate detach --all
+
+Exit codes:
+  0 done; 1 could not run, or there is no such policy; 2 the command line is wrong."
+)]
+pub struct DetachArgs {
+    /// Name the policy stands under
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Every policy
+    #[arg(long, conflicts_with_all = ["cgroup", "unit", "pid", "host"])]
+    pub all: bool,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would replace the help text")]
+    pub cgroup: CgroupArgs,
+}
+
+/// Detaches.
+///
+/// # Errors
+/// When there is nothing like that, or something resists.
+pub fn run(args: &DetachArgs, output: Output) -> Result<ExitCode, Failure> {
+    let standing = standing::open("detach")?;
+    let detached = match (standing, &args.name) {
+        (None, Some(name)) => return standing::nothing_stands(name),
+        (None, None) => Vec::new(),
+        (Some(standing), None) => standing.detach_all().map_err(standing::failed)?,
+        (Some(mut standing), Some(name)) => {
+            let only = args.cgroup.locate(standing.hierarchy())?;
+            vec![standing.detach(name, only.as_ref()).map_err(standing::failed)?]
+        }
+    };
+    print(&match output {
+        Output::Json => format!("{:#}\n", json!({ "detached": detached })),
+        Output::Text => text(&detached),
+    })?;
+    Ok(Exit::Fine.into())
+}
+
+fn text(detached: &[Detached]) -> String {
+    if detached.is_empty() {
+        return "nothing stood\n".to_owned();
+    }
+    let mut text = String::new();
+    for one in detached {
+        let elsewhere = if one.stands_elsewhere {
+            "; it stands elsewhere still"
+        } else {
+            ""
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{} was taken away from {}{elsewhere}",
+            one.policy,
+            one.cgroups.join(", ")
+        );
+    }
+    text
+}

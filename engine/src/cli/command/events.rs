@@ -1,0 +1,238 @@
+//! `tidegate events`: what standing policies had to say.
+
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+    os::fd::AsFd,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use engine_common::Outcome;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+
+use super::{exec::recorder::path_of_process, standing};
+use crate::{
+    cgroup::Hierarchy,
+    cli::{Exit, Failure, Output},
+    datapath::EventRing,
+    events::{
+        Clock, Context, Event, LossWatch, NamedEvent, PolicyNames, decode,
+        json::{self, EventLine, GapLine},
+        text,
+    },
+    launch,
+    standing::{ReaderLock, Standing},
+};
+
+/// Read the events of standing policies
+///
+/// Each event is read once, by one reader at a time. Nothing depends on reading: when nobody does, the
+/// ring fills up, later events are lost, and their number is told as a gap.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sudo tidegate events
+  sudo tidegate events --follow
+  sudo tidegate events --follow --output json | jq 'select(.outcome == \"blocked\")'
+
+Exit codes:
+  0 read; 1 could not run, or somebody else is reading; 2 the command line is wrong.")]
+pub struct EventsArgs {
+    /// Wait for more, until interrupted
+    #[arg(long, short)]
+    pub follow: bool,
+}
+
+/// Reads and prints them.
+///
+/// # Errors
+/// When somebody else reads them, or they cannot be read.
+pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
+    standing::require_root("events")?;
+    let reader = ReaderLock::take().map_err(standing::failed)?;
+    let Some(standing) = standing::open("events")? else {
+        if args.follow {
+            let failure = Failure::of(
+                Exit::CouldNotRun,
+                "nothing stands, so there are no events to wait for",
+            );
+            return Err(failure.hint("`tidegate attach` puts a policy on a cgroup"));
+        }
+        return Ok(Exit::Fine.into());
+    };
+    let clock =
+        Clock::capture().map_err(|e| Failure::of(Exit::CouldNotRun, "cannot read the clock").because(&e))?;
+    let mut stream = Stream {
+        ring: standing.events().map_err(standing::failed)?,
+        names: Names::of(&standing)?,
+        losses: LossWatch::starting_at(reader.told()),
+        hierarchy: standing.hierarchy().clone(),
+        reader,
+        clock,
+        output,
+    };
+    // Others may change what stands while this reads.
+    drop(standing);
+    loop {
+        match stream.drain() {
+            Ok(()) => {}
+            // It had what it wanted.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Fine.into()),
+            Err(error) => {
+                return Err(Failure::of(Exit::CouldNotRun, "cannot write events").because(&error));
+            }
+        }
+        if !args.follow {
+            return Ok(Exit::Fine.into());
+        }
+        stream.wait()?;
+    }
+}
+
+struct Stream {
+    ring: EventRing,
+    names: Names,
+    losses: LossWatch,
+    hierarchy: Hierarchy,
+    reader: ReaderLock,
+    clock: Clock,
+    output: Output,
+}
+
+impl Stream {
+    /// Prints everything that is there.
+    fn drain(&mut self) -> io::Result<()> {
+        let Stream {
+            ring,
+            names,
+            losses,
+            hierarchy,
+            clock,
+            output,
+            ..
+        } = self;
+        let mut stdout = anstream::stdout().lock();
+        let mut written = Ok(());
+        ring.drain(|record| {
+            let event = match decode(record) {
+                Ok(event) => event,
+                Err(error) => {
+                    tracing::warn!(%error, "an event was not understood");
+                    return;
+                }
+            };
+            names.learn(&event);
+            if event.outcome == Outcome::KillPending {
+                kill_late(hierarchy, names.paths.get(&event.scope), event.pid);
+            }
+            let named = NamedEvent::new(&event, clock, &names.context);
+            let gap = losses.before(&event, named.time);
+            let lines = gap.map(|gap| line(*output, || text::gap_line(&gap), &GapLine::new(&gap)));
+            let lines =
+                lines
+                    .into_iter()
+                    .chain([line(*output, || text::line(&named), &EventLine::new(&named))]);
+            for text in lines {
+                if written.is_ok() {
+                    written = writeln!(stdout, "{text}");
+                }
+            }
+        });
+        self.reader.tell(self.losses.lost());
+        written.and_then(|()| stdout.flush())
+    }
+
+    fn wait(&self) -> Result<(), Failure> {
+        let mut fds = [PollFd::new(self.ring.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => {
+                Err(Failure::of(Exit::CouldNotRun, "cannot wait for events").because(&io::Error::from(errno)))
+            }
+        }
+    }
+}
+
+fn line(output: Output, text: impl FnOnce() -> String, object: &impl serde::Serialize) -> String {
+    match output {
+        Output::Text => text(),
+        Output::Json => json::line(object).unwrap_or_default(),
+    }
+}
+
+type FindExecutable = fn(u32, engine_common::ExecutableId) -> Option<PathBuf>;
+
+/// Names of policies and cgroups, learned from the journal, again whenever an event speaks of another.
+struct Names {
+    context: Context<FindExecutable>,
+    known: HashMap<u32, Vec<(u64, u64)>>,
+    paths: HashMap<u64, String>,
+}
+
+impl Names {
+    fn of(standing: &Standing) -> Result<Names, Failure> {
+        let mut names = Names {
+            context: Context::new(path_of_process),
+            known: HashMap::new(),
+            paths: HashMap::new(),
+        };
+        names.read(standing).map_err(standing::failed)?;
+        Ok(names)
+    }
+
+    fn read(&mut self, standing: &Standing) -> Result<(), crate::standing::StandError> {
+        self.known.clear();
+        for of in standing.slot_names()? {
+            let names = PolicyNames {
+                name: of.policy,
+                rules: of.rules,
+                source: of.source,
+                // Events carry the mode themselves.
+                mode: engine_common::Mode::Enforce,
+            };
+            let (first, last) = of.generations;
+            self.known.entry(of.slot).or_default().push((first, last));
+            self.context.add_policy_span(of.slot, first, last, names);
+        }
+        for (cgroup, path) in standing.cgroup_names()? {
+            self.context.add_scope(cgroup, path.clone());
+            self.paths.insert(cgroup, path);
+        }
+        Ok(())
+    }
+
+    /// Looks into the journal again where the event speaks of something it did not name before.
+    fn learn(&mut self, event: &Event) {
+        let Some(slot) = event.slot else { return };
+        let spans = self.known.entry(slot).or_default();
+        let is_known = |(first, last): &(u64, u64)| (*first..=*last).contains(&event.generation);
+        if event.generation == 0 || spans.iter().any(is_known) {
+            return;
+        }
+        // Asked once a generation: what the journal does not name now it will not name later.
+        let reread = Hierarchy::find()
+            .ok()
+            .and_then(|hierarchy| Standing::open(hierarchy, |_| {}).ok().flatten());
+        if let Some(standing) = reread
+            && let Err(error) = self.read(&standing)
+        {
+            tracing::warn!(%error, "the journal cannot be read");
+        }
+        let spans = self.known.entry(slot).or_default();
+        spans.push((event.generation, event.generation));
+    }
+}
+
+/// Where the hook cannot kill, it denies, and this does the rest.
+fn kill_late(hierarchy: &Hierarchy, scope: Option<&String>, pid: u32) {
+    let killed = scope
+        .and_then(|path| hierarchy.directory(path.as_ref()))
+        .is_some_and(|directory| launch::kill_in(hierarchy, &directory, pid));
+    if !killed {
+        tracing::debug!(pid, "the process to be killed is gone already");
+    }
+}

@@ -1,0 +1,170 @@
+//! Putting another version of a policy live.
+
+use engine_common::{Mode, image::Life};
+
+use super::{
+    Standing,
+    compiled::Compiled,
+    error::StandError,
+    record::{Actor, Pending, Record, Version, now},
+    shortfall::shortfalls,
+};
+use crate::{
+    compile::{
+        Image,
+        diff::{PolicyDiff, Side, diff},
+    },
+    datapath::Slot,
+    policy::Policy,
+};
+
+/// What a new version changes.
+#[derive(Debug)]
+pub struct Change {
+    /// The policy.
+    pub name: String,
+    /// The version that is live.
+    pub old_generation: u64,
+    /// The version to come.
+    pub new_generation: u64,
+    /// What differs; empty where nothing does.
+    pub diff: PolicyDiff,
+    /// What this kernel cannot do of the new version.
+    pub partial: Vec<String>,
+    record: Record,
+    image: Image,
+    version: Version,
+}
+
+/// A version that was put live.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Applied {
+    /// The policy.
+    pub policy: String,
+    /// Its version.
+    pub generation: u64,
+    /// `enforce` or `audit`.
+    pub mode: &'static str,
+}
+
+pub(super) fn diff_of(old: &Image, old_rules: &[String], new: &Image, new_rules: &[String]) -> PolicyDiff {
+    diff(
+        &Side {
+            image: old,
+            rules: old_rules,
+        },
+        &Side {
+            image: new,
+            rules: new_rules,
+        },
+    )
+}
+
+fn names(version: &Version) -> Vec<String> {
+    version.rules.iter().map(|rule| rule.name.clone()).collect()
+}
+
+impl Standing {
+    /// What `policy` would change of the one that stands under `name`. Nothing is changed yet.
+    ///
+    /// # Errors
+    /// [`StandError`].
+    pub fn change(
+        &self,
+        name: &str,
+        policy: &Policy,
+        source: &str,
+        best_effort: bool,
+    ) -> Result<Change, StandError> {
+        let record = self.record(name)?;
+        let generation = record.live.generation + 1;
+        let compiled = Compiled::of(policy, source, generation)?.accepted(name, best_effort)?;
+        let live = self.live_image(&record)?;
+        let diff = diff_of(
+            &live,
+            &names(&record.live),
+            &compiled.image,
+            &names(&compiled.version),
+        );
+        Ok(Change {
+            name: name.to_owned(),
+            old_generation: record.live.generation,
+            new_generation: generation,
+            diff,
+            partial: compiled.version.partial.clone(),
+            record,
+            image: compiled.image,
+            version: compiled.version,
+        })
+    }
+
+    /// Puts the new version live, by one flip of the image: a decision is taken by the old version or by
+    /// the new one, never by none and never by a mixture.
+    ///
+    /// # Errors
+    /// [`StandError`]; the old version then stays live.
+    pub fn apply(&mut self, change: Change) -> Result<Applied, StandError> {
+        self.flip(change.record, change.version, &change.image)
+    }
+
+    /// Sets the mode of a policy, as another version of it.
+    ///
+    /// # Errors
+    /// [`StandError`].
+    pub fn set_mode(&mut self, name: &str, mode: Mode, best_effort: bool) -> Result<Applied, StandError> {
+        let record = self.record(name)?;
+        let mut version = record.live.clone();
+        if version.mode == mode {
+            return Ok(applied(&record));
+        }
+        version.generation += 1;
+        version.mode = mode;
+        version.by = Actor::current();
+        version.since = now();
+        version.partial = shortfalls(&version);
+        if !version.partial.is_empty() && !best_effort {
+            return Err(StandError::Partial {
+                name: name.to_owned(),
+                reasons: version.partial,
+            });
+        }
+        let life = Life {
+            generation: version.generation,
+            mode,
+        };
+        let image = self.live_image(&record)?.with_life(life).with_counters_cleared();
+        self.flip(record, version, &image)
+    }
+
+    fn live_image(&self, record: &Record) -> Result<Image, StandError> {
+        let slot = Slot(record.slot);
+        let live = self.gate.live(slot)?;
+        let live = live.ok_or(crate::datapath::TableError::Empty { slot })?;
+        Ok(live.image()?)
+    }
+
+    fn flip(&self, mut record: Record, version: Version, image: &Image) -> Result<Applied, StandError> {
+        let slot = Slot(record.slot);
+        record.pending = Some(Pending::Apply(Box::new(version)));
+        self.journal.write(&record)?;
+        let flipped = self
+            .gate
+            .retire(slot)
+            .map_err(StandError::from)
+            .and_then(|()| Ok(self.gate.put(&[(slot, image)])?));
+        // The kernel says which version is live, whatever went wrong.
+        if let Some(pending) = record.pending.take() {
+            self.settle(&mut record, pending)?;
+        }
+        flipped?;
+        Ok(applied(&record))
+    }
+}
+
+fn applied(record: &Record) -> Applied {
+    Applied {
+        policy: record.name.clone(),
+        generation: record.live.generation,
+        mode: record.live.mode.as_str(),
+    }
+}

@@ -1,0 +1,220 @@
+//! Putting policies on cgroups.
+
+use std::collections::{HashMap, HashSet};
+
+use engine_common::limits::MAX_STACKED;
+
+use super::{
+    Standing,
+    compiled::Compiled,
+    error::StandError,
+    journal::is_name,
+    record::{Actor, Attachment, Pending, Record, now},
+    scope,
+    totals::Totals,
+};
+use crate::{cgroup::Located, compile::Image, datapath::Slot, policy::Policy};
+
+/// A policy that is to stand on a cgroup.
+pub struct Wanted {
+    /// The policy.
+    pub policy: Policy,
+    /// Name it is to stand under.
+    pub name: String,
+    /// The file it came from.
+    pub source: String,
+    /// Where.
+    pub cgroup: Located,
+}
+
+/// What became of a [`Wanted`].
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Attached {
+    /// Name it stands under.
+    pub policy: String,
+    /// The cgroup.
+    pub cgroup: String,
+    /// Version that is live.
+    pub generation: u64,
+    /// `enforce` or `audit`.
+    pub mode: &'static str,
+    /// Whether it stood there already.
+    pub already: bool,
+    /// What this kernel cannot do of it.
+    pub partial: Vec<String>,
+}
+
+/// A policy on its way.
+struct Step {
+    record: Record,
+    attachment: Attachment,
+    level: Option<u32>,
+    cgroup: Located,
+    /// `None` where it is live already.
+    image: Option<Image>,
+    already: bool,
+}
+
+impl Standing {
+    /// Attaches policies. Each stands from one moment on, on its whole cgroup; when this fails, those that
+    /// do not stand yet do not.
+    ///
+    /// # Errors
+    /// [`StandError`].
+    pub fn attach(&mut self, wanted: Vec<Wanted>, best_effort: bool) -> Result<Vec<Attached>, StandError> {
+        let mut steps = self.plan(wanted, best_effort)?;
+        let done = self.carry_out(&mut steps);
+        if let Err(error) = done {
+            // What was flipped stands, what was not is forgotten. The first error is the one to tell.
+            if let Err(second) = self.recover() {
+                tracing::warn!(%second, "the next command tries again to undo what was not finished");
+            }
+            return Err(error);
+        }
+        Ok(steps
+            .into_iter()
+            .map(|step| Attached {
+                policy: step.record.name,
+                cgroup: step.attachment.path,
+                generation: step.record.live.generation,
+                mode: step.record.live.mode.as_str(),
+                already: step.already,
+                partial: step.record.live.partial,
+            })
+            .collect())
+    }
+
+    /// Everything that can be wrong is found here, before anything is changed.
+    fn plan(&self, wanted: Vec<Wanted>, best_effort: bool) -> Result<Vec<Step>, StandError> {
+        let mut records: HashMap<String, Record> = HashMap::new();
+        for record in self.journal.records()? {
+            records.insert(record.name.clone(), record);
+        }
+        let mut names = HashSet::new();
+        for one in &wanted {
+            if !is_name(&one.name) {
+                return Err(StandError::Name(one.name.clone()));
+            }
+            if !names.insert(one.name.clone()) {
+                return Err(StandError::Twice {
+                    name: one.name.clone(),
+                });
+            }
+        }
+        let new = wanted
+            .iter()
+            .filter(|one| !records.contains_key(&one.name))
+            .count();
+        let mut slots = self.journal.free_slots(new)?.into_iter();
+        let mut carried: HashMap<u64, usize> = HashMap::new();
+        let mut steps = Vec::with_capacity(wanted.len());
+        for one in wanted {
+            let path = one.cgroup.path().display().to_string();
+            let attachment = Attachment {
+                path: path.clone(),
+                cgroup: one.cgroup.id(),
+                by: Actor::current(),
+                since: now(),
+            };
+            let (record, image) = match records.remove(&one.name) {
+                Some(record) => {
+                    let compiled = Compiled::of(&one.policy, &one.source, record.live.generation)?;
+                    self.same(&record, &compiled)?;
+                    (record, None)
+                }
+                None => {
+                    let compiled =
+                        Compiled::of(&one.policy, &one.source, 1)?.accepted(&one.name, best_effort)?;
+                    let record = Record {
+                        name: one.name.clone(),
+                        slot: slots.next().map_or(0, |slot| slot.0),
+                        live: compiled.version,
+                        earlier: Vec::new(),
+                        retired: Totals::default(),
+                        attachments: Vec::new(),
+                        pending: None,
+                    };
+                    (record, Some(compiled.image))
+                }
+            };
+            let already = record
+                .attachments
+                .iter()
+                .any(|there| there.cgroup == attachment.cgroup);
+            if !already {
+                let there = match carried.get(&attachment.cgroup) {
+                    Some(&count) => count,
+                    None => self
+                        .scope_of(attachment.cgroup, &path)?
+                        .map_or(0, |there| scope::count(&there)),
+                };
+                if there >= MAX_STACKED {
+                    return Err(StandError::Stacked { cgroup: path });
+                }
+                carried.insert(attachment.cgroup, there + 1);
+            }
+            steps.push(Step {
+                record,
+                attachment,
+                level: one.cgroup.level(),
+                cgroup: one.cgroup,
+                image,
+                already,
+            });
+        }
+        Ok(steps)
+    }
+
+    /// A policy that stands under the name already must be this one.
+    fn same(&self, record: &Record, compiled: &Compiled) -> Result<(), StandError> {
+        let different = || StandError::Different {
+            name: record.name.clone(),
+        };
+        let live = self
+            .gate
+            .live(Slot(record.slot))?
+            .ok_or_else(different)?
+            .image()?;
+        let names = |version: &super::Version| -> Vec<String> {
+            version.rules.iter().map(|rule| rule.name.clone()).collect()
+        };
+        let (old, new) = (names(&record.live), names(&compiled.version));
+        // The mode is the live one's: it may have been set since.
+        let wanted = compiled.image.clone().with_life(live.header().life());
+        if super::apply::diff_of(&live, &old, &wanted, &new).is_empty() {
+            Ok(())
+        } else {
+            Err(different())
+        }
+    }
+
+    fn carry_out(&self, steps: &mut [Step]) -> Result<(), StandError> {
+        for step in steps.iter_mut().filter(|step| !step.already) {
+            step.record.pending = Some(Pending::Attach(step.attachment.clone()));
+            self.journal.write(&step.record)?;
+        }
+        let images: Vec<(Slot, &Image)> = steps
+            .iter()
+            .filter_map(|step| step.image.as_ref().map(|image| (Slot(step.record.slot), image)))
+            .collect();
+        self.gate.put(&images)?;
+        for step in steps.iter_mut().filter(|step| !step.already) {
+            let path = &step.attachment.path;
+            let empty = scope::empty(step.attachment.cgroup, step.level);
+            let attached = self.gate.prepare(step.cgroup.fd(), &empty);
+            attached.map_err(|source| StandError::Attach {
+                cgroup: path.clone(),
+                source: Box::new(source),
+            })?;
+            let now = self.scope_of(step.attachment.cgroup, path)?.unwrap_or(empty);
+            let slot = Slot(step.record.slot);
+            let stacked = || StandError::Stacked { cgroup: path.clone() };
+            let with = scope::with(&now, slot, step.record.live.mode).ok_or_else(stacked)?;
+            self.write_scope(&with, path)?;
+            step.record.pending = None;
+            step.record.attachments.push(step.attachment.clone());
+            self.journal.write(&step.record)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,81 @@
+//! A policy compiled to stand.
+
+use engine_common::image::Life;
+
+use super::{
+    error::StandError,
+    record::{Actor, NamedExecutable, RuleName, Version, now},
+    shortfall::shortfalls,
+};
+use crate::{
+    compile::{Image, compile, paths_of},
+    datapath::IdentifiedExecutables,
+    policy::Policy,
+};
+
+/// An image with what the journal says of it.
+pub(super) struct Compiled {
+    pub(super) image: Image,
+    pub(super) version: Version,
+    /// Held until the version is live: so long no file gets the number of another.
+    _identified: IdentifiedExecutables,
+}
+
+impl Compiled {
+    /// Compiles a policy as this generation of it.
+    pub(super) fn of(policy: &Policy, source: &str, generation: u64) -> Result<Compiled, StandError> {
+        let name = || policy.name.clone();
+        let mut policy = policy.clone();
+        policy.fold = policy.fold.standing();
+        let paths = paths_of(&policy);
+        let identified = IdentifiedExecutables::identify(&paths)
+            .map_err(|source| StandError::Identify { name: name(), source })?;
+        let life = Life {
+            generation,
+            mode: policy.mode,
+        };
+        let image = compile(&policy, &identified.executables, life)
+            .map_err(|source| StandError::Compile { name: name(), source })?;
+        let executables = paths.iter().filter_map(|path| {
+            let id = identified.executables.get(path)?;
+            Some(NamedExecutable {
+                path: path.display().to_string(),
+                device: id.device,
+                inode: id.inode,
+            })
+        });
+        let rules = policy.rules.iter().map(|rule| RuleName {
+            name: rule.name.clone(),
+            action: rule.action,
+        });
+        let mut version = Version {
+            generation,
+            mode: policy.mode,
+            default: policy.default,
+            errno: policy.errno.as_str().to_owned(),
+            rules: rules.collect(),
+            source: source.to_owned(),
+            by: Actor::current(),
+            since: now(),
+            partial: Vec::new(),
+            executables: executables.collect(),
+        };
+        version.partial = shortfalls(&version);
+        Ok(Compiled {
+            image,
+            version,
+            _identified: identified,
+        })
+    }
+
+    /// Refuses what this kernel cannot do, unless the caller takes what can be had.
+    pub(super) fn accepted(self, name: &str, best_effort: bool) -> Result<Compiled, StandError> {
+        if self.version.partial.is_empty() || best_effort {
+            return Ok(self);
+        }
+        Err(StandError::Partial {
+            name: name.to_owned(),
+            reasons: self.version.partial,
+        })
+    }
+}

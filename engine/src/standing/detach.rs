@@ -1,0 +1,89 @@
+//! Taking policies away from cgroups.
+
+use super::{
+    Standing,
+    error::StandError,
+    record::{Pending, Record},
+    scope,
+};
+use crate::{cgroup::Located, datapath::Slot};
+
+/// What was taken away.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Detached {
+    /// The policy.
+    pub policy: String,
+    /// The cgroups it stood on.
+    pub cgroups: Vec<String>,
+    /// Whether it stands elsewhere still.
+    pub stands_elsewhere: bool,
+}
+
+impl Standing {
+    /// Takes a policy away: from one cgroup, or from all.
+    ///
+    /// # Errors
+    /// [`StandError`].
+    pub fn detach(&mut self, name: &str, only: Option<&Located>) -> Result<Detached, StandError> {
+        let mut record = self.record(name)?;
+        let chosen: Vec<_> = record
+            .attachments
+            .iter()
+            .filter(|there| only.is_none_or(|only| only.id() == there.cgroup))
+            .cloned()
+            .collect();
+        if let (Some(only), []) = (only, chosen.as_slice()) {
+            return Err(StandError::NotThere {
+                name: name.to_owned(),
+                cgroup: only.path().display().to_string(),
+            });
+        }
+        let cgroups: Vec<u64> = chosen.iter().map(|there| there.cgroup).collect();
+        record.pending = Some(Pending::Detach(cgroups.clone()));
+        self.journal.write(&record)?;
+        record.pending = None;
+        self.finish_detach(&mut record, &cgroups)?;
+        Ok(Detached {
+            policy: record.name,
+            cgroups: chosen.into_iter().map(|there| there.path).collect(),
+            stands_elsewhere: !record.attachments.is_empty(),
+        })
+    }
+
+    /// The flips, the links, the slot, the record; what of it is done already is passed over.
+    pub(super) fn finish_detach(&self, record: &mut Record, cgroups: &[u64]) -> Result<(), StandError> {
+        let slot = Slot(record.slot);
+        for &cgroup in cgroups {
+            let now = self.scope_of(cgroup, "")?;
+            if let Some(now) = now.filter(|now| scope::has(now, slot)) {
+                self.write_scope(&scope::without(&now, slot), "")?;
+            }
+            let left = self.scope_of(cgroup, "")?;
+            if left.is_none_or(|left| scope::is_empty(&left)) {
+                self.gate.detach(cgroup)?;
+            }
+        }
+        record
+            .attachments
+            .retain(|there| !cgroups.contains(&there.cgroup));
+        if !record.attachments.is_empty() {
+            return self.journal.write(record);
+        }
+        self.gate.clear(slot)?;
+        self.journal.retire(record)
+    }
+
+    /// Takes everything away: policies, programs, tables, events that nobody read, and the journal.
+    ///
+    /// # Errors
+    /// [`StandError`].
+    pub fn detach_all(mut self) -> Result<Vec<Detached>, StandError> {
+        let mut detached = Vec::new();
+        for record in self.journal.records()? {
+            detached.push(self.detach(&record.name, None)?);
+        }
+        self.gate.remove()?;
+        self.journal.clear()?;
+        Ok(detached)
+    }
+}

@@ -1,0 +1,154 @@
+//! Why a command on standing policies did not do its work.
+
+use std::{io, path::PathBuf};
+
+use engine_common::limits::MAX_STACKED;
+use thiserror::Error;
+
+use crate::{
+    compile::CompileError,
+    datapath::{AttachError, IdentifyError, PinsError, RingError, StandingError, TableError},
+};
+
+/// Why a command on standing policies did not do its work. What stood before stands, unless the text
+/// says otherwise.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StandError {
+    /// The journal, or a folder of it, could not be read or written.
+    #[error("cannot {step} {}", path.display())]
+    Journal {
+        /// What was tried.
+        step: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the journal is not one of ours.
+    #[error("{} is not a record of the journal; `tidegate detach --all` starts over", path.display())]
+    Record {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Somebody else reads the events.
+    #[error("the events are being read by process {pid} ({command}): there is one reader at a time")]
+    ReaderBusy {
+        /// The reader.
+        pid: u32,
+        /// What it runs.
+        command: String,
+    },
+    /// Programs or tables of the pinned gate.
+    #[error(transparent)]
+    Gate(#[from] StandingError),
+    /// There is no place for pins.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// A table.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The ring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// Another version of tidegate has policies standing.
+    #[error(
+        "policies of another version of tidegate stand ({}): take them away with that version's `tidegate detach --all`",
+        .0.display()
+    )]
+    OtherVersion(PathBuf),
+    /// The programs could not be attached.
+    #[error("cannot attach to the cgroup {cgroup}")]
+    Attach {
+        /// Its path.
+        cgroup: String,
+        /// Why.
+        #[source]
+        source: Box<AttachError>,
+    },
+    /// The scope of a cgroup could not be read or written.
+    #[error("cannot {step} the policies of the cgroup {cgroup}")]
+    Scope {
+        /// What was tried.
+        step: &'static str,
+        /// The cgroup.
+        cgroup: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A cgroup has as many policies as it can have.
+    #[error("the cgroup {cgroup} carries {MAX_STACKED} policies already, which is the most")]
+    Stacked {
+        /// The cgroup.
+        cgroup: String,
+    },
+    /// The policy does not compile.
+    #[error("the policy {name} cannot be compiled")]
+    Compile {
+        /// The policy.
+        name: String,
+        /// Why.
+        #[source]
+        source: CompileError,
+    },
+    /// A policy names an executable that cannot be identified.
+    #[error("the policy {name} names an executable that cannot be identified")]
+    Identify {
+        /// The policy.
+        name: String,
+        /// Why.
+        #[source]
+        source: IdentifyError,
+    },
+    /// This kernel cannot do what the policy says.
+    #[error("the policy {name} cannot be enforced fully here: {}", reasons.join("; "))]
+    Partial {
+        /// The policy.
+        name: String,
+        /// What is lacking.
+        reasons: Vec<String>,
+    },
+    /// No policy of that name stands.
+    #[error("no policy named {name} stands; {}", told(standing))]
+    NotStanding {
+        /// The name.
+        name: String,
+        /// Those that do.
+        standing: Vec<String>,
+    },
+    /// A policy of that name stands, and is another one.
+    #[error("another version of the policy {name} stands already")]
+    Different {
+        /// The name.
+        name: String,
+    },
+    /// Several policies of one command have the same name.
+    #[error("two of the policies are named {name}")]
+    Twice {
+        /// The name.
+        name: String,
+    },
+    /// The policy does not stand on that cgroup.
+    #[error("the policy {name} does not stand on the cgroup {cgroup}")]
+    NotThere {
+        /// The policy.
+        name: String,
+        /// The cgroup.
+        cgroup: String,
+    },
+    /// A name that no record can have.
+    #[error("`{0}` cannot be the name of a policy: it has 1 to 63 letters, digits, `.`, `-` or `_`")]
+    Name(String),
+}
+
+fn told(standing: &[String]) -> String {
+    match standing {
+        [] => "nothing stands".to_owned(),
+        names => format!("there are: {}", names.join(", ")),
+    }
+}

@@ -1,0 +1,145 @@
+//! Policies that stand on cgroups with no process of ours alive. What enforces is pinned in the kernel
+//! ([`StandingGate`](crate::datapath::StandingGate)); a journal beside it says what stands where, since
+//! when and by whom.
+//!
+//! ```text
+//! command -> Standing::open (lock, recover) -> attach | apply | set_mode | detach -> one flip in the kernel
+//!                                           -> status | names (of events)
+//! ```
+//!
+//! Every change is written to the journal as an intention first, then done by one flip in the kernel
+//! (the scope of a cgroup, the image of a slot), then written as done. Whoever opens the journal next
+//! finds an intention whose author died and asks the kernel whether the flip was made: so there is the
+//! old state or the new one, and nothing in between.
+
+mod apply;
+mod attach;
+mod compiled;
+mod detach;
+mod error;
+mod event_names;
+mod journal;
+mod lock;
+mod record;
+mod recover;
+mod scope;
+mod shortfall;
+mod status;
+mod totals;
+
+use crate::{
+    cgroup::Hierarchy,
+    datapath::{StandingGate, other_versions},
+};
+
+pub use apply::{Applied, Change};
+pub use attach::{Attached, Wanted};
+pub use detach::Detached;
+pub use error::StandError;
+pub use event_names::SlotNames;
+pub use journal::RUN_VARIABLE;
+pub use lock::{Holder, Lock, ReaderLock};
+pub use record::{Actor, Attachment, Record, RuleName, Version};
+pub use status::{AttachmentStatus, HookStatus, PolicyStatus, Status};
+pub use totals::Totals;
+
+use journal::Journal;
+
+/// All that stands, opened for one command, which holds the lock.
+pub struct Standing {
+    gate: StandingGate,
+    journal: Journal,
+    hierarchy: Hierarchy,
+    _lock: Lock,
+}
+
+impl Standing {
+    /// Opens what stands; `None` where nothing ever was attached. What a command that died left half
+    /// done is undone or finished first. `wait` is told who holds the lock, if somebody does.
+    ///
+    /// # Errors
+    /// [`StandError`].
+    pub fn open(hierarchy: Hierarchy, wait: impl FnOnce(&Holder)) -> Result<Option<Standing>, StandError> {
+        let lock = Lock::take(&journal::folder()?, wait)?;
+        let Some(gate) = StandingGate::open()? else {
+            let journal = Journal::open()?;
+            for record in journal.records()? {
+                tracing::warn!(
+                    policy = record.name,
+                    "the journal names a policy that is not in the kernel any more"
+                );
+            }
+            return Ok(None);
+        };
+        Standing::of(gate, hierarchy, lock).map(Some)
+    }
+
+    /// Opens what stands, and loads programs and tables first where there are none.
+    ///
+    /// # Errors
+    /// [`StandError`].
+    pub fn open_or_make(hierarchy: Hierarchy, wait: impl FnOnce(&Holder)) -> Result<Standing, StandError> {
+        let lock = Lock::take(&journal::folder()?, wait)?;
+        if let [other, ..] = other_versions()?.as_slice() {
+            return Err(StandError::OtherVersion(other.clone()));
+        }
+        let gate = match StandingGate::open()? {
+            Some(gate) => gate,
+            None => {
+                // Whatever the journal names went with the pins.
+                Journal::open()?.clear()?;
+                StandingGate::open_or_make()?
+            }
+        };
+        Standing::of(gate, hierarchy, lock)
+    }
+
+    fn of(gate: StandingGate, hierarchy: Hierarchy, lock: Lock) -> Result<Standing, StandError> {
+        let mut standing = Standing {
+            gate,
+            journal: Journal::open()?,
+            hierarchy,
+            _lock: lock,
+        };
+        standing.recover()?;
+        Ok(standing)
+    }
+
+    /// The hierarchy that cgroups are looked for in.
+    pub fn hierarchy(&self) -> &Hierarchy {
+        &self.hierarchy
+    }
+
+    /// The stream of events. Reading it is not needed for anything to be enforced; one reader at a time
+    /// ([`ReaderLock`]).
+    ///
+    /// # Errors
+    /// [`StandError`].
+    pub fn events(&self) -> Result<crate::datapath::EventRing, StandError> {
+        Ok(self.gate.events()?)
+    }
+
+    /// All records.
+    ///
+    /// # Errors
+    /// [`StandError`].
+    pub fn records(&self) -> Result<Vec<Record>, StandError> {
+        self.journal.records()
+    }
+
+    /// The record of a policy.
+    fn record(&self, name: &str) -> Result<Record, StandError> {
+        match self.journal.read(name)? {
+            Some(record) => Ok(record),
+            None => Err(StandError::NotStanding {
+                name: name.to_owned(),
+                standing: self
+                    .journal
+                    .records()?
+                    .into_iter()
+                    .map(|record| record.name)
+                    .collect(),
+            }),
+        }
+    }
+}

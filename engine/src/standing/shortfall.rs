@@ -1,0 +1,39 @@
+//! What this kernel cannot do of what a policy says.
+
+use engine_common::{Action, Mode};
+
+use super::record::Version;
+use crate::{datapath::Features, policy::Errno};
+
+/// One reason each; empty where the version is enforced as it says.
+pub(super) fn shortfalls(version: &Version) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if version.mode == Mode::Audit {
+        return reasons;
+    }
+    let actions = version
+        .rules
+        .iter()
+        .map(|rule| rule.action)
+        .chain([version.default]);
+    let kills = actions.into_iter().any(|action| action == Action::Kill);
+    let own_errno = version.errno != Errno::Eperm.as_str();
+    if !kills && !own_errno {
+        return reasons;
+    }
+    let features = Features::detect();
+    if kills && !features.send_signal {
+        reasons.push(
+            "kill: this kernel's cgroup hooks cannot kill (Linux 6.16 can): the attempt is denied, and the process \
+             killed only while `tidegate events --follow` runs"
+                .to_owned(),
+        );
+    }
+    if own_errno && !features.set_retval {
+        reasons.push(format!(
+            "errno: on this kernel a denied call fails with EPERM, not with {} (Linux 5.18 can choose)",
+            version.errno
+        ));
+    }
+    reasons
+}

@@ -1,0 +1,223 @@
+//! What stands, as data.
+
+use serde::Serialize;
+
+use super::{
+    Standing,
+    error::StandError,
+    record::{Actor, Record, RuleName},
+    scope,
+    totals::Totals,
+};
+use crate::datapath::{LinkState, Slot};
+
+/// Everything there is to know.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Status {
+    /// The policies, by name.
+    pub policies: Vec<PolicyStatus>,
+    /// Events lost because the ring was full; verdicts and counters do not depend on it.
+    pub events_lost: u64,
+    /// Repeats that were folded into later events.
+    pub repeats_folded: u64,
+    /// Those of them that no event has told yet.
+    pub repeats_untold: u64,
+}
+
+/// A policy that stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct PolicyStatus {
+    /// Its name.
+    pub name: String,
+    /// `full`, `partial` (see `reasons`), or `none` where it stands on no cgroup that is left.
+    pub enforcement: &'static str,
+    /// Why it is not enforced fully.
+    pub reasons: Vec<String>,
+    /// `enforce` or `audit`.
+    pub mode: &'static str,
+    /// Its version.
+    pub generation: u64,
+    /// The file it came from.
+    pub source: String,
+    /// Who put this version live.
+    pub by: Actor,
+    /// When.
+    pub since: String,
+    /// Where it stands.
+    pub attachments: Vec<AttachmentStatus>,
+    /// What was decided, over all versions.
+    pub totals: Totals,
+    /// What this version decided, by rule.
+    pub rules: Vec<RuleStatus>,
+    /// What this version decided by default.
+    pub default: RuleStatus,
+    /// Kernel memory of its tables, bytes.
+    pub memory: u64,
+}
+
+/// A rule's counter.
+#[derive(Clone, Debug, Serialize)]
+pub struct RuleStatus {
+    /// Name of the rule.
+    pub name: String,
+    /// What it says.
+    pub action: &'static str,
+    /// Attempts that it decided in this version.
+    pub attempts: u64,
+}
+
+/// A place where a policy stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct AttachmentStatus {
+    /// Path of the cgroup.
+    pub cgroup: String,
+    /// Its id.
+    pub cgroup_id: u64,
+    /// `in force`, `gone` (the cgroup was removed, and the policy went with it), or `not in force`.
+    pub state: &'static str,
+    /// Who attached it.
+    pub by: Actor,
+    /// When.
+    pub since: String,
+    /// Its hooks.
+    pub hooks: Vec<HookStatus>,
+}
+
+/// A hook of a cgroup.
+#[derive(Clone, Debug, Serialize)]
+pub struct HookStatus {
+    /// Its name.
+    pub hook: &'static str,
+    /// `attached`, `detached` or `missing`.
+    pub state: &'static str,
+}
+
+impl Standing {
+    /// Asks journal and kernel.
+    ///
+    /// # Errors
+    /// [`StandError`].
+    pub fn status(&self) -> Result<Status, StandError> {
+        let folds = self.gate.fold_counts()?;
+        let mut policies = Vec::new();
+        for record in self.journal.records()? {
+            policies.push(self.policy_status(record)?);
+        }
+        Ok(Status {
+            policies,
+            events_lost: self.gate.lost()?,
+            repeats_folded: folds.folded,
+            repeats_untold: folds.folded.saturating_sub(folds.told),
+        })
+    }
+
+    fn policy_status(&self, record: Record) -> Result<PolicyStatus, StandError> {
+        let slot = Slot(record.slot);
+        let live = self.gate.live(slot)?;
+        let (counters, memory) = match &live {
+            Some(live) => (live.counters()?, live.memory()?),
+            None => (Vec::new(), 0),
+        };
+        let mut totals = record.retired.clone();
+        totals.add(&record.live, &counters);
+        let mut attachments = Vec::new();
+        for there in &record.attachments {
+            attachments.push(self.attachment_status(slot, there)?);
+        }
+        let mut reasons = record.live.partial.clone();
+        if live.is_none() {
+            reasons.push("its tables are not in the kernel any more: every attempt is a fault".to_owned());
+        }
+        for there in &attachments {
+            let lacking: Vec<&str> = there
+                .hooks
+                .iter()
+                .filter(|hook| hook.state != "attached")
+                .map(|hook| hook.hook)
+                .collect();
+            if there.state != "gone" && !lacking.is_empty() {
+                reasons.push(format!("{}: not attached: {}", there.cgroup, lacking.join(", ")));
+            }
+        }
+        for executable in &record.live.executables {
+            if !is_still(&executable.path, executable.inode) {
+                reasons.push(format!(
+                    "{} is another file than when the policy was put live: apply it again",
+                    executable.path
+                ));
+            }
+        }
+        let stands = attachments.iter().any(|there| there.state == "in force");
+        let enforcement = match (stands, reasons.is_empty()) {
+            (false, _) => "none",
+            (true, false) => "partial",
+            (true, true) => "full",
+        };
+        let count = |i: usize| counters.get(i).copied().unwrap_or(0);
+        let version = record.live;
+        let rule = |(i, rule): (usize, &RuleName)| RuleStatus {
+            name: rule.name.clone(),
+            action: rule.action.as_str(),
+            attempts: count(i),
+        };
+        Ok(PolicyStatus {
+            rules: version.rules.iter().enumerate().map(rule).collect(),
+            default: RuleStatus {
+                name: "(default)".to_owned(),
+                action: version.default.as_str(),
+                attempts: count(version.rules.len()),
+            },
+            name: record.name,
+            enforcement,
+            reasons,
+            mode: version.mode.as_str(),
+            generation: version.generation,
+            source: version.source,
+            by: version.by,
+            since: version.since,
+            attachments,
+            totals,
+            memory,
+        })
+    }
+
+    fn attachment_status(
+        &self,
+        slot: Slot,
+        there: &super::Attachment,
+    ) -> Result<AttachmentStatus, StandError> {
+        let scope = self.scope_of(there.cgroup, &there.path)?;
+        let state = if !self.hierarchy.has(there.cgroup) {
+            "gone"
+        } else if scope.is_some_and(|scope| scope::has(&scope, slot)) {
+            "in force"
+        } else {
+            "not in force"
+        };
+        let hooks = self
+            .gate
+            .link_states(there.cgroup)
+            .into_iter()
+            .map(|(hook, link)| HookStatus {
+                hook,
+                state: match link {
+                    LinkState::Attached => "attached",
+                    LinkState::Detached => "detached",
+                    LinkState::Missing => "missing",
+                },
+            });
+        Ok(AttachmentStatus {
+            cgroup: there.path.clone(),
+            cgroup_id: there.cgroup,
+            state,
+            by: there.by.clone(),
+            since: there.since.clone(),
+            hooks: hooks.collect(),
+        })
+    }
+}
+
+fn is_still(path: &str, inode: u64) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).is_ok_and(|file| file.ino() == inode)
+}
