@@ -25,6 +25,13 @@ impl Standing {
     /// # Errors
     /// [`StandError`].
     pub fn detach(&mut self, name: &str, only: Option<&Located>) -> Result<Detached, StandError> {
+        let (mut record, detached) = self.take_off(name, only)?;
+        self.forget(&mut record)?;
+        Ok(detached)
+    }
+
+    /// Takes a policy off its cgroups. Its record is still to be written.
+    fn take_off(&self, name: &str, only: Option<&Located>) -> Result<(Record, Detached), StandError> {
         let mut record = self.record(name)?;
         let chosen: Vec<_> = record
             .attachments
@@ -42,16 +49,23 @@ impl Standing {
         record.pending = Some(Pending::Detach(cgroups.clone()));
         self.journal.write(&record)?;
         record.pending = None;
-        self.finish_detach(&mut record, &cgroups)?;
-        Ok(Detached {
-            policy: record.name,
+        self.leave(&mut record, &cgroups)?;
+        let detached = Detached {
+            policy: record.name.clone(),
             cgroups: chosen.into_iter().map(|there| there.path).collect(),
             stands_elsewhere: !record.attachments.is_empty(),
-        })
+        };
+        Ok((record, detached))
     }
 
-    /// The flips, the links, the slot, the record; what of it is done already is passed over.
+    /// All that is left to do, whatever of it is done already.
     pub(super) fn finish_detach(&self, record: &mut Record, cgroups: &[u64]) -> Result<(), StandError> {
+        self.leave(record, cgroups)?;
+        self.forget(record)
+    }
+
+    /// The flips, and the links that nobody needs any more.
+    fn leave(&self, record: &mut Record, cgroups: &[u64]) -> Result<(), StandError> {
         let slot = Slot(record.slot);
         for &cgroup in cgroups {
             let now = self.scope_of(cgroup, "")?;
@@ -66,10 +80,15 @@ impl Standing {
         record
             .attachments
             .retain(|there| !cgroups.contains(&there.cgroup));
+        Ok(())
+    }
+
+    /// Writes the record of a policy that stands elsewhere still; slot and record of another are given up.
+    fn forget(&self, record: &mut Record) -> Result<(), StandError> {
         if !record.attachments.is_empty() {
             return self.journal.write(record);
         }
-        self.gate.clear(slot)?;
+        self.gate.clear(Slot(record.slot))?;
         self.journal.retire(record)
     }
 
@@ -77,10 +96,13 @@ impl Standing {
     ///
     /// # Errors
     /// [`StandError`].
-    pub fn detach_all(mut self) -> Result<Vec<Detached>, StandError> {
+    pub fn detach_all(self) -> Result<Vec<Detached>, StandError> {
         let mut detached = Vec::new();
         for record in self.journal.records()? {
-            detached.push(self.detach(&record.name, None)?);
+            // Its slot goes with the table: to empty it alone takes the kernel some milliseconds.
+            let (record, one) = self.take_off(&record.name, None)?;
+            self.journal.remove(&record.name)?;
+            detached.push(one);
         }
         self.gate.remove()?;
         self.journal.clear()?;

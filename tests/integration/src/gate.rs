@@ -178,7 +178,12 @@ impl Gate {
 
 /// Moves the process that a command will be into a cgroup, before its first instruction.
 pub fn enter(command: &mut Command, cgroup: &TestCgroup) {
-    let members = open_members(&cgroup.members_file());
+    enter_at(command, &cgroup.members_file());
+}
+
+/// The same by the cgroup's file of members.
+pub fn enter_at(command: &mut Command, members: &Path) {
+    let members = open_members(members);
     // SAFETY: between fork and exec only write(2) is called, on a descriptor opened before.
     unsafe {
         command.pre_exec(move || {

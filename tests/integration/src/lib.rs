@@ -21,6 +21,7 @@ pub mod receiver;
 pub mod report;
 pub mod requirement;
 pub mod shared_file;
+pub mod storm;
 pub mod voyage;
 pub mod voyager;
 pub mod way;

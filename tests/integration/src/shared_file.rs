@@ -69,3 +69,17 @@ impl SharedFolder {
         path
     }
 }
+
+/// A folder in memory where there is one: for a journal that is written thousands of times, as `/run` has it.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn fast_folder() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    let made = if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    };
+    made.expect("a folder")
+}

@@ -7,6 +7,7 @@ mod passing;
 mod portless;
 mod relation;
 mod socket;
+mod storm;
 mod tcp;
 mod udp;
 mod uring;
@@ -37,6 +38,8 @@ enum Task {
     GiveSocket { to: PathBuf },
     /// Try to connect many times; tell how often and how many were refused.
     Flood { to: SocketAddr, times: u64 },
+    /// Connect and send to all places from four threads until standard input ends, and tell the results.
+    Storm { places: Vec<SocketAddr> },
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::TakeSocket { from, to } => told("take-socket", passing::take(&from, to)),
         Task::GiveSocket { to } => told("give-socket", passing::give(&to)),
         Task::Flood { to, times } => flood::flood(to, times),
+        Task::Storm { places } => storm::rage(&places, 4),
     };
     // Whoever reads sees a missing line as a failure.
     if writeln!(std::io::stdout(), "{line}").is_err() {
