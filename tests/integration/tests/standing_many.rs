@@ -1,6 +1,5 @@
 //! A thousand policies on a thousand cgroups, by one command: each of them is right afterwards, and they are
 //! removed without a trace.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
 
 use std::{
     collections::HashMap,

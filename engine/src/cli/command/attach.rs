@@ -195,10 +195,12 @@ fn from_batch(
         let Some(cgroup) = located.locate(hierarchy)? else {
             continue;
         };
-        for sourced in policy_files::load_all(&[policy.into()], &context, output, Exit::CouldNotRun)? {
-            wanted.push(to_wanted(sourced, name.clone(), args.mode, cgroup));
-            break;
-        }
+        let sourced = policy_files::load_all(&[policy.into()], &context, output, Exit::CouldNotRun)?;
+        // One file, one policy.
+        let Some(sourced) = sourced.into_iter().next() else {
+            continue;
+        };
+        wanted.push(to_wanted(sourced, name, args.mode, cgroup));
     }
     Ok(wanted)
 }
