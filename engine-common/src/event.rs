@@ -91,6 +91,10 @@ pub mod flag {
     pub const ALL: u8 = 7;
 }
 
+/// How often a reader of the ring looks by itself, milliseconds: records of what was let through do not
+/// wake it up.
+pub const READER_PERIOD_MS: u64 = 100;
+
 /// Causes of loss: indexes of the loss counters.
 pub mod loss {
     /// The ring was full.

@@ -1,15 +1,17 @@
 //! Reports to user space.
 
 use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
     btf_maps::{Array, RingBuf},
     helpers::{
         bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns,
-        generated::bpf_get_current_comm,
+        generated::{bpf_get_current_comm, bpf_ringbuf_query},
     },
     macros::btf_map,
 };
+use core::ptr::addr_of;
 use engine_common::{
-    ABI_VERSION, ExecutableId, VerdictWord,
+    ABI_VERSION, ExecutableId, Outcome, VerdictWord,
     event::{EventRecord, flag, loss},
     limits::EVENT_RING_BYTES,
 };
@@ -104,5 +106,33 @@ pub(crate) fn report<Q: Question>(question: &Q, place: &Place, what: &Report) {
     }
     record.flags = flags;
     record.reserved = [0; 7];
-    entry.submit(0);
+    entry.submit(wake_up(what.outcome));
+}
+
+/// Whether the reader is to be woken: to wake it costs more than all the rest of a record. What is
+/// still to be killed is told at once; what was denied, when the reader has read all before it (the
+/// kernel's own rule); what was let through when a quarter of the ring is full, and otherwise when the reader
+/// looks by itself ([`READER_PERIOD_MS`]).
+///
+/// [`READER_PERIOD_MS`]: engine_common::event::READER_PERIOD_MS
+#[inline(always)]
+fn wake_up(outcome: u8) -> u64 {
+    if outcome == Outcome::KillPending as u8 {
+        return BPF_RB_FORCE_WAKEUP as u64;
+    }
+    if outcome >= Outcome::Blocked as u8 {
+        return 0;
+    }
+    let ask = |what: u32| {
+        // SAFETY: the helper takes the address of a ring and a number.
+        unsafe { bpf_ringbuf_query(addr_of!(EVENTS).cast_mut().cast(), what as u64) }
+    };
+    let waiting = ask(BPF_RB_AVAIL_DATA);
+    let quarter = ask(BPF_RB_RING_SIZE) / 4;
+    // For some records only: a reader that does not come is not called again and again.
+    if waiting.wrapping_sub(quarter) < 16 * size_of::<EventRecord>() as u64 {
+        BPF_RB_FORCE_WAKEUP as u64
+    } else {
+        BPF_RB_NO_WAKEUP as u64
+    }
 }

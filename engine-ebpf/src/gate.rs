@@ -117,7 +117,7 @@ impl Answer {
 #[inline(always)]
 pub(crate) fn ask(
     reference: SlotRef,
-    question: impl Fn(&LiveImage, &Page, ExecutableId) -> Result<Verdict, Fault>,
+    question: impl Fn(&LiveImage, &Page, u32, ExecutableId) -> Result<Verdict, Fault>,
 ) -> Answer {
     let no_image = Answer::fault(Fault::NoImage, reference.mode());
     let Some(slot) = reference.slot() else {
@@ -126,9 +126,11 @@ pub(crate) fn ask(
     let Some(image) = LiveImage::of(slot) else {
         return no_image;
     };
-    let Some(root) = engine_common::Tables::page(image, 0) else {
+    let Some(page) = image.root() else {
         return no_image;
     };
+    // SAFETY: a map value, which lives as long as the program runs (RCU).
+    let root: &Page = unsafe { &*page };
     let header = Header(root);
     let errno = if features::has_set_retval() != 0 {
         header.errno()
@@ -136,17 +138,20 @@ pub(crate) fn ask(
         EPERM
     };
     let mut executable = ExecutableId { device: 0, inode: 0 };
+    // What a policy does not look at is not asked for.
+    let mut uid = 0;
     if header.needs_subject() {
         executable = subject::executable();
+        uid = subject::uid();
     }
     let verdict = if header.needs_subject() && !subject::is_known(executable) {
         // A kernel thread: its uid 0 says nothing about whose socket this is.
         VerdictWord::of(Err(Fault::NoExecutable))
     } else {
-        VerdictWord::of(question(image, root, executable))
+        VerdictWord::of(question(image, root, uid, executable))
     };
     let verdict = VerdictWord(forget(verdict.0 as u64, root[0]) as u32);
-    image.count(root, verdict);
+    image.count(page, verdict);
     Answer::of(verdict, errno, header.life())
 }
 

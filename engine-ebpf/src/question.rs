@@ -5,10 +5,7 @@ use engine_common::{
     scope::SlotRef, verifier::forget,
 };
 
-use crate::{
-    gate::{self, Answer},
-    subject,
-};
+use crate::gate::{self, Answer};
 
 /// A question to a policy, and its part of the report.
 pub(crate) trait Question {
@@ -29,7 +26,7 @@ const MAPPED: u64 = 0xffff << 32;
 /// Asks a policy about an address; a global function, see [`Answer`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn ask_address(reference: u32, service: u64, high: u64, low: u64, uid: u32) -> u64 {
+extern "C" fn ask_address(reference: u32, service: u64, high: u64, low: u64) -> u64 {
     // The verifier need not carry two kinds of address through all that follows.
     let is_v4 = forget((high == 0 && low >> 32 == 0xffff) as u64, service);
     let (high, low) = (forget(high, service), forget(low, service));
@@ -38,7 +35,7 @@ extern "C" fn ask_address(reference: u32, service: u64, high: u64, low: u64, uid
     } else {
         Address::V6 { high, low }
     };
-    gate::ask(SlotRef(reference), |image, root, executable| {
+    gate::ask(SlotRef(reference), |image, root, uid, executable| {
         let attempt = Attempt {
             address,
             port: service as u16,
@@ -54,13 +51,13 @@ extern "C" fn ask_address(reference: u32, service: u64, high: u64, low: u64, uid
 /// Asks a policy about a socket; a global function like [`ask_address`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn ask_socket(reference: u32, is_inet6: u32, protocol: u32, uid: u32) -> u64 {
+extern "C" fn ask_socket(reference: u32, is_inet6: u32, protocol: u32) -> u64 {
     let family = if is_inet6 != 0 {
         SocketFamily::Inet6
     } else {
         SocketFamily::Inet
     };
-    gate::ask(SlotRef(reference), |image, root, executable| {
+    gate::ask(SlotRef(reference), |image, root, uid, executable| {
         judge_socket(image, root, family, Protocol(protocol as u16), uid, executable)
     })
     .word()
@@ -100,7 +97,7 @@ impl Question for AddressQuestion {
             Address::V4(v4) => (0, MAPPED | v4 as u64),
             Address::V6 { high, low } => (high, low),
         };
-        Answer::from_word(ask_address(reference.0, service, high, low, subject::uid()))
+        Answer::from_word(ask_address(reference.0, service, high, low))
     }
 
     #[inline(always)]
@@ -153,12 +150,7 @@ impl Question for SocketQuestion {
     #[inline(always)]
     fn ask(&self, reference: SlotRef) -> Answer {
         let family = matches!(self.family, SocketFamily::Inet6) as u32;
-        Answer::from_word(ask_socket(
-            reference.0,
-            family,
-            self.protocol.0 as u32,
-            subject::uid(),
-        ))
+        Answer::from_word(ask_socket(reference.0, family, self.protocol.0 as u32))
     }
 
     #[inline(always)]
