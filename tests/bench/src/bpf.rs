@@ -1,0 +1,145 @@
+//! The few uses of bpf(2) that no gate is needed for: an empty program on a hook, and what tables weigh.
+//! Layouts: `union bpf_attr` in include/uapi/linux/bpf.h.
+
+use std::{
+    ffi::c_long,
+    fs, io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+use anyhow::{Context, Result};
+
+const BPF_PROG_LOAD: c_long = 5;
+const BPF_MAP_GET_NEXT_ID: c_long = 12;
+const BPF_MAP_GET_FD_BY_ID: c_long = 14;
+const BPF_LINK_CREATE: c_long = 28;
+const BPF_PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
+
+/// The hooks that the measured calls pass.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Hook {
+    Connect4 = 10,
+    Connect6 = 11,
+    Sendmsg4 = 14,
+    Sendmsg6 = 15,
+}
+
+/// # Safety
+/// `attr` must be laid out as `command` wants it, and what it points to must be valid meanwhile.
+unsafe fn bpf<T>(command: c_long, attr: &mut T) -> io::Result<i32> {
+    // SAFETY: the caller's.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result as i32)
+}
+
+fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: what bpf(2) has just given is nobody else's.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Attaches `return 1` to a hook of a cgroup, for as long as the link is open.
+pub(crate) fn attach_empty(cgroup: BorrowedFd<'_>, hook: Hook) -> Result<OwnedFd> {
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+        interface: u32,
+        attach_type: u32,
+    }
+    #[repr(C)]
+    struct Link {
+        program: u32,
+        target: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+    /// r0 = 1; exit.
+    const INSTRUCTIONS: [u64; 2] = [1 << 32 | 0xb7, 0x95];
+    let mut load = Load {
+        kind: BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+        count: 2,
+        instructions: INSTRUCTIONS.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: 0,
+        name: *b"bench_empty\0\0\0\0\0",
+        interface: 0,
+        attach_type: hook as u32,
+    };
+    // SAFETY: the first fields of the command's part of `bpf_attr`; instructions and license are constants.
+    let program = unsafe { bpf(BPF_PROG_LOAD, &mut load) }.context("the kernel takes no empty program")?;
+    let program = owned(program);
+    let mut link = Link {
+        program: program.as_raw_fd() as u32,
+        target: cgroup.as_raw_fd() as u32,
+        attach_type: hook as u32,
+        flags: 0,
+    };
+    // SAFETY: the first fields of the command's part of `bpf_attr`.
+    let link = unsafe { bpf(BPF_LINK_CREATE, &mut link) }.context("the empty program is not attached")?;
+    Ok(owned(link))
+}
+
+/// Kernel memory of the newest table with elements of this size and number, as the kernel accounts it: bytes.
+/// `None` when there is no such table.
+pub(crate) fn memory_of_newest(value_bytes: u64, elements: u64) -> Result<Option<u64>> {
+    let (mut found, mut id) = (None, 0);
+    while let Some(next) = next_map(id)? {
+        id = next;
+        let Some(map) = open_map(id) else { continue };
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))?;
+        let field = |name: &str| -> Option<u64> {
+            let line = info.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().parse().ok()
+        };
+        if field("value_size:") == Some(value_bytes) && field("max_entries:") == Some(elements) {
+            found = field("memlock:");
+        }
+    }
+    Ok(found)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Id {
+    start: u32,
+    next: u32,
+    flags: u32,
+}
+
+fn next_map(after: u32) -> Result<Option<u32>> {
+    let mut id = Id {
+        start: after,
+        ..Id::default()
+    };
+    // SAFETY: the first fields of the command's part of `bpf_attr`; the kernel writes to the second.
+    match unsafe { bpf(BPF_MAP_GET_NEXT_ID, &mut id) } {
+        Ok(_) => Ok(Some(id.next)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).context("the kernel lists no tables"),
+    }
+}
+
+/// `None` when it has gone meanwhile.
+fn open_map(id: u32) -> Option<OwnedFd> {
+    let mut id = Id {
+        start: id,
+        ..Id::default()
+    };
+    // SAFETY: the first fields of the command's part of `bpf_attr`.
+    unsafe { bpf(BPF_MAP_GET_FD_BY_ID, &mut id) }.ok().map(owned)
+}

@@ -1,0 +1,36 @@
+//! How much is measured.
+
+use crate::call::Call;
+
+/// Many samples, or few.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    pub(crate) quick: bool,
+}
+
+impl Effort {
+    /// Times that sockets are made anew, and pairs of batches for each.
+    pub(crate) const fn rounds(self, call: Call) -> (usize, usize) {
+        match (call, self.quick) {
+            (Call::TcpConnect, false) => (20, 32),
+            (Call::TcpConnect, true) => (5, 24),
+            (_, false) => (10, 300),
+            (_, true) => (4, 100),
+        }
+    }
+
+    /// Times that a gate elsewhere is attached, and pairs of batches for each.
+    pub(crate) const fn turns(self, call: Call) -> (usize, usize) {
+        match (call, self.quick) {
+            (Call::TcpConnect, false) => (24, 24),
+            (Call::TcpConnect, true) => (6, 16),
+            (_, false) => (40, 60),
+            (_, true) => (8, 40),
+        }
+    }
+
+    /// `many`, or `few` of them when it is to be quick.
+    pub(crate) const fn times(self, many: usize, few: usize) -> usize {
+        if self.quick { few } else { many }
+    }
+}

@@ -1,0 +1,167 @@
+//! What the gate costs: `cargo xtask bench`. It asserts no times; its exit code says only whether it ran.
+//!
+//! ```text
+//! keeper (cleans up) -> laboratory (networks, cgroups, gate) -> row -> caller (batches in turns) -> statistics
+//!                                                            -> tables -> report: text, JSON, Markdown
+//! ```
+
+mod address;
+mod bpf;
+mod call;
+mod cgroup;
+mod cpu;
+mod effort;
+mod gate;
+mod keeper;
+mod laboratory;
+mod network;
+mod networks;
+mod nft;
+mod policies;
+mod random;
+mod report;
+mod row;
+mod statistics;
+mod tables;
+
+use std::{io::Write, process::ExitCode};
+
+use anyhow::{Result, bail};
+use clap::{Parser, ValueEnum};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::{
+    effort::Effort,
+    keeper::Places,
+    laboratory::Laboratory,
+    report::{Machine, Report},
+    row::Planned,
+};
+
+/// Measure what the gate costs, beside the same without it.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+struct Cli {
+    /// Take fewer samples: under a minute in all
+    #[arg(long)]
+    quick: bool,
+    /// Measure only rows and tables whose name holds one of these words; see --list
+    #[arg(long, value_name = "WORD", value_delimiter = ',')]
+    only: Vec<String>,
+    /// List rows and tables
+    #[arg(long)]
+    list: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    /// Write JSON and Markdown into docs/benchmarks too
+    #[arg(long)]
+    save: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+/// The tables beside that of the calls, by the names that --only takes.
+const TABLES: [&str; 4] = ["compile", "standing", "exec", "events"];
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
+    if cli.list {
+        for row in row::rows() {
+            println!(
+                "{}",
+                row.map_or_else(|reason| format!("({reason})"), |row| row.name)
+            );
+        }
+        println!("{}", TABLES.join("\n"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    match keeper::inside()? {
+        None => {
+            let status = keeper::keep()?;
+            Ok(if status.success() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        Some(places) => {
+            let report = measure(cli, &places)?;
+            let text = match cli.output {
+                Output::Text => report.text(),
+                Output::Json => format!("{:#}\n", report.json()),
+            };
+            std::io::stdout().write_all(text.as_bytes())?;
+            if cli.save {
+                for path in report::save(&report)? {
+                    let name = path.file_name().unwrap_or_default().display();
+                    eprintln!("bench: wrote docs/benchmarks/{name}");
+                }
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+impl Cli {
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str()))
+    }
+
+    /// The rows that were asked for.
+    fn rows(&self) -> Vec<Planned> {
+        let wanted = |planned: &Planned| match planned {
+            Ok(row) => self.wants(&row.name),
+            Err(reason) => self.wants(reason),
+        };
+        row::rows().into_iter().filter(wanted).collect()
+    }
+}
+
+fn measure(cli: &Cli, places: &Places) -> Result<Report> {
+    let rows = cli.rows();
+    if rows.is_empty() && !TABLES.iter().any(|table| cli.wants(table)) {
+        bail!("no row or table is named like that: see --list");
+    }
+    // Stream sockets are made in advance.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    let mut laboratory = Laboratory::open(places, Effort { quick: cli.quick })?;
+    let mut left_out = Vec::new();
+    let mut sections = Vec::new();
+    if !rows.is_empty() {
+        sections.push(tables::calls::measure(&mut laboratory, rows, &mut left_out)?);
+    }
+    if cli.wants("compile") {
+        sections.push(tables::compiling::measure(&mut laboratory)?);
+    }
+    laboratory.unload();
+    if cli.wants("standing") {
+        sections.push(tables::standing::measure(&mut laboratory)?);
+    }
+    if cli.wants("exec") {
+        sections.push(tables::commands::measure(&laboratory, &mut left_out)?);
+    }
+    if cli.wants("events") {
+        sections.push(tables::events::measure(&mut laboratory)?);
+    }
+    Ok(Report {
+        machine: Machine::of_now(),
+        quick: cli.quick,
+        sections,
+        left_out,
+    })
+}

@@ -1,0 +1,143 @@
+//! The policies that are measured, as text.
+
+use std::{collections::HashMap, fmt::Write as _, fs, path::PathBuf, rc::Rc};
+
+use anyhow::{Context, Result, bail};
+use tidegate::policy::{LoadContext, Policy, load_text};
+
+use crate::{address::Family, networks::Networks};
+
+/// Lists longer than this are written to a file that the policy names.
+const INLINE: usize = 64;
+
+/// Text below `spec` that folds repeated reports; `None`: not in this version.
+pub(crate) const fn folding() -> Option<&'static str> {
+    None
+}
+
+/// What a policy is like. Whatever no rule matches is allowed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Shape {
+    /// Action of its rules.
+    pub(crate) action: &'static str,
+    pub(crate) rules: usize,
+    /// Generated networks, dealt out to the rules; none: the documentation networks of both families.
+    pub(crate) networks: Option<(Family, usize)>,
+    /// Whether repeated reports are folded, see [`folding`].
+    pub(crate) folds: bool,
+    /// Tells apart what is otherwise alike.
+    pub(crate) number: usize,
+}
+
+impl Shape {
+    /// One rule about the documentation networks.
+    pub(crate) const fn small(action: &'static str) -> Shape {
+        Shape {
+            action,
+            rules: 1,
+            networks: None,
+            folds: false,
+            number: 0,
+        }
+    }
+
+    /// Rules that allow generated networks.
+    pub(crate) const fn allowing(rules: usize, family: Family, networks: usize) -> Shape {
+        Shape {
+            action: "allow",
+            rules,
+            networks: Some((family, networks)),
+            folds: false,
+            number: 0,
+        }
+    }
+}
+
+/// Writes policies, and keeps the networks that were generated for them.
+pub(crate) struct Policies {
+    folder: PathBuf,
+    networks: HashMap<(Family, usize), Rc<Networks>>,
+}
+
+impl Policies {
+    pub(crate) fn new(folder: PathBuf) -> Policies {
+        Policies {
+            folder,
+            networks: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn networks(&mut self, family: Family, count: usize) -> Rc<Networks> {
+        let generated = self.networks.entry((family, count));
+        Rc::clone(generated.or_insert_with(|| Rc::new(Networks::generate(family, count))))
+    }
+
+    /// The text of a policy; its address files are written.
+    pub(crate) fn text(&mut self, shape: &Shape) -> Result<String> {
+        let networks: Vec<String> = match shape.networks {
+            Some((family, count)) => self.networks(family, count).texts().collect(),
+            None => vec!["198.51.100.0/24".to_owned(), "2001:db8::/32".to_owned()],
+        };
+        let family = shape.networks.map_or("both", |(family, _)| family.as_str());
+        let share = networks.len().div_ceil(shape.rules);
+        let mut sets = String::new();
+        let mut rules = String::new();
+        for (i, mine) in networks.chunks(share).enumerate() {
+            let to = if mine.len() <= INLINE {
+                format!("\"{}\"", mine.join("\", \""))
+            } else {
+                let file = format!("{family}-{}-{i}-of-{}.txt", networks.len(), shape.rules);
+                fs::write(self.folder.join(&file), mine.join("\n") + "\n")?;
+                writeln!(sets, "    s{i}: {{file: {file}}}")?;
+                format!("\"@s{i}\"")
+            };
+            let action = shape.action;
+            writeln!(rules, "    - {{name: r{i}, action: {action}, to: [{to}]}}")?;
+        }
+        if !sets.is_empty() {
+            sets.insert_str(0, "  sets:\n");
+        }
+        let folding = if shape.folds {
+            folding().unwrap_or_default()
+        } else {
+            ""
+        };
+        Ok(format!(
+            "apiVersion: tidegate.io/v1\nkind: EgressPolicy\nmetadata: {{name: bench}}\nspec:\n  \
+             mode: enforce\n  default: allow\n  errno: ECONNREFUSED\n{folding}{sets}  rules:\n{rules}"
+        ))
+    }
+
+    /// What a text says.
+    pub(crate) fn parse(&self, text: &str) -> Result<Policy> {
+        let loaded = load_text("bench.yaml", text, &self.folder, &LoadContext::default());
+        if loaded.has_errors() {
+            bail!(
+                "a policy of the benchmark is not valid:\n{}",
+                loaded.render(false)
+            );
+        }
+        loaded.policy.context("no policy")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shape_is_a_valid_policy() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut policies = Policies::new(folder.path().to_owned());
+        for shape in [
+            Shape::small("audit"),
+            Shape::allowing(1, Family::V6, 1000),
+            Shape::allowing(256, Family::V4, 100_000),
+            Shape::allowing(1024, Family::V4, 1024),
+        ] {
+            let text = policies.text(&shape).unwrap();
+            let policy = policies.parse(&text).unwrap();
+            assert_eq!(policy.rules.len(), shape.rules, "{shape:?}");
+        }
+    }
+}

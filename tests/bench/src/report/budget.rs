@@ -1,0 +1,73 @@
+//! What the design asks for.
+
+use std::fmt;
+
+/// The most that something may cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Budget {
+    /// Of the time without a gate.
+    Ratio(f64),
+    /// No more than without a gate. Two medians of the same thing differ too: a hundredth is nothing.
+    Nothing,
+    /// Nanoseconds beside the other side of the pair.
+    AddedNs(f64),
+    /// Milliseconds.
+    Milliseconds(f64),
+    /// Milliseconds, and KiB of kernel memory.
+    TimeAndMemory(f64, f64),
+    /// Events neither read nor counted as lost.
+    Uncounted(u64),
+}
+
+/// A budget and whether it was kept. It decides nothing: times are not asserted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Judged {
+    pub(crate) budget: Budget,
+    pub(crate) met: bool,
+}
+
+impl Budget {
+    /// Holds it against what was measured; of [`Budget::TimeAndMemory`] that is the time.
+    pub(crate) fn judge(self, measured: f64) -> Judged {
+        let most = match self {
+            Budget::Ratio(most)
+            | Budget::AddedNs(most)
+            | Budget::Milliseconds(most)
+            | Budget::TimeAndMemory(most, _) => most,
+            Budget::Nothing => 1.01,
+            Budget::Uncounted(most) => most as f64,
+        };
+        Judged {
+            budget: self,
+            met: measured <= most,
+        }
+    }
+}
+
+impl Judged {
+    pub(crate) const fn verdict(self) -> &'static str {
+        if self.met { "met" } else { "MISSED" }
+    }
+
+    /// The same, with a second condition.
+    pub(crate) const fn and(self, condition: bool) -> Judged {
+        Judged {
+            budget: self.budget,
+            met: self.met && condition,
+        }
+    }
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Budget::Ratio(most) => write!(f, "ratio <= {most}"),
+            Budget::Nothing => f.write_str("ratio 1.00"),
+            Budget::AddedNs(most) => write!(f, "<= {most} ns added"),
+            Budget::Milliseconds(most) => write!(f, "< {most} ms"),
+            Budget::TimeAndMemory(ms, kib) if *kib < 1024.0 => write!(f, "< {ms} ms, <= {kib} KiB"),
+            Budget::TimeAndMemory(ms, kib) => write!(f, "< {ms} ms, <= {} MiB", kib / 1024.0),
+            Budget::Uncounted(most) => write!(f, "{most} not counted"),
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The files of docs/benchmarks.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, chown},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+use super::Report;
+
+/// Writes `<date>.json` and `<date>.md` below the workspace's docs/benchmarks, and gives where.
+pub(crate) fn save(report: &Report) -> Result<Vec<PathBuf>> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let owner = fs::metadata(&workspace)?;
+    let folder = workspace.join("docs/benchmarks");
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let json = serde_json::to_string_pretty(&report.json())? + "\n";
+    let mut written = Vec::new();
+    for (extension, text) in [("json", json), ("md", report.markdown())] {
+        let path = folder.join(format!("{}.{extension}", report.machine.date));
+        fs::write(&path, text).with_context(|| path.display().to_string())?;
+        written.push(path);
+    }
+    // We are root, the files are whose the workspace is.
+    for path in written.iter().chain([&folder, &workspace.join("docs")]) {
+        chown(path, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(written)
+}

@@ -1,0 +1,95 @@
+//! Medians and their spread.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::call::Batch;
+
+/// Where the middle of measured values lies, and how far they spread.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) p10: f64,
+    pub(crate) median: f64,
+    pub(crate) p90: f64,
+}
+
+impl Spread {
+    /// Of values in any order; all zero without any.
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Spread {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let at = |share: f64| {
+            let index = (values.len().saturating_sub(1) as f64 * share).round() as usize;
+            values.get(index).copied().unwrap_or_default()
+        };
+        Spread {
+            p10: at(0.1),
+            median: at(0.5),
+            p90: at(0.9),
+        }
+    }
+
+    pub(crate) fn json(self) -> Value {
+        json!({"p10": self.p10, "median": self.median, "p90": self.p90})
+    }
+}
+
+/// What pairs of batches took, a call: nanoseconds, and the ratios and differences within the pairs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paired {
+    pub(crate) plain_ns: Spread,
+    pub(crate) gated_ns: Spread,
+    pub(crate) added_ns: Spread,
+    pub(crate) ratio: Spread,
+    /// Of the sums: what the median does not mind counts here, such as the reader of events being woken.
+    pub(crate) overall: f64,
+    /// Pairs measured.
+    pub(crate) pairs: usize,
+}
+
+impl Paired {
+    /// Of pairs (plain, gated) of batches of `calls` calls each.
+    pub(crate) fn of(pairs: &[(Batch, Batch)], calls: usize) -> Paired {
+        let ns = |batch: &Batch| batch.took.as_nanos() as f64 / calls as f64;
+        let over = |each: &dyn Fn(f64, f64) -> f64| {
+            Spread::of(pairs.iter().map(|(plain, gated)| each(ns(plain), ns(gated))))
+        };
+        let sum = |side: &dyn Fn(&(Batch, Batch)) -> Duration| {
+            pairs.iter().map(side).sum::<Duration>().as_secs_f64()
+        };
+        Paired {
+            plain_ns: over(&|plain, _| plain),
+            gated_ns: over(&|_, gated| gated),
+            added_ns: over(&|plain, gated| gated - plain),
+            ratio: over(&|plain, gated| gated / plain),
+            overall: sum(&|(_, gated)| gated.took) / sum(&|(plain, _)| plain.took),
+            pairs: pairs.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_and_its_spread() {
+        let spread = Spread::of((0..=100).rev().map(f64::from));
+        assert_eq!((spread.p10, spread.median, spread.p90), (10.0, 50.0, 90.0));
+        assert_eq!(Spread::of([]).median, 0.0);
+    }
+
+    #[test]
+    fn ratios_are_taken_within_a_pair() {
+        let batch = |ns| Batch {
+            took: Duration::from_nanos(ns),
+            refused: 0,
+        };
+        // The machine was slow for one pair: the ratio does not mind.
+        let pairs = [(100, 200), (1000, 2000), (100, 200)].map(|(p, g)| (batch(p), batch(g)));
+        let paired = Paired::of(&pairs, 10);
+        assert_eq!((paired.ratio.p10, paired.ratio.p90), (2.0, 2.0));
+        assert_eq!((paired.plain_ns.median, paired.added_ns.median), (10.0, 10.0));
+    }
+}

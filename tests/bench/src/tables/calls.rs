@@ -1,0 +1,116 @@
+//! What a call costs: the paired rows.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::progress;
+use crate::{
+    cpu,
+    laboratory::Laboratory,
+    nft,
+    report::{Budget, Line, Section},
+    row::{Contrast, Planned, Row, Side},
+    statistics::Paired,
+};
+
+/// The rows between which the design allows a factor of two.
+const THOUSAND: &str = "cidrs/v4/1k/hit-spread";
+const MILLION: &str = "cidrs/v4/1m/hit-spread";
+
+/// Measures the rows; what is left out goes to `left_out`.
+pub(crate) fn measure(
+    laboratory: &mut Laboratory<'_>,
+    rows: Vec<Planned>,
+    left_out: &mut Vec<String>,
+) -> Result<Section> {
+    cpu::keep_to(cpu::Role::Caller);
+    let nftables = nft::usable(laboratory.cgroups());
+    let mut lines = Vec::new();
+    let mut added = HashMap::new();
+    let count = rows.len();
+    for (i, planned) in rows.into_iter().enumerate() {
+        let row = match planned {
+            Ok(row) => row,
+            Err(reason) => {
+                left_out.push(reason);
+                continue;
+            }
+        };
+        if let (Contrast::Sides(_, Side::Nftables(_)), Err(why)) = (&row.contrast, &nftables) {
+            left_out.push(format!("{}: {why}", row.name));
+            continue;
+        }
+        progress(&format!("{}/{count} {}", i + 1, row.name));
+        let paired = laboratory.measure(&row).with_context(|| row.name.clone())?;
+        added.insert(row.name.clone(), paired.added_ns.median);
+        lines.push(line(&row, &paired));
+    }
+    if let (Some(&thousand), Some(&million)) = (added.get(THOUSAND), added.get(MILLION)) {
+        lines.push(growth(thousand, million));
+    }
+    cpu::keep_to(cpu::Role::Any);
+    Ok(Section {
+        key: "calls",
+        title: "What a call costs, beside the same call without",
+        note: "Nanoseconds a call: medians over pairs of batches, the two sides in turns, in one process. Ratio: median of the \
+               ratios within the pairs, with the 10th and 90th percentile; overall: ratio of the sums, in which the rare and dear \
+               counts too. `bare` is a socket that nothing stands on, while something stands on the other: once a program is \
+               attached anywhere, the kernel takes a longer way for all sockets (`gate-elsewhere`). `gate-on-and-off` attaches \
+               and detaches in turns, and compares with a machine without any. `spread` goes to 65,536 addresses in turn, `hot` to \
+               one. `gate-elsewhere` does that with the gate of a third cgroup. `allow-list`: nftables judges packets, not connects; its rows pay where something is sent, in a network \
+               namespace of their own, whose cost without rules is `other-network`.",
+        head: vec!["plain ns", "gated ns", "added ns", "ratio", "p10..p90", "overall"],
+        lines,
+    })
+}
+
+fn line(row: &Row, paired: &Paired) -> Line {
+    let ratio = paired.ratio;
+    let judged = row.budget.map(|budget| {
+        budget.judge(match budget {
+            Budget::AddedNs(_) => paired.added_ns.median,
+            _ => ratio.median,
+        })
+    });
+    Line {
+        name: row.name.clone(),
+        cells: vec![
+            format!("{:.0}", paired.plain_ns.median),
+            format!("{:.0}", paired.gated_ns.median),
+            format!("{:+.0}", paired.added_ns.median),
+            format!("{:.3}", ratio.median),
+            format!("{:.2}..{:.2}", ratio.p10, ratio.p90),
+            format!("{:.2}", paired.overall),
+        ],
+        values: json!({
+            "plain_ns": paired.plain_ns.json(),
+            "gated_ns": paired.gated_ns.json(),
+            "added_ns": paired.added_ns.json(),
+            "ratio": ratio.json(),
+            "overall": paired.overall,
+            "pairs": paired.pairs,
+            "calls_a_batch": row.call.batch(),
+        }),
+        judged,
+    }
+}
+
+/// How the cost grows from a thousand networks to a million.
+fn growth(thousand: f64, million: f64) -> Line {
+    let ratio = million / thousand;
+    Line {
+        name: "cost at 1m over cost at 1k".to_owned(),
+        cells: vec![
+            format!("{thousand:+.0}"),
+            format!("{million:+.0}"),
+            format!("{:+.0}", million - thousand),
+            format!("{ratio:.3}"),
+            String::new(),
+            String::new(),
+        ],
+        values: json!({"added_ns_at_1k": thousand, "added_ns_at_1m": million, "ratio": ratio}),
+        judged: Some(Budget::Ratio(2.0).judge(ratio)),
+    }
+}

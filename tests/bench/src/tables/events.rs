@@ -1,0 +1,132 @@
+//! How many events come through, and how many are lost, by the size of the ring.
+
+use std::{
+    env,
+    net::UdpSocket,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use serde_json::json;
+use tidegate::datapath::RING_BYTES_VARIABLE;
+
+use super::progress;
+use crate::{
+    gate::{LoadedGate, image_of},
+    laboratory::Laboratory,
+    network::PORT,
+    policies::Shape,
+    report::{Budget, Line, Section},
+};
+
+/// Threads that connect.
+const THREADS: usize = 2;
+
+/// What became of one flood.
+struct Flood {
+    connects: u64,
+    read: u64,
+    lost: u64,
+    took: Duration,
+}
+
+/// Floods rings of several sizes.
+pub(crate) fn measure(laboratory: &mut Laboratory<'_>) -> Result<Section> {
+    // No other thread runs then: the size of the ring goes by the environment.
+    laboratory.unload();
+    let mut lines = Vec::new();
+    for kib in [4_u32, 64, 512, 4096, 16384] {
+        progress(&format!("events: ring of {kib} KiB"));
+        lines.push(line(kib, &flood(laboratory, kib * 1024)?));
+    }
+    Ok(Section {
+        key: "events",
+        title: "Events a second, by the size of the ring",
+        note: "Two threads connect UDP sockets as fast as they can under a policy that audits every connect; one thread reads and \
+               counts. What is not read must be counted as lost. The ring is 4096 KiB unless said otherwise.",
+        head: vec!["connects/s", "events/s", "lost/s", "lost"],
+        lines,
+    })
+}
+
+fn flood(laboratory: &mut Laboratory<'_>, ring: u32) -> Result<Flood> {
+    // SAFETY: this is the only thread: those of the gate before it have ended.
+    unsafe { env::set_var(RING_BYTES_VARIABLE, ring.to_string()) };
+    let gate = LoadedGate::load();
+    // The reader's thread runs now, but it reads no variables.
+    // SAFETY: as said.
+    unsafe { env::remove_var(RING_BYTES_VARIABLE) };
+    let mut gate = gate?;
+    let text = laboratory.policies.text(&Shape::small("audit"))?;
+    let slot = gate.install(&image_of(&laboratory.policies.parse(&text)?)?)?;
+    let cgroup = laboratory.cgroup()?;
+    let standing = gate.stand(&cgroup, &[slot])?;
+    cgroup.enter()?;
+    let duration = Duration::from_millis(laboratory.effort.times(2000, 300) as u64);
+    let start = Instant::now();
+    let connects = connect_for(duration);
+    let took = start.elapsed();
+    let read = gate.finish_reading();
+    drop(standing);
+    laboratory.places.go_home()?;
+    Ok(Flood {
+        connects: connects?,
+        read,
+        lost: gate.lost()?,
+        took,
+    })
+}
+
+/// Connects from all threads, and gives how often.
+fn connect_for(duration: Duration) -> Result<u64> {
+    let ends = AtomicBool::new(false);
+    let connect = || -> Result<u64> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        let to: std::net::SocketAddr = ([198, 51, 100, 10], PORT).into();
+        let mut connects = 0;
+        while !ends.load(Ordering::Relaxed) {
+            for _ in 0..64 {
+                socket.connect(to)?;
+            }
+            connects += 64;
+        }
+        Ok(connects)
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(connect)).collect();
+        thread::sleep(duration);
+        ends.store(true, Ordering::Relaxed);
+        threads
+            .into_iter()
+            .try_fold(0, |sum, thread| match thread.join() {
+                Ok(connects) => Ok(sum + connects?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+    })
+}
+
+fn line(kib: u32, flood: &Flood) -> Line {
+    let a_second = |count: u64| count as f64 / flood.took.as_secs_f64();
+    let uncounted = flood.connects.abs_diff(flood.read + flood.lost);
+    let share = flood.lost as f64 / flood.connects.max(1) as f64;
+    Line {
+        name: format!("{kib} KiB"),
+        cells: vec![
+            format!("{:.0}", a_second(flood.connects)),
+            format!("{:.0}", a_second(flood.read)),
+            format!("{:.0}", a_second(flood.lost)),
+            format!("{:.1} %", share * 100.0),
+        ],
+        values: json!({
+            "ring_kib": kib,
+            "connects": flood.connects,
+            "events_read": flood.read,
+            "events_lost": flood.lost,
+            "seconds": flood.took.as_secs_f64(),
+            "uncounted": uncounted,
+        }),
+        judged: Some(Budget::Uncounted(0).judge(uncounted as f64)),
+    }
+}
