@@ -4,7 +4,7 @@
 //! likewise. Cgroups are the keeper's to remove.
 
 use std::{
-    env, fs,
+    env, fs, io,
     path::{Path, PathBuf},
     process::{self, Command, ExitStatus},
 };
@@ -45,9 +45,13 @@ pub(crate) fn keep() -> Result<ExitStatus> {
     );
     let hierarchy = Hierarchy::find()?;
     let above = hierarchy.own_cgroup();
-    sweep(&above);
+    sweep(&above, cgroup::clear);
+    sweep(&env::temp_dir(), |folder| fs::remove_dir_all(folder));
     let cgroups = above.join(format!("{PREFIX}{}", process::id()));
-    let files = tempfile::tempdir().context("no folder for files")?;
+    let files = tempfile::Builder::new()
+        .prefix(&format!("{PREFIX}{}-", process::id()))
+        .tempdir()
+        .context("no folder for files")?;
     fs::create_dir(&cgroups).with_context(|| format!("cannot make the cgroup {}", cgroups.display()))?;
     let ended = run_inside(&cgroups, files.path());
     if let Err(error) = cgroup::clear(&cgroups) {
@@ -76,13 +80,14 @@ fn run_inside(cgroups: &Path, files: &Path) -> Result<ExitStatus> {
 }
 
 /// Removes what a keeper left that was killed.
-fn sweep(above: &Path) {
+fn sweep(above: &Path, remove: impl Fn(&Path) -> io::Result<()>) {
     let Ok(entries) = fs::read_dir(above) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let keeper = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        let keeper = keeper.and_then(|keeper| keeper.split('-').next());
         let is_dead = keeper.is_some_and(|keeper| !Path::new("/proc").join(keeper).exists());
-        if is_dead && let Err(error) = cgroup::clear(&entry.path()) {
+        if is_dead && let Err(error) = remove(&entry.path()) {
             eprintln!("bench: left over: {}: {error}", entry.path().display());
         }
     }

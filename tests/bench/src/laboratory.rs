@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, os::fd::OwnedFd, path::Path, rc::Rc};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use tidegate::{datapath::Slot, launch::Hierarchy};
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     policies::{Policies, Shape},
     row::{Aim, Contrast, Row, Side},
     statistics::Paired,
+    turns::Turns,
 };
 
 /// Destinations of a row that spreads them: more than the caches next to a core hold tables for.
@@ -256,46 +257,5 @@ impl<'a> Laboratory<'a> {
             turns.check(pair)?;
         }
         Ok(measured)
-    }
-}
-
-/// The targets of one batch after the other, and how the calls are to end.
-struct Turns<'a> {
-    targets: &'a [Address],
-    calls: usize,
-    at: usize,
-    refused: usize,
-}
-
-impl<'a> Turns<'a> {
-    fn new(row: &Row, targets: &'a [Address]) -> Turns<'a> {
-        let calls = row.call.batch();
-        Turns {
-            targets,
-            calls,
-            at: 0,
-            refused: if row.refused { calls } else { 0 },
-        }
-    }
-
-    fn next(&mut self) -> &'a [Address] {
-        if self.at + self.calls > self.targets.len() {
-            self.at = 0;
-        }
-        self.at += self.calls;
-        &self.targets[self.at - self.calls..self.at]
-    }
-
-    /// A row must measure what it says.
-    fn check(&self, (plain, gated): (Batch, Batch)) -> Result<()> {
-        ensure!(
-            (plain.refused, gated.refused) == (0, self.refused),
-            "of {} calls {} were refused without a gate and {} with it; {} should be",
-            self.calls,
-            plain.refused,
-            gated.refused,
-            self.refused
-        );
-        Ok(())
     }
 }

@@ -23,6 +23,7 @@ mod report;
 mod row;
 mod statistics;
 mod tables;
+mod turns;
 
 use std::{io::Write, process::ExitCode};
 

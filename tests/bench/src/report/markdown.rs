@@ -4,9 +4,10 @@ use super::Report;
 
 pub(super) fn markdown(report: &Report) -> String {
     let mut text = format!(
-        "# Benchmark of {}\n\n{}. Made by `cargo xtask bench --save`; figures are of one machine, compare ratios.\n",
+        "# Benchmark of {}\n\n{}. Made by `cargo xtask bench --save`; figures are of one machine, compare ratios.\n\n{}\n",
         report.machine.date,
-        report.setting()
+        report.setting(),
+        report.budgets()
     );
     for section in &report.sections {
         text += &format!("\n## {}\n\n{}\n\n", section.title, section.note);

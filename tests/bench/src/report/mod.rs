@@ -62,6 +62,19 @@ impl Report {
         markdown::markdown(self)
     }
 
+    /// How many budgets are met, and which are not.
+    fn budgets(&self) -> String {
+        let lines = self.sections.iter().flat_map(|section| &section.lines);
+        let judged = lines.filter_map(|line| Some((line, line.judged?)));
+        let (met, missed): (Vec<_>, Vec<_>) = judged.partition(|(_, judged)| judged.met);
+        let names: Vec<&str> = missed.iter().map(|(line, _)| line.name.as_str()).collect();
+        match (met.len(), names.len()) {
+            (0, 0) => "No budget is set for what was measured.".to_owned(),
+            (met, 0) => format!("All {met} budgets are met."),
+            (met, missed) => format!("Budgets: {met} met, {missed} missed: {}.", names.join(", ")),
+        }
+    }
+
     /// In one line.
     fn setting(&self) -> String {
         format!(

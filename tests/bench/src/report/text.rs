@@ -20,6 +20,7 @@ pub(super) fn text(report: &Report) -> String {
             trimmed(&table.to_string())
         );
     }
+    text += &format!("\n{}\n", report.budgets());
     for reason in &report.left_out {
         text += &format!("LEFT OUT: {reason}\n");
     }

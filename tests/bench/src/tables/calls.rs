@@ -55,13 +55,16 @@ pub(crate) fn measure(
         key: "calls",
         title: "What a call costs, beside the same call without",
         note: "Nanoseconds a call: medians over pairs of batches, the two sides in turns, in one process. Ratio: median of the \
-               ratios within the pairs, with the 10th and 90th percentile; overall: ratio of the sums, in which the rare and dear \
-               counts too. `bare` is a socket that nothing stands on, while something stands on the other: once a program is \
-               attached anywhere, the kernel takes a longer way for all sockets (`gate-elsewhere`). `gate-on-and-off` attaches \
-               and detaches in turns, and compares with a machine without any. `spread` goes to 65,536 addresses in turn, `hot` to \
-               one. `gate-elsewhere` does that with the gate of a third cgroup. `allow-list`: nftables judges packets, not connects; its rows pay where something is sent, in a network \
+               ratios within the pairs, with the 10th and 90th percentile; of means: ratio of the means (without the dearest \
+               fiftieth), in which what happens in few batches counts too. The plain side is a socket that nothing stands on, \
+               beside one on which something does: once a program is attached anywhere, the kernel takes a longer way for all \
+               sockets. `gate-on-and-off` attaches and detaches in turns, and so compares with a machine without any program; \
+               `gate-elsewhere` does that with the gate of another cgroup. `spread` goes to 65,536 addresses in turn, `hot` to \
+               one. `allow-list`: nftables judges packets, not connects; its rows pay where something is sent, in a network \
                namespace of their own, whose cost without rules is `other-network`.",
-        head: vec!["plain ns", "gated ns", "added ns", "ratio", "p10..p90", "overall"],
+        head: vec![
+            "plain ns", "gated ns", "added ns", "ratio", "p10..p90", "of means",
+        ],
         lines,
     })
 }
@@ -82,14 +85,14 @@ fn line(row: &Row, paired: &Paired) -> Line {
             format!("{:+.0}", paired.added_ns.median),
             format!("{:.3}", ratio.median),
             format!("{:.2}..{:.2}", ratio.p10, ratio.p90),
-            format!("{:.2}", paired.overall),
+            format!("{:.2}", paired.mean_ratio),
         ],
         values: json!({
             "plain_ns": paired.plain_ns.json(),
             "gated_ns": paired.gated_ns.json(),
             "added_ns": paired.added_ns.json(),
             "ratio": ratio.json(),
-            "overall": paired.overall,
+            "mean_ratio": paired.mean_ratio,
             "pairs": paired.pairs,
             "calls_a_batch": row.call.batch(),
         }),

@@ -6,6 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike,
+};
 use serde_json::json;
 
 use super::{ms, ms_spread, progress, since};
@@ -40,34 +44,51 @@ pub(crate) fn measure(laboratory: &Laboratory<'_>, left_out: &mut Vec<String>) -
         Err(error) => left_out.push(format!("exec: bwrap: {error:#} (Debian package bubblewrap)")),
     }
     let mut took: Vec<Vec<f64>> = vec![Vec::new(); ways.len()];
+    let mut worked = took.clone();
     for time in 0..=laboratory.effort.times(60, 15) {
-        for ((_, words, _), took) in ways.iter().zip(&mut took) {
-            let start = Instant::now();
+        for (i, (_, words, _)) in ways.iter().enumerate() {
+            let (start, before) = (Instant::now(), cpu_of_children()?);
             run(words)?;
             // The first run fills caches.
             if time > 0 {
-                took.push(since(start));
+                took[i].push(since(start));
+                worked[i].push(cpu_of_children()? - before);
             }
         }
     }
-    let spreads: Vec<Spread> = took.into_iter().map(Spread::of).collect();
-    let bare = spreads[0].median;
-    let lines = ways.iter().zip(&spreads).map(|((name, _, budget), spread)| {
-        let added = spread.median - bare;
-        Line {
-            name: (*name).to_owned(),
-            cells: vec![ms(spread.median), ms_spread(*spread), ms(added)],
-            values: json!({"ms": spread.json(), "added_ms": added}),
-            judged: budget.map(|budget| budget.judge(added)),
-        }
-    });
+    let spreads: Vec<(Spread, Spread)> = took
+        .into_iter()
+        .zip(worked)
+        .map(|(took, worked)| (Spread::of(took), Spread::of(worked)))
+        .collect();
+    let bare = spreads[0].0.median;
+    let lines = ways
+        .iter()
+        .zip(&spreads)
+        .map(|((name, _, budget), (spread, cpu))| {
+            let added = spread.median - bare;
+            Line {
+                name: (*name).to_owned(),
+                cells: vec![ms(spread.median), ms_spread(*spread), ms(added), ms(cpu.median)],
+                values: json!({"ms": spread.json(), "added_ms": added, "cpu_ms": cpu.json()}),
+                judged: budget.map(|budget| budget.judge(added)),
+            }
+        });
     Ok(Section {
         key: "exec",
         title: "What it takes to run /bin/true",
-        note: "Milliseconds from before the start to after the end, in turns. The budget is for what is added.",
-        head: vec!["ms", "p10..p90", "added ms"],
+        note: "Milliseconds from before the start to after the end, in turns, and the CPU time of all its threads. The budget is \
+               for what is added.",
+        head: vec!["ms", "p10..p90", "added ms", "CPU ms"],
         lines: lines.collect(),
     })
+}
+
+/// CPU time of the processes that were waited for, milliseconds.
+fn cpu_of_children() -> Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let total = usage.user_time() + usage.system_time();
+    Ok(total.num_microseconds() as f64 / 1000.0)
 }
 
 fn run(words: &[&str]) -> Result<()> {
