@@ -1,5 +1,6 @@
 //! Developer commands, run as `cargo xtask COMMAND`.
 
+mod bench;
 mod command;
 mod compile;
 mod demo;
@@ -17,7 +18,7 @@ mod test;
 )]
 mod toolchain;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -60,6 +61,13 @@ enum Command {
         /// For how long, each
         #[arg(long, default_value_t = 60)]
         seconds: u32,
+    },
+    /// Measure what the gate costs, beside the same without it (needs root); --help tells more
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Arguments of the benchmark
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<OsString>,
     },
     /// Write policies/schema.json from the types of the policy language
     Schema,
@@ -120,6 +128,7 @@ fn run(command: &Command) -> Result<()> {
             target: None,
             seconds,
         } => fuzz::fuzz(fuzz::Target::value_variants(), *seconds),
+        Command::Bench { arguments } => bench::run(arguments),
         Command::Schema => schema::write(),
     }
 }

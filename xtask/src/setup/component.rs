@@ -19,11 +19,23 @@ pub(crate) enum Purpose {
     Demo,
     /// Integration tests alone.
     Integration,
+    /// What `cargo xtask bench` holds the gate against.
+    Bench,
 }
 
 impl Purpose {
     /// All of them.
-    pub(crate) const ALL: [Purpose; 5] = [
+    pub(crate) const ALL: [Purpose; 6] = [
+        Purpose::Build,
+        Purpose::Lint,
+        Purpose::Fuzz,
+        Purpose::Demo,
+        Purpose::Integration,
+        Purpose::Bench,
+    ];
+
+    /// Those of `cargo xtask test`: it measures nothing.
+    pub(crate) const OF_TESTS: [Purpose; 5] = [
         Purpose::Build,
         Purpose::Lint,
         Purpose::Fuzz,
@@ -39,6 +51,7 @@ impl Purpose {
             Purpose::Fuzz => "fuzz",
             Purpose::Demo => "demo, test",
             Purpose::Integration => "test",
+            Purpose::Bench => "bench",
         }
     }
 }
@@ -153,6 +166,10 @@ fn look(purpose: Purpose, components: &mut Vec<Component>) {
             add("ssh", program("ssh"), apt("openssh-client"));
             let (found, package) = python_tests();
             add("CPython's tests", found, Remedy::Apt(vec![package]));
+        }
+        Purpose::Bench => {
+            add("nft", program("nft"), apt("nftables"));
+            add("bwrap", program("bwrap"), apt("bubblewrap"));
         }
     }
 }

@@ -51,10 +51,10 @@ pub(crate) fn ensure(purposes: &[Purpose]) -> Result<()> {
 /// # Errors
 /// As [`run`].
 pub(crate) fn step() -> Result<Outcome> {
-    if let Err(error) = ensure(&Purpose::ALL) {
+    if let Err(error) = ensure(&Purpose::OF_TESTS) {
         println!("    {error:#}");
     }
-    let components = component::survey(&Purpose::ALL);
+    let components = component::survey(&Purpose::OF_TESTS);
     print!("{}", table(&components));
     let (clients, needed): (Vec<Component>, Vec<Component>) = components
         .into_iter()
