@@ -1,4 +1,5 @@
-//! The few uses of bpf(2) that no gate is needed for: an empty program on a hook, and what tables weigh.
+//! The few uses of bpf(2) that no gate is needed for: an empty program on a hook, who else is there, and what tables
+//! weigh.
 //! Layouts: `union bpf_attr` in include/uapi/linux/bpf.h.
 
 use std::{
@@ -13,6 +14,8 @@ const BPF_PROG_LOAD: c_long = 5;
 const BPF_MAP_GET_NEXT_ID: c_long = 12;
 const BPF_MAP_GET_FD_BY_ID: c_long = 14;
 const BPF_LINK_CREATE: c_long = 28;
+const BPF_LINK_GET_FD_BY_ID: c_long = 30;
+const BPF_LINK_GET_NEXT_ID: c_long = 31;
 const BPF_PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
 
 /// The hooks that the measured calls pass.
@@ -94,23 +97,55 @@ pub(crate) fn attach_empty(cgroup: BorrowedFd<'_>, hook: Hook) -> Result<OwnedFd
     Ok(owned(link))
 }
 
+/// Whether any link on this machine has a program on this hook, of whatever cgroup.
+pub(crate) fn is_in_use(hook: Hook) -> Result<bool> {
+    let mut id = 0;
+    while let Some(next) = next_id(BPF_LINK_GET_NEXT_ID, id)? {
+        id = next;
+        let Some(link) = open_id(BPF_LINK_GET_FD_BY_ID, id) else {
+            continue;
+        };
+        let info = FdInfo::of(&link)?;
+        // A tracing link has an attach type too, of other numbers; a cgroup's tells the cgroup's.
+        if info.number("cgroup_id:").is_some() && info.number("attach_type:") == Some(hook as u64) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Kernel memory of the newest table with elements of this size and number, as the kernel accounts it: bytes.
 /// `None` when there is no such table.
 pub(crate) fn memory_of_newest(value_bytes: u64, elements: u64) -> Result<Option<u64>> {
     let (mut found, mut id) = (None, 0);
-    while let Some(next) = next_map(id)? {
+    while let Some(next) = next_id(BPF_MAP_GET_NEXT_ID, id)? {
         id = next;
-        let Some(map) = open_map(id) else { continue };
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))?;
-        let field = |name: &str| -> Option<u64> {
-            let line = info.lines().find_map(|line| line.strip_prefix(name))?;
-            line.trim().parse().ok()
+        let Some(map) = open_id(BPF_MAP_GET_FD_BY_ID, id) else {
+            continue;
         };
-        if field("value_size:") == Some(value_bytes) && field("max_entries:") == Some(elements) {
-            found = field("memlock:");
+        let info = FdInfo::of(&map)?;
+        if info.number("value_size:") == Some(value_bytes) && info.number("max_entries:") == Some(elements) {
+            found = info.number("memlock:");
         }
     }
     Ok(found)
+}
+
+/// What the kernel tells of a descriptor.
+struct FdInfo(String);
+
+impl FdInfo {
+    fn of(fd: &OwnedFd) -> Result<FdInfo> {
+        Ok(FdInfo(fs::read_to_string(format!(
+            "/proc/self/fdinfo/{}",
+            fd.as_raw_fd()
+        ))?))
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        let value = self.0.lines().find_map(|line| line.strip_prefix(name))?;
+        value.trim().parse().ok()
+    }
 }
 
 #[repr(C)]
@@ -121,25 +156,26 @@ struct Id {
     flags: u32,
 }
 
-fn next_map(after: u32) -> Result<Option<u32>> {
+/// The id after this one; `None` at the end.
+fn next_id(command: c_long, after: u32) -> Result<Option<u32>> {
     let mut id = Id {
         start: after,
         ..Id::default()
     };
     // SAFETY: the first fields of the command's part of `bpf_attr`; the kernel writes to the second.
-    match unsafe { bpf(BPF_MAP_GET_NEXT_ID, &mut id) } {
+    match unsafe { bpf(command, &mut id) } {
         Ok(_) => Ok(Some(id.next)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).context("the kernel lists no tables"),
+        Err(error) => Err(error).context("the kernel does not list what is loaded"),
     }
 }
 
 /// `None` when it has gone meanwhile.
-fn open_map(id: u32) -> Option<OwnedFd> {
+fn open_id(command: c_long, id: u32) -> Option<OwnedFd> {
     let mut id = Id {
         start: id,
         ..Id::default()
     };
     // SAFETY: the first fields of the command's part of `bpf_attr`.
-    unsafe { bpf(BPF_MAP_GET_FD_BY_ID, &mut id) }.ok().map(owned)
+    unsafe { bpf(command, &mut id) }.ok().map(owned)
 }

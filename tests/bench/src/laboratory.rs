@@ -24,6 +24,9 @@ use crate::{
 /// Destinations of a row that spreads them: more than the caches next to a core hold tables for.
 const MANY: usize = 1 << 16;
 
+/// How many times more turns are tried than are wanted, where others disturb them.
+const PATIENCE: usize = 3;
+
 /// Everything that a measurement stands on.
 pub(crate) struct Laboratory<'a> {
     pub(crate) places: &'a Places,
@@ -225,7 +228,8 @@ impl<'a> Laboratory<'a> {
         caller
     }
 
-    /// Pairs of batches with a gate detached and attached.
+    /// Pairs of batches with a gate detached and attached. While others have a program on the hook, on whatever
+    /// cgroup, nothing is without: such turns do not count, and where all are such, there are no pairs.
     fn on_and_off(
         &mut self,
         row: &Row,
@@ -235,23 +239,33 @@ impl<'a> Laboratory<'a> {
     ) -> Result<Vec<(Batch, Batch)>> {
         let (own, third) = (self.cgroup()?, self.cgroup()?);
         let gated = if elsewhere { &third } else { &own };
-        let (rounds, pairs) = self.effort.turns(row.call);
+        let hook = row.call.hook(row.family);
+        let (wanted, pairs) = self.effort.turns(row.call);
         let mut turns = Turns::new(row, targets);
         let mut measured = Vec::new();
-        for turn in 0..rounds {
+        let mut counted = 0;
+        for turn in 0..PATIENCE * wanted {
             let mut caller = self.caller(row, &Side::Bare, &own, 2 * (pairs + 1))?;
             let mut batches = [Vec::new(), Vec::new()];
+            let mut disturbed = false;
             for half in [turn % 2, 1 - turn % 2] {
                 let held = (half == 1)
                     .then(|| self.stand(std::slice::from_ref(shape), gated))
                     .transpose()?;
+                disturbed |= held.is_none() && bpf::is_in_use(hook)?;
                 for _ in 0..=pairs {
                     batches[half].push(caller.batch(turns.next())?);
                 }
-                drop(held);
+                disturbed |= held.is_none() && bpf::is_in_use(hook)?;
             }
-            let [without, with] = batches;
-            measured.extend(without.into_iter().zip(with).skip(1));
+            if !disturbed {
+                let [without, with] = batches;
+                measured.extend(without.into_iter().zip(with).skip(1));
+                counted += 1;
+            }
+            if counted == wanted {
+                break;
+            }
         }
         for &pair in &measured {
             turns.check(pair)?;

@@ -44,6 +44,13 @@ pub(crate) fn measure(
         }
         progress(&format!("{}/{count} {}", i + 1, row.name));
         let paired = laboratory.measure(&row).with_context(|| row.name.clone())?;
+        if paired.pairs == 0 {
+            left_out.push(format!(
+                "{}: others have programs on this hook all the while: there is nothing to compare with",
+                row.name
+            ));
+            continue;
+        }
         added.insert(row.name.clone(), paired.added_ns.median);
         lines.push(line(&row, &paired));
     }
