@@ -10,8 +10,16 @@ use crate::{address::Family, networks::Networks};
 /// Lists longer than this are written to a file that the policy names.
 const INLINE: usize = 64;
 
-/// Text below `spec` that folds repeated reports; `None`: not in this version.
-pub(crate) const fn folding() -> Option<&'static str> {
+/// Lines of a policy about repeated reports.
+pub(crate) struct Folding {
+    /// Folds them.
+    pub(crate) on: &'static str,
+    /// Reports each.
+    pub(crate) off: &'static str,
+}
+
+/// How a policy of this version says it; `None`: it cannot, and each is reported.
+pub(crate) const fn folding() -> Option<Folding> {
     None
 }
 
@@ -97,10 +105,10 @@ impl Policies {
         if !sets.is_empty() {
             sets.insert_str(0, "  sets:\n");
         }
-        let folding = if shape.folds {
-            folding().unwrap_or_default()
-        } else {
-            ""
+        let folding = match folding() {
+            Some(folding) if shape.folds => folding.on,
+            Some(folding) => folding.off,
+            None => "",
         };
         Ok(format!(
             "apiVersion: tidegate.io/v1\nkind: EgressPolicy\nmetadata: {{name: bench}}\nspec:\n  \
