@@ -19,9 +19,9 @@ use engine_common::{
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tidegate::{
+    cgroup::Hierarchy,
     compile::{Executables, Image, compile},
     datapath::{Attachment, EventRing, Features, Gate, PinFolder, Slot},
-    launch::Hierarchy,
     policy::Policy,
 };
 

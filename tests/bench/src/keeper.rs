@@ -18,7 +18,7 @@ use nix::{
         signal::{SigHandler, Signal, signal},
     },
 };
-use tidegate::{datapath::BPFFS_VARIABLE, launch::Hierarchy};
+use tidegate::{cgroup::Hierarchy, datapath::BPFFS_VARIABLE};
 
 use crate::cgroup;
 

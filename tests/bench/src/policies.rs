@@ -20,7 +20,10 @@ pub(crate) struct Folding {
 
 /// How a policy of this version says it; `None`: it cannot, and each is reported.
 pub(crate) const fn folding() -> Option<Folding> {
-    None
+    Some(Folding {
+        on: "  fold: {audit: 1s, block: off, kill: off}\n",
+        off: "  fold: {audit: off, block: off, kill: off}\n",
+    })
 }
 
 /// What a policy is like. Whatever no rule matches is allowed.
