@@ -16,7 +16,7 @@ use engine_common::{
     limits::EVENT_RING_BYTES,
 };
 
-use crate::{counter::Counter, fold::Repeats, question::Question, subject};
+use crate::{counter::Counter, features, fold::Repeats, question::Question, subject};
 
 /// The reports; user space may load it with another size.
 #[btf_map]
@@ -120,7 +120,7 @@ fn wake_up(outcome: u8) -> u64 {
     if outcome == Outcome::KillPending as u8 {
         return BPF_RB_FORCE_WAKEUP as u64;
     }
-    if outcome >= Outcome::Blocked as u8 {
+    if outcome >= Outcome::Blocked as u8 || features::wake_each() != 0 {
         return 0;
     }
     let ask = |what: u32| {

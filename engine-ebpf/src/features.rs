@@ -23,6 +23,10 @@ constants! {
     HAS_SEND_SIGNAL => has_send_signal: u32;
     /// Whether `bpf_set_retval` and `bpf_get_retval` are there (Linux 5.18).
     HAS_SET_RETVAL => has_set_retval: u32;
+    /// Whether `bpf_get_current_task_btf` is there (Linux 5.11).
+    HAS_TASK_BTF => has_task_btf: u32;
+    /// Whether the reader is woken for each record: somebody waits for it.
+    WAKE_EACH => wake_each: u32;
     /// Offset of `mm` in `task_struct`, bytes; like all below from the running kernel's BTF.
     TASK_MM => task_mm: u32;
     /// Offset of `exe_file` in `mm_struct`.

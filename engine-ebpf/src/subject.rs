@@ -1,6 +1,10 @@
 //! Who is asking: uid and executable of the calling task.
 
-use aya_ebpf::helpers::{bpf_get_current_task, bpf_get_current_uid_gid, bpf_probe_read_kernel};
+use core::ptr::read_volatile;
+
+use aya_ebpf::helpers::{
+    bpf_get_current_task, bpf_get_current_uid_gid, bpf_probe_read_kernel, generated::bpf_get_current_task_btf,
+};
 use engine_common::{ExecutableId, verifier::forget};
 
 use crate::features;
@@ -32,12 +36,46 @@ pub(crate) fn uid() -> u32 {
 /// what was never written.)
 #[inline(always)]
 pub(crate) fn executable() -> ExecutableId {
-    let id = read_executable();
+    let id = if features::has_task_btf() != 0 {
+        load_executable()
+    } else {
+        read_executable()
+    };
     let unknown = bpf_get_current_uid_gid();
     ExecutableId {
         device: forget(id.device, unknown),
         inode: forget(id.inode, unknown),
     }
+}
+
+/// The same by plain loads, which the verifier allows along typed pointers: a tenth of what six calls of
+/// the helper cost. A load from an address that cannot be read gives zero (BPF_PROBE_MEM), and so it
+/// ends in an inode number of zero where something on the way is missing.
+#[inline(always)]
+fn load_executable() -> ExecutableId {
+    // SAFETY: the helper has no arguments; the verifier checks each load against the kernel's own types.
+    unsafe {
+        let task = bpf_get_current_task_btf() as u64;
+        let mm: u64 = load(task, features::task_mm());
+        let file: u64 = load(mm, features::mm_exe_file());
+        let inode: u64 = load(file, features::file_inode());
+        let superblock: u64 = load(inode, features::inode_sb());
+        let device: u32 = load(superblock, features::sb_dev());
+        ExecutableId {
+            device: device as u64,
+            inode: load(inode, features::inode_ino()),
+        }
+    }
+}
+
+/// Loads a field of a kernel structure.
+///
+/// # Safety
+/// The address must come from a typed pointer of the verifier's.
+#[inline(always)]
+unsafe fn load<T>(structure: u64, offset: u32) -> T {
+    // SAFETY: the caller's. Volatile: the verifier wants each load as it stands.
+    unsafe { read_volatile((structure as *const u8).add(offset as usize).cast::<T>()) }
 }
 
 #[inline(always)]

@@ -8,7 +8,7 @@ use aya::{
 use super::btf::{Btf, BtfError};
 
 /// Environment variable that takes abilities away, separated by commas: `send_signal`,
-/// `set_retval`. For tests of what an older kernel would do; it can only take, never grant.
+/// `set_retval`, `task_btf`. For tests of what an older kernel would do; it can only take, never grant.
 pub const DISABLE_VARIABLE: &str = "TIDEGATE_DISABLE";
 
 /// Abilities of the kernel's cgroup hooks.
@@ -18,6 +18,8 @@ pub struct Features {
     pub send_signal: bool,
     /// `bpf_set_retval`: an errno of the policy's choice (Linux 5.18); EPERM without.
     pub set_retval: bool,
+    /// `bpf_get_current_task_btf`: a faster way to the executable (Linux 5.11).
+    pub task_btf: bool,
 }
 
 impl Features {
@@ -28,6 +30,7 @@ impl Features {
         Features {
             send_signal: enabled("send_signal") && supported(BpfHelper::BPF_FUNC_send_signal),
             set_retval: enabled("set_retval") && supported(BpfHelper::BPF_FUNC_set_retval),
+            task_btf: enabled("task_btf") && supported(BpfHelper::BPF_FUNC_get_current_task_btf),
         }
     }
 }

@@ -61,6 +61,16 @@ pub enum LoadError {
     RingSize(String),
 }
 
+/// When the reader of events is woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WakeUp {
+    /// For each record: who reads it wants to know the process before it is gone.
+    EachRecord,
+    /// For what was denied, and when the ring fills up; otherwise the reader looks from time to time. An
+    /// audited attempt costs half as much.
+    AtLeisure,
+}
+
 /// Loaded programs with their tables. Enforces nothing until attached; dropping it takes away
 /// nothing that is pinned.
 pub struct Gate {
@@ -75,8 +85,8 @@ impl Gate {
     ///
     /// # Errors
     /// [`LoadError`]; the likeliest cause is a missing capability, see `launch::requirement`.
-    pub fn load(features: Features) -> Result<Gate, LoadError> {
-        let mut ebpf = load(features, ring_bytes()?)?;
+    pub fn load(features: Features, wake: WakeUp) -> Result<Gate, LoadError> {
+        let mut ebpf = load(features, wake, ring_bytes()?)?;
         let tables = Tables::of(|name| ebpf.take_map(name).ok_or(LoadError::Missing(name)))?;
         Ok(Gate {
             tables,
@@ -103,6 +113,21 @@ impl Gate {
         self.replace(slot, image)?;
         self.next += 1;
         Ok(slot)
+    }
+
+    /// [`Gate::install`] for many, with one wait of the kernel's for all of them.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub fn install_all(&mut self, images: &[&Image]) -> Result<Vec<Slot>, TableError> {
+        if self.next as usize + images.len() > MAX_POLICIES as usize {
+            return Err(TableError::Full);
+        }
+        let slots: Vec<Slot> = (self.next..).map(Slot).take(images.len()).collect();
+        let each: Vec<(Slot, &Image)> = slots.iter().copied().zip(images.iter().copied()).collect();
+        self.tables.put_all(&each)?;
+        self.next += images.len() as u32;
+        Ok(slots)
     }
 
     /// Puts another image live in a slot, at once: a decision sees the old one or the new one.
@@ -164,7 +189,7 @@ impl Gate {
 }
 
 /// Loads object and programs, told about this kernel.
-pub(super) fn load(features: Features, ring_bytes: u32) -> Result<Ebpf, LoadError> {
+pub(super) fn load(features: Features, wake: WakeUp, ring_bytes: u32) -> Result<Ebpf, LoadError> {
     // Before Linux 5.11 tables count against this limit. Refused without CAP_SYS_RESOURCE,
     // and then the kernel's own answer to the tables says what is missing.
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
@@ -179,11 +204,14 @@ pub(super) fn load(features: Features, ring_bytes: u32) -> Result<Ebpf, LoadErro
     let offsets = offsets?;
     let mut loader = loader.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let (send_signal, set_retval) = (features.send_signal as u32, features.set_retval as u32);
+    let (task_btf, wake_each) = (features.task_btf as u32, (wake == WakeUp::EachRecord) as u32);
     loader
         .btf(None)
         .map_max_entries("EVENTS", ring_bytes)
         .override_global("HAS_SEND_SIGNAL", &send_signal, true)
         .override_global("HAS_SET_RETVAL", &set_retval, true)
+        .override_global("HAS_TASK_BTF", &task_btf, true)
+        .override_global("WAKE_EACH", &wake_each, true)
         .override_global("TASK_MM", &offsets.task_mm, true)
         .override_global("MM_EXE_FILE", &offsets.mm_exe_file, true)
         .override_global("FILE_INODE", &offsets.file_inode, true)

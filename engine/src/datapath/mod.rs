@@ -20,7 +20,7 @@ pub use attachment::{AttachError, Attachment};
 pub use btf::{Btf, BtfError};
 pub use executable::{IdentifiedExecutables, IdentifyError};
 pub use features::{DISABLE_VARIABLE, Features};
-pub use gate::{Gate, LoadError, RING_BYTES_VARIABLE};
+pub use gate::{Gate, LoadError, RING_BYTES_VARIABLE, WakeUp};
 pub use pins::{BPFFS_VARIABLE, PinFolder, PinsError, sweep};
 pub use ring::{EventRing, RingError};
 pub use standing::{LinkState, StandingError, StandingGate, other_versions};

@@ -23,7 +23,7 @@ use thiserror::Error;
 use super::{
     attachment::{AttachError, attach_pinned},
     features::Features,
-    gate::{self, LoadError},
+    gate::{self, LoadError, WakeUp},
     pins::{self, PinsError},
     program::{self, ANCHOR, ENFORCING, PinnedPrograms},
     ring::{EventRing, RingError},
@@ -378,7 +378,7 @@ pub fn other_versions() -> Result<Vec<PathBuf>, PinsError> {
 
 /// Loads everything and pins it in a new folder.
 fn make(draft: &Path) -> Result<(), StandingError> {
-    let mut ebpf = gate::load(Features::detect(), gate::ring_bytes()?)?;
+    let mut ebpf = gate::load(Features::detect(), WakeUp::AtLeisure, gate::ring_bytes()?)?;
     for folder in ["", "maps", "programs", "links", "retiring"] {
         pins::make(&draft.join(folder))?;
     }

@@ -21,7 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tidegate::{
     cgroup::Hierarchy,
     compile::{Executables, Image, compile},
-    datapath::{Attachment, EventRing, Features, Gate, PinFolder, Slot},
+    datapath::{Attachment, EventRing, Features, Gate, PinFolder, Slot, WakeUp},
     policy::Policy,
 };
 
@@ -44,7 +44,7 @@ pub(crate) fn image_of(policy: &Policy) -> Result<Image> {
 
 impl LoadedGate {
     pub(crate) fn load() -> Result<LoadedGate> {
-        let mut gate = Gate::load(Features::detect())?;
+        let mut gate = Gate::load(Features::detect(), WakeUp::AtLeisure)?;
         let reader = Reader::start(gate.events()?)?;
         Ok(LoadedGate {
             gate,
@@ -55,6 +55,11 @@ impl LoadedGate {
     /// Puts a policy live in a slot of its own.
     pub(crate) fn install(&mut self, image: &Image) -> Result<Slot> {
         Ok(self.gate.install(image)?)
+    }
+
+    /// The same for many at once, as `attach --batch` does.
+    pub(crate) fn install_all(&mut self, images: &[Image]) -> Result<Vec<Slot>> {
+        Ok(self.gate.install_all(&images.iter().collect::<Vec<_>>())?)
     }
 
     /// Puts another version live in its place.

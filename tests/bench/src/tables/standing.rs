@@ -32,8 +32,7 @@ pub(crate) fn measure(laboratory: &mut Laboratory<'_>) -> Result<Section> {
     }
     let compile = since(start);
     let start = Instant::now();
-    let slots: Result<Vec<_>> = images.iter().map(|image| gate.install(image)).collect();
-    let slots = slots?;
+    let slots = gate.install_all(&images)?;
     let live = since(start);
     let start = Instant::now();
     let mut standing = Vec::new();

@@ -14,7 +14,7 @@ use crate::{
     cgroup::Hierarchy,
     cli::{Exit, Failure, command::policy_files::SourcedPolicy},
     compile::{Image, compile, paths_of},
-    datapath::{self, Attachment, EventRing, Features, Gate, IdentifiedExecutables, PinFolder, Slot},
+    datapath::{self, Attachment, EventRing, Features, Gate, IdentifiedExecutables, PinFolder, Slot, WakeUp},
     events::{PolicyCounters, PolicyNames},
     launch::{
         Command, Descendants, Finished, Leftover, SignalSource, Supervisor, TransientCgroup, Watch,
@@ -70,7 +70,7 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
         images.push(image_of(sourced, &identified)?);
     }
 
-    let mut gate = Gate::load(setting.features).map_err(|e| failed(&e))?;
+    let mut gate = Gate::load(setting.features, WakeUp::EachRecord).map_err(|e| failed(&e))?;
     let mut live = Vec::new();
     for (sourced, image) in policies.iter().zip(&images) {
         let slot = gate.install(image).map_err(|e| failed(&e))?;
