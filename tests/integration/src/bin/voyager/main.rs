@@ -3,6 +3,7 @@
 
 mod address;
 mod flood;
+mod obey;
 mod passing;
 mod portless;
 mod relation;
@@ -37,6 +38,8 @@ enum Task {
     GiveSocket { to: PathBuf },
     /// Try to connect many times; tell how often and how many were refused.
     Flood { to: SocketAddr, times: u64 },
+    /// Do what each line of standard input says, and tell how it went.
+    Obey,
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::TakeSocket { from, to } => told("take-socket", passing::take(&from, to)),
         Task::GiveSocket { to } => told("give-socket", passing::give(&to)),
         Task::Flood { to, times } => flood::flood(to, times),
+        Task::Obey => return obey::obey(),
     };
     // Whoever reads sees a missing line as a failure.
     if writeln!(std::io::stdout(), "{line}").is_err() {
