@@ -38,6 +38,18 @@ impl EventRing {
         }
         records
     }
+
+    /// Hands records to `each` until it fails. That one is gone; those after it stay for whoever reads
+    /// next.
+    ///
+    /// # Errors
+    /// What `each` said.
+    pub fn try_drain<E>(&mut self, mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        while let Some(record) = self.ring.next() {
+            each(&record)?;
+        }
+        Ok(())
+    }
 }
 
 impl AsFd for EventRing {

@@ -18,6 +18,7 @@ use aya::{
     pin::PinError,
 };
 use engine_common::{ABI_VERSION, scope::Scope};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use thiserror::Error;
 
 use super::{
@@ -242,6 +243,19 @@ impl StandingGate {
     pub fn events(&self) -> Result<EventRing, RingError> {
         let map = MapData::from_pin(self.folder.join("maps/EVENTS"))?;
         EventRing::of(Map::RingBuf(map))
+    }
+
+    /// Readable (poll) once the gate is removed: no more events come then.
+    ///
+    /// # Errors
+    /// [`StandingError::Io`].
+    pub fn end(&self) -> Result<impl AsFd + use<>, StandingError> {
+        let path = self.folder.join("maps/EVENTS");
+        let watched = Inotify::init(InitFlags::IN_CLOEXEC).and_then(|inotify| {
+            inotify.add_watch(&path, AddWatchFlags::IN_DELETE_SELF)?;
+            Ok(inotify)
+        });
+        watched.map_err(|errno| at("watch", &path)(errno.into()))
     }
 
     /// What a cgroup carries; `None` where it has no link of ours.

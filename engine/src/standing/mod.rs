@@ -27,6 +27,8 @@ mod shortfall;
 mod status;
 mod totals;
 
+use std::os::fd::AsFd;
+
 use crate::{
     cgroup::Hierarchy,
     datapath::{StandingGate, other_versions},
@@ -117,6 +119,14 @@ impl Standing {
     /// [`StandError`].
     pub fn events(&self) -> Result<crate::datapath::EventRing, StandError> {
         Ok(self.gate.events()?)
+    }
+
+    /// Readable (poll) once everything is taken away.
+    ///
+    /// # Errors
+    /// [`StandError`].
+    pub fn end(&self) -> Result<impl AsFd + use<>, StandError> {
+        Ok(self.gate.end()?)
     }
 
     /// All records.

@@ -75,22 +75,31 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
         clock,
         output,
     };
+    let end = standing.end().map_err(standing::failed)?;
     // Others may change what stands while this reads.
     drop(standing);
-    loop {
+    let mut more = true;
+    // Whoever does not listen any more had what he wanted.
+    while nobody_listens(&io::stdout()) != Ok(true) {
         match stream.drain() {
             Ok(()) => {}
-            // It had what it wanted.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Fine.into()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
             Err(error) => {
                 return Err(Failure::of(Exit::CouldNotRun, "cannot write events").because(&error));
             }
         }
-        if !args.follow {
-            return Ok(Exit::Fine.into());
+        if !args.follow || !more {
+            break;
         }
-        stream.wait()?;
+        more = stream.wait(&end)?;
     }
+    Ok(Exit::Fine.into())
+}
+
+fn nobody_listens(stdout: &impl AsFd) -> nix::Result<bool> {
+    let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO)?;
+    Ok(fds[0].any() == Some(true))
 }
 
 struct Stream {
@@ -116,13 +125,12 @@ impl Stream {
             ..
         } = self;
         let mut stdout = anstream::stdout().lock();
-        let mut written = Ok(());
-        ring.drain(|record| {
+        let written = ring.try_drain(|record| {
             let event = match decode(record) {
                 Ok(event) => event,
                 Err(error) => {
                     tracing::warn!(%error, "an event was not understood");
-                    return;
+                    return Ok(());
                 }
             };
             names.learn(&event);
@@ -137,19 +145,27 @@ impl Stream {
                     .into_iter()
                     .chain([line(*output, || text::line(&named), &EventLine::new(&named))]);
             for text in lines {
-                if written.is_ok() {
-                    written = writeln!(stdout, "{text}");
-                }
+                writeln!(stdout, "{text}")?;
             }
+            Ok(())
         });
+        written.and_then(|()| stdout.flush())?;
         self.reader.tell(self.losses.lost());
-        written.and_then(|()| stdout.flush())
+        Ok(())
     }
 
-    fn wait(&self) -> Result<(), Failure> {
-        let mut fds = [PollFd::new(self.ring.as_fd(), PollFlags::POLLIN)];
+    /// Waits until there is something to do; false when no more events will come.
+    fn wait(&self, end: &impl AsFd) -> Result<bool, Failure> {
+        let stdout = io::stdout();
+        let mut fds = [
+            PollFd::new(self.ring.as_fd(), PollFlags::POLLIN),
+            PollFd::new(end.as_fd(), PollFlags::POLLIN),
+            // Tells of itself when the other end is closed.
+            PollFd::new(stdout.as_fd(), PollFlags::empty()),
+        ];
         match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Ok(_) => Ok(fds[1].any() != Some(true)),
+            Err(Errno::EINTR) => Ok(true),
             Err(errno) => {
                 Err(Failure::of(Exit::CouldNotRun, "cannot wait for events").because(&io::Error::from(errno)))
             }
