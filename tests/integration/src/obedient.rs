@@ -70,6 +70,15 @@ impl Obedient {
         assert_eq!(told.errno.as_deref(), Some(errno), "{told:?}");
     }
 
+    /// Has it begin one step, which it may not live to tell of.
+    ///
+    /// # Panics
+    /// When it does not listen.
+    pub fn attempts(&mut self, step: &str) {
+        self.steps += 1;
+        writeln!(self.input, "{} {step}", self.steps).expect("it listens");
+    }
+
     /// Waits for its end, which something else brings about.
     ///
     /// # Panics

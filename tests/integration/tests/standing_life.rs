@@ -1,9 +1,5 @@
 //! A policy that stands: in force with no process of ours alive, told by status, gone without a trace.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "what a test stands on fails it"
-)]
+#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
 
 use std::fs;
 
