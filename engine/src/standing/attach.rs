@@ -198,7 +198,8 @@ impl Standing {
             .filter_map(|step| step.image.as_ref().map(|image| (Slot(step.record.slot), image)))
             .collect();
         self.gate.put(&images)?;
-        for step in steps.iter_mut().filter(|step| !step.already) {
+        // One that stands there already is put back where something of it was taken away.
+        for step in steps.iter_mut() {
             let path = &step.attachment.path;
             let empty = scope::empty(step.attachment.cgroup, step.level);
             let attached = self.gate.prepare(step.cgroup.fd(), &empty);
@@ -210,11 +211,32 @@ impl Standing {
             let slot = Slot(step.record.slot);
             let stacked = || StandError::Stacked { cgroup: path.clone() };
             let with = scope::with(&now, slot, step.record.live.mode).ok_or_else(stacked)?;
-            self.write_scope(&with, path)?;
+            if with != now {
+                self.write_scope(&with, path)?;
+            }
+            if step.already {
+                continue;
+            }
             step.record.pending = None;
+            self.forget_earlier(&mut step.record, &step.attachment)?;
             step.record.attachments.push(step.attachment.clone());
             self.journal.write(&step.record)?;
         }
+        Ok(())
+    }
+
+    /// A cgroup of that path which was there before this one is gone: it is forgotten, unless sockets
+    /// that were made in it are still held to the policy.
+    fn forget_earlier(&self, record: &mut Record, attachment: &Attachment) -> Result<(), StandError> {
+        let mut kept = Vec::new();
+        for there in record.attachments.drain(..) {
+            if there.path != attachment.path || self.scope_of(there.cgroup, &there.path)?.is_some() {
+                kept.push(there);
+            } else {
+                self.gate.detach(there.cgroup)?;
+            }
+        }
+        record.attachments = kept;
         Ok(())
     }
 }
