@@ -1,12 +1,39 @@
 //! Taking policies away from cgroups.
 
+use std::path::PathBuf;
+
 use super::{
     Standing,
     error::StandError,
-    record::{Pending, Record},
+    record::{Attachment, Pending, Record},
     scope,
 };
 use crate::{cgroup::Located, datapath::Slot};
+
+/// A place that a policy is to be taken away from.
+#[derive(Debug)]
+pub enum Place {
+    /// A cgroup that exists.
+    Cgroup(Located),
+    /// One that was removed, by the path it had.
+    Gone(PathBuf),
+}
+
+impl Place {
+    fn is(&self, there: &Attachment) -> bool {
+        match self {
+            Place::Cgroup(located) => located.id() == there.cgroup,
+            Place::Gone(path) => *path == *there.path,
+        }
+    }
+
+    fn path(&self) -> String {
+        match self {
+            Place::Cgroup(located) => located.path().display().to_string(),
+            Place::Gone(path) => path.display().to_string(),
+        }
+    }
+}
 
 /// What was taken away.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -20,22 +47,22 @@ pub struct Detached {
 }
 
 impl Standing {
-    /// Takes a policy away: from one cgroup, or from all.
+    /// Takes a policy away: from one place, or from all.
     ///
     /// # Errors
     /// [`StandError`].
-    pub fn detach(&mut self, name: &str, only: Option<&Located>) -> Result<Detached, StandError> {
+    pub fn detach(&mut self, name: &str, only: Option<&Place>) -> Result<Detached, StandError> {
         let mut record = self.record(name)?;
         let chosen: Vec<_> = record
             .attachments
             .iter()
-            .filter(|there| only.is_none_or(|only| only.id() == there.cgroup))
+            .filter(|there| only.is_none_or(|only| only.is(there)))
             .cloned()
             .collect();
         if let (Some(only), []) = (only, chosen.as_slice()) {
             return Err(StandError::NotThere {
                 name: name.to_owned(),
-                cgroup: only.path().display().to_string(),
+                cgroup: only.path(),
             });
         }
         let cgroups: Vec<u64> = chosen.iter().map(|there| there.cgroup).collect();

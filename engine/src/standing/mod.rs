@@ -36,7 +36,7 @@ use crate::{
 
 pub use apply::{Applied, Change};
 pub use attach::{Attached, Wanted};
-pub use detach::Detached;
+pub use detach::{Detached, Place};
 pub use error::StandError;
 pub use event_names::SlotNames;
 pub use journal::RUN_VARIABLE;

@@ -29,7 +29,8 @@ pub struct Status {
 pub struct PolicyStatus {
     /// Its name.
     pub name: String,
-    /// `full`, `partial` (see `reasons`), or `none` where it stands on no cgroup that is left.
+    /// `full`, `partial` (see `reasons`, and the states of `attachments`), or `none` where it stands on no
+    /// cgroup that is left.
     pub enforcement: &'static str,
     /// Why it is not enforced fully.
     pub reasons: Vec<String>,
@@ -129,6 +130,12 @@ impl Standing {
             reasons.push("its tables are not in the kernel any more: every attempt is a fault".to_owned());
         }
         for there in &attachments {
+            if there.state == "not in force" {
+                reasons.push(format!(
+                    "{}: its cgroup does not refer to it: attach it again",
+                    there.cgroup
+                ));
+            }
             let lacking: Vec<&str> = there
                 .hooks
                 .iter()
@@ -136,7 +143,11 @@ impl Standing {
                 .map(|hook| hook.hook)
                 .collect();
             if there.state != "gone" && !lacking.is_empty() {
-                reasons.push(format!("{}: not attached: {}", there.cgroup, lacking.join(", ")));
+                reasons.push(format!(
+                    "{}: not attached: {}: attach it again",
+                    there.cgroup,
+                    lacking.join(", ")
+                ));
             }
         }
         for executable in &record.live.executables {
@@ -147,11 +158,14 @@ impl Standing {
                 ));
             }
         }
-        let stands = attachments.iter().any(|there| there.state == "in force");
-        let enforcement = match (stands, reasons.is_empty()) {
-            (false, _) => "none",
-            (true, false) => "partial",
-            (true, true) => "full",
+        let in_force = attachments
+            .iter()
+            .filter(|there| there.state == "in force")
+            .count();
+        let enforcement = match in_force {
+            0 => "none",
+            all if all == attachments.len() && reasons.is_empty() => "full",
+            _ => "partial",
         };
         let count = |i: usize| counters.get(i).copied().unwrap_or(0);
         let version = record.live;

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::standing::{self, CgroupArgs};
 use crate::{
     cli::{Exit, Failure, Output, output::print},
-    standing::Detached,
+    standing::{Detached, Place, Standing},
 };
 
 /// Take a standing policy away
@@ -51,7 +51,7 @@ pub fn run(args: &DetachArgs, output: Output) -> Result<ExitCode, Failure> {
         (None, None) => Vec::new(),
         (Some(standing), None) => standing.detach_all().map_err(standing::failed)?,
         (Some(mut standing), Some(name)) => {
-            let only = args.cgroup.locate(standing.hierarchy())?;
+            let only = place(args, &standing)?;
             vec![standing.detach(name, only.as_ref()).map_err(standing::failed)?]
         }
     };
@@ -60,6 +60,25 @@ pub fn run(args: &DetachArgs, output: Output) -> Result<ExitCode, Failure> {
         Output::Text => text(&detached),
     })?;
     Ok(Exit::Fine.into())
+}
+
+/// The cgroup that is named; one that was removed is known by its path alone.
+fn place(args: &DetachArgs, standing: &Standing) -> Result<Option<Place>, Failure> {
+    let hierarchy = standing.hierarchy();
+    let missing = match args.cgroup.locate(hierarchy) {
+        Ok(found) => return Ok(found.map(Place::Cgroup)),
+        Err(missing) => missing,
+    };
+    let Some(path) = &args.cgroup.cgroup else {
+        return Err(missing);
+    };
+    let path = hierarchy.spelled(path);
+    let records = standing.records().map_err(standing::failed)?;
+    let mut places = records.iter().flat_map(|record| &record.attachments);
+    match places.any(|there| *there.path == *path) {
+        true => Ok(Some(Place::Gone(path))),
+        false => Err(missing),
+    }
 }
 
 fn text(detached: &[Detached]) -> String {

@@ -58,11 +58,10 @@ fn text(status: &Status) -> String {
     for policy in &status.policies {
         let gone = policy.attachments.iter().filter(|there| there.state == "gone");
         problems.extend(gone.map(|there| {
+            let (name, cgroup) = (&policy.name, escaped(there.cgroup.as_bytes()));
             format!(
-                "{}: the cgroup {} was removed, and the policy went with it; `tidegate detach {}` forgets it",
-                policy.name,
-                escaped(there.cgroup.as_bytes()),
-                policy.name
+                "{name}: the cgroup {cgroup} was removed, and the policy went with it; \
+                 `tidegate detach {name} --cgroup {cgroup}` forgets it"
             )
         }));
         problems.extend(
