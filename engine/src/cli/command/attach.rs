@@ -195,10 +195,13 @@ fn from_batch(
         let Some(cgroup) = located.locate(hierarchy)? else {
             continue;
         };
-        for sourced in policy_files::load_all(&[policy.into()], &context, output, Exit::CouldNotRun)? {
-            wanted.push(to_wanted(sourced, name.clone(), args.mode, cgroup));
-            break;
-        }
+        let loaded = policy_files::load_all(&[policy.into()], &context, output, Exit::CouldNotRun)?;
+        wanted.extend(
+            loaded
+                .into_iter()
+                .next()
+                .map(|sourced| to_wanted(sourced, name, args.mode, cgroup)),
+        );
     }
     Ok(wanted)
 }
