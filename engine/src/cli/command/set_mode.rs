@@ -18,7 +18,8 @@ Examples:
   sudo tidegate set-mode shop enforce
 
 Exit codes:
-  0 done; 1 could not run, or there is no such policy; 2 the command line is wrong.")]
+  0 done; 1 could not run, or there is no such policy; 2 the command line is wrong; 5 done, but this
+  kernel cannot do all of what the policy says (--best-effort).")]
 pub struct SetModeArgs {
     /// Name the policy stands under
     #[arg(value_name = "NAME")]
@@ -45,10 +46,20 @@ pub fn run(args: &SetModeArgs, output: Output) -> Result<ExitCode, Failure> {
     let applied = applied.map_err(standing::failed)?;
     print(&match output {
         Output::Json => format!("{:#}\n", json!(applied)),
-        Output::Text => format!(
-            "{} is in mode {} (generation {})\n",
-            applied.policy, applied.mode, applied.generation
-        ),
+        Output::Text => {
+            let reasons = applied
+                .partial
+                .iter()
+                .map(|reason| format!("  partial: {reason}\n"));
+            format!(
+                "{} is in mode {} (generation {})\n{}",
+                applied.policy,
+                applied.mode,
+                applied.generation,
+                reasons.collect::<String>()
+            )
+        }
     })?;
-    Ok(Exit::Fine.into())
+    let partial = !applied.partial.is_empty();
+    Ok(if partial { Exit::Partial } else { Exit::Fine }.into())
 }
