@@ -9,6 +9,7 @@ use std::{
 };
 
 use engine_common::Outcome;
+use jiff::Timestamp;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -31,7 +32,8 @@ use crate::{
 /// Read the events of standing policies
 ///
 /// Each event is read once, by one reader at a time. Nothing depends on reading: when nobody does, the
-/// ring fills up, later events are lost, and their number is told as a gap.
+/// ring fills up, later events are lost, and their number is told as a gap. Where the kernel cannot kill
+/// (before Linux 6.16), --follow kills whoever makes an attempt to be killed for while it runs.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -66,6 +68,7 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
     };
     let clock =
         Clock::capture().map_err(|e| Failure::of(Exit::CouldNotRun, "cannot read the clock").because(&e))?;
+    let began = Timestamp::now();
     let mut stream = Stream {
         ring: standing.events().map_err(standing::failed)?,
         names: Names::of(&standing)?,
@@ -74,6 +77,7 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
         reader,
         clock,
         output,
+        kills_from: args.follow.then_some(began),
     };
     let end = standing.end().map_err(standing::failed)?;
     // Others may change what stands while this reads.
@@ -110,6 +114,8 @@ struct Stream {
     reader: ReaderLock,
     clock: Clock,
     output: Output,
+    /// Who makes an attempt from then on is killed. Of what was before, the process may be another's by now.
+    kills_from: Option<Timestamp>,
 }
 
 impl Stream {
@@ -122,6 +128,7 @@ impl Stream {
             hierarchy,
             clock,
             output,
+            kills_from,
             ..
         } = self;
         let mut stdout = anstream::stdout().lock();
@@ -134,10 +141,11 @@ impl Stream {
                 }
             };
             names.learn(&event);
-            if event.outcome == Outcome::KillPending {
+            let named = NamedEvent::new(&event, clock, &names.context);
+            let is_new = kills_from.is_some_and(|from| from <= named.time);
+            if event.outcome == Outcome::KillPending && is_new {
                 kill_late(hierarchy, names.paths.get(&event.scope), event.pid);
             }
-            let named = NamedEvent::new(&event, clock, &names.context);
             let gap = losses.before(&event, named.time);
             let lines = gap.map(|gap| line(*output, || text::gap_line(&gap), &GapLine::new(&gap)));
             let lines =

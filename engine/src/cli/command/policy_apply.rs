@@ -94,10 +94,19 @@ fn told(change: &Change, dry_run: bool, output: Output) -> impl FnOnce(Option<&A
             document["applied"] = json!(applied.is_some());
             format!("{document:#}\n")
         }
-        (Output::Text, Some(applied)) => format!(
-            "{} is live in generation {} ({})\n",
-            applied.policy, applied.generation, applied.mode
-        ),
+        (Output::Text, Some(applied)) => {
+            let reasons = applied
+                .partial
+                .iter()
+                .map(|reason| format!("  partial: {reason}\n"));
+            format!(
+                "{} is live in generation {} ({})\n{}",
+                applied.policy,
+                applied.generation,
+                applied.mode,
+                reasons.collect::<String>()
+            )
+        }
         (Output::Text, None) if nothing => format!("policy {name}: nothing changes\n"),
         (Output::Text, None) => "nothing was changed (--dry-run)\n".to_owned(),
     }
