@@ -105,7 +105,9 @@ impl Standing {
             .iter()
             .filter(|one| !records.contains_key(&one.name))
             .count();
-        let mut slots = self.journal.free_slots(new)?.into_iter();
+        // What stands without a record, since that was lost, keeps its slot.
+        let is_free = |slot| matches!(self.gate.live(slot), Ok(None));
+        let mut slots = self.journal.free_slots(new, is_free)?.into_iter();
         let mut carried: HashMap<u64, usize> = HashMap::new();
         let mut steps = Vec::with_capacity(wanted.len());
         for one in wanted {

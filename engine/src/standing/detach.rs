@@ -5,10 +5,15 @@ use std::path::PathBuf;
 use super::{
     Standing,
     error::StandError,
+    journal::{self, Journal},
+    lock::{Holder, Lock},
     record::{Attachment, Pending, Record},
     scope,
 };
-use crate::{cgroup::Located, datapath::Slot};
+use crate::{
+    cgroup::Located,
+    datapath::{Slot, StandingGate},
+};
 
 /// A place that a policy is to be taken away from.
 #[derive(Debug)]
@@ -109,8 +114,21 @@ impl Standing {
         for record in self.journal.records()? {
             detached.push(self.detach(&record.name, None)?);
         }
-        self.gate.remove()?;
+        StandingGate::remove()?;
         self.journal.clear()?;
         Ok(detached)
+    }
+
+    /// Takes everything away, also what cannot be opened: pins or records may be damaged or lost. Whether
+    /// there was anything.
+    ///
+    /// # Errors
+    /// [`StandError`].
+    pub fn start_over(wait: impl FnOnce(&Holder)) -> Result<bool, StandError> {
+        let _lock = Lock::take(&journal::folder()?, wait)?;
+        let journal = Journal::open()?;
+        let was_there = StandingGate::remove()? || !journal.is_empty()?;
+        journal.clear()?;
+        Ok(was_there)
     }
 }

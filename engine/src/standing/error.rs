@@ -35,6 +35,12 @@ pub enum StandError {
         #[source]
         source: serde_json::Error,
     },
+    /// What the journal names is not in the kernel.
+    #[error(
+        "nothing is enforced: {} stood, by the journal, and is not in the kernel any more",
+        .0.join(", ")
+    )]
+    Vanished(Vec<String>),
     /// Somebody else reads the events.
     #[error("the events are being read by process {pid} ({command}): there is one reader at a time")]
     ReaderBusy {

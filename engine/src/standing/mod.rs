@@ -64,14 +64,13 @@ impl Standing {
     pub fn open(hierarchy: Hierarchy, wait: impl FnOnce(&Holder)) -> Result<Option<Standing>, StandError> {
         let lock = Lock::take(&journal::folder()?, wait)?;
         let Some(gate) = StandingGate::open()? else {
-            let journal = Journal::open()?;
-            for record in journal.records()? {
-                tracing::warn!(
-                    policy = record.name,
-                    "the journal names a policy that is not in the kernel any more"
-                );
+            let records = Journal::open()?.records()?;
+            if records.is_empty() {
+                return Ok(None);
             }
-            return Ok(None);
+            return Err(StandError::Vanished(
+                records.into_iter().map(|record| record.name).collect(),
+            ));
         };
         Standing::of(gate, hierarchy, lock).map(Some)
     }

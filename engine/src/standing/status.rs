@@ -1,5 +1,7 @@
 //! What stands, as data.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 use super::{
@@ -16,6 +18,8 @@ use crate::datapath::{LinkState, Slot};
 pub struct Status {
     /// The policies, by name.
     pub policies: Vec<PolicyStatus>,
+    /// Ids of cgroups that carry policies which the journal does not name: its records were lost.
+    pub unknown_cgroups: Vec<u64>,
     /// Events lost because the ring was full; verdicts and counters do not depend on it.
     pub events_lost: u64,
     /// Repeats that were folded into later events.
@@ -101,11 +105,16 @@ impl Standing {
     pub fn status(&self) -> Result<Status, StandError> {
         let folds = self.gate.fold_counts()?;
         let mut policies = Vec::new();
+        let mut known = HashSet::new();
         for record in self.journal.records()? {
+            known.extend(record.attachments.iter().map(|there| there.cgroup));
             policies.push(self.policy_status(record)?);
         }
+        let mut unknown_cgroups = self.gate.cgroups()?;
+        unknown_cgroups.retain(|cgroup| !known.contains(cgroup) && self.hierarchy.has(*cgroup));
         Ok(Status {
             policies,
+            unknown_cgroups,
             events_lost: self.gate.lost()?,
             repeats_folded: folds.folded,
             repeats_untold: folds.folded.saturating_sub(folds.told),

@@ -45,21 +45,42 @@ pub struct DetachArgs {
 /// # Errors
 /// When there is nothing like that, or something resists.
 pub fn run(args: &DetachArgs, output: Output) -> Result<ExitCode, Failure> {
-    let standing = standing::open("detach")?;
-    let detached = match (standing, &args.name) {
-        (None, Some(name)) => return standing::nothing_stands(name),
-        (None, None) => Vec::new(),
-        (Some(standing), None) => standing.detach_all().map_err(standing::failed)?,
-        (Some(mut standing), Some(name)) => {
+    let detached = match &args.name {
+        None => return everything(output),
+        Some(name) => {
+            let Some(mut standing) = standing::open("detach")? else {
+                return standing::nothing_stands(name);
+            };
             let only = place(args, &standing)?;
             vec![standing.detach(name, only.as_ref()).map_err(standing::failed)?]
         }
     };
+    tell(&detached, output)
+}
+
+fn tell(detached: &[Detached], output: Output) -> Result<ExitCode, Failure> {
     print(&match output {
         Output::Json => format!("{:#}\n", json!({ "detached": detached })),
-        Output::Text => text(&detached),
+        Output::Text => text(detached),
     })?;
     Ok(Exit::Fine.into())
+}
+
+/// The way out, whatever state things are in.
+fn everything(output: Output) -> Result<ExitCode, Failure> {
+    standing::require_root("detach")?;
+    let opened = Standing::open(standing::hierarchy()?, standing::waiting);
+    let detached = opened.and_then(|standing| standing.map_or_else(|| Ok(Vec::new()), Standing::detach_all));
+    let why = match &detached {
+        Ok(detached) if !detached.is_empty() => return tell(detached, output),
+        Ok(_) => "no record named it".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let was_there = Standing::start_over(standing::waiting).map_err(standing::failed)?;
+    if was_there && output == Output::Text {
+        return print(&format!("everything was taken away, whatever it was ({why})\n"));
+    }
+    tell(&[], output)
 }
 
 /// The cgroup that is named; one that was removed is known by its path alone.

@@ -42,11 +42,12 @@ pub fn run(_args: &StatusArgs, output: Output) -> Result<ExitCode, Failure> {
         Output::Text => text(&status),
     })?;
     let full = status.policies.iter().all(|policy| policy.enforcement == "full");
+    let full = full && status.unknown_cgroups.is_empty();
     Ok(if full { Exit::Fine } else { Exit::Partial }.into())
 }
 
 fn text(status: &Status) -> String {
-    if status.policies.is_empty() {
+    if status.policies.is_empty() && status.unknown_cgroups.is_empty() {
         return "nothing stands; `tidegate attach --help` tells how to put a policy on a cgroup\n".to_owned();
     }
     let header = [
@@ -78,6 +79,12 @@ fn text(status: &Status) -> String {
             ));
         }
     }
+    problems.extend(status.unknown_cgroups.iter().map(|cgroup| {
+        format!(
+            "the cgroup with the id {cgroup} carries policies that the journal does not name, and they hold; \
+             `tidegate detach --all` takes everything away"
+        )
+    }));
     for problem in problems {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "! {problem}");
