@@ -162,6 +162,7 @@ pub struct SummaryLine {
     policies: Vec<PolicyLine>,
     outcomes: Outcomes,
     lost: u64,
+    repeats_untold: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -188,7 +189,8 @@ struct DefaultLine {
 }
 
 /// Answers by outcome, one a policy an attempt. `allowed` is by the kernel's counters, for what is
-/// allowed makes no event; the others are by the events that were read: `lost` is missing there.
+/// allowed makes no event; the others are by the events that were read: `lost` and `repeats_untold` are
+/// missing there.
 #[derive(Clone, Debug, Serialize)]
 struct Outcomes {
     allowed: u64,
@@ -224,6 +226,7 @@ impl SummaryLine {
                 kill_pending: tally.count(Outcome::KillPending),
             },
             lost: tally.lost(),
+            repeats_untold: tally.untold(),
         }
     }
 }
