@@ -53,11 +53,13 @@ struct Step {
     /// `None` where it is live already.
     image: Option<Image>,
     already: bool,
+    /// Whether it was put there by this command.
+    flipped: bool,
 }
 
 impl Standing {
     /// Attaches policies. Each stands from one moment on, on its whole cgroup; when this fails, those that
-    /// do not stand yet do not.
+    /// stand by then are taken away again.
     ///
     /// # Errors
     /// [`StandError`].
@@ -65,8 +67,8 @@ impl Standing {
         let mut steps = self.plan(wanted, best_effort)?;
         let done = self.carry_out(&mut steps);
         if let Err(error) = done {
-            // What was flipped stands, what was not is forgotten. The first error is the one to tell.
-            if let Err(second) = self.recover() {
+            // The first error is the one to tell.
+            if let Err(second) = self.undo(&mut steps).and_then(|()| self.recover()) {
                 tracing::warn!(%second, "the next command tries again to undo what was not finished");
             }
             return Err(error);
@@ -162,6 +164,7 @@ impl Standing {
                 cgroup: one.cgroup,
                 image,
                 already,
+                flipped: false,
             });
         }
         Ok(steps)
@@ -222,7 +225,20 @@ impl Standing {
             step.record.pending = None;
             self.forget_earlier(&mut step.record, &step.attachment)?;
             step.record.attachments.push(step.attachment.clone());
+            step.flipped = true;
             self.journal.write(&step.record)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what was put there before another step failed; what was not is forgotten by recovery.
+    fn undo(&self, steps: &mut [Step]) -> Result<(), StandError> {
+        for step in steps.iter_mut().filter(|step| step.flipped) {
+            let cgroups = vec![step.attachment.cgroup];
+            step.record.pending = Some(Pending::Detach(cgroups.clone()));
+            self.journal.write(&step.record)?;
+            step.record.pending = None;
+            self.finish_detach(&mut step.record, &cgroups)?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::fs::PermissionsExt,
     process::{Command, Stdio},
 };
@@ -14,6 +14,7 @@ use integration::{
     requirement::{Need, met, tidegate_bin},
     standing::Stand,
 };
+use nix::fcntl::{Flock, FlockArg};
 
 /// What could do no harm wherever it stood.
 const HARMLESS: &str = "{mode: audit, default: allow}";
@@ -153,6 +154,72 @@ fn a_batch_with_a_wrong_line() {
     }
     run(&format!("{good}{file} {own} two\n")).expect_code(0);
     assert_eq!(stand.status().names(), ["one", "two"]);
+}
+
+/// Keeps others from the journal, as a command does while it works.
+fn hold_lock(stand: &Stand) -> Flock<File> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(stand.journal().join("lock"));
+    Flock::lock(file.unwrap(), FlockArg::LockExclusive).unwrap()
+}
+
+/// The same when it turns out only amid the work: here a cgroup goes away after it was found.
+#[test]
+fn a_batch_that_fails_halfway() {
+    if !met("a_batch_that_fails_halfway", &[Need::Root]) {
+        return;
+    }
+    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let (first, second, third) = (
+        cgroup.child("first"),
+        cgroup.child("second"),
+        cgroup.child("third"),
+    );
+    let file = stand.policy("shop", HARMLESS);
+    stand.attach(&third, "before", HARMLESS);
+    let lines = [
+        (&third, "one"),
+        (&first, "two"),
+        (&second, "three"),
+        (&third, "four"),
+    ];
+    let lines = lines.map(|(cgroup, name)| format!("{file} {} {name}\n", cgroup.spelled()));
+    let batch = stand.folder().write("batch", &lines.concat());
+    let lock = hold_lock(&stand);
+    let attaching = Captured::spawn(&mut stand.command(["attach", "--batch", batch.to_str().unwrap()]));
+    attaching.wait_for_stderr("waiting for process");
+    second.remove();
+    drop(lock);
+    let ended = attaching.finish();
+    ended.expect_code(1);
+    assert!(ended.stderr.contains(&second.spelled()), "{}", ended.stderr);
+    let status = stand.status();
+    assert_eq!(status.names(), ["before"], "nothing was changed");
+    assert_eq!(status.states("before"), ["in force"]);
+    assert!(status.0["unknown_cgroups"].as_array().unwrap().is_empty());
+}
+
+/// Many at a time wait for one another, and all of them stand.
+#[test]
+fn commands_at_the_same_time() {
+    if !met("commands_at_the_same_time", &[Need::Root]) {
+        return;
+    }
+    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let own = cgroup.spelled();
+    let running = names.map(|name| {
+        let file = stand.policy(name, HARMLESS);
+        Captured::spawn(&mut stand.command(["attach", "--policy", &file, "--cgroup", &own]))
+    });
+    for attaching in running {
+        attaching.finish().expect_code(0);
+    }
+    let status = stand.status();
+    assert_eq!(status.names(), names);
+    assert!(names.iter().all(|name| status.states(name) == ["in force"]));
 }
 
 /// One sentence, and nothing of what stands can be seen.
