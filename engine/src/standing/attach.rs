@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use engine_common::limits::MAX_STACKED;
+use engine_common::{Mode, limits::MAX_STACKED};
 
 use super::{
     Standing,
@@ -21,6 +21,8 @@ pub struct Wanted {
     pub policy: Policy,
     /// Name it is to stand under.
     pub name: String,
+    /// The mode that was asked for beside the policy, if one was.
+    pub mode: Option<Mode>,
     /// The file it came from.
     pub source: String,
     /// Where.
@@ -124,6 +126,12 @@ impl Standing {
                 Some(record) => {
                     let compiled = Compiled::of(&one.policy, &one.source, record.live.generation)?;
                     self.same(&record, &compiled)?;
+                    if one.mode.is_some_and(|mode| mode != record.live.mode) {
+                        return Err(StandError::OtherMode {
+                            name: record.name,
+                            live: record.live.mode.as_str(),
+                        });
+                    }
                     (record, None)
                 }
                 None => {

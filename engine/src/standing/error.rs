@@ -133,6 +133,14 @@ pub enum StandError {
         /// The name.
         name: String,
     },
+    /// A policy of that name stands in another mode than the one asked for.
+    #[error("the policy {name} stands already, in mode {live}")]
+    OtherMode {
+        /// The name.
+        name: String,
+        /// Its mode.
+        live: &'static str,
+    },
     /// Several policies of one command have the same name.
     #[error("two of the policies are named {name}")]
     Twice {

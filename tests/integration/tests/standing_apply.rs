@@ -223,6 +223,44 @@ fn from_watching_to_acting_and_back() {
     });
 }
 
+/// A mode that is asked for is had, or it is said that it is not.
+#[test]
+fn one_mode_wherever_it_stands() {
+    if !met("one_mode_wherever_it_stands", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup, other) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
+        let file = stand.policy("shop", FIRST);
+        let attach = |to: &TestCgroup, mode: &str| {
+            stand.run([
+                "attach",
+                "--policy",
+                &file,
+                "--cgroup",
+                &to.spelled(),
+                "--mode",
+                mode,
+            ])
+        };
+        attach(&cgroup, "audit").expect_code(0);
+        let ended = attach(&other, "enforce");
+        ended.expect_code(1);
+        for said in [
+            "shop stands already, in mode audit",
+            "tidegate set-mode shop enforce",
+        ] {
+            assert!(ended.stderr.contains(said), "{}", ended.stderr);
+        }
+        assert_eq!(stand.status().states("shop").len(), 1);
+        attach(&other, "audit").expect_code(0);
+        // Not asked for, it is the live one's.
+        stand.done(["attach", "--policy", &file, "--cgroup", &other.spelled()]);
+        stand.done(["set-mode", "shop", "enforce"]);
+        assert!(!passes(&stand, &cgroup, far()) && !passes(&stand, &other, far()));
+    });
+}
+
 /// The name of a standing policy is no other's, wherever that one is to be put.
 #[test]
 fn one_name_one_policy() {

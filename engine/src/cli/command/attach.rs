@@ -147,6 +147,7 @@ fn to_wanted(sourced: SourcedPolicy, name: Option<String>, mode: Option<Mode>, c
         policy.mode = mode;
     }
     Wanted {
+        mode,
         name: name.unwrap_or_else(|| policy.name.clone()),
         source: full_path(&source),
         policy,
