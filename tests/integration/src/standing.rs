@@ -3,7 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
@@ -50,7 +50,10 @@ impl Stand {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         // Names with dots are not taken there.
         let pins = bpffs.join(format!("tidegate-test-{}-{number}", process::id()));
-        let run = tempfile::Builder::new().prefix("tidegate-run-").tempdir();
+        let run = tempfile::Builder::new()
+            .prefix("tidegate-run-")
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir();
         let stand = Stand {
             run: run.expect("temporary folder"),
             pins,

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::standing::{self, CgroupArgs};
 use crate::{
     cli::{Exit, Failure, Output, output::print},
+    events::{escape::escaped, json::document},
     standing::{Detached, Place, Standing},
 };
 
@@ -60,7 +61,7 @@ pub fn run(args: &DetachArgs, output: Output) -> Result<ExitCode, Failure> {
 
 fn tell(detached: &[Detached], output: Output) -> Result<ExitCode, Failure> {
     print(&match output {
-        Output::Json => format!("{:#}\n", json!({ "detached": detached })),
+        Output::Json => document(&json!({ "detached": detached })),
         Output::Text => text(detached),
     })?;
     Ok(Exit::Fine.into())
@@ -113,12 +114,16 @@ fn text(detached: &[Detached]) -> String {
         } else {
             ""
         };
+        let cgroups = one
+            .cgroups
+            .iter()
+            .map(|path| escaped(path.as_bytes()).to_string());
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
             "{} was taken away from {}{elsewhere}",
             one.policy,
-            one.cgroups.join(", ")
+            cgroups.collect::<Vec<_>>().join(", ")
         );
     }
     text

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{attach::full_path, policy_files, standing};
 use crate::{
     cli::{Exit, Failure, Output, output::print, variable::VariableArgs},
+    events::json,
     standing::{Applied, Change},
 };
 
@@ -92,7 +93,7 @@ fn told(change: &Change, dry_run: bool, output: Output) -> impl FnOnce(Option<&A
         (Output::Json, applied) => {
             let mut document = document;
             document["applied"] = json!(applied.is_some());
-            format!("{document:#}\n")
+            json::document(&document)
         }
         (Output::Text, Some(applied)) => {
             let reasons = applied

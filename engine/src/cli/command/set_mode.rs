@@ -6,7 +6,10 @@ use engine_common::Mode;
 use serde_json::json;
 
 use super::{exec::args::modes, standing};
-use crate::cli::{Exit, Failure, Output, output::print};
+use crate::{
+    cli::{Exit, Failure, Output, output::print},
+    events::json::document,
+};
 
 /// Set whether a standing policy acts or only reports
 ///
@@ -45,7 +48,7 @@ pub fn run(args: &SetModeArgs, output: Output) -> Result<ExitCode, Failure> {
     let applied = standing.set_mode(&args.name, args.mode, args.best_effort);
     let applied = applied.map_err(standing::failed)?;
     print(&match output {
-        Output::Json => format!("{:#}\n", json!(applied)),
+        Output::Json => document(&json!(applied)),
         Output::Text => {
             let reasons = applied
                 .partial

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cli::{Exit, Failure, Output, output::print},
-    events::escape::escaped,
+    events::{escape::escaped, json::document},
     standing::{PolicyStatus, Status},
 };
 
@@ -38,7 +38,7 @@ pub fn run(_args: &StatusArgs, output: Output) -> Result<ExitCode, Failure> {
         None => Status::default(),
     };
     print(&match output {
-        Output::Json => format!("{:#}\n", json!(status)),
+        Output::Json => document(&json!(status)),
         Output::Text => text(&status),
     })?;
     let full = status.policies.iter().all(|policy| policy.enforcement == "full");
@@ -69,7 +69,7 @@ fn text(status: &Status) -> String {
             policy
                 .reasons
                 .iter()
-                .map(|reason| format!("{}: {reason}", policy.name)),
+                .map(|reason| format!("{}: {}", policy.name, escaped(reason.as_bytes()))),
         );
         if policy.totals.faults > 0 {
             problems.push(format!(
