@@ -39,16 +39,10 @@ impl EventRing {
         records
     }
 
-    /// Hands records to `each` until it fails. That one is gone; those after it stay for whoever reads
-    /// next.
-    ///
-    /// # Errors
-    /// What `each` said.
-    pub fn try_drain<E>(&mut self, mut each: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
-        while let Some(record) = self.ring.next() {
-            each(&record)?;
-        }
-        Ok(())
+    /// Hands the next record to `each`, if there is one. It is gone when this returns.
+    pub fn take<T>(&mut self, each: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let record = self.ring.next()?;
+        Some(each(&record))
     }
 }
 

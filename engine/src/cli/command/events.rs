@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{SigSet, Signal},
 };
 
 use super::{exec::recorder::path_of_process, standing};
@@ -83,10 +84,10 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
     // Others may change what stands while this reads.
     drop(standing);
     let mut more = true;
-    // Whoever does not listen any more had what he wanted.
-    while nobody_listens(&io::stdout()) != Ok(true) {
+    loop {
         match stream.drain() {
             Ok(()) => {}
+            // Whoever does not listen any more had what he wanted.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
             Err(error) => {
                 return Err(Failure::of(Exit::CouldNotRun, "cannot write events").because(&error));
@@ -100,10 +101,26 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
     Ok(Exit::Fine.into())
 }
 
-fn nobody_listens(stdout: &impl AsFd) -> nix::Result<bool> {
-    let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
-    poll(&mut fds, PollTimeout::ZERO)?;
-    Ok(fds[0].any() == Some(true))
+/// Waits until a line can be written at once.
+fn ready_to_write() -> io::Result<()> {
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
+    match poll(&mut fds, PollTimeout::NONE) {
+        Err(errno) if errno != Errno::EINTR => return Err(errno.into()),
+        _ => {}
+    }
+    let closed = PollFlags::POLLERR | PollFlags::POLLHUP;
+    match fds[0].revents() {
+        Some(found) if found.intersects(closed) => Err(io::ErrorKind::BrokenPipe.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Those that end this by custom.
+fn signals() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
+        .into_iter()
+        .collect()
 }
 
 struct Stream {
@@ -129,10 +146,10 @@ impl Stream {
             clock,
             output,
             kills_from,
-            ..
+            reader,
         } = self;
         let mut stdout = anstream::stdout().lock();
-        let written = ring.try_drain(|record| {
+        let mut tell = |record: &[u8]| -> io::Result<()> {
             let event = match decode(record) {
                 Ok(event) => event,
                 Err(error) => {
@@ -147,6 +164,7 @@ impl Stream {
                 kill_late(hierarchy, names.paths.get(&event.scope), event.pid);
             }
             let gap = losses.before(&event, named.time);
+            let is_gap = gap.is_some();
             let lines = gap.map(|gap| line(*output, || text::gap_line(&gap), &GapLine::new(&gap)));
             let lines =
                 lines
@@ -155,10 +173,24 @@ impl Stream {
             for text in lines {
                 writeln!(stdout, "{text}")?;
             }
+            stdout.flush()?;
+            if is_gap {
+                reader.tell(losses.lost());
+            }
             Ok(())
-        });
-        written.and_then(|()| stdout.flush())?;
-        self.reader.tell(self.losses.lost());
+        };
+        loop {
+            ready_to_write()?;
+            // What is told is taken, and what is not told is left, whenever somebody interrupts this.
+            let held = signals();
+            let _ = held.thread_block();
+            let told = ring.take(&mut tell);
+            let _ = held.thread_unblock();
+            match told {
+                Some(told) => told?,
+                None => break,
+            }
+        }
         Ok(())
     }
 
