@@ -64,6 +64,12 @@ pub enum LocateError {
         /// The unit.
         unit: String,
     },
+    /// There are more than are looked at.
+    #[error("there are more than {MAX_SEARCHED} cgroups, too many to search for {unit}: name it by --cgroup")]
+    TooMany {
+        /// The unit.
+        unit: String,
+    },
     /// Several have.
     #[error("several cgroups are named {unit}: {}; choose one by --cgroup", join(found))]
     ManyUnits {
@@ -142,24 +148,11 @@ impl Located {
     /// # Errors
     /// [`LocateError`].
     pub fn by_unit(hierarchy: &Hierarchy, unit: &str) -> Result<Located, LocateError> {
-        let name = escaped(unit);
-        let (mut found, mut left) = (Vec::new(), vec![hierarchy.mount_point().to_owned()]);
-        let mut searched = 0;
-        while let Some(folder) = left.pop() {
-            // A cgroup that goes while we look was not the one.
-            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-                searched += 1;
-                if searched > MAX_SEARCHED || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    continue;
-                }
-                if entry.file_name() == *name {
-                    found.push(hierarchy.spelled(&entry.path()));
-                } else {
-                    left.push(entry.path());
-                }
-            }
-        }
-        found.sort();
+        let found = named(hierarchy.mount_point(), &escaped(unit), MAX_SEARCHED);
+        let found = found.ok_or_else(|| LocateError::TooMany {
+            unit: unit.to_owned(),
+        })?;
+        let found: Vec<PathBuf> = found.iter().map(|folder| hierarchy.spelled(folder)).collect();
         match found.as_slice() {
             [] => Err(LocateError::NoUnit {
                 unit: unit.to_owned(),
@@ -198,6 +191,31 @@ impl Located {
     }
 }
 
+/// The folders of this name, outermost only; `None` where there are more folders than may be looked at.
+fn named(root: &Path, name: &str, most: usize) -> Option<Vec<PathBuf>> {
+    let (mut found, mut left) = (Vec::new(), vec![root.to_owned()]);
+    let mut searched = 0;
+    while let Some(folder) = left.pop() {
+        // A cgroup that goes while we look was not the one.
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            searched += 1;
+            if searched > most {
+                return None;
+            }
+            if entry.file_name() == *name {
+                found.push(entry.path());
+            } else {
+                left.push(entry.path());
+            }
+        }
+    }
+    found.sort();
+    Some(found)
+}
+
 /// A unit's name as systemd writes it in the hierarchy (`cg_escape`, src/basic/cgroup-util.c): one that the
 /// kernel could take for a file of its own starts with `_`.
 fn escaped(unit: &str) -> String {
@@ -214,6 +232,22 @@ fn escaped(unit: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_are_counted_and_files_are_not() {
+        let root = tempfile::tempdir().unwrap();
+        let (slice, other) = (root.path().join("a.slice"), root.path().join("b.slice"));
+        for folder in [&slice.join("x.service/x.service"), &other] {
+            fs::create_dir_all(folder).unwrap();
+            for file in 0..9 {
+                fs::write(folder.join(file.to_string()), "").unwrap();
+            }
+        }
+        let search = |name: &str, most| named(root.path(), name, most);
+        assert_eq!(search("x.service", 3), Some(vec![slice.join("x.service")]));
+        assert_eq!(search("y.service", 4), Some(vec![]));
+        assert_eq!(search("y.service", 3), None);
+    }
 
     #[test]
     fn names_that_the_kernel_could_own_are_escaped() {

@@ -67,6 +67,12 @@ impl EventRing {
         }
         records
     }
+
+    /// Hands the next record to `each`, if there is one. It is gone when this returns.
+    pub fn take<T>(&mut self, each: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let record = self.ring.next()?;
+        Some(each(&record))
+    }
 }
 
 impl AsFd for EventRing {

@@ -18,6 +18,7 @@ use aya::{
     pin::PinError,
 };
 use engine_common::{ABI_VERSION, scope::Scope};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use thiserror::Error;
 
 use super::{
@@ -158,22 +159,25 @@ impl StandingGate {
         })
     }
 
-    /// Removes the gate with all that is pinned. Nothing is enforced any more.
+    /// Removes the gate with all that is pinned, also one that cannot be opened; whether there was one.
+    /// Nothing is enforced any more.
     ///
     /// # Errors
     /// [`StandingError::Io`].
-    pub fn remove(self) -> Result<(), StandingError> {
+    pub fn remove() -> Result<bool, StandingError> {
+        let folder = folder()?;
+        let was_there = folder.is_dir();
         // Links first, and of each cgroup what enforces first: what is left meanwhile lets pass.
-        for cgroup in self.cgroups()? {
-            self.detach(cgroup)?;
+        for cgroup in cgroups_of(&folder)? {
+            detach_from(&folder, cgroup)?;
         }
-        remove_all(&self.folder)?;
+        remove_all(&folder)?;
         // Best effort: runs of `exec` may have theirs beside it.
-        if let Some(parent) = self.folder.parent() {
+        if let Some(parent) = folder.parent() {
             let _ = fs::remove_dir(parent.join("exec"));
             let _ = fs::remove_dir(parent);
         }
-        Ok(())
+        Ok(was_there)
     }
 
     /// Ids of the cgroups that have links.
@@ -181,14 +185,7 @@ impl StandingGate {
     /// # Errors
     /// [`StandingError::Io`].
     pub fn cgroups(&self) -> Result<Vec<u64>, StandingError> {
-        let links = self.folder.join("links");
-        let entries = fs::read_dir(&links).map_err(at("read", &links))?;
-        let names = entries.flatten().map(|entry| entry.file_name());
-        let mut ids: Vec<u64> = names
-            .filter_map(|name| name.to_str().and_then(|name| name.parse().ok()))
-            .collect();
-        ids.sort_unstable();
-        Ok(ids)
+        cgroups_of(&self.folder)
     }
 
     /// Puts images live, each in its slot. No decision is taken by a mixture of two.
@@ -242,6 +239,19 @@ impl StandingGate {
     pub fn events(&self) -> Result<EventRing, RingError> {
         let map = MapData::from_pin(self.folder.join("maps/EVENTS"))?;
         EventRing::of(Map::RingBuf(map))
+    }
+
+    /// Readable (poll) once the gate is removed: no more events come then.
+    ///
+    /// # Errors
+    /// [`StandingError::Io`].
+    pub fn end(&self) -> Result<impl AsFd + use<>, StandingError> {
+        let path = self.folder.join("maps/EVENTS");
+        let watched = Inotify::init(InitFlags::IN_CLOEXEC).and_then(|inotify| {
+            inotify.add_watch(&path, AddWatchFlags::IN_DELETE_SELF)?;
+            Ok(inotify)
+        });
+        watched.map_err(|errno| at("watch", &path)(errno.into()))
     }
 
     /// What a cgroup carries; `None` where it has no link of ours.
@@ -299,12 +309,7 @@ impl StandingGate {
     /// # Errors
     /// [`StandingError::Io`].
     pub fn detach(&self, cgroup: u64) -> Result<(), StandingError> {
-        let links = self.links(cgroup);
-        for (name, _) in ENFORCING.into_iter().chain([ANCHOR]) {
-            let path = links.join(name);
-            pins::gone_is_fine(fs::remove_file(&path)).map_err(at("remove", &path))?;
-        }
-        pins::gone_is_fine(fs::remove_dir(&links)).map_err(at("remove", &links))
+        detach_from(&self.folder, cgroup)
     }
 
     /// Keeps the image in a slot for its counters, whatever is put there next and whoever dies: until
@@ -339,8 +344,35 @@ impl StandingGate {
     }
 
     fn links(&self, cgroup: u64) -> PathBuf {
-        self.folder.join("links").join(cgroup.to_string())
+        links_in(&self.folder, cgroup)
     }
+}
+
+fn links_in(folder: &Path, cgroup: u64) -> PathBuf {
+    folder.join("links").join(cgroup.to_string())
+}
+
+fn cgroups_of(folder: &Path) -> Result<Vec<u64>, StandingError> {
+    let links = folder.join("links");
+    let entries = match fs::read_dir(&links) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(at("read", &links))?,
+    };
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let mut ids: Vec<u64> = names
+        .filter_map(|name| name.to_str().and_then(|name| name.parse().ok()))
+        .collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+fn detach_from(folder: &Path, cgroup: u64) -> Result<(), StandingError> {
+    let links = links_in(folder, cgroup);
+    for (name, _) in ENFORCING.into_iter().chain([ANCHOR]) {
+        let path = links.join(name);
+        pins::gone_is_fine(fs::remove_file(&path)).map_err(at("remove", &path))?;
+    }
+    pins::gone_is_fine(fs::remove_dir(&links)).map_err(at("remove", &links))
 }
 
 fn at(step: &'static str, path: &Path) -> impl Fn(io::Error) -> StandingError {

@@ -143,6 +143,27 @@ impl GapLine {
     }
 }
 
+/// A document for programs on several lines, ending with a line feed; as safe for a terminal as [`line`].
+pub fn document(value: &serde_json::Value) -> String {
+    let mut safe = String::new();
+    for c in format!("{value:#}\n").chars() {
+        // All that is not in a string shows as itself.
+        if c == '\n' || shows_as_itself(c) {
+            safe.push(c);
+        } else {
+            escape_into(&mut safe, c);
+        }
+    }
+    safe
+}
+
+fn escape_into(text: &mut String, c: char) {
+    for unit in c.encode_utf16(&mut [0; 2]) {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\\u{unit:04x}");
+    }
+}
+
 /// How a command ended: one of the two is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Exit {
@@ -162,6 +183,7 @@ pub struct SummaryLine {
     policies: Vec<PolicyLine>,
     outcomes: Outcomes,
     lost: u64,
+    repeats_untold: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -188,7 +210,8 @@ struct DefaultLine {
 }
 
 /// Answers by outcome, one a policy an attempt. `allowed` is by the kernel's counters, for what is
-/// allowed makes no event; the others are by the events that were read: `lost` is missing there.
+/// allowed makes no event; the others are by the events that were read: `lost` and `repeats_untold` are
+/// missing there.
 #[derive(Clone, Debug, Serialize)]
 struct Outcomes {
     allowed: u64,
@@ -224,6 +247,7 @@ impl SummaryLine {
                 kill_pending: tally.count(Outcome::KillPending),
             },
             lost: tally.lost(),
+            repeats_untold: tally.untold(),
         }
     }
 }
@@ -302,11 +326,8 @@ impl Formatter for TerminalSafe {
         for c in fragment.chars() {
             if shows_as_itself(c) {
                 safe.push(c);
-                continue;
-            }
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                // Writing to a string cannot fail.
-                let _ = write!(safe, "\\u{unit:04x}");
+            } else {
+                escape_into(&mut safe, c);
             }
         }
         writer.write_all(safe.as_bytes())

@@ -137,6 +137,7 @@ fn gaps_and_the_summary() {
     let mut tally = Tally::default();
     named(|_| {}, |event| tally.add(event));
     tally.add_lost(3);
+    tally.add_untold(2);
     let policies = [PolicyCounters {
         name: "payments".into(),
         mode: Mode::Enforce,
@@ -177,6 +178,7 @@ fn gaps_and_the_summary() {
                 "blocked": 1, "killed": 0, "kill_pending": 0,
             },
             "lost": 3,
+            "repeats_untold": 2,
         })
     );
 }

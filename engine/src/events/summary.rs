@@ -100,6 +100,12 @@ pub fn table(tally: &Tally, policies: &[PolicyCounters], layout: Layout) -> Stri
     for policy in policies {
         text += &policy_line(policy);
     }
+    if tally.untold() > 0 {
+        text += &format!(
+            "and {} more repeats, folded after the last event of their kind; the policies' counters are exact\n",
+            grouped(tally.untold())
+        );
+    }
     if tally.lost() > 0 {
         text += &format!(
             "{} lost (faster than read); verdicts and the policies' counters are exact\n",

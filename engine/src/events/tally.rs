@@ -66,6 +66,7 @@ pub struct Tally {
     outcomes: [u64; Self::OUTCOMES.len()],
     others: [u64; Self::OUTCOMES.len()],
     lost: u64,
+    untold: u64,
 }
 
 impl Tally {
@@ -120,6 +121,16 @@ impl Tally {
     /// Records that were lost.
     pub fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// Adds repeats that were folded after the last event of their kind: no event tells of them.
+    pub fn add_untold(&mut self, repeats: u64) {
+        self.untold += repeats;
+    }
+
+    /// Repeats that no event tells of.
+    pub fn untold(&self) -> u64 {
+        self.untold
     }
 
     /// Events with this outcome, those without a row of their own included.

@@ -45,6 +45,8 @@ pub struct Applied {
     pub generation: u64,
     /// `enforce` or `audit`.
     pub mode: &'static str,
+    /// What this kernel cannot do of it.
+    pub partial: Vec<String>,
 }
 
 pub(super) fn diff_of(old: &Image, old_rules: &[String], new: &Image, new_rules: &[String]) -> PolicyDiff {
@@ -166,5 +168,6 @@ fn applied(record: &Record) -> Applied {
         policy: record.name.clone(),
         generation: record.live.generation,
         mode: record.live.mode.as_str(),
+        partial: record.live.partial.clone(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use engine_common::limits::MAX_STACKED;
+use engine_common::{Mode, limits::MAX_STACKED};
 
 use super::{
     Standing,
@@ -21,6 +21,8 @@ pub struct Wanted {
     pub policy: Policy,
     /// Name it is to stand under.
     pub name: String,
+    /// The mode that was asked for beside the policy, if one was.
+    pub mode: Option<Mode>,
     /// The file it came from.
     pub source: String,
     /// Where.
@@ -53,11 +55,13 @@ struct Step {
     /// `None` where it is live already.
     image: Option<Image>,
     already: bool,
+    /// Whether it was put there by this command.
+    flipped: bool,
 }
 
 impl Standing {
     /// Attaches policies. Each stands from one moment on, on its whole cgroup; when this fails, those that
-    /// do not stand yet do not.
+    /// stand by then are taken away again.
     ///
     /// # Errors
     /// [`StandError`].
@@ -65,8 +69,8 @@ impl Standing {
         let mut steps = self.plan(wanted, best_effort)?;
         let done = self.carry_out(&mut steps);
         if let Err(error) = done {
-            // What was flipped stands, what was not is forgotten. The first error is the one to tell.
-            if let Err(second) = self.recover() {
+            // The first error is the one to tell.
+            if let Err(second) = self.undo(&mut steps).and_then(|()| self.recover()) {
                 tracing::warn!(%second, "the next command tries again to undo what was not finished");
             }
             return Err(error);
@@ -105,7 +109,9 @@ impl Standing {
             .iter()
             .filter(|one| !records.contains_key(&one.name))
             .count();
-        let mut slots = self.journal.free_slots(new)?.into_iter();
+        // What stands without a record, since that was lost, keeps its slot.
+        let is_free = |slot| matches!(self.gate.live(slot), Ok(None));
+        let mut slots = self.journal.free_slots(new, is_free)?.into_iter();
         let mut carried: HashMap<u64, usize> = HashMap::new();
         let mut steps = Vec::with_capacity(wanted.len());
         for one in wanted {
@@ -120,6 +126,12 @@ impl Standing {
                 Some(record) => {
                     let compiled = Compiled::of(&one.policy, &one.source, record.live.generation)?;
                     self.same(&record, &compiled)?;
+                    if one.mode.is_some_and(|mode| mode != record.live.mode) {
+                        return Err(StandError::OtherMode {
+                            name: record.name,
+                            live: record.live.mode.as_str(),
+                        });
+                    }
                     (record, None)
                 }
                 None => {
@@ -160,6 +172,7 @@ impl Standing {
                 cgroup: one.cgroup,
                 image,
                 already,
+                flipped: false,
             });
         }
         Ok(steps)
@@ -198,7 +211,8 @@ impl Standing {
             .filter_map(|step| step.image.as_ref().map(|image| (Slot(step.record.slot), image)))
             .collect();
         self.gate.put(&images)?;
-        for step in steps.iter_mut().filter(|step| !step.already) {
+        // One that stands there already is put back where something of it was taken away.
+        for step in steps.iter_mut() {
             let path = &step.attachment.path;
             let empty = scope::empty(step.attachment.cgroup, step.level);
             let attached = self.gate.prepare(step.cgroup.fd(), &empty);
@@ -210,11 +224,45 @@ impl Standing {
             let slot = Slot(step.record.slot);
             let stacked = || StandError::Stacked { cgroup: path.clone() };
             let with = scope::with(&now, slot, step.record.live.mode).ok_or_else(stacked)?;
-            self.write_scope(&with, path)?;
+            if with != now {
+                self.write_scope(&with, path)?;
+            }
+            if step.already {
+                continue;
+            }
             step.record.pending = None;
+            self.forget_earlier(&mut step.record, &step.attachment)?;
             step.record.attachments.push(step.attachment.clone());
+            step.flipped = true;
             self.journal.write(&step.record)?;
         }
+        Ok(())
+    }
+
+    /// Takes away what was put there before another step failed; what was not is forgotten by recovery.
+    fn undo(&self, steps: &mut [Step]) -> Result<(), StandError> {
+        for step in steps.iter_mut().filter(|step| step.flipped) {
+            let cgroups = vec![step.attachment.cgroup];
+            step.record.pending = Some(Pending::Detach(cgroups.clone()));
+            self.journal.write(&step.record)?;
+            step.record.pending = None;
+            self.finish_detach(&mut step.record, &cgroups)?;
+        }
+        Ok(())
+    }
+
+    /// A cgroup of that path which was there before this one is gone: it is forgotten, unless sockets
+    /// that were made in it are still held to the policy.
+    fn forget_earlier(&self, record: &mut Record, attachment: &Attachment) -> Result<(), StandError> {
+        let mut kept = Vec::new();
+        for there in record.attachments.drain(..) {
+            if there.path != attachment.path || self.scope_of(there.cgroup, &there.path)?.is_some() {
+                kept.push(there);
+            } else {
+                self.gate.detach(there.cgroup)?;
+            }
+        }
+        record.attachments = kept;
         Ok(())
     }
 }

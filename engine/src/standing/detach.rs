@@ -1,12 +1,44 @@
 //! Taking policies away from cgroups.
 
+use std::path::PathBuf;
+
 use super::{
     Standing,
     error::StandError,
-    record::{Pending, Record},
+    journal::{self, Journal},
+    lock::{Holder, Lock},
+    record::{Attachment, Pending, Record},
     scope,
 };
-use crate::{cgroup::Located, datapath::Slot};
+use crate::{
+    cgroup::Located,
+    datapath::{Slot, StandingGate},
+};
+
+/// A place that a policy is to be taken away from.
+#[derive(Debug)]
+pub enum Place {
+    /// A cgroup that exists.
+    Cgroup(Located),
+    /// One that was removed, by the path it had.
+    Gone(PathBuf),
+}
+
+impl Place {
+    fn is(&self, there: &Attachment) -> bool {
+        match self {
+            Place::Cgroup(located) => located.id() == there.cgroup,
+            Place::Gone(path) => *path == *there.path,
+        }
+    }
+
+    fn path(&self) -> String {
+        match self {
+            Place::Cgroup(located) => located.path().display().to_string(),
+            Place::Gone(path) => path.display().to_string(),
+        }
+    }
+}
 
 /// What was taken away.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -20,29 +52,29 @@ pub struct Detached {
 }
 
 impl Standing {
-    /// Takes a policy away: from one cgroup, or from all.
+    /// Takes a policy away: from one place, or from all.
     ///
     /// # Errors
     /// [`StandError`].
-    pub fn detach(&mut self, name: &str, only: Option<&Located>) -> Result<Detached, StandError> {
+    pub fn detach(&mut self, name: &str, only: Option<&Place>) -> Result<Detached, StandError> {
         let (mut record, detached) = self.take_off(name, only)?;
         self.forget(&mut record)?;
         Ok(detached)
     }
 
     /// Takes a policy off its cgroups. Its record is still to be written.
-    fn take_off(&self, name: &str, only: Option<&Located>) -> Result<(Record, Detached), StandError> {
+    fn take_off(&self, name: &str, only: Option<&Place>) -> Result<(Record, Detached), StandError> {
         let mut record = self.record(name)?;
         let chosen: Vec<_> = record
             .attachments
             .iter()
-            .filter(|there| only.is_none_or(|only| only.id() == there.cgroup))
+            .filter(|there| only.is_none_or(|only| only.is(there)))
             .cloned()
             .collect();
         if let (Some(only), []) = (only, chosen.as_slice()) {
             return Err(StandError::NotThere {
                 name: name.to_owned(),
-                cgroup: only.path().display().to_string(),
+                cgroup: only.path(),
             });
         }
         let cgroups: Vec<u64> = chosen.iter().map(|there| there.cgroup).collect();
@@ -104,8 +136,21 @@ impl Standing {
             self.journal.remove(&record.name)?;
             detached.push(one);
         }
-        self.gate.remove()?;
+        StandingGate::remove()?;
         self.journal.clear()?;
         Ok(detached)
+    }
+
+    /// Takes everything away, also what cannot be opened: pins or records may be damaged or lost. Whether
+    /// there was anything.
+    ///
+    /// # Errors
+    /// [`StandError`].
+    pub fn start_over(wait: impl FnOnce(&Holder)) -> Result<bool, StandError> {
+        let _lock = Lock::take(&journal::folder()?, wait)?;
+        let journal = Journal::open()?;
+        let was_there = StandingGate::remove()? || !journal.is_empty()?;
+        journal.clear()?;
+        Ok(was_there)
     }
 }

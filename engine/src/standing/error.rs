@@ -35,6 +35,12 @@ pub enum StandError {
         #[source]
         source: serde_json::Error,
     },
+    /// What the journal names is not in the kernel.
+    #[error(
+        "nothing is enforced: {} stood, by the journal, and is not in the kernel any more",
+        .0.join(", ")
+    )]
+    Vanished(Vec<String>),
     /// Somebody else reads the events.
     #[error("the events are being read by process {pid} ({command}): there is one reader at a time")]
     ReaderBusy {
@@ -126,6 +132,14 @@ pub enum StandError {
     Different {
         /// The name.
         name: String,
+    },
+    /// A policy of that name stands in another mode than the one asked for.
+    #[error("the policy {name} stands already, in mode {live}")]
+    OtherMode {
+        /// The name.
+        name: String,
+        /// Its mode.
+        live: &'static str,
     },
     /// Several policies of one command have the same name.
     #[error("two of the policies are named {name}")]

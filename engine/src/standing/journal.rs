@@ -84,6 +84,12 @@ impl Journal {
         read_all(&self.policies)
     }
 
+    /// Whether it has no records, readable or not.
+    pub(super) fn is_empty(&self) -> Result<bool, StandError> {
+        let mut entries = fs::read_dir(&self.policies).map_err(at("read", &self.policies))?;
+        Ok(entries.next().is_none())
+    }
+
     /// Records of policies that stand no more, for events of them that are still to be read.
     pub(super) fn detached(&self) -> Result<Vec<Record>, StandError> {
         read_all(&self.detached)
@@ -125,17 +131,22 @@ impl Journal {
         Ok(())
     }
 
-    /// Slots that no record has. They are given out round and round, so that events of a policy that
+    /// Slots that no record has, and nothing else by `is_free`. They are given out round and round, so that events of a policy that
     /// was taken away are not soon taken for those of another.
-    pub(super) fn free_slots(&self, wanted: usize) -> Result<Vec<Slot>, StandError> {
+    pub(super) fn free_slots(
+        &self,
+        wanted: usize,
+        is_free: impl Fn(Slot) -> bool,
+    ) -> Result<Vec<Slot>, StandError> {
         let taken: Vec<u32> = self.records()?.iter().map(|record| record.slot).collect();
         let text = fs::read_to_string(&self.cursor).unwrap_or_default();
         let first = text.trim().parse::<u32>().unwrap_or(0);
         let all = (0..MAX_POLICIES).map(|i| first.wrapping_add(i) % MAX_POLICIES);
         let free: Vec<Slot> = all
             .filter(|slot| !taken.contains(slot))
-            .take(wanted)
             .map(Slot)
+            .filter(|slot| is_free(*slot))
+            .take(wanted)
             .collect();
         match free.last() {
             Some(last) if free.len() == wanted => {

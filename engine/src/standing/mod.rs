@@ -27,6 +27,8 @@ mod shortfall;
 mod status;
 mod totals;
 
+use std::os::fd::AsFd;
+
 use crate::{
     cgroup::Hierarchy,
     datapath::{StandingGate, other_versions},
@@ -34,7 +36,7 @@ use crate::{
 
 pub use apply::{Applied, Change};
 pub use attach::{Attached, Wanted};
-pub use detach::Detached;
+pub use detach::{Detached, Place};
 pub use error::StandError;
 pub use event_names::SlotNames;
 pub use journal::RUN_VARIABLE;
@@ -62,14 +64,13 @@ impl Standing {
     pub fn open(hierarchy: Hierarchy, wait: impl FnOnce(&Holder)) -> Result<Option<Standing>, StandError> {
         let lock = Lock::take(&journal::folder()?, wait)?;
         let Some(gate) = StandingGate::open()? else {
-            let journal = Journal::open()?;
-            for record in journal.records()? {
-                tracing::warn!(
-                    policy = record.name,
-                    "the journal names a policy that is not in the kernel any more"
-                );
+            let records = Journal::open()?.records()?;
+            if records.is_empty() {
+                return Ok(None);
             }
-            return Ok(None);
+            return Err(StandError::Vanished(
+                records.into_iter().map(|record| record.name).collect(),
+            ));
         };
         Standing::of(gate, hierarchy, lock).map(Some)
     }
@@ -117,6 +118,14 @@ impl Standing {
     /// [`StandError`].
     pub fn events(&self) -> Result<crate::datapath::EventRing, StandError> {
         Ok(self.gate.events()?)
+    }
+
+    /// Readable (poll) once everything is taken away.
+    ///
+    /// # Errors
+    /// [`StandError`].
+    pub fn end(&self) -> Result<impl AsFd + use<>, StandError> {
+        Ok(self.gate.end()?)
     }
 
     /// All records.

@@ -1,5 +1,7 @@
 //! What stands, as data.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 use super::{
@@ -16,6 +18,8 @@ use crate::datapath::{LinkState, Slot};
 pub struct Status {
     /// The policies, by name.
     pub policies: Vec<PolicyStatus>,
+    /// Ids of cgroups that carry policies which the journal does not name: its records were lost.
+    pub unknown_cgroups: Vec<u64>,
     /// Events lost because the ring was full; verdicts and counters do not depend on it.
     pub events_lost: u64,
     /// Repeats that were folded into later events.
@@ -29,7 +33,8 @@ pub struct Status {
 pub struct PolicyStatus {
     /// Its name.
     pub name: String,
-    /// `full`, `partial` (see `reasons`), or `none` where it stands on no cgroup that is left.
+    /// `full`, `partial` (see `reasons`, and the states of `attachments`), or `none` where it stands on no
+    /// cgroup that is left.
     pub enforcement: &'static str,
     /// Why it is not enforced fully.
     pub reasons: Vec<String>,
@@ -100,11 +105,16 @@ impl Standing {
     pub fn status(&self) -> Result<Status, StandError> {
         let folds = self.gate.fold_counts()?;
         let mut policies = Vec::new();
+        let mut known = HashSet::new();
         for record in self.journal.records()? {
+            known.extend(record.attachments.iter().map(|there| there.cgroup));
             policies.push(self.policy_status(record)?);
         }
+        let mut unknown_cgroups = self.gate.cgroups()?;
+        unknown_cgroups.retain(|cgroup| !known.contains(cgroup) && self.hierarchy.has(*cgroup));
         Ok(Status {
             policies,
+            unknown_cgroups,
             events_lost: self.gate.lost()?,
             repeats_folded: folds.folded,
             repeats_untold: folds.folded.saturating_sub(folds.told),
@@ -129,6 +139,12 @@ impl Standing {
             reasons.push("its tables are not in the kernel any more: every attempt is a fault".to_owned());
         }
         for there in &attachments {
+            if there.state == "not in force" {
+                reasons.push(format!(
+                    "{}: its cgroup does not refer to it: attach it again",
+                    there.cgroup
+                ));
+            }
             let lacking: Vec<&str> = there
                 .hooks
                 .iter()
@@ -136,7 +152,11 @@ impl Standing {
                 .map(|hook| hook.hook)
                 .collect();
             if there.state != "gone" && !lacking.is_empty() {
-                reasons.push(format!("{}: not attached: {}", there.cgroup, lacking.join(", ")));
+                reasons.push(format!(
+                    "{}: not attached: {}: attach it again",
+                    there.cgroup,
+                    lacking.join(", ")
+                ));
             }
         }
         for executable in &record.live.executables {
@@ -147,11 +167,14 @@ impl Standing {
                 ));
             }
         }
-        let stands = attachments.iter().any(|there| there.state == "in force");
-        let enforcement = match (stands, reasons.is_empty()) {
-            (false, _) => "none",
-            (true, false) => "partial",
-            (true, true) => "full",
+        let in_force = attachments
+            .iter()
+            .filter(|there| there.state == "in force")
+            .count();
+        let enforcement = match in_force {
+            0 => "none",
+            all if all == attachments.len() && reasons.is_empty() => "full",
+            _ => "partial",
         };
         let count = |i: usize| counters.get(i).copied().unwrap_or(0);
         let version = record.live;

@@ -8,7 +8,10 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    unistd::Pid,
+};
 
 use crate::mount_table::mount_of;
 
@@ -17,6 +20,8 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 /// A cgroup. Its processes are killed and it is removed, with all below it, when it is dropped.
 pub struct TestCgroup {
     path: PathBuf,
+    /// Whether the folder above is to go too, once it is empty.
+    last_of_folder: bool,
 }
 
 impl TestCgroup {
@@ -36,7 +41,12 @@ impl TestCgroup {
                 _ => {}
             }
             match fs::create_dir(&path) {
-                Ok(()) => return TestCgroup { path },
+                Ok(()) => {
+                    return TestCgroup {
+                        path,
+                        last_of_folder: true,
+                    };
+                }
                 // Another test of this process removed the empty folder in between.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => panic!("{}: {error}", path.display()),
@@ -44,9 +54,49 @@ impl TestCgroup {
         }
     }
 
+    /// Makes one below this one.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn child(&self, name: &str) -> TestCgroup {
+        let path = self.path.join(name);
+        fs::create_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        TestCgroup {
+            path,
+            last_of_folder: false,
+        }
+    }
+
     /// Its folder.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Its path below the root of the hierarchy, as the kernel spells it.
+    ///
+    /// # Panics
+    /// Where no cgroup2 is mounted.
+    pub fn spelled(&self) -> String {
+        let mount = mount_of("cgroup2").expect("a cgroup2 mount");
+        let below = self.path.strip_prefix(mount).expect("a cgroup below the mount");
+        format!("/{}", below.display())
+    }
+
+    /// Moves a process in.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn take_in(&self, process: Pid) {
+        fs::write(self.members_file(), process.to_string()).expect("a process that can be moved");
+    }
+
+    /// Removes it; nothing may be in it.
+    ///
+    /// # Panics
+    /// When something is.
+    pub fn remove(&self) {
+        self.wait_until_empty();
+        remove(&self.path).expect("an empty cgroup");
     }
 
     /// The file that moves a process in.
@@ -116,7 +166,9 @@ impl Drop for TestCgroup {
         let _ = fs::write(self.path.join("cgroup.kill"), "1");
         self.is_empty_within(10_000);
         let _ = remove(&self.path);
-        if let Some(folder) = self.path.parent() {
+        if self.last_of_folder
+            && let Some(folder) = self.path.parent()
+        {
             let _ = fs::remove_dir(folder);
         }
     }

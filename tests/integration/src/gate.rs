@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What another environment could bring into a test.
-const FOREIGN_VARIABLES: [&str; 9] = [
+const FOREIGN_VARIABLES: [&str; 11] = [
     "CLICOLOR",
     "CLICOLOR_FORCE",
     "NO_COLOR",
@@ -26,8 +26,10 @@ const FOREIGN_VARIABLES: [&str; 9] = [
     "SUDO_GID",
     "SUDO_UID",
     "SUDO_USER",
-    "TIDEGATE_EVENT_RING_BYTES",
+    "TIDEGATE_BPFFS",
     "TIDEGATE_DISABLE",
+    "TIDEGATE_EVENT_RING_BYTES",
+    "TIDEGATE_RUN",
 ];
 
 /// A policy of this name; `spec` is a mapping of YAML in braces.

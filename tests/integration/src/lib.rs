@@ -4,6 +4,7 @@
 //! ```text
 //! Namespace -> Receiver (outside the gate)          <- what arrived
 //!           -> Gate: tidegate exec ... -- voyager   -> Report, Voyage
+//!           -> Stand: tidegate attach ...; voyager in a cgroup -> status, events, Voyage
 //! ```
 #![expect(
     clippy::unwrap_used,
@@ -17,10 +18,12 @@ pub mod gate;
 mod link;
 pub mod mount_table;
 pub mod namespace;
+pub mod obedient;
 pub mod receiver;
 pub mod report;
 pub mod requirement;
 pub mod shared_file;
+pub mod standing;
 pub mod storm;
 pub mod voyage;
 pub mod voyager;

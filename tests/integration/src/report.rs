@@ -68,6 +68,8 @@ pub struct Event {
     pub foreign_socket: bool,
     /// Cookie of the socket.
     pub socket_cookie: u64,
+    /// Attempts of its kind that were folded into it.
+    pub repeats: u64,
 }
 
 /// An executable file.
@@ -110,6 +112,8 @@ pub struct Summary {
     pub outcomes: serde_json::Map<String, serde_json::Value>,
     /// Records lost in all.
     pub lost: u64,
+    /// Repeats that no event tells of.
+    pub repeats_untold: u64,
 }
 
 /// How a command ended.
@@ -193,6 +197,22 @@ impl Report {
         }
     }
 
+    /// Reads a stream of events and gaps, which has no summary.
+    ///
+    /// # Panics
+    /// When a line is something else.
+    pub fn stream(text: &str) -> (Vec<Event>, Vec<Gap>) {
+        let (mut events, mut gaps) = (Vec::new(), Vec::new());
+        for line in text.lines() {
+            match serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")) {
+                Line::Event(event) => events.push(*event),
+                Line::Gap(gap) => gaps.push(gap),
+                Line::Summary(_) => panic!("a summary: {line}"),
+            }
+        }
+        (events, gaps)
+    }
+
     /// The one event there is.
     ///
     /// # Panics
@@ -225,8 +245,8 @@ impl Report {
 mod tests {
     use super::*;
 
-    const EVENT: &str = r#"{"type":"event","time":"2026-01-01T00:00:00.000000001Z","policy":"p","scope":"/x","scope_id":7,"generation":1,"mode":"enforce","verdict":"block","outcome":"blocked","reason":"rule","rule":"r","fault":null,"hook":"connect4","errno":"EPERM","pid":1,"tid":1,"uid":0,"gid":0,"comm":"c","executable":{"path":null,"device":1,"inode":2},"cgroup_id":7,"protocol":"tcp","destination":{"address":"198.51.100.1","port":443},"original":null,"foreign_socket":false,"socket_cookie":3}"#;
-    const SUMMARY: &str = r#"{"type":"summary","command":["c"],"exit":{"code":0,"signal":null},"duration_ms":1,"policies":[{"name":"p","mode":"enforce","generation":1,"rules":[{"name":"r","action":"block","attempts":3}],"default":{"action":"allow","attempts":0},"faults":0}],"outcomes":{"blocked":1},"lost":2}"#;
+    const EVENT: &str = r#"{"type":"event","time":"2026-01-01T00:00:00.000000001Z","policy":"p","scope":"/x","scope_id":7,"generation":1,"mode":"enforce","verdict":"block","outcome":"blocked","reason":"rule","rule":"r","fault":null,"hook":"connect4","errno":"EPERM","pid":1,"tid":1,"uid":0,"gid":0,"comm":"c","executable":{"path":null,"device":1,"inode":2},"cgroup_id":7,"protocol":"tcp","destination":{"address":"198.51.100.1","port":443},"original":null,"foreign_socket":false,"socket_cookie":3,"repeats":0}"#;
+    const SUMMARY: &str = r#"{"type":"summary","command":["c"],"exit":{"code":0,"signal":null},"duration_ms":1,"policies":[{"name":"p","mode":"enforce","generation":1,"rules":[{"name":"r","action":"block","attempts":3}],"default":{"action":"allow","attempts":0},"faults":0}],"outcomes":{"blocked":1},"lost":2,"repeats_untold":0}"#;
 
     #[test]
     fn events_gaps_and_the_summary_are_read() {

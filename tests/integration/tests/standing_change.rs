@@ -176,6 +176,7 @@ fn attached(cgroup: &TestCgroup, policy: &Policy) -> Standing {
         policy: policy.clone(),
         name: "change".into(),
         source: "change.yaml".into(),
+        mode: None,
         cgroup: Located::by_path(&hierarchy, cgroup.path()).unwrap(),
     };
     let mut standing = Standing::open_or_make(hierarchy, |_| {}).unwrap();

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     cgroup::{Hierarchy, Located},
     cli::{Exit, Failure, Output, output::print, variable::VariableArgs},
+    events::{escape::escaped, json::document},
     standing::{Standing, Wanted},
 };
 
@@ -99,7 +100,7 @@ pub fn run(args: &AttachArgs, output: Output) -> Result<ExitCode, Failure> {
         .map_err(standing::failed)?;
     let partial = attached.iter().any(|one| !one.partial.is_empty());
     let text = match output {
-        Output::Json => format!("{:#}\n", json!({ "attached": attached })),
+        Output::Json => document(&json!({ "attached": attached })),
         Output::Text => {
             let mut text = String::new();
             for one in &attached {
@@ -108,7 +109,10 @@ pub fn run(args: &AttachArgs, output: Output) -> Result<ExitCode, Failure> {
                 let _ = writeln!(
                     text,
                     "{} stands{already} on {} ({}, generation {})",
-                    one.policy, one.cgroup, one.mode, one.generation
+                    one.policy,
+                    escaped(one.cgroup.as_bytes()),
+                    one.mode,
+                    one.generation
                 );
                 for reason in &one.partial {
                     let _ = writeln!(text, "  partial: {reason}");
@@ -147,6 +151,7 @@ fn to_wanted(sourced: SourcedPolicy, name: Option<String>, mode: Option<Mode>, c
         policy.mode = mode;
     }
     Wanted {
+        mode,
         name: name.unwrap_or_else(|| policy.name.clone()),
         source: full_path(&source),
         policy,

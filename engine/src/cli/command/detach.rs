@@ -7,7 +7,8 @@ use serde_json::json;
 use super::standing::{self, CgroupArgs};
 use crate::{
     cli::{Exit, Failure, Output, output::print},
-    standing::Detached,
+    events::{escape::escaped, json::document},
+    standing::{Detached, Place, Standing},
 };
 
 /// Take a standing policy away
@@ -45,21 +46,61 @@ pub struct DetachArgs {
 /// # Errors
 /// When there is nothing like that, or something resists.
 pub fn run(args: &DetachArgs, output: Output) -> Result<ExitCode, Failure> {
-    let standing = standing::open("detach")?;
-    let detached = match (standing, &args.name) {
-        (None, Some(name)) => return standing::nothing_stands(name),
-        (None, None) => Vec::new(),
-        (Some(standing), None) => standing.detach_all().map_err(standing::failed)?,
-        (Some(mut standing), Some(name)) => {
-            let only = args.cgroup.locate(standing.hierarchy())?;
+    let detached = match &args.name {
+        None => return everything(output),
+        Some(name) => {
+            let Some(mut standing) = standing::open("detach")? else {
+                return standing::nothing_stands(name);
+            };
+            let only = place(args, &standing)?;
             vec![standing.detach(name, only.as_ref()).map_err(standing::failed)?]
         }
     };
+    tell(&detached, output)
+}
+
+fn tell(detached: &[Detached], output: Output) -> Result<ExitCode, Failure> {
     print(&match output {
-        Output::Json => format!("{:#}\n", json!({ "detached": detached })),
-        Output::Text => text(&detached),
+        Output::Json => document(&json!({ "detached": detached })),
+        Output::Text => text(detached),
     })?;
     Ok(Exit::Fine.into())
+}
+
+/// The way out, whatever state things are in.
+fn everything(output: Output) -> Result<ExitCode, Failure> {
+    standing::require_root("detach")?;
+    let opened = Standing::open(standing::hierarchy()?, standing::waiting);
+    let detached = opened.and_then(|standing| standing.map_or_else(|| Ok(Vec::new()), Standing::detach_all));
+    let why = match &detached {
+        Ok(detached) if !detached.is_empty() => return tell(detached, output),
+        Ok(_) => "no record named it".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let was_there = Standing::start_over(standing::waiting).map_err(standing::failed)?;
+    if was_there && output == Output::Text {
+        return print(&format!("everything was taken away, whatever it was ({why})\n"));
+    }
+    tell(&[], output)
+}
+
+/// The cgroup that is named; one that was removed is known by its path alone.
+fn place(args: &DetachArgs, standing: &Standing) -> Result<Option<Place>, Failure> {
+    let hierarchy = standing.hierarchy();
+    let missing = match args.cgroup.locate(hierarchy) {
+        Ok(found) => return Ok(found.map(Place::Cgroup)),
+        Err(missing) => missing,
+    };
+    let Some(path) = &args.cgroup.cgroup else {
+        return Err(missing);
+    };
+    let path = hierarchy.spelled(path);
+    let records = standing.records().map_err(standing::failed)?;
+    let mut places = records.iter().flat_map(|record| &record.attachments);
+    match places.any(|there| *there.path == *path) {
+        true => Ok(Some(Place::Gone(path))),
+        false => Err(missing),
+    }
 }
 
 fn text(detached: &[Detached]) -> String {
@@ -73,12 +114,16 @@ fn text(detached: &[Detached]) -> String {
         } else {
             ""
         };
+        let cgroups = one
+            .cgroups
+            .iter()
+            .map(|path| escaped(path.as_bytes()).to_string());
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
             "{} was taken away from {}{elsewhere}",
             one.policy,
-            one.cgroups.join(", ")
+            cgroups.collect::<Vec<_>>().join(", ")
         );
     }
     text

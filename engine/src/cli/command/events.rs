@@ -9,9 +9,11 @@ use std::{
 };
 
 use engine_common::Outcome;
+use jiff::Timestamp;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{SigSet, Signal},
 };
 
 use super::{exec::recorder::path_of_process, standing};
@@ -31,7 +33,8 @@ use crate::{
 /// Read the events of standing policies
 ///
 /// Each event is read once, by one reader at a time. Nothing depends on reading: when nobody does, the
-/// ring fills up, later events are lost, and their number is told as a gap.
+/// ring fills up, later events are lost, and their number is told as a gap. Where the kernel cannot kill
+/// (before Linux 6.16), --follow kills whoever makes an attempt to be killed for while it runs.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -66,6 +69,7 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
     };
     let clock =
         Clock::capture().map_err(|e| Failure::of(Exit::CouldNotRun, "cannot read the clock").because(&e))?;
+    let began = Timestamp::now();
     let mut stream = Stream {
         ring: standing.events().map_err(standing::failed)?,
         names: Names::of(&standing)?,
@@ -74,23 +78,49 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
         reader,
         clock,
         output,
+        kills_from: args.follow.then_some(began),
     };
+    let end = standing.end().map_err(standing::failed)?;
     // Others may change what stands while this reads.
     drop(standing);
+    let mut more = true;
     loop {
         match stream.drain() {
             Ok(()) => {}
-            // It had what it wanted.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Fine.into()),
+            // Whoever does not listen any more had what he wanted.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
             Err(error) => {
                 return Err(Failure::of(Exit::CouldNotRun, "cannot write events").because(&error));
             }
         }
-        if !args.follow {
-            return Ok(Exit::Fine.into());
+        if !args.follow || !more {
+            break;
         }
-        stream.wait()?;
+        more = stream.wait(&end)?;
     }
+    Ok(Exit::Fine.into())
+}
+
+/// Waits until a line can be written at once.
+fn ready_to_write() -> io::Result<()> {
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
+    match poll(&mut fds, PollTimeout::NONE) {
+        Err(errno) if errno != Errno::EINTR => return Err(errno.into()),
+        _ => {}
+    }
+    let closed = PollFlags::POLLERR | PollFlags::POLLHUP;
+    match fds[0].revents() {
+        Some(found) if found.intersects(closed) => Err(io::ErrorKind::BrokenPipe.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Those that end this by custom.
+fn signals() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
+        .into_iter()
+        .collect()
 }
 
 struct Stream {
@@ -101,6 +131,8 @@ struct Stream {
     reader: ReaderLock,
     clock: Clock,
     output: Output,
+    /// Who makes an attempt from then on is killed. Of what was before, the process may be another's by now.
+    kills_from: Option<Timestamp>,
 }
 
 impl Stream {
@@ -113,43 +145,67 @@ impl Stream {
             hierarchy,
             clock,
             output,
-            ..
+            kills_from,
+            reader,
         } = self;
         let mut stdout = anstream::stdout().lock();
-        let mut written = Ok(());
-        ring.drain(|record| {
+        let mut tell = |record: &[u8]| -> io::Result<()> {
             let event = match decode(record) {
                 Ok(event) => event,
                 Err(error) => {
                     tracing::warn!(%error, "an event was not understood");
-                    return;
+                    return Ok(());
                 }
             };
             names.learn(&event);
-            if event.outcome == Outcome::KillPending {
+            let named = NamedEvent::new(&event, clock, &names.context);
+            let is_new = kills_from.is_some_and(|from| from <= named.time);
+            if event.outcome == Outcome::KillPending && is_new {
                 kill_late(hierarchy, names.paths.get(&event.scope), event.pid);
             }
-            let named = NamedEvent::new(&event, clock, &names.context);
             let gap = losses.before(&event, named.time);
+            let is_gap = gap.is_some();
             let lines = gap.map(|gap| line(*output, || text::gap_line(&gap), &GapLine::new(&gap)));
             let lines =
                 lines
                     .into_iter()
                     .chain([line(*output, || text::line(&named), &EventLine::new(&named))]);
             for text in lines {
-                if written.is_ok() {
-                    written = writeln!(stdout, "{text}");
-                }
+                writeln!(stdout, "{text}")?;
             }
-        });
-        self.reader.tell(self.losses.lost());
-        written.and_then(|()| stdout.flush())
+            stdout.flush()?;
+            if is_gap {
+                reader.tell(losses.lost());
+            }
+            Ok(())
+        };
+        loop {
+            ready_to_write()?;
+            // What is told is taken, and what is not told is left, whenever somebody interrupts this.
+            let held = signals();
+            let _ = held.thread_block();
+            let told = ring.take(&mut tell);
+            let _ = held.thread_unblock();
+            match told {
+                Some(told) => told?,
+                None => break,
+            }
+        }
+        Ok(())
     }
 
-    fn wait(&self) -> Result<(), Failure> {
-        let mut fds = [PollFd::new(self.ring.as_fd(), PollFlags::POLLIN)];
+    /// Waits until there is something to do; false when no more events will come.
+    fn wait(&self, end: &impl AsFd) -> Result<bool, Failure> {
+        let stdout = io::stdout();
+        let mut fds = [
+            PollFd::new(self.ring.as_fd(), PollFlags::POLLIN),
+            PollFd::new(end.as_fd(), PollFlags::POLLIN),
+            // Tells of itself when the other end is closed.
+            PollFd::new(stdout.as_fd(), PollFlags::empty()),
+        ];
         match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Ok(_) => Ok(fds[1].any() != Some(true)),
+            Err(Errno::EINTR) => Ok(true),
             Err(errno) => {
                 Err(Failure::of(Exit::CouldNotRun, "cannot wait for events").because(&io::Error::from(errno)))
             }

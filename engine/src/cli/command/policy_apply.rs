@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{attach::full_path, policy_files, standing};
 use crate::{
     cli::{Exit, Failure, Output, output::print, variable::VariableArgs},
+    events::json,
     standing::{Applied, Change},
 };
 
@@ -92,12 +93,21 @@ fn told(change: &Change, dry_run: bool, output: Output) -> impl FnOnce(Option<&A
         (Output::Json, applied) => {
             let mut document = document;
             document["applied"] = json!(applied.is_some());
-            format!("{document:#}\n")
+            json::document(&document)
         }
-        (Output::Text, Some(applied)) => format!(
-            "{} is live in generation {} ({})\n",
-            applied.policy, applied.generation, applied.mode
-        ),
+        (Output::Text, Some(applied)) => {
+            let reasons = applied
+                .partial
+                .iter()
+                .map(|reason| format!("  partial: {reason}\n"));
+            format!(
+                "{} is live in generation {} ({})\n{}",
+                applied.policy,
+                applied.generation,
+                applied.mode,
+                reasons.collect::<String>()
+            )
+        }
         (Output::Text, None) if nothing => format!("policy {name}: nothing changes\n"),
         (Output::Text, None) => "nothing was changed (--dry-run)\n".to_owned(),
     }

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     cli::{Exit, Failure, Output, output::print},
+    events::{escape::escaped, json::document},
     standing::{PolicyStatus, Status},
 };
 
@@ -37,7 +38,7 @@ pub fn list(output: Output) -> Result<ExitCode, Failure> {
                     "cgroups": policy.attachments.iter().map(|there| &there.cgroup).collect::<Vec<_>>(),
                 })
             });
-            format!("{:#}\n", json!({"policies": short.collect::<Vec<_>>()}))
+            document(&json!({"policies": short.collect::<Vec<_>>()}))
         }
         Output::Text if policies.is_empty() => "nothing stands\n".to_owned(),
         Output::Text => table(
@@ -49,7 +50,7 @@ pub fn list(output: Output) -> Result<ExitCode, Failure> {
                     policy.generation.to_string(),
                     policy.rules.len().to_string(),
                     policy.attachments.len().to_string(),
-                    policy.source.clone(),
+                    escaped(policy.source.as_bytes()).to_string(),
                 ]
             }),
             &[2, 3, 4],
@@ -82,10 +83,7 @@ pub fn stats(args: &StatsArgs, output: Output) -> Result<ExitCode, Failure> {
                     "rules": policy.rules, "default": policy.default, "totals": policy.totals,
                 })
             };
-            format!(
-                "{:#}\n",
-                json!({"policies": policies.iter().map(of).collect::<Vec<_>>()})
-            )
+            document(&json!({"policies": policies.iter().map(of).collect::<Vec<_>>()}))
         }
         Output::Text if policies.is_empty() => "nothing stands\n".to_owned(),
         Output::Text => policies.iter().map(text).collect::<Vec<_>>().join("\n"),

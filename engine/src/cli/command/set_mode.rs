@@ -6,7 +6,10 @@ use engine_common::Mode;
 use serde_json::json;
 
 use super::{exec::args::modes, standing};
-use crate::cli::{Exit, Failure, Output, output::print};
+use crate::{
+    cli::{Exit, Failure, Output, output::print},
+    events::json::document,
+};
 
 /// Set whether a standing policy acts or only reports
 ///
@@ -18,7 +21,8 @@ Examples:
   sudo tidegate set-mode shop enforce
 
 Exit codes:
-  0 done; 1 could not run, or there is no such policy; 2 the command line is wrong.")]
+  0 done; 1 could not run, or there is no such policy; 2 the command line is wrong; 5 done, but this
+  kernel cannot do all of what the policy says (--best-effort).")]
 pub struct SetModeArgs {
     /// Name the policy stands under
     #[arg(value_name = "NAME")]
@@ -44,11 +48,21 @@ pub fn run(args: &SetModeArgs, output: Output) -> Result<ExitCode, Failure> {
     let applied = standing.set_mode(&args.name, args.mode, args.best_effort);
     let applied = applied.map_err(standing::failed)?;
     print(&match output {
-        Output::Json => format!("{:#}\n", json!(applied)),
-        Output::Text => format!(
-            "{} is in mode {} (generation {})\n",
-            applied.policy, applied.mode, applied.generation
-        ),
+        Output::Json => document(&json!(applied)),
+        Output::Text => {
+            let reasons = applied
+                .partial
+                .iter()
+                .map(|reason| format!("  partial: {reason}\n"));
+            format!(
+                "{} is in mode {} (generation {})\n{}",
+                applied.policy,
+                applied.mode,
+                applied.generation,
+                reasons.collect::<String>()
+            )
+        }
     })?;
-    Ok(Exit::Fine.into())
+    let partial = !applied.partial.is_empty();
+    Ok(if partial { Exit::Partial } else { Exit::Fine }.into())
 }

@@ -98,6 +98,7 @@ pub fn waiting(holder: &Holder) {
 pub fn failed(error: StandError) -> Failure {
     let exit = match &error {
         StandError::Name(_) | StandError::Twice { .. } => Exit::Usage,
+        StandError::Vanished(_) => Exit::Partial,
         _ => Exit::CouldNotRun,
     };
     let failure = Failure::by(exit, &error);
@@ -108,6 +109,14 @@ pub fn failed(error: StandError) -> Failure {
         StandError::Different { name } => failure.hint(format!(
             "replace it by `tidegate policy apply -f FILE` (add --name {name} if the file calls it otherwise), or attach yours under another name by --name"
         )),
+        StandError::OtherMode { name, live } => {
+            let other = if *live == "audit" { "enforce" } else { "audit" };
+            failure.hint(format!(
+                "a policy has one mode wherever it stands: leave --mode out, or `tidegate set-mode {name} {other}` first"
+            ))
+        }
+        StandError::Vanished(_) => failure
+            .hint("somebody removed the pins: attach the policies again, or forget them by `tidegate detach --all`"),
         StandError::ReaderBusy { .. } => failure.hint("end that one first; what it has read, nobody else gets"),
         _ => failure,
     }

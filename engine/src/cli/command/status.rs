@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cli::{Exit, Failure, Output, output::print},
-    events::escape::escaped,
+    events::{escape::escaped, json::document},
     standing::{PolicyStatus, Status},
 };
 
@@ -38,15 +38,16 @@ pub fn run(_args: &StatusArgs, output: Output) -> Result<ExitCode, Failure> {
         None => Status::default(),
     };
     print(&match output {
-        Output::Json => format!("{:#}\n", json!(status)),
+        Output::Json => document(&json!(status)),
         Output::Text => text(&status),
     })?;
     let full = status.policies.iter().all(|policy| policy.enforcement == "full");
+    let full = full && status.unknown_cgroups.is_empty();
     Ok(if full { Exit::Fine } else { Exit::Partial }.into())
 }
 
 fn text(status: &Status) -> String {
-    if status.policies.is_empty() {
+    if status.policies.is_empty() && status.unknown_cgroups.is_empty() {
         return "nothing stands; `tidegate attach --help` tells how to put a policy on a cgroup\n".to_owned();
     }
     let header = [
@@ -58,18 +59,17 @@ fn text(status: &Status) -> String {
     for policy in &status.policies {
         let gone = policy.attachments.iter().filter(|there| there.state == "gone");
         problems.extend(gone.map(|there| {
+            let (name, cgroup) = (&policy.name, escaped(there.cgroup.as_bytes()));
             format!(
-                "{}: the cgroup {} was removed, and the policy went with it; `tidegate detach {}` forgets it",
-                policy.name,
-                escaped(there.cgroup.as_bytes()),
-                policy.name
+                "{name}: the cgroup {cgroup} was removed, and the policy went with it; \
+                 `tidegate detach {name} --cgroup {cgroup}` forgets it"
             )
         }));
         problems.extend(
             policy
                 .reasons
                 .iter()
-                .map(|reason| format!("{}: {reason}", policy.name)),
+                .map(|reason| format!("{}: {}", policy.name, escaped(reason.as_bytes()))),
         );
         if policy.totals.faults > 0 {
             problems.push(format!(
@@ -79,6 +79,12 @@ fn text(status: &Status) -> String {
             ));
         }
     }
+    problems.extend(status.unknown_cgroups.iter().map(|cgroup| {
+        format!(
+            "the cgroup with the id {cgroup} carries policies that the journal does not name, and they hold; \
+             `tidegate detach --all` takes everything away"
+        )
+    }));
     for problem in problems {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "! {problem}");

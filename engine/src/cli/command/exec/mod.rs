@@ -109,7 +109,7 @@ fn report_end(args: &ExecArgs, output: Output, outcome: &Outcome, recorder: &mut
         &args.command,
         exit,
         outcome.duration,
-        outcome.lost,
+        (outcome.lost, outcome.untold),
         &outcome.counters,
     );
     let mut stderr = anstream::stderr();

@@ -90,13 +90,13 @@ impl Recorder {
         }
     }
 
-    /// Ends the record: what was lost after the last event, and the summary.
+    /// Ends the record: what was lost after the last event, repeats that none tells of, and the summary.
     pub(super) fn finish(
         &mut self,
         command: &[OsString],
         exit: json::Exit,
         duration: Duration,
-        lost: u64,
+        (lost, untold): (u64, u64),
         policies: &[PolicyCounters],
     ) -> SummaryLine {
         if let Some(gap) = self.losses.at_end(lost, jiff::Timestamp::now()) {
@@ -104,6 +104,7 @@ impl Recorder {
             print(self.live, || text::gap_line(&gap), &GapLine::new(&gap));
             write(&mut self.report, &mut self.failed, &GapLine::new(&gap));
         }
+        self.tally.add_untold(untold);
         let words = command.iter().map(OsString::as_os_str);
         let summary = SummaryLine::new(words, exit, duration, &self.tally, policies);
         write(&mut self.report, &mut self.failed, &summary);

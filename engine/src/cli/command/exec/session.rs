@@ -47,6 +47,8 @@ pub(super) struct Outcome {
     pub(super) duration: Duration,
     pub(super) counters: Vec<PolicyCounters>,
     pub(super) lost: u64,
+    /// Repeats that no event tells of.
+    pub(super) untold: u64,
     /// The cgroup, where processes were left in it.
     pub(super) kept: Option<std::path::PathBuf>,
 }
@@ -101,6 +103,7 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
     };
 
     let lost = gate.lost().map_err(|e| failed(&e))?;
+    let folds = gate.fold_counts().map_err(|e| failed(&e))?;
     let mut counters = Vec::new();
     for policy in &live {
         counters.push(counters_of(&gate, policy)?);
@@ -117,6 +120,7 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
         duration,
         counters,
         lost,
+        untold: folds.folded.saturating_sub(folds.told),
         kept,
     })
 }

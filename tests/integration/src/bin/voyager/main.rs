@@ -3,6 +3,7 @@
 
 mod address;
 mod flood;
+mod obey;
 mod passing;
 mod portless;
 mod relation;
@@ -40,6 +41,8 @@ enum Task {
     Flood { to: SocketAddr, times: u64 },
     /// Connect and send to all places from four threads until standard input ends, and tell the results.
     Storm { places: Vec<SocketAddr> },
+    /// Do what each line of standard input says, and tell how it went.
+    Obey,
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::GiveSocket { to } => told("give-socket", passing::give(&to)),
         Task::Flood { to, times } => flood::flood(to, times),
         Task::Storm { places } => storm::rage(&places, 4),
+        Task::Obey => return obey::obey(),
     };
     // Whoever reads sees a missing line as a failure.
     if writeln!(std::io::stdout(), "{line}").is_err() {
