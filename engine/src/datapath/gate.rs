@@ -26,7 +26,7 @@ use super::{
 use crate::compile::Image;
 
 /// The programs as built from engine-ebpf.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/engine-ebpf.o"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/engine-ebpf.o"));
 
 /// Environment variable with the size of the event ring in bytes: a power of two, at least a page.
 pub const RING_BYTES_VARIABLE: &str = "TIDEGATE_EVENT_RING_BYTES";

@@ -6,6 +6,7 @@
 
 mod attachment;
 mod btf;
+mod cache;
 mod executable;
 mod features;
 mod gate;
@@ -18,10 +19,20 @@ mod tables;
 
 pub use attachment::{AttachError, Attachment};
 pub use btf::{Btf, BtfError};
+pub use cache::CachedGate;
 pub use executable::{IdentifiedExecutables, IdentifyError};
 pub use features::{DISABLE_VARIABLE, Features};
 pub use gate::{Gate, LoadError, RING_BYTES_VARIABLE, WakeUp};
-pub use pins::{BPFFS_VARIABLE, PinFolder, PinsError, sweep};
+pub use pins::{BPFFS_VARIABLE, PinFolder, PinsError};
 pub use ring::{EventRing, RingError};
 pub use standing::{LinkState, StandingError, StandingGate, other_versions};
 pub use tables::{FoldCounts, LiveImage, Slot, TableError};
+
+/// Removes the pins that earlier runs of `exec` left behind and whose cgroup is gone, and gives how many;
+/// `is_alive` is asked with the cgroup's id. What is attached to a cgroup that lives goes on enforcing.
+///
+/// # Errors
+/// [`StandingError`].
+pub fn sweep(is_alive: impl Fn(u64) -> bool) -> Result<usize, StandingError> {
+    Ok(pins::sweep(&is_alive)? + cache::sweep_links(&is_alive)?)
+}

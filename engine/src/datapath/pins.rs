@@ -47,7 +47,7 @@ pub enum PinsError {
 }
 
 /// The folder of one gate's pins, 0700 root. While this value lives it is locked (flock), by which
-/// [`sweep`] tells it from a left-over.
+/// [`sweep`](super::sweep) tells it from a left-over.
 #[derive(Debug)]
 pub struct PinFolder {
     path: PathBuf,
@@ -110,7 +110,7 @@ impl PinFolder {
 ///
 /// # Errors
 /// [`PinsError`].
-pub fn sweep(is_alive: impl Fn(u64) -> bool) -> Result<usize, PinsError> {
+pub(super) fn sweep(is_alive: impl Fn(u64) -> bool) -> Result<usize, PinsError> {
     let parent = exec_folder()?;
     let entries = fs::read_dir(&parent).map_err(|source| PinsError::Io {
         step: "read",
@@ -132,7 +132,7 @@ pub fn sweep(is_alive: impl Fn(u64) -> bool) -> Result<usize, PinsError> {
 }
 
 /// Locks a folder; `None` when another holds it.
-fn lock(folder: &Path) -> io::Result<Option<Flock<File>>> {
+pub(super) fn lock(folder: &Path) -> io::Result<Option<Flock<File>>> {
     match Flock::lock(File::open(folder)?, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),
         Err((_, Errno::EWOULDBLOCK)) => Ok(None),

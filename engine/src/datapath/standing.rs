@@ -67,6 +67,12 @@ pub enum StandingError {
     /// A map is not of the kind it should be.
     #[error("a pinned table is not one of ours")]
     Map(#[from] MapError),
+    /// A table could not be read.
+    #[error(transparent)]
+    Table(Box<TableError>),
+    /// The ring could not be opened.
+    #[error(transparent)]
+    Ring(Box<RingError>),
     /// A folder or pin could not be read, moved or removed.
     #[error("cannot {step} {}", path.display())]
     Io {
@@ -104,7 +110,10 @@ impl StandingGate {
     /// # Errors
     /// [`StandingError`].
     pub fn open() -> Result<Option<StandingGate>, StandingError> {
-        let folder = folder()?;
+        StandingGate::open_at(folder()?)
+    }
+
+    pub(super) fn open_at(folder: PathBuf) -> Result<Option<StandingGate>, StandingError> {
         if !folder.is_dir() {
             return Ok(None);
         }
@@ -138,21 +147,25 @@ impl StandingGate {
     /// # Errors
     /// [`StandingError`]; nothing is left pinned then.
     pub fn open_or_make() -> Result<StandingGate, StandingError> {
-        if let Some(gate) = StandingGate::open()? {
+        StandingGate::open_or_make_at(folder()?, WakeUp::AtLeisure)
+    }
+
+    pub(super) fn open_or_make_at(folder: PathBuf, wake: WakeUp) -> Result<StandingGate, StandingError> {
+        if let Some(gate) = StandingGate::open_at(folder.clone())? {
             return Ok(gate);
         }
-        let folder = folder()?;
         // Made beside its place and moved there whole: a gate that is there is complete.
         // The BPF file system takes no names with dots.
-        let draft = folder.with_file_name(format!("standing-{ABI_VERSION}-draft"));
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let draft = folder.with_file_name(format!("{name}-draft"));
         remove_all(&draft)?;
-        let made = make(&draft).and_then(|()| fs::rename(&draft, &folder).map_err(at("move", &draft)));
+        let made = make(&draft, wake).and_then(|()| fs::rename(&draft, &folder).map_err(at("move", &draft)));
         if let Err(error) = made {
             // The error that matters is the first one.
             let _ = remove_all(&draft);
             return Err(error);
         }
-        StandingGate::open()?.ok_or_else(|| StandingError::Io {
+        StandingGate::open_at(folder.clone())?.ok_or_else(|| StandingError::Io {
             step: "open",
             path: folder,
             source: io::ErrorKind::NotFound.into(),
@@ -172,6 +185,7 @@ impl StandingGate {
             detach_from(&folder, cgroup)?;
         }
         remove_all(&folder)?;
+        super::cache::remove_idle();
         // Best effort: runs of `exec` may have theirs beside it.
         if let Some(parent) = folder.parent() {
             let _ = fs::remove_dir(parent.join("exec"));
@@ -352,7 +366,7 @@ fn links_in(folder: &Path, cgroup: u64) -> PathBuf {
     folder.join("links").join(cgroup.to_string())
 }
 
-fn cgroups_of(folder: &Path) -> Result<Vec<u64>, StandingError> {
+pub(super) fn cgroups_of(folder: &Path) -> Result<Vec<u64>, StandingError> {
     let links = folder.join("links");
     let entries = match fs::read_dir(&links) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -366,7 +380,7 @@ fn cgroups_of(folder: &Path) -> Result<Vec<u64>, StandingError> {
     Ok(ids)
 }
 
-fn detach_from(folder: &Path, cgroup: u64) -> Result<(), StandingError> {
+pub(super) fn detach_from(folder: &Path, cgroup: u64) -> Result<(), StandingError> {
     let links = links_in(folder, cgroup);
     for (name, _) in ENFORCING.into_iter().chain([ANCHOR]) {
         let path = links.join(name);
@@ -375,7 +389,7 @@ fn detach_from(folder: &Path, cgroup: u64) -> Result<(), StandingError> {
     pins::gone_is_fine(fs::remove_dir(&links)).map_err(at("remove", &links))
 }
 
-fn at(step: &'static str, path: &Path) -> impl Fn(io::Error) -> StandingError {
+pub(super) fn at(step: &'static str, path: &Path) -> impl Fn(io::Error) -> StandingError + use<> {
     let path = path.to_owned();
     move |source| StandingError::Io {
         step,
@@ -409,8 +423,8 @@ pub fn other_versions() -> Result<Vec<PathBuf>, PinsError> {
 }
 
 /// Loads everything and pins it in a new folder.
-fn make(draft: &Path) -> Result<(), StandingError> {
-    let mut ebpf = gate::load(Features::detect(), WakeUp::AtLeisure, gate::ring_bytes()?)?;
+fn make(draft: &Path, wake: WakeUp) -> Result<(), StandingError> {
+    let mut ebpf = gate::load(Features::detect(), wake, gate::ring_bytes()?)?;
     for folder in ["", "maps", "programs", "links", "retiring"] {
         pins::make(&draft.join(folder))?;
     }
@@ -444,7 +458,7 @@ fn link_state(pin: &Path) -> LinkState {
     }
 }
 
-fn remove_all(folder: &Path) -> Result<(), StandingError> {
+pub(super) fn remove_all(folder: &Path) -> Result<(), StandingError> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", folder)(error)),
         _ => Ok(()),

@@ -33,7 +33,17 @@ fn gate() -> Gate {
 fn pins_of(cgroup: &std::path::Path) -> PathBuf {
     let id = fs::metadata(cgroup).unwrap().ino();
     let file_system = mount_of("bpf").expect("tidegate mounts one where there is none");
-    file_system.join(format!("tidegate/exec/{id}"))
+    let ours = file_system.join("tidegate");
+    // Those of programs that were loaded for this run, or of some that were there already.
+    let loaded = fs::read_dir(&ours)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path().join("links"));
+    let places = [ours.join("exec")].into_iter().chain(loaded);
+    let mut places = places.map(|place| place.join(id.to_string()));
+    places
+        .find(|place| place.is_dir())
+        .unwrap_or_else(|| panic!("no links are pinned for {id}"))
 }
 
 #[track_caller]
@@ -173,6 +183,10 @@ fn kill_9_of_tidegate_opens_nothing() {
             nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT,
         )
         .unwrap();
+
+        // Whoever comes next, with another policy, has programs of its own or leaves these alone.
+        Gate::with("{default: allow}").run(["true"]).expect_code(0);
+        assert!(pins.is_dir());
 
         input.write_all(b"go\n").unwrap();
         let told = Voyage::read(&running.wait_for_stdout("end"));

@@ -52,6 +52,11 @@ impl Recorder {
         })
     }
 
+    /// Losses are counted from there: earlier ones are not this run's.
+    pub(super) fn count_losses_from(&mut self, lost: u64) {
+        self.losses = LossWatch::starting_at(lost);
+    }
+
     /// Takes a record, and gives the process that is still to be killed for it.
     pub(super) fn take(&mut self, record: &[u8]) -> Option<u32> {
         let event = match decode(record) {

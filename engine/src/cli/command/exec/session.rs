@@ -9,12 +9,12 @@ use std::{
 
 use engine_common::{image::Life, limits::MAX_STACKED, scope::Scope, scope::SlotRef};
 
-use super::recorder::Recorder;
+use super::{exec_gate::ExecGate, recorder::Recorder};
 use crate::{
     cgroup::Hierarchy,
     cli::{Exit, Failure, command::policy_files::SourcedPolicy},
     compile::{Image, compile, paths_of},
-    datapath::{self, Attachment, EventRing, Features, Gate, IdentifiedExecutables, PinFolder, Slot, WakeUp},
+    datapath::{self, EventRing, Features, IdentifiedExecutables, Slot},
     events::{PolicyCounters, PolicyNames},
     launch::{
         Command, Descendants, Finished, Leftover, SignalSource, Supervisor, TransientCgroup, Watch,
@@ -54,7 +54,7 @@ pub(super) struct Outcome {
 }
 
 /// Failure of `exec` itself: the command was not started, or is not waited for any more.
-fn failed(error: &dyn std::error::Error) -> Failure {
+pub(super) fn failed(error: &dyn std::error::Error) -> Failure {
     Failure::by(Exit::ExecFailed, error)
 }
 
@@ -72,10 +72,11 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
         images.push(image_of(sourced, &identified)?);
     }
 
-    let mut gate = Gate::load(setting.features, WakeUp::EachRecord).map_err(|e| failed(&e))?;
+    let mut gate = ExecGate::open(setting.features, hierarchy)?;
+    recorder.count_losses_from(gate.lost_before());
+    let slots = gate.install(&images.iter().collect::<Vec<_>>())?;
     let mut live = Vec::new();
-    for (sourced, image) in policies.iter().zip(&images) {
-        let slot = gate.install(image).map_err(|e| failed(&e))?;
+    for (sourced, slot) in policies.iter().zip(slots) {
         recorder.names.add_policy(slot.0, GENERATION, names_of(sourced));
         live.push(Live { sourced, slot });
     }
@@ -84,8 +85,8 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
     recorder
         .names
         .add_scope(cgroup.id(), scope_path(hierarchy, cgroup.path()));
-    let attachment = attach(&mut gate, &cgroup, &live)?;
-    let ring = gate.events().map_err(|e| failed(&e));
+    attach(&mut gate, &cgroup, &live)?;
+    let ring = gate.events();
     let started = Instant::now();
     let finished = ring.and_then(|ring| supervise(setting, &cgroup, ring, recorder));
     let duration = started.elapsed();
@@ -94,7 +95,7 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
         Err(failure) => {
             // Whatever runs in the cgroup stays gated: the programs go only with the cgroup.
             if !cgroup.populated().unwrap_or(true) {
-                remove(cgroup, attachment);
+                gate.remove(cgroup);
             } else {
                 cgroup.keep();
             }
@@ -102,8 +103,8 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
         }
     };
 
-    let lost = gate.lost().map_err(|e| failed(&e))?;
-    let folds = gate.fold_counts().map_err(|e| failed(&e))?;
+    let lost = gate.lost()?;
+    let folds = gate.fold_counts()?;
     let mut counters = Vec::new();
     for policy in &live {
         counters.push(counters_of(&gate, policy)?);
@@ -111,7 +112,7 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
     let kept = match finished.leftover {
         Leftover::Kept => Some(cgroup.keep()),
         Leftover::None | Leftover::Ended | Leftover::Killed => {
-            remove(cgroup, attachment);
+            gate.remove(cgroup);
             None
         }
     };
@@ -174,19 +175,18 @@ fn scope_path(hierarchy: &Hierarchy, directory: &Path) -> String {
     }
 }
 
-fn attach(gate: &mut Gate, cgroup: &TransientCgroup, live: &[Live<'_>]) -> Result<Attachment, Failure> {
+fn attach(gate: &mut ExecGate, cgroup: &TransientCgroup, live: &[Live<'_>]) -> Result<(), Failure> {
     let mut slots = [SlotRef::NONE; MAX_STACKED];
     for (reference, policy) in slots.iter_mut().zip(live) {
         *reference = SlotRef::new(policy.slot.0, policy.sourced.policy.mode);
     }
-    let scope = Scope {
+    let empty = Scope {
         cgroup: cgroup.id(),
         level: cgroup.level().unwrap_or(Scope::UNKNOWN_LEVEL),
         reserved: 0,
-        slots,
+        slots: [SlotRef::NONE; MAX_STACKED],
     };
-    let pins = PinFolder::create(cgroup.id()).map_err(|e| failed(&e))?;
-    gate.attach(cgroup.fd(), &scope, pins).map_err(|e| failed(&e))
+    gate.attach(cgroup, &Scope { slots, ..empty }, &empty)
 }
 
 fn supervise(
@@ -240,8 +240,8 @@ fn kill_late(cgroup: &TransientCgroup, pid: u32) {
     }
 }
 
-fn counters_of(gate: &Gate, policy: &Live<'_>) -> Result<PolicyCounters, Failure> {
-    let counts = gate.counters(policy.slot).map_err(|e| failed(&e))?;
+fn counters_of(gate: &ExecGate, policy: &Live<'_>) -> Result<PolicyCounters, Failure> {
+    let counts = gate.counters(policy.slot)?;
     let count = |i: usize| counts.get(i).copied().unwrap_or(0);
     let source = &policy.sourced.policy;
     let rules = source.rules.iter().enumerate();
@@ -255,14 +255,4 @@ fn counters_of(gate: &Gate, policy: &Live<'_>) -> Result<PolicyCounters, Failure
         default: (source.default, count(source.rules.len())),
         faults: count(source.rules.len() + 1),
     })
-}
-
-fn remove(cgroup: TransientCgroup, attachment: Attachment) {
-    // The cgroup first: as long as it is there, it is gated.
-    if let Err(error) = cgroup.remove() {
-        tracing::warn!(%error, "the next run tries again");
-    }
-    if let Err(error) = attachment.detach() {
-        tracing::warn!(%error, "the next run tries again");
-    }
 }
