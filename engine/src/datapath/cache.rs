@@ -19,7 +19,7 @@ use super::{
     attachment::AttachError,
     features::DISABLE_VARIABLE,
     gate::{OBJECT, RING_BYTES_VARIABLE, WakeUp},
-    pins,
+    links, pins,
     ring::{EventRing, RingError},
     standing::{self, StandingError, StandingGate},
     tables::{FoldCounts, Slot, TableError},
@@ -191,9 +191,9 @@ fn sweep(ours: &Path, is_alive: impl Fn(u64) -> bool) {
 pub(super) fn sweep_links(is_alive: impl Fn(u64) -> bool) -> Result<usize, StandingError> {
     let mut swept = 0;
     for folder in loaded() {
-        for cgroup in standing::cgroups_of(&folder)? {
+        for cgroup in links::cgroups_of(&folder)? {
             if !is_alive(cgroup) {
-                standing::detach_from(&folder, cgroup)?;
+                links::detach_from(&folder, cgroup)?;
                 swept += 1;
             }
         }

@@ -1,0 +1,122 @@
+//! The links of a pinned gate: a folder a cgroup.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+};
+
+use engine_common::scope::Scope;
+
+use super::{
+    attachment::{AttachError, attach_pinned},
+    pins::{self, PinsError},
+    program::{self, ANCHOR, ENFORCING, PinnedPrograms},
+    standing::{StandingError, StandingGate, at},
+    syscall,
+};
+
+/// How a hook of a cgroup is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// Attached and pinned.
+    Attached,
+    /// Pinned, but detached: the cgroup is gone, or somebody did it by force.
+    Detached,
+    /// There is no pin.
+    Missing,
+}
+
+impl StandingGate {
+    /// Ids of the cgroups that have links.
+    ///
+    /// # Errors
+    /// [`StandingError::Io`].
+    pub fn cgroups(&self) -> Result<Vec<u64>, StandingError> {
+        cgroups_of(&self.folder)
+    }
+
+    /// Attaches whatever program of ours is not attached to the cgroup yet. `empty` is the scope of this
+    /// cgroup without a policy: until another is written, everything passes.
+    ///
+    /// # Errors
+    /// [`AttachError`], or [`PinsError`] in it. What was attached stays; it lets everything pass.
+    pub fn prepare(&self, cgroup: BorrowedFd<'_>, empty: &Scope) -> Result<(), AttachError> {
+        let links = self.links(empty.cgroup);
+        pins::make(&links)?;
+        let mut programs = PinnedPrograms(self.folder.join("programs"));
+        let mut lacks = |program: (&'static str, program::Kind)| {
+            if link_state(&links.join(program.0)) == LinkState::Attached {
+                return Ok(());
+            }
+            pins::gone_is_fine(fs::remove_file(links.join(program.0)))
+                .map_err(|source| PinsError::io("remove", &links.join(program.0))(source))?;
+            attach_pinned(&mut programs, cgroup, program, &links).map(drop)
+        };
+        lacks(ANCHOR)?;
+        let scope = self.scope(empty.cgroup).map_err(AttachError::Scope)?;
+        if scope.is_none_or(|scope| scope.cgroup == 0) {
+            self.write_scope(empty).map_err(AttachError::Scope)?;
+        }
+        ENFORCING.into_iter().try_for_each(lacks)
+    }
+
+    /// How each hook of a cgroup is, by the name of its program.
+    pub fn link_states(&self, cgroup: u64) -> Vec<(&'static str, LinkState)> {
+        let links = self.links(cgroup);
+        ENFORCING
+            .iter()
+            .map(|(name, _)| (*name, link_state(&links.join(name))))
+            .collect()
+    }
+
+    /// Takes our programs away from a cgroup, those that decide first.
+    ///
+    /// # Errors
+    /// [`StandingError::Io`].
+    pub fn detach(&self, cgroup: u64) -> Result<(), StandingError> {
+        detach_from(&self.folder, cgroup)
+    }
+
+    fn links(&self, cgroup: u64) -> PathBuf {
+        links_in(&self.folder, cgroup)
+    }
+}
+
+fn links_in(folder: &Path, cgroup: u64) -> PathBuf {
+    folder.join("links").join(cgroup.to_string())
+}
+
+pub(super) fn cgroups_of(folder: &Path) -> Result<Vec<u64>, StandingError> {
+    let links = folder.join("links");
+    let entries = match fs::read_dir(&links) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(at("read", &links))?,
+    };
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let mut ids: Vec<u64> = names
+        .filter_map(|name| name.to_str().and_then(|name| name.parse().ok()))
+        .collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+pub(super) fn detach_from(folder: &Path, cgroup: u64) -> Result<(), StandingError> {
+    let links = links_in(folder, cgroup);
+    for (name, _) in ENFORCING.into_iter().chain([ANCHOR]) {
+        let path = links.join(name);
+        pins::gone_is_fine(fs::remove_file(&path)).map_err(at("remove", &path))?;
+    }
+    pins::gone_is_fine(fs::remove_dir(&links)).map_err(at("remove", &links))
+}
+
+fn link_state(pin: &Path) -> LinkState {
+    let Ok(link) = syscall::open_pin(pin) else {
+        return LinkState::Missing;
+    };
+    match syscall::cgroup_of_link(link.as_fd()) {
+        Ok(0) => LinkState::Detached,
+        Ok(_) => LinkState::Attached,
+        Err(_) => LinkState::Missing,
+    }
+}
