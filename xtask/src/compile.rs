@@ -41,7 +41,10 @@ pub(crate) fn build(release: bool) -> Result<Binary> {
 }
 
 /// Cargo's target folder: this program lies in its subfolder for a profile.
-fn target_folder() -> Result<PathBuf> {
+///
+/// # Errors
+/// When this program does not lie where cargo puts programs.
+pub(crate) fn target_folder() -> Result<PathBuf> {
     let own = std::env::current_exe().context("this program cannot find itself")?;
     let folder = own.parent().and_then(Path::parent);
     Ok(folder

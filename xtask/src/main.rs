@@ -16,6 +16,7 @@ mod test;
     reason = "set-up looks for the compiler; only the build script runs it"
 )]
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -61,6 +62,8 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Run the integration tests on other kernels, in virtual machines (needs no root)
+    Vm(vm::Options),
     /// Write policies/schema.json from the types of the policy language
     Schema,
 }
@@ -120,6 +123,7 @@ fn run(command: &Command) -> Result<()> {
             target: None,
             seconds,
         } => fuzz::fuzz(fuzz::Target::value_variants(), *seconds),
+        Command::Vm(options) => vm::run(options),
         Command::Schema => schema::write(),
     }
 }
