@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use super::matrix::{self, Kernel};
-use crate::command::{answer, run, succeeds};
+use crate::command::{answer, succeeds};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -65,7 +65,12 @@ pub(crate) fn fetch(kernel: &Kernel, folder: &Path, update: bool) -> Result<Fetc
     for file in fs::read_dir(&making)? {
         let file = file?.path();
         if file.extension().is_some_and(|extension| extension == "deb") {
-            run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&tree))?;
+            let name = file
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            done(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&tree), &name)?;
             fs::remove_file(&file)?;
         }
     }
@@ -73,6 +78,18 @@ pub(crate) fn fetch(kernel: &Kernel, folder: &Path, update: bool) -> Result<Fetc
     let _ = fs::remove_dir_all(&place);
     fs::rename(&making, &place).with_context(|| place.display().to_string())?;
     unpacked(&place)
+}
+
+/// Runs a command that says nothing when all is well; what it is about is said before.
+fn done(command: &mut Command, about: &str) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    eprintln!("    {program}: {about}");
+    let output = command
+        .output()
+        .with_context(|| format!("{program} does not start"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{program}: {about}: {}", said.trim());
+    Ok(())
 }
 
 /// Finds the kernel and its modules, wherever its packages put them.
@@ -139,7 +156,10 @@ impl Suite {
         );
         fs::write(suite.state.join("sources.list"), sources)?;
         fs::write(suite.state.join("status"), "")?;
-        run(suite.apt("apt-get").args(["--quiet=2", "update"]))?;
+        done(
+            suite.apt("apt-get").args(["--quiet=2", "update"]),
+            &format!("the package lists of {name}"),
+        )?;
         Ok(suite)
     }
 
@@ -186,11 +206,13 @@ impl Suite {
 
     fn download(&self, packages: &[String], into: &Path) -> Result<()> {
         ensure!(Path::new(KEYRING).is_file(), "{KEYRING} is not there");
-        run(self
-            .apt("apt-get")
-            .args(["--quiet=2", "download"])
-            .args(packages)
-            .current_dir(into))
+        done(
+            self.apt("apt-get")
+                .args(["--quiet=2", "download"])
+                .args(packages)
+                .current_dir(into),
+            &format!("{} of {}", packages.join(", "), self.name),
+        )
     }
 }
 

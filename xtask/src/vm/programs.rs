@@ -57,7 +57,7 @@ struct Profile {
 pub(crate) fn build() -> Result<Built> {
     let mut build = cargo(["test", "--package", "integration", "--no-run"]);
     build.args(["--message-format", "json-render-diagnostics"]);
-    println!("    $ {}", shown(&build));
+    eprintln!("    $ {}", shown(&build));
     let output = build
         .stderr(Stdio::inherit())
         .output()

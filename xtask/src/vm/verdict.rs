@@ -45,6 +45,8 @@ pub(crate) struct Test {
 pub(crate) struct Row {
     /// Name of the row.
     pub(crate) kernel: String,
+    /// Whether the kernel could be had at all.
+    pub(crate) fetched: bool,
     /// The kernel's own name of its version.
     pub(crate) release: Option<String>,
     /// Active security modules.
@@ -76,6 +78,7 @@ impl Row {
         };
         Row {
             kernel: kernel.name.clone(),
+            fetched: true,
             tests: expected.iter().map(judged).collect(),
             release: console.release,
             security_modules: console.security_modules,
@@ -86,10 +89,11 @@ impl Row {
         }
     }
 
-    /// A kernel that could not be started.
-    pub(crate) fn without_start(kernel: &Kernel, why: String) -> Row {
+    /// A kernel that could not be had, or not be started.
+    pub(crate) fn without_start(kernel: &Kernel, fetched: bool, why: String) -> Row {
         Row {
             kernel: kernel.name.clone(),
+            fetched,
             release: None,
             security_modules: None,
             tests: Vec::new(),
