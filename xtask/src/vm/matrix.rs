@@ -113,6 +113,27 @@ impl Matrix {
         Ok(matrix)
     }
 
+    /// Holds every pattern, of the file and those asked for, against the tests there are: one that means
+    /// none of them is a mistake, or older than the tests.
+    ///
+    /// # Errors
+    /// When there is such a pattern.
+    pub(crate) fn meant(&self, asked: &[String], tests: &[String]) -> Result<()> {
+        let of_kernels = self
+            .kernels
+            .iter()
+            .flat_map(|kernel| kernel.cannot.iter().chain(&kernel.left_out));
+        let rules = self.left_out.iter().chain(&self.slow).chain(of_kernels);
+        let globs = rules.flat_map(|rule| &rule.tests).chain(asked);
+        for glob in globs {
+            ensure!(
+                tests.iter().any(|test| matches(glob, test)),
+                "no test is named {glob:?}"
+            );
+        }
+        Ok(())
+    }
+
     /// The rows of these names, or all.
     ///
     /// # Errors
@@ -172,6 +193,18 @@ mod tests {
         assert!(matrix.chosen(&["6.1".to_owned()]).unwrap().len() == 1);
         let error = matrix.chosen(&["6.2".to_owned()]).unwrap_err().to_string();
         assert!(error.contains("6.2") && error.contains("6.12"), "{error}");
+    }
+
+    #[test]
+    fn a_pattern_that_means_no_test_is_a_mistake() {
+        let head = "program_seconds = 1\nkernel_seconds = 1\nmodules = []\nkernel = []\n";
+        let slow = "[[slow]]\ntests = [\"kill::*\"]\nreason = \"x\"";
+        let matrix = Matrix::parse(&format!("{head}{slow}")).unwrap();
+        let tests = ["kill::a".to_owned(), "ring::b".to_owned()];
+        assert!(matrix.meant(&[], &tests).is_ok());
+        assert!(matrix.meant(&["ring::*".to_owned()], &tests).is_ok());
+        assert!(matrix.meant(&["rong::*".to_owned()], &tests).is_err());
+        assert!(matrix.meant(&[], &tests[1..]).is_err());
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let matrix = Matrix::read()?;
     if options.list {
         for kernel in &matrix.kernels {
-            println!("{:<14} {}", kernel.name, kernel.about);
+            println!("{:<16} {}", kernel.name, kernel.about);
         }
         return Ok(());
     }
@@ -165,6 +165,7 @@ impl Stage<'_> {
     fn set<'a>(options: &'a Options, matrix: &'a Matrix) -> Result<Stage<'a>> {
         let tidegate = compile::build(false)?.path().to_owned();
         let built = programs::build()?;
+        matrix.meant(&options.test, &built.names())?;
         let target = compile::target_folder()?;
         let init = programs::init(&target)?;
         let folder = target.join("vm");

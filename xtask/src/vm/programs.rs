@@ -31,6 +31,18 @@ pub(crate) struct Built {
     pub(crate) others: Vec<PathBuf>,
 }
 
+impl Built {
+    /// All tests, as `program::test`.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let of = |program: &Program| {
+            let name = program.name.clone();
+            let tests = program.tests.clone();
+            tests.into_iter().map(move |test| format!("{name}::{test}"))
+        };
+        self.programs.iter().flat_map(of).collect()
+    }
+}
+
 /// A line of cargo's messages.
 #[derive(Deserialize)]
 struct Message {
