@@ -25,7 +25,8 @@ pub(crate) fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> 
 /// When it does not start or does not succeed.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = shown(command);
-    println!("    $ {shown}");
+    // Beside what the command itself says of its work; standard output is for results.
+    eprintln!("    $ {shown}");
     let status = command
         .status()
         .with_context(|| format!("`{shown}` does not start"))?;

@@ -17,6 +17,7 @@ mod test;
     reason = "set-up looks for the compiler; only the build script runs it"
 )]
 mod toolchain;
+mod vm;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -69,6 +70,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<OsString>,
     },
+    /// Run the integration tests on other kernels, in virtual machines (needs no root)
+    Vm(vm::Options),
     /// Write policies/schema.json from the types of the policy language
     Schema,
 }
@@ -129,6 +132,7 @@ fn run(command: &Command) -> Result<()> {
             seconds,
         } => fuzz::fuzz(fuzz::Target::value_variants(), *seconds),
         Command::Bench { arguments } => bench::run(arguments),
+        Command::Vm(options) => vm::run(options),
         Command::Schema => schema::write(),
     }
 }

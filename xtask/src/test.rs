@@ -10,7 +10,7 @@ use crate::fuzz;
 use crate::lint;
 use crate::privilege::Privilege;
 use crate::step::{self, Outcome, Step};
-use crate::{compile, setup};
+use crate::{compile, setup, vm};
 
 /// All of them, in their order.
 pub(crate) fn steps() -> Vec<Step> {
@@ -30,6 +30,11 @@ pub(crate) fn steps() -> Vec<Step> {
             name: "integration",
             about: "the binary against real sockets, as root",
             run: integration,
+        },
+        Step {
+            name: "vm",
+            about: "the same on the kernels of vm-tests/kernels.toml, in virtual machines",
+            run: vm::step,
         },
         Step {
             name: "fuzz",

@@ -11,6 +11,7 @@ use std::{
 use crate::{
     captured::{Captured, Ended},
     cgroup::TestCgroup,
+    kernel::kills_at_once,
     report::Report,
     requirement::tidegate_bin,
     shared_file::SharedFolder,
@@ -148,9 +149,13 @@ impl Gate {
     /// # Panics
     /// When tidegate does not start.
     pub fn start<W: Into<OsString>>(&self, command: impl IntoIterator<Item = W>) -> Captured {
+        self.spawn(command, self.input)
+    }
+
+    fn spawn<W: Into<OsString>>(&self, command: impl IntoIterator<Item = W>, input: bool) -> Captured {
         let mut tidegate = tidegate(self.words(command));
         tidegate.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        if self.input {
+        if input {
             tidegate.stdin(Stdio::piped());
         }
         enter(&mut tidegate, &self.cgroup);
@@ -163,6 +168,25 @@ impl Gate {
     /// When tidegate does not start or end.
     pub fn run<W: Into<OsString>>(&self, command: impl IntoIterator<Item = W>) -> Ended {
         self.start(command).finish()
+    }
+
+    /// Sends a voyager out through a gate that kills, and waits for the end. It would stay for ever: it
+    /// is dead of the signal, whether that came with the call or a moment later.
+    ///
+    /// # Panics
+    /// When it lives, or ran on where the kernel kills at once.
+    #[track_caller]
+    pub fn last_voyage(&self, mut words: Vec<OsString>) -> Ended {
+        words.push("--stay".into());
+        let mut running = self.spawn(words, true);
+        let input = running.take_stdin();
+        let ended = running.finish();
+        drop(input);
+        ended.expect_code(128 + libc::SIGKILL);
+        if kills_at_once() {
+            assert_eq!(ended.stdout, "", "no instruction runs after the call");
+        }
+        ended
     }
 
     /// Sends a voyager out through the gate, and expects it to come home and tell.

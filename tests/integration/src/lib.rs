@@ -15,6 +15,7 @@
 pub mod captured;
 pub mod cgroup;
 pub mod gate;
+pub mod kernel;
 mod link;
 pub mod mount_table;
 pub mod namespace;

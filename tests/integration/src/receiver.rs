@@ -69,6 +69,9 @@ impl Receiver {
         socket.bind(&address.into()).expect("bind");
         if is_stream(transport) {
             socket.listen(128).expect("listen");
+        }
+        // No way over MPTCP asks for it, and Linux 6.1 refuses it there.
+        if transport == Transport::Tcp {
             accept_fast_open(&socket);
         }
         socket.set_read_timeout(Some(PATIENCE)).expect("timeout");

@@ -21,26 +21,30 @@ pub(crate) enum Purpose {
     Integration,
     /// What `cargo xtask bench` holds the gate against.
     Bench,
+    /// `cargo xtask vm`, beside what the demonstration and integration tests need.
+    Vm,
 }
 
 impl Purpose {
     /// All of them.
-    pub(crate) const ALL: [Purpose; 6] = [
+    pub(crate) const ALL: [Purpose; 7] = [
         Purpose::Build,
         Purpose::Lint,
         Purpose::Fuzz,
         Purpose::Demo,
         Purpose::Integration,
         Purpose::Bench,
+        Purpose::Vm,
     ];
 
     /// Those of `cargo xtask test`: it measures nothing.
-    pub(crate) const OF_TESTS: [Purpose; 5] = [
+    pub(crate) const OF_TESTS: [Purpose; 6] = [
         Purpose::Build,
         Purpose::Lint,
         Purpose::Fuzz,
         Purpose::Demo,
         Purpose::Integration,
+        Purpose::Vm,
     ];
 
     /// Its name in the table.
@@ -52,6 +56,7 @@ impl Purpose {
             Purpose::Demo => "demo, test",
             Purpose::Integration => "test",
             Purpose::Bench => "bench",
+            Purpose::Vm => "vm, test",
         }
     }
 }
@@ -171,11 +176,31 @@ fn look(purpose: Purpose, components: &mut Vec<Component>) {
             add("nft", program("nft"), apt("nftables"));
             add("bwrap", program("bwrap"), apt("bubblewrap"));
         }
+        Purpose::Vm => {
+            add("qemu", program("qemu-system-x86_64"), apt("qemu-system-x86"));
+            add("busybox", program("busybox"), apt("busybox-static"));
+            add("bash", program("bash"), apt("bash"));
+            add("git", program("git"), apt("git"));
+            add("ssh", program("ssh"), apt("openssh-client"));
+            add("strip", program("strip"), apt("binutils"));
+            add("xz", program("xz"), apt("xz-utils"));
+            add("Debian's keys", file(DEBIAN_KEYS), apt("debian-archive-keyring"));
+        }
     }
 }
 
 fn none() -> String {
     "no".to_owned()
+}
+
+/// What signs Debian's kernels.
+const DEBIAN_KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+fn file(path: &str) -> Result<String, String> {
+    Path::new(path)
+        .is_file()
+        .then(|| path.to_owned())
+        .ok_or_else(none)
 }
 
 fn program(name: &str) -> Result<String, String> {

@@ -221,7 +221,11 @@ impl Apt {
             println!("    apt has no package named {unknown:?}");
         }
         if !known.is_empty() {
-            attempt(self.command(&["install", "--no-install-recommends"]).args(known));
+            // Never at the price of something that is there: what conflicts is for a person to decide.
+            attempt(
+                self.command(&["install", "--no-install-recommends", "--no-remove"])
+                    .args(known),
+            );
         }
     }
 }

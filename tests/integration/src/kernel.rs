@@ -1,0 +1,123 @@
+//! What the running kernel lets a cgroup program do, found by loading one: the tests expect that and no
+//! less. It is asked without Tidegate, so that Tidegate's own idea of it is tested too.
+
+use std::{io, sync::OnceLock};
+
+/// Numbers of helpers (`__BPF_FUNC_MAPPER`, include/uapi/linux/bpf.h).
+const SEND_SIGNAL: i32 = 109;
+const SET_RETVAL: i32 = 187;
+
+const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
+const BPF_CGROUP_INET4_CONNECT: u32 = 10;
+
+/// The first fields of `union bpf_attr`, as BPF_PROG_LOAD reads it.
+#[repr(C)]
+#[derive(Default)]
+struct Load {
+    kind: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    interface: u32,
+    attach_type: u32,
+}
+
+/// Whether a hook can kill: the process is dead before the call returns (Linux 6.16). Where it cannot,
+/// the attempt is denied at once and the signal comes a moment later, from user space.
+pub fn kills_at_once() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| has(SEND_SIGNAL))
+}
+
+/// Whether a hook can choose the errno of a denied call (Linux 5.18). Where it cannot, it is EPERM.
+pub fn chooses_errno() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| has(SET_RETVAL))
+}
+
+/// What a caller sees where a policy says this errno.
+pub fn errno_seen(chosen: &str) -> &str {
+    if chooses_errno() { chosen } else { "EPERM" }
+}
+
+/// What is reported of a policy that kills.
+pub fn outcome_of_kill() -> &'static str {
+    if kills_at_once() { "killed" } else { "kill_pending" }
+}
+
+fn has(helper: i32) -> bool {
+    let _unlimited = LockedMemory::unlimited();
+    assert!(
+        loads(&[]),
+        "a program that allows everything: {}",
+        io::Error::last_os_error()
+    );
+    // r1 = 0; call helper
+    loads(&[instruction(0xb7, 1, 0), instruction(0x85, 0, helper)])
+}
+
+/// Before Linux 5.11 the programs and maps of all of a user's processes count against what each of them
+/// may lock. Tidegate raises that limit for itself; what the tests start must not inherit it from them.
+struct LockedMemory(libc::rlimit);
+
+impl LockedMemory {
+    fn unlimited() -> LockedMemory {
+        let mut before = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: the limit is a place for the answer.
+        let answer = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut before) };
+        assert_eq!(answer, 0, "getrlimit: {}", io::Error::last_os_error());
+        LockedMemory::set(&libc::rlimit {
+            rlim_cur: libc::RLIM_INFINITY,
+            rlim_max: libc::RLIM_INFINITY,
+        });
+        LockedMemory(before)
+    }
+
+    fn set(limit: &libc::rlimit) {
+        // Where it is refused nothing is lost: newer kernels do not look at it.
+        // SAFETY: the limit lives through the call.
+        unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, limit) };
+    }
+}
+
+impl Drop for LockedMemory {
+    fn drop(&mut self) {
+        LockedMemory::set(&self.0);
+    }
+}
+
+/// Whether a program loads that does this and then allows: r0 = 1; exit.
+fn loads(first: &[u64]) -> bool {
+    let instructions = [first, &[instruction(0xb7, 0, 1), instruction(0x95, 0, 0)]].concat();
+    let load = Load {
+        kind: BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+        instruction_count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        attach_type: BPF_CGROUP_INET4_CONNECT,
+        ..Load::default()
+    };
+    // SAFETY: the attributes are those of this command; what they point to lives through the call.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of::<Load>()) };
+    if fd < 0 {
+        return false;
+    }
+    // SAFETY: the descriptor is ours, and used nowhere else.
+    unsafe { libc::close(fd as i32) };
+    true
+}
+
+/// Opcode, destination register and number, as they lie in memory (Documentation/bpf/standardization).
+fn instruction(opcode: u8, register: u8, number: i32) -> u64 {
+    u64::from(opcode) | u64::from(register) << 8 | u64::from(number as u32) << 32
+}

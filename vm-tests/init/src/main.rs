@@ -1,0 +1,70 @@
+//! The first process of a kernel of the matrix: makes a machine of it, runs the test programs one after
+//! the other, streams what they say on the console, and powers off.
+//!
+//! ```text
+//! VM-KERNEL 6.1.0-56-cloud-amd64
+//! VM-LSM lockdown,yama,apparmor,bpf
+//! TEST-BEGIN actions
+//! ... what the program says ...
+//! TEST-END actions 0 12.3
+//! VM-DONE 1
+//! ```
+
+mod machine;
+mod order;
+mod run;
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use nix::sys::reboot::{RebootMode, reboot};
+
+use crate::order::Order;
+
+/// What there is to do, written by `cargo xtask vm`.
+const ORDERS: &str = "/vm-orders";
+
+fn main() {
+    // Without a first process there is nobody to come back to: say it, and switch off in any case.
+    if let Err(error) = perform() {
+        println!("VM-FAILED {error:#}");
+    }
+    // SAFETY: no arguments; there is nothing to write back to.
+    unsafe { libc::sync() };
+    let Err(error) = reboot(RebootMode::RB_POWER_OFF);
+    println!("VM-FAILED power off: {error}");
+}
+
+fn perform() -> Result<()> {
+    machine::mount_all()?;
+    println!("VM-KERNEL {}", read("/proc/sys/kernel/osrelease"));
+    println!("VM-LSM {}", read("/sys/kernel/security/lsm"));
+    machine::loopback_up()?;
+    let orders = fs::read_to_string(ORDERS).with_context(|| ORDERS.to_owned())?;
+    let orders = Order::read_all(&orders)?;
+    let mut environment = Vec::new();
+    let mut folder = "/".to_owned();
+    let mut done = 0;
+    for order in orders {
+        match order {
+            Order::Module(path) => {
+                // What it is for, a test misses; the others go on.
+                if let Err(error) = machine::load(&path) {
+                    println!("VM-MODULE {path}: {error:#}");
+                }
+            }
+            Order::Variable(name, value) => environment.push((name, value)),
+            Order::Folder(path) => folder = path,
+            Order::Test(test) => {
+                run::run(&test, &environment, &folder)?;
+                done += 1;
+            }
+        }
+    }
+    println!("VM-DONE {done}");
+    Ok(())
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).map_or_else(|error| error.to_string(), |text| text.trim().to_owned())
+}

@@ -1,0 +1,126 @@
+//! Runs one test program within its time, and hands what it says to the console as it comes.
+
+use std::{
+    io::{self, PipeReader, Read, Write},
+    os::fd::{AsFd, AsRawFd},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal, kill},
+        signalfd::{SfdFlags, SignalFd},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+
+use crate::order::Test;
+
+/// Runs a program; what it leaves behind is killed, so that the next one finds an empty machine.
+///
+/// # Errors
+/// When the machine fails, not when the test does.
+pub(crate) fn run(test: &Test, environment: &[(String, String)], folder: &str) -> Result<()> {
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    children.thread_block().context("signal mask")?;
+    let ended = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .context("signalfd")?;
+    let (mut output, input) = io::pipe().context("pipe")?;
+    let (program, arguments) = test.words.split_first().context("no program")?;
+    println!("TEST-BEGIN {}", test.name);
+    let start = Instant::now();
+    let child = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(input.try_clone().context("pipe")?)
+        .stderr(input)
+        .spawn();
+    let how = match child {
+        Ok(child) => {
+            fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("pipe")?;
+            let child = Pid::from_raw(child.id().cast_signed());
+            await_end(child, test, start, &ended, &mut output)?
+        }
+        Err(error) => format!("does not start: {error}"),
+    };
+    // Everything but us: as the first process we are left out (kill(2)).
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+    drain(&mut output)?;
+    let took = start.elapsed().as_secs_f64();
+    println!("TEST-END {} {took:.1} {how}", test.name);
+    Ok(())
+}
+
+/// How it ended: an exit code, or words.
+fn await_end(
+    child: Pid,
+    test: &Test,
+    start: Instant,
+    ended: &SignalFd,
+    output: &mut PipeReader,
+) -> Result<String> {
+    loop {
+        let Some(left) = test.limit.checked_sub(start.elapsed()) else {
+            return Ok(format!("took longer than {} seconds", test.limit.as_secs()));
+        };
+        let mut fds = [
+            PollFd::new(output.as_fd(), PollFlags::POLLIN),
+            PollFd::new(ended.as_fd(), PollFlags::POLLIN),
+        ];
+        // One millisecond more: a rest below one would not be waited for.
+        let patience = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
+        match poll(&mut fds, PollTimeout::from(patience)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).context("poll"),
+        }
+        drain(output)?;
+        // Emptied before children are looked at: an end after that wakes us again.
+        while let Ok(Some(_)) = ended.read_signal() {}
+        if let Some(how) = reap(child)? {
+            return Ok(how);
+        }
+    }
+}
+
+/// Takes leave of all that ended, orphans of tests among them; tells how `child` did if it did.
+fn reap(child: Pid) -> Result<Option<String>> {
+    let mut how = None;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) if pid == child => how = Some(code.to_string()),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
+                how = Some(format!("ended by {signal}"));
+            }
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(how),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).context("waitpid"),
+        }
+    }
+}
+
+/// Copies what is in the pipe by now.
+fn drain(output: &mut PipeReader) -> Result<()> {
+    let mut buffer = [0; 16 * 1024];
+    let mut console = io::stdout().lock();
+    loop {
+        match output.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => console.write_all(&buffer[..length]).context("console")?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return console.flush().context("console");
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).with_context(|| format!("pipe {}", output.as_raw_fd())),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The integration tests, as cargo builds them for this machine.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::command::{answer, cargo, shown};
+
+/// A test program.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// Names of the tests in it.
+    pub(crate) tests: Vec<String>,
+}
+
+/// All that cargo built.
+#[derive(Clone, Debug)]
+pub(crate) struct Built {
+    /// Test programs.
+    pub(crate) programs: Vec<Program>,
+    /// Programs that tests run, by the paths that were compiled into the tests.
+    pub(crate) others: Vec<PathBuf>,
+}
+
+impl Built {
+    /// All tests, as `program::test`.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let of = |program: &Program| {
+            let name = program.name.clone();
+            let tests = program.tests.clone();
+            tests.into_iter().map(move |test| format!("{name}::{test}"))
+        };
+        self.programs.iter().flat_map(of).collect()
+    }
+}
+
+/// A line of cargo's messages.
+#[derive(Deserialize)]
+struct Message {
+    reason: String,
+    executable: Option<PathBuf>,
+    target: Option<Target>,
+    profile: Option<Profile>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Profile {
+    test: bool,
+}
+
+/// Builds them.
+///
+/// # Errors
+/// When they do not build.
+pub(crate) fn build() -> Result<Built> {
+    let mut build = cargo(["test", "--package", "integration", "--no-run"]);
+    build.args(["--message-format", "json-render-diagnostics"]);
+    eprintln!("    $ {}", shown(&build));
+    let output = build
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cargo does not start")?;
+    ensure!(output.status.success(), "the integration tests do not build");
+    let mut built = Built {
+        programs: Vec::new(),
+        others: Vec::new(),
+    };
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let message: Message = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        let Message {
+            reason,
+            executable: Some(path),
+            target: Some(target),
+            profile: Some(profile),
+        } = message
+        else {
+            continue;
+        };
+        if reason != "compiler-artifact" {
+            continue;
+        }
+        if profile.test {
+            let tests = tests(&path)?;
+            built.programs.push(Program {
+                name: target.name,
+                path,
+                tests,
+            });
+        } else {
+            built.others.push(path);
+        }
+    }
+    built.programs.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(built)
+}
+
+fn tests(program: &Path) -> Result<Vec<String>> {
+    let listed = answer(Command::new(program).args(["--list", "--format", "terse"]));
+    let listed = listed.with_context(|| format!("{} lists no tests", program.display()))?;
+    let names = listed.lines().filter_map(|line| line.strip_suffix(": test"));
+    Ok(names.map(str::to_owned).collect())
+}
+
+/// A copy without debug information, which is most of a program; made again only when the program is newer.
+///
+/// # Errors
+/// When `strip` (of the C compiler's tools) fails.
+pub(crate) fn stripped(program: &Path, folder: &Path) -> Result<PathBuf> {
+    let name = program.file_name().context("a program without a name")?;
+    let copy = folder.join(name);
+    let age = |path: &Path| fs::metadata(path).and_then(|about| about.modified());
+    if let (Ok(there), Ok(source)) = (age(&copy), age(program))
+        && there > source
+    {
+        return Ok(copy);
+    }
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let mut strip = Command::new("strip");
+    strip.arg("--strip-debug").arg("-o").arg(&copy).arg(program);
+    let status = strip
+        .status()
+        .context("strip (Debian package binutils) does not start")?;
+    ensure!(
+        status.success(),
+        "strip does not understand {}",
+        program.display()
+    );
+    Ok(copy)
+}
+
+/// The first process of the machine, linked statically: where a library is missing it can still say so.
+///
+/// # Errors
+/// When it does not build.
+pub(crate) fn init(target_folder: &Path) -> Result<PathBuf> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let mut build = cargo(["build", "--package", "vm-init", "--target", TARGET]);
+    build.env(
+        "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
+        "-C target-feature=+crt-static",
+    );
+    crate::command::run(&mut build)?;
+    let path = target_folder.join(TARGET).join("debug/vm-init");
+    ensure!(path.is_file(), "cargo built no {}", path.display());
+    Ok(path)
+}
