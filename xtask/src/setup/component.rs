@@ -25,6 +25,9 @@ pub(crate) enum Purpose {
     Vm,
 }
 
+/// The emulator of the kernel matrix: where it cannot be installed, it is unpacked.
+pub(crate) const QEMU: &str = "qemu";
+
 impl Purpose {
     /// All of them.
     pub(crate) const ALL: [Purpose; 7] = [
@@ -177,7 +180,7 @@ fn look(purpose: Purpose, components: &mut Vec<Component>) {
             add("bwrap", program("bwrap"), apt("bubblewrap"));
         }
         Purpose::Vm => {
-            add("qemu", program("qemu-system-x86_64"), apt("qemu-system-x86"));
+            add(QEMU, emulator(), apt("qemu-system-x86"));
             add("busybox", program("busybox"), apt("busybox-static"));
             add("bash", program("bash"), apt("bash"));
             add("git", program("git"), apt("git"));
@@ -207,6 +210,11 @@ fn program(name: &str) -> Result<String, String> {
     on_path(name)
         .map(|path| path.display().to_string())
         .ok_or_else(none)
+}
+
+fn emulator() -> Result<String, String> {
+    let found = crate::vm::qemu::found();
+    found.map(|path| path.display().to_string()).ok_or_else(none)
 }
 
 fn bpf_linker() -> Result<String, String> {

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::component::{self, Component, Purpose, Remedy};
+use super::component::{self, Component, Purpose, QEMU, Remedy};
 use crate::command::{cargo, on_path, run, shown, succeeds};
 use crate::privilege::Privilege;
+use crate::vm::qemu;
 
 /// Debian's compiler with its library's source.
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
@@ -46,6 +47,11 @@ pub(crate) fn install(purposes: &[Purpose]) {
                 }
                 Remedy::CargoInstall(name, version) if with_programs => {
                     attempt(&mut install_program(name, version));
+                }
+                Remedy::Apt(_) if with_programs && component.name == QEMU && on_path("apt-get").is_some() => {
+                    if let Err(error) = qemu::unpack() {
+                        println!("    {error:#}");
+                    }
                 }
                 _ => {}
             }

@@ -17,6 +17,7 @@ use super::{
     console::{Console, News},
     fetch::Fetched,
     matrix::Kernel,
+    qemu,
 };
 
 const MEMORY: &str = "2G";
@@ -36,8 +37,8 @@ pub(crate) struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    fn command(&self) -> Command {
-        let mut qemu = Command::new("qemu-system-x86_64");
+    fn command(&self) -> Result<Command> {
+        let mut qemu = qemu::command()?;
         // What is translated once for an address is used again: a quarter of the time, without `norandmaps`,
         // goes into doing it for each process anew.
         let line = format!(
@@ -58,7 +59,7 @@ impl Machine<'_> {
         qemu.args(["-serial", "stdio", "-append", line.trim_end()]);
         qemu.arg("-kernel").arg(&self.fetched.image);
         qemu.arg("-initrd").arg(self.image);
-        qemu
+        Ok(qemu)
     }
 
     /// Runs it; each piece of news is handed on as it comes.
@@ -69,7 +70,7 @@ impl Machine<'_> {
         let start = Instant::now();
         let mut log = File::create(self.log).with_context(|| self.log.display().to_string())?;
         let mut qemu = self
-            .command()
+            .command()?
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

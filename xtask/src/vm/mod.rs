@@ -14,6 +14,7 @@ mod image;
 mod matrix;
 mod modules;
 mod programs;
+pub(crate) mod qemu;
 mod report;
 mod tree;
 mod verdict;
