@@ -215,7 +215,8 @@ pub(crate) fn judge(ask: impl Fn(SlotRef) -> Answer, respond: impl Fn(u32, Answe
         // SAFETY: both helpers take and return numbers.
         unsafe {
             if bpf_get_retval() >= 0 {
-                bpf_set_retval(-((denial.0 & 0xffff) as i32));
+                // An errno has twelve bits, and newer verifiers (7.3) want to see it.
+                bpf_set_retval(-((denial.0 & 0xfff) as i32));
             }
         }
     }
