@@ -98,6 +98,14 @@ impl Nat64Prefix {
 ///   length 0 matches nothing
 #[inline(always)]
 pub fn embedded_v4(high: u64, low: u64, prefix: impl Fn(usize) -> Nat64Prefix) -> Option<u32> {
+    // The policy's own first: what it says of a part of 64:ff9b:1::/48 is known, ours is a guess.
+    let mut i = 0;
+    while i < MAX_NAT64_PREFIXES {
+        if let Some(v4) = prefix(i).extract(high, low) {
+            return Some(v4);
+        }
+        i += 1;
+    }
     if high == 0x0064_ff9b_0000_0000 && low >> 32 == 0 {
         return Some(low as u32);
     }
@@ -109,13 +117,6 @@ pub fn embedded_v4(high: u64, low: u64, prefix: impl Fn(usize) -> Nat64Prefix) -
     }
     if high >> 32 == 0x2001_0000 {
         return Some(!(low as u32));
-    }
-    let mut i = 0;
-    while i < MAX_NAT64_PREFIXES {
-        if let Some(v4) = prefix(i).extract(high, low) {
-            return Some(v4);
-        }
-        i += 1;
     }
     None
 }
@@ -175,6 +176,18 @@ mod tests {
             let (high, low) = v6(text);
             assert_eq!(embedded_v4(high, low, none), None, "{text}");
         }
+    }
+
+    #[test]
+    fn the_policys_own_prefix_goes_before_the_built_in_one() {
+        let (high, low) = v6("64:ff9b:1::");
+        let own = |i| Nat64Prefix {
+            high,
+            low,
+            length: if i == 0 { 48 } else { 0 },
+        };
+        let (high, low) = v6("64:ff9b:1:cb00:71:200:c633:6401");
+        assert_eq!(embedded_v4(high, low, own), Some(v4("203.0.113.2")));
     }
 
     /// The examples of RFC 6052, 2.4: 192.0.2.33 below prefixes of every length.

@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::bpf_ktime_get_ns,
     macros::btf_map,
 };
-use core::ptr::addr_of_mut;
+use core::ptr::{addr_of_mut, null_mut};
 use engine_common::fold::{FoldEntry, FoldKey, MAX_FOLDS, counter};
 
 use crate::counter::Counter;
@@ -27,19 +27,31 @@ fn count(which: u32, attempts: u64) {
     }
 }
 
-/// Repeats that the record about to be written tells.
+/// What became of an attempt, and the repeats that the record about to be written tells. Plain words, no
+/// `Option`: of a payload that is not there the compiler copies bytes that were never written, and
+/// older verifiers (5.10) refuse to read those.
 #[derive(Clone, Copy)]
 pub(crate) struct Repeats {
-    untold: Option<Counter>,
+    /// The entry's count; null where there is none.
+    untold: *mut u64,
+    /// How many there are; [`FOLDED`] for an attempt that is one of them itself.
     attempts: u64,
 }
+
+const FOLDED: u64 = u64::MAX;
 
 impl Repeats {
     /// None, of an attempt that is never folded.
     pub(crate) const NONE: Repeats = Repeats {
-        untold: None,
+        untold: null_mut(),
         attempts: 0,
     };
+
+    /// Whether the attempt is folded, and no record is to be written.
+    #[inline(always)]
+    pub(crate) fn is_folded(self) -> bool {
+        self.attempts == FOLDED
+    }
 
     /// How many there are.
     #[inline(always)]
@@ -50,18 +62,17 @@ impl Repeats {
     /// To be called when the record is sure to be written: until then they wait for the next.
     #[inline(always)]
     pub(crate) fn told(self) {
-        if let Some(untold) = self.untold
-            && self.attempts != 0
-        {
-            untold.add(self.attempts.wrapping_neg());
+        if !self.untold.is_null() && self.attempts != 0 {
+            // SAFETY: a word of a value of the map, which lives as long as the program runs (RCU).
+            unsafe { Counter::at(self.untold) }.add(self.attempts.wrapping_neg());
             count(counter::TOLD, self.attempts);
         }
     }
 }
 
-/// Takes an attempt in: `None` when it is folded, and no record is to be written.
+/// Takes an attempt in.
 #[inline(always)]
-pub(crate) fn take(key: &FoldKey, window_ns: u64, answer: u64) -> Option<Repeats> {
+pub(crate) fn take(key: &FoldKey, window_ns: u64, answer: u64) -> Repeats {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let Some(entry) = FOLDS.get_ptr_mut(key) else {
@@ -72,25 +83,28 @@ pub(crate) fn take(key: &FoldKey, window_ns: u64, answer: u64) -> Option<Repeats
         };
         // Where there is no room the attempt is reported all the same, and so is the next.
         let _ = FOLDS.insert(key, &entry, 0);
-        return Some(Repeats::NONE);
+        return Repeats::NONE;
     };
     // SAFETY: a value of the map; it lives as long as the program runs (RCU; an entry taken for
     // another key meanwhile miscounts a repeat, and no more than that). Racing CPUs at worst report
     // twice.
     unsafe {
-        let untold = Counter::at(addr_of_mut!((*entry).untold).cast());
+        let untold = addr_of_mut!((*entry).untold).cast::<u64>();
         if (*entry).answer == answer && now.wrapping_sub((*entry).since_ns) < window_ns {
-            untold.add(1);
+            Counter::at(untold).add(1);
             count(counter::FOLDED, 1);
-            return None;
+            return Repeats {
+                untold,
+                attempts: FOLDED,
+            };
         }
         (*entry).since_ns = now;
         (*entry).answer = answer;
-        let attempts = untold.get();
-        Some(Repeats {
-            untold: Some(untold),
+        let attempts = Counter::at(untold).get();
+        Repeats {
+            untold,
             // Negative: another CPU told some of them twice, see `FoldEntry::untold`.
             attempts: if (attempts as i64) < 0 { 0 } else { attempts },
-        })
+        }
     }
 }

@@ -195,9 +195,9 @@ pub(crate) fn respond<Q: Question>(question: &Q, place: &Place, answer: Answer) 
                 reserved: 0,
             };
             question.identify(&mut key);
-            match fold::take(&key, window, answer.told_as()) {
-                Some(untold) => repeats = untold,
-                None => return outcome_number as u64,
+            repeats = fold::take(&key, window, answer.told_as());
+            if repeats.is_folded() {
+                return outcome_number as u64;
             }
         }
     }
@@ -269,7 +269,8 @@ pub(crate) fn judge(ask: impl Fn(SlotRef) -> Answer, respond: impl Fn(u32, Answe
         // SAFETY: both helpers take and return numbers.
         unsafe {
             if bpf_get_retval() >= 0 {
-                bpf_set_retval(-((denial.0 & 0xffff) as i32));
+                // An errno has twelve bits, and newer verifiers (7.3) want to see it.
+                bpf_set_retval(-((denial.0 & 0xfff) as i32));
             }
         }
     }

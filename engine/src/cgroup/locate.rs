@@ -142,12 +142,18 @@ impl Located {
         Located::by_path(hierarchy, &path)
     }
 
-    /// By the name of a unit, such as `shop.service`: systemd gives each a cgroup of that name,
-    /// somewhere below the slices (systemd.slice(5)).
+    /// By the name of a unit of the system, such as `shop.service`: systemd gives each a cgroup of that name,
+    /// somewhere below the slices (systemd.slice(5)). `.service` may be left out.
     ///
     /// # Errors
     /// [`LocateError`].
     pub fn by_unit(hierarchy: &Hierarchy, unit: &str) -> Result<Located, LocateError> {
+        let unit = if unit.contains('.') {
+            unit.to_owned()
+        } else {
+            format!("{unit}.service")
+        };
+        let unit = unit.as_str();
         let found = named(hierarchy.mount_point(), &escaped(unit), MAX_SEARCHED);
         let found = found.ok_or_else(|| LocateError::TooMany {
             unit: unit.to_owned(),
@@ -191,10 +197,12 @@ impl Located {
     }
 }
 
-/// The folders of this name, outermost only; `None` where there are more folders than may be looked at.
+/// The folders of this name, outermost only, not below folders that belong to others than the root does; `None` where there are more folders than may be looked at.
 fn named(root: &Path, name: &str, most: usize) -> Option<Vec<PathBuf>> {
     let (mut found, mut left) = (Vec::new(), vec![root.to_owned()]);
     let mut searched = 0;
+    // In a part that was delegated to somebody, folders are called what he likes.
+    let owner = fs::metadata(root).map_or(0, |folder| folder.uid());
     while let Some(folder) = left.pop() {
         // A cgroup that goes while we look was not the one.
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -207,7 +215,7 @@ fn named(root: &Path, name: &str, most: usize) -> Option<Vec<PathBuf>> {
             }
             if entry.file_name() == *name {
                 found.push(entry.path());
-            } else {
+            } else if entry.metadata().is_ok_and(|folder| folder.uid() == owner) {
                 left.push(entry.path());
             }
         }

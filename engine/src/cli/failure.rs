@@ -54,7 +54,11 @@ impl Failure {
     pub fn because(mut self, cause: &dyn Error) -> Failure {
         let mut next = Some(cause);
         while let Some(cause) = next {
-            self.causes.push(cause.to_string());
+            // What the message says already need not be said again.
+            let text = cause.to_string();
+            if !self.message.contains(&text) {
+                self.causes.push(text);
+            }
             next = cause.source();
         }
         self

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -30,7 +30,7 @@ pub enum PinsError {
     /// No BPF file system, and none could be mounted.
     #[error(
         "no BPF file system is mounted, and none can be mounted at {CONVENTIONAL}: \
-         run `mount -t bpf bpf {CONVENTIONAL}`, or name one by {BPFFS_VARIABLE}"
+         run `mount -t bpf -o mode=700 bpf {CONVENTIONAL}`, or name one by {BPFFS_VARIABLE}"
     )]
     NotMounted(#[source] io::Error),
     /// A folder or pin could not be made, read or removed.
@@ -200,7 +200,14 @@ pub(super) fn make(path: &Path) -> Result<(), PinsError> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(at("close"))
+            // Where others may write to the file system's root (a plain mount is 1777) it could be theirs, or
+            // lead anywhere.
+            let there = fs::symlink_metadata(path).map_err(at("look at"))?;
+            if !there.is_dir() || there.uid() != nix::unistd::geteuid().as_raw() {
+                let error = io::Error::other("somebody else put it there; remove it");
+                return Err(at("use")(error));
+            }
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(at("close to others"))
         }
         Err(e) => Err(at("make")(e)),
     }

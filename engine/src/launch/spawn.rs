@@ -182,7 +182,7 @@ impl Command {
         let (report, reported) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| SpawnError::Report(errno.into()))?;
         let mut setup = Setup {
             image: self.prepare()?,
-            isolation: self.isolates().then(Plan::prepare).transpose()?,
+            isolation: self.isolates().then(|| Plan::prepare(cgroup)).transpose()?,
             mask: signals.former_mask(),
             drop: self.keep_capabilities.to_drop(),
             identity: self

@@ -42,7 +42,7 @@ pub enum StandError {
     )]
     Vanished(Vec<String>),
     /// Somebody else reads the events.
-    #[error("the events are being read by process {pid} ({command}): there is one reader at a time")]
+    #[error("the events are being read by {}: there is one reader at a time", reader(*pid, command))]
     ReaderBusy {
         /// The reader.
         pid: u32,
@@ -142,7 +142,9 @@ pub enum StandError {
         live: &'static str,
     },
     /// Several policies of one command have the same name.
-    #[error("two of the policies are named {name}")]
+    #[error(
+        "two of the policies are named {name}; give one of them another name (--name, or a third word in its line of a batch), or attach it to the other cgroup by a command of its own"
+    )]
     Twice {
         /// The name.
         name: String,
@@ -158,6 +160,14 @@ pub enum StandError {
     /// A name that no record can have.
     #[error("`{0}` cannot be the name of a policy: it has 1 to 63 letters, digits, `.`, `-` or `_`")]
     Name(String),
+}
+
+fn reader(pid: u32, command: &str) -> String {
+    match pid {
+        // It has not yet said who it is.
+        0 => "another process".to_owned(),
+        pid => format!("process {pid} ({command})"),
+    }
 }
 
 fn told(standing: &[String]) -> String {

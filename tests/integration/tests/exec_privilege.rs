@@ -9,6 +9,7 @@ use std::{
 
 use integration::{
     captured::{Captured, Ended},
+    cgroup::TestCgroup,
     gate::{Gate, enter, tidegate},
     mount_table::mount_of,
     requirement::{Need, met},
@@ -111,6 +112,63 @@ fn those_named_are_kept() {
     let ended = shell(&gate, "cat /proc/self/status");
     ended.expect_code(0);
     assert_eq!(status(&ended, "CapEff") & DANGEROUS, CAP_NET_RAW | CAP_NET_ADMIN);
+}
+
+/// clone3 with CLONE_INTO_CGROUP asks for no more than the directory of another cgroup, and does not mind
+/// that its mount is read-only: so no other is in sight, not even by the way up.
+#[test]
+fn the_command_cannot_clone_itself_into_another_cgroup() {
+    let test = "the_command_cannot_clone_itself_into_another_cgroup";
+    if !root(test) || !met(test, &[Need::Program("python3")]) {
+        return;
+    }
+    let other = TestCgroup::create();
+    let name = other.path().file_name().unwrap().to_str().unwrap().to_owned();
+    let script = format!(
+        r#"
+import ctypes, os, struct
+mount = "{mount}"
+def into(path):
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        return str(error)
+    # struct clone_args with cgroup: flags CLONE_INTO_CGROUP, exit_signal SIGCHLD (include/uapi/linux/sched.h)
+    args = ctypes.create_string_buffer(struct.pack("11Q", 1 << 33, 0, 0, 0, 17, 0, 0, 0, 0, 0, fd))
+    pid = ctypes.CDLL(None, use_errno=True).syscall(435, args, 88)
+    if pid == 0:
+        print("inside", open("/proc/self/cgroup").read(), flush=True)
+        os._exit(0)
+    if pid > 0:
+        os.waitpid(pid, 0)
+    return pid
+for path in ["{other}", mount, mount + "/..", mount + "/../..", mount + "/{other}"]:
+    print(path, into(path), flush=True)
+"#,
+        mount = mount_of("cgroup2").unwrap().display(),
+        other = other.path().display(),
+    );
+    let escaped = |output: &str| {
+        let lines = output.lines().filter(|line| line.contains("0::"));
+        lines.filter(|line| line.ends_with(&name)).count()
+    };
+    // Without a gate it works: the test can fail.
+    let plain = Captured::run(std::process::Command::new("python3").args(["-c", &script]));
+    assert!(escaped(&plain.expect_code(0).stdout) > 0, "{}", plain.stdout);
+    for user in ["root", "65534"] {
+        // As one to whom the cgroup was delegated.
+        std::os::unix::fs::chown(other.path(), Some(65534), Some(65534)).unwrap();
+        std::os::unix::fs::chown(other.members_file(), Some(65534), Some(65534)).unwrap();
+        let ended = gate().options(["--user", user]).run(["python3", "-c", &script]);
+        let output = &ended.expect_code(0).stdout;
+        assert_eq!(escaped(output), 0, "{output}");
+        assert!(
+            !output
+                .lines()
+                .any(|line| line.contains("0::") && !line.contains("tidegate-exec-")),
+            "{output}"
+        );
+    }
 }
 
 /// Without SYS_ADMIN the cgroup file system is read-only: the command cannot move itself out.

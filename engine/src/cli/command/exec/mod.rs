@@ -9,6 +9,7 @@ mod session;
 
 use std::{
     io::{self, Write},
+    os::unix::ffi::OsStrExt,
     process::ExitCode,
 };
 
@@ -21,7 +22,7 @@ use crate::{
     cgroup::Hierarchy,
     cli::{Exit, Failure, Output},
     datapath::Features,
-    events::{Layout, ReportFile, json, table},
+    events::{Layout, ReportFile, escape::escaped, json, table},
     launch::{self, CapabilitySet, Command, Descendants, KeepFds, Needs, SignalSource, TargetUser},
 };
 
@@ -136,7 +137,7 @@ fn report_end(args: &ExecArgs, output: Output, outcome: &Outcome, recorder: &mut
         if let Some(kept) = &outcome.kept {
             say(&format!(
                 "tidegate: processes were left running under the policy in {}\n",
-                kept.display()
+                escaped(kept.as_os_str().as_bytes())
             ));
         }
     }
