@@ -11,7 +11,6 @@ use engine_common::{
     limits::{EVENT_RING_BYTES, MAX_POLICIES},
     scope::Scope,
 };
-use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use thiserror::Error;
 
 use super::{
@@ -21,7 +20,7 @@ use super::{
     pins::PinFolder,
     program::{self, Kind},
     ring::{EventRing, RingError},
-    tables::{FoldCounts, Slot, TableError, Tables},
+    tables::{FoldCounts, Slot, TableError, Tables, raise_memory_limit},
 };
 use crate::compile::Image;
 
@@ -190,10 +189,7 @@ impl Gate {
 
 /// Loads object and programs, told about this kernel.
 pub(super) fn load(features: Features, wake: WakeUp, ring_bytes: u32) -> Result<Ebpf, LoadError> {
-    // Before Linux 5.11 tables count against this limit. Refused without CAP_SYS_RESOURCE,
-    // and then the kernel's own answer to the tables says what is missing.
-    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
-
+    raise_memory_limit();
     // Both read the kernel's type information, a few megabytes: ours for the offsets, and aya's
     // loader for relocations that Rust does not emit, which it cannot be kept from.
     let (loader, offsets) = thread::scope(|scope| {

@@ -12,6 +12,7 @@ use engine_common::{
     image::{Header, Life, PAGE_WORDS, Page},
     limits::MAX_POLICIES,
 };
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use thiserror::Error;
 
 use super::syscall;
@@ -102,6 +103,7 @@ impl Tables {
     pub(super) fn of<E: From<MapError>>(
         mut take: impl FnMut(&'static str) -> Result<Map, E>,
     ) -> Result<Tables, E> {
+        raise_memory_limit();
         let array = |map: Map| Array::try_from(map).map_err(E::from);
         let images = match take("IMAGES")? {
             Map::ArrayOfMaps(map) => map.fd().as_fd().try_clone_to_owned(),
@@ -171,6 +173,12 @@ impl Tables {
             told: read(counter::TOLD)?,
         })
     }
+}
+
+/// Before Linux 5.11 tables count against this limit. Refused without CAP_SYS_RESOURCE, and then the
+/// kernel's own answer to the tables says what is missing.
+pub(super) fn raise_memory_limit() {
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
 }
 
 /// A map of its own with the pages of an image.

@@ -10,7 +10,7 @@ use super::tree::Tree;
 use crate::command::{answer, on_path};
 
 /// Programs on PATH that are taken with their libraries.
-const PROGRAMS: [&str; 7] = ["bash", "curl", "git", "install", "ip", "sh", "ssh"];
+const PROGRAMS: [&str; 8] = ["bash", "curl", "git", "install", "ip", "setpriv", "sh", "ssh"];
 
 /// What git runs to clone over its own protocol and over HTTP.
 const GIT: [&str; 5] = [

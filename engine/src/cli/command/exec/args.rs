@@ -14,8 +14,7 @@ use crate::cli::{command::rule_flags::RuleFlags, variable::VariableArgs};
 ///
 /// The command starts inside a cgroup of its own that carries the policy; everything it starts is under
 /// it too. It runs as the user who called sudo, keeps its terminal, signals and exit code, and at the
-/// end a report on standard error says where it went and which rule decided. Needs root, or the
-/// capabilities CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN.
+/// end a report on standard error says where it went and which rule decided. Needs root.
 #[derive(Clone, Debug, Args)]
 #[command(
     group = clap::ArgGroup::new("what-holds").required(true).multiple(true)
@@ -25,7 +24,7 @@ Examples:
   See where a build connects to, and change nothing:
     sudo tidegate exec --default audit -- npm ci
   Allow a registry and names, deny the rest:
-    sudo tidegate exec --allow registry.npmjs.org:443 --allow '*:53/udp' -- npm ci
+    sudo tidegate exec --allow registry.npmjs.org:443 --allow '@resolvers:53' -- npm ci
   Keep a command away from the cloud's metadata service:
     sudo tidegate exec --deny @cloud-metadata -- ./run-tests
   Try a policy without enforcing it, and keep every event:
@@ -71,7 +70,8 @@ pub struct ExecArgs {
     /// Leave the command a capability that it would lose: a name such as CAP_NET_RAW, or `all`
     ///
     /// A command run as root loses the capabilities with which it could leave the cgroup, change the
-    /// policy or send packets round it.
+    /// policy or send packets round it: CAP_SYS_ADMIN, CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_PTRACE,
+    /// CAP_SYS_MODULE, CAP_SYS_RAWIO, CAP_SYS_BOOT, CAP_PERFMON and CAP_DAC_READ_SEARCH.
     #[arg(
         long,
         value_name = "NAME",

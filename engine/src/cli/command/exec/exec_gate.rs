@@ -13,7 +13,7 @@ use crate::{
 
 /// Programs and tables of one run.
 pub(super) enum ExecGate {
-    Cached(CachedGate),
+    Cached(Box<CachedGate>),
     Fresh {
         gate: Box<Gate>,
         attachment: Option<Attachment>,
@@ -24,7 +24,7 @@ impl ExecGate {
     /// Takes what is loaded, if nobody uses it.
     pub(super) fn open(features: Features, hierarchy: &Hierarchy) -> Result<ExecGate, Failure> {
         if let Some(cached) = CachedGate::take(|cgroup| hierarchy.has(cgroup)) {
-            return Ok(ExecGate::Cached(cached));
+            return Ok(ExecGate::Cached(Box::new(cached)));
         }
         Ok(ExecGate::Fresh {
             gate: Box::new(Gate::load(features, WakeUp::EachRecord).map_err(|e| failed(&e))?),
