@@ -24,7 +24,7 @@ const GIT: [&str; 5] = [
 /// What the tests do in Python, and what Python imports for it only when it comes to it.
 const PYTHON: &str = "\
 import sys
-import http.server, urllib.request, encodings.idna, encodings.ascii, encodings.latin_1, runpy, socket
+import http.server, urllib.request, encodings.idna, encodings.ascii, encodings.latin_1, runpy, socket, ctypes
 import argparse, contextlib, email.message, email.parser, gettext, html, mimetypes, stringprep
 print(sys.executable)
 print(sys.prefix)
