@@ -142,11 +142,10 @@ fn kill_9_of_a_reader_opens_nothing() {
 
         let again = expect_held(&stand, &cgroup);
         assert_eq!(stand.status().total("shop", "blocked"), denied + again);
-        assert_eq!(
-            stand.events().len() as u64,
-            again,
-            "the next reader takes the lock and reads on"
-        );
+        // The next reader takes the lock and reads on; the last event before may come once more, where the
+        // reader died between printing it and saying that it was read.
+        let read = stand.events().len() as u64;
+        assert!(read == again || read == again + 1, "{read} of {again}");
     });
 }
 
