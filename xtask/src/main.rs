@@ -54,7 +54,13 @@ enum Command {
     /// Check form: formatting, lints, dependencies
     Lint(Choice),
     /// Check everything: set-up, lint, unit to integration tests, fuzzing
-    Test(Choice),
+    Test {
+        #[command(flatten)]
+        choice: Choice,
+        /// And on other kernels, in virtual machines: a quarter of an hour more
+        #[arg(long)]
+        vm: bool,
+    },
     /// Look for inputs that break a parser
     Fuzz {
         /// What to fuzz [default: everything]
@@ -122,7 +128,7 @@ fn run(command: &Command) -> Result<()> {
             demo::run(&compile::build(false)?)
         }
         Command::Lint(choice) => choice.run(&lint::STEPS),
-        Command::Test(choice) => choice.run(&test::steps()),
+        Command::Test { choice, vm } => choice.run(&test::steps(*vm)),
         Command::Fuzz {
             target: Some(target),
             seconds,

@@ -12,8 +12,8 @@ use crate::privilege::Privilege;
 use crate::step::{self, Outcome, Step};
 use crate::{compile, setup, vm};
 
-/// All of them, in their order.
-pub(crate) fn steps() -> Vec<Step> {
+/// All of them, in their order; with `vm` also the kernel matrix.
+pub(crate) fn steps(vm: bool) -> Vec<Step> {
     let mut steps = vec![Step {
         name: "setup",
         about: "what the steps need is there",
@@ -32,16 +32,18 @@ pub(crate) fn steps() -> Vec<Step> {
             run: integration,
         },
         Step {
-            name: "vm",
-            about: "the same on the kernels of vm-tests/kernels.toml, in virtual machines",
-            run: vm::step,
-        },
-        Step {
             name: "fuzz",
             about: "each fuzz target for ten seconds",
             run: fuzz::step,
         },
     ]);
+    if vm {
+        steps.push(Step {
+            name: "vm",
+            about: "the integration tests on the kernels of vm-tests/kernels.toml, in virtual machines",
+            run: vm::step,
+        });
+    }
     steps
 }
 

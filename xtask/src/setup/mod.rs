@@ -45,8 +45,8 @@ pub(crate) fn ensure(purposes: &[Purpose]) -> Result<()> {
     settled(&component::survey(purposes))
 }
 
-/// The step of `cargo xtask test`: like [`run`], but what only some integration tests or the kernel matrix
-/// use may be missing; these say themselves what they leave out.
+/// The step of `cargo xtask test`: like [`run`], but what only some integration tests use may be missing;
+/// these say themselves what they leave out.
 ///
 /// # Errors
 /// As [`run`].
@@ -58,17 +58,16 @@ pub(crate) fn step() -> Result<Outcome> {
     print!("{}", table(&components));
     let (clients, needed): (Vec<Component>, Vec<Component>) = components
         .into_iter()
-        .partition(|component| matches!(component.purpose, Purpose::Integration | Purpose::Vm));
+        .partition(|component| component.purpose == Purpose::Integration);
     settled(&needed)?;
     let reasons: Vec<String> = clients
         .iter()
         .filter(|component| !component.is_there())
         .map(|component| {
-            let user = match component.purpose {
-                Purpose::Vm => "the kernel matrix",
-                _ => "the integration tests that use it",
-            };
-            format!("{} is not there: {user}", component.name)
+            format!(
+                "{} is not there: the integration tests that use it",
+                component.name
+            )
         })
         .collect();
     Ok(if reasons.is_empty() {
