@@ -48,8 +48,8 @@ pub(crate) fn executable() -> ExecutableId {
     }
 }
 
-/// The same by plain loads, which the verifier allows along typed pointers: a tenth of what six calls of
-/// the helper cost. A load from an address that cannot be read gives zero (BPF_PROBE_MEM), and so it
+/// The same by plain loads, which the verifier allows along typed pointers: far cheaper than six calls of
+/// the helper. A load from an address that cannot be read gives zero (BPF_PROBE_MEM), and so it
 /// ends in an inode number of zero where something on the way is missing.
 #[inline(always)]
 fn load_executable() -> ExecutableId {
