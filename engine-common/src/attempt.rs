@@ -16,16 +16,37 @@ pub enum Hook {
     Sendmsg6 = 3,
     /// cgroup/sock_create.
     SockCreate = 4,
+    /// LSM socket_connect: by the calling task.
+    LsmConnect = 5,
+    /// LSM socket_sendmsg.
+    LsmSendmsg = 6,
+    /// LSM socket_create.
+    LsmCreate = 7,
+    /// LSM sctp_bind_connect.
+    LsmSctp = 8,
+    /// cgroup_skb/egress: a packet.
+    Egress = 9,
+    /// kprobe tcp_connect: a SYN is about to be sent. Never decides.
+    TcpConnect = 10,
+    /// Tracepoint inet_sock_set_state, where there are no kprobes. Never decides.
+    SockState = 11,
 }
 
 impl Hook {
     /// All hooks, in the order of their numbers.
-    pub const ALL: [Hook; 5] = [
+    pub const ALL: [Hook; 12] = [
         Hook::Connect4,
         Hook::Connect6,
         Hook::Sendmsg4,
         Hook::Sendmsg6,
         Hook::SockCreate,
+        Hook::LsmConnect,
+        Hook::LsmSendmsg,
+        Hook::LsmCreate,
+        Hook::LsmSctp,
+        Hook::Egress,
+        Hook::TcpConnect,
+        Hook::SockState,
     ];
 
     /// The hook's name as events and reports print it.
@@ -36,19 +57,26 @@ impl Hook {
             Hook::Sendmsg4 => "sendmsg4",
             Hook::Sendmsg6 => "sendmsg6",
             Hook::SockCreate => "sock_create",
+            Hook::LsmConnect => "lsm_connect",
+            Hook::LsmSendmsg => "lsm_sendmsg",
+            Hook::LsmCreate => "lsm_create",
+            Hook::LsmSctp => "lsm_sctp",
+            Hook::Egress => "egress",
+            Hook::TcpConnect => "tcp_connect",
+            Hook::SockState => "sock_state",
         }
     }
 
     /// Reads the number of a hook; `None` for a number that is none.
     pub const fn from_u8(number: u8) -> Option<Hook> {
-        match number {
-            0 => Some(Hook::Connect4),
-            1 => Some(Hook::Connect6),
-            2 => Some(Hook::Sendmsg4),
-            3 => Some(Hook::Sendmsg6),
-            4 => Some(Hook::SockCreate),
-            _ => None,
+        let mut i = 0;
+        while i < Hook::ALL.len() {
+            if Hook::ALL[i] as u8 == number {
+                return Some(Hook::ALL[i]);
+            }
+            i += 1;
         }
+        None
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::limits::MAX_STACKED;
 
-/// One report. 160 bytes, little endian (the only targets are), no padding. Numbers are plain
+/// One report. 176 bytes, little endian (the only targets are), no padding. Numbers are plain
 /// integers: the reader refuses what it does not know (`events::decode` in the engine).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -27,6 +27,8 @@ pub struct EventRecord {
     pub destination: [u8; 16],
     /// Destination as the caller spelled it, network order; IPv4 in the first four bytes.
     pub original: [u8; 16],
+    /// Address the socket sends from, network order; IPv4 in the first four bytes. Only with `source_port`.
+    pub source: [u8; 16],
     /// Name of the calling thread, NUL padded; chosen by the process, so never to be trusted.
     pub comm: [u8; 16],
     /// Slot of the policy; `u32::MAX` when the scope itself could not be read.
@@ -51,6 +53,8 @@ pub struct EventRecord {
     pub protocol: u16,
     /// [`crate::ABI_VERSION`].
     pub abi: u16,
+    /// Port the socket sends from, host order; 0 where the hook cannot know it yet.
+    pub source_port: u16,
     /// [`crate::Hook`].
     pub hook: u8,
     /// [`crate::Action`]: what the policy said.
@@ -66,7 +70,7 @@ pub struct EventRecord {
     /// [`flag`] bits.
     pub flags: u8,
     /// Reserved, zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 5],
 }
 
 /// Numbers of [`EventRecord::reason`].
@@ -103,5 +107,5 @@ pub mod loss {
     pub const COUNT: u32 = 1;
 }
 
-const _: () = assert!(size_of::<EventRecord>() == 160);
+const _: () = assert!(size_of::<EventRecord>() == 176);
 const _: () = assert!(MAX_STACKED <= 8);

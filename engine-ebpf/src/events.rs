@@ -105,7 +105,9 @@ pub(crate) fn report<Q: Question>(question: &Q, place: &Place, what: &Report) {
         flags |= flag::NO_EXECUTABLE;
     }
     record.flags = flags;
-    record.reserved = [0; 7];
+    record.source = [0; 16];
+    record.source_port = 0;
+    record.reserved = [0; 5];
     entry.submit(wake_up(what.outcome));
 }
 

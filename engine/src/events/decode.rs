@@ -1,7 +1,7 @@
 //! From bytes to an [`Event`]; refuses whatever it does not know.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU16,
 };
 
@@ -53,7 +53,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     if u32::from(record.abi) != ABI_VERSION {
         return Err(DecodeError::Abi(record.abi));
     }
-    if record.reserved != [0; 7] {
+    if record.reserved != [0; 5] {
         return Err(DecodeError::Reserved);
     }
     if record.flags & !flag::ALL != 0 {
@@ -77,6 +77,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         hook: Hook::from_u8(record.hook).ok_or(unknown("hook", record.hook))?,
         protocol: protocol(record.protocol)?,
         target: target(&record)?,
+        source: source(&record)?,
         foreign_socket: has(flag::FOREIGN_SOCKET),
         socket_cookie: record.socket_cookie,
         scope: record.scope,
@@ -142,6 +143,9 @@ fn executable(record: &EventRecord) -> Option<ExecutableId> {
 }
 
 fn target(record: &EventRecord) -> Result<Target, DecodeError> {
+    if let Some(family) = Protocol(record.protocol).family() {
+        return Ok(Target::Family(family));
+    }
     if record.family == 0 {
         return match record.original_family {
             4 => Ok(Target::Socket(SocketFamily::Inet)),
@@ -155,6 +159,15 @@ fn target(record: &EventRecord) -> Result<Target, DecodeError> {
             .ok_or(unknown("original family", record.original_family))?,
         port: record.port,
     })
+}
+
+/// A source port that was told goes with an address of the family that the caller named.
+fn source(record: &EventRecord) -> Result<Option<SocketAddr>, DecodeError> {
+    if record.source_port == 0 {
+        return Ok(None);
+    }
+    let family = address(record.family, record.source).ok_or(unknown("family", record.family))?;
+    Ok(Some(SocketAddr::new(family, record.source_port)))
 }
 
 fn address(family: u8, bytes: [u8; 16]) -> Option<IpAddr> {

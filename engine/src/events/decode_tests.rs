@@ -14,7 +14,7 @@ fn records() -> impl Strategy<Value = EventRecord> {
     ];
     let numbers = (0..=MAX_ERRNO, any::<u16>(), 0..Protocol::COUNT);
     let small = (
-        0u8..5,
+        0..Hook::ALL.len() as u8,
         0u8..4,
         0u8..7,
         prop::sample::select(vec![0u8, 4, 6]),
@@ -25,6 +25,7 @@ fn records() -> impl Strategy<Value = EventRecord> {
         let (words, destination, original, comm, [pid, tid, uid, gid]) = ids;
         let (errno, port, protocol) = numbers;
         let (hook, verdict, outcome, family, original_family, flags) = small;
+        let source_port = if family == 0 { 0 } else { words[1] as u16 };
         EventRecord {
             monotonic_ns: words[0],
             generation: words[1],
@@ -55,7 +56,9 @@ fn records() -> impl Strategy<Value = EventRecord> {
             family,
             original_family,
             flags,
-            reserved: [0; 7],
+            source: if source_port == 0 { [0; 16] } else { destination },
+            source_port,
+            reserved: [0; 5],
         }
     })
 }
@@ -72,6 +75,7 @@ proptest! {
         prop_assert_eq!((event.pid, event.tid), (record.pid, record.tid));
         prop_assert_eq!((event.uid, event.gid), (record.uid, record.gid));
         prop_assert_eq!(event.errno.map_or(0, NonZeroU16::get), record.errno);
+        prop_assert_eq!(event.source.map_or(0, |source| source.port()), record.source_port);
         prop_assert_eq!(event.protocol.0, record.protocol);
         prop_assert_eq!(event.hook as u8, record.hook);
         prop_assert_eq!(event.verdict as u8, record.verdict);
@@ -95,6 +99,9 @@ proptest! {
             Target::Socket(family) => {
                 prop_assert_eq!(record.family, 0);
                 prop_assert_eq!(family == SocketFamily::Inet, record.original_family == 4);
+            }
+            Target::Family(family) => {
+                prop_assert_eq!(Protocol::of_family(family), event.protocol);
             }
             Target::Destination { address, original, port } => {
                 prop_assert_eq!(port, record.port);
@@ -137,12 +144,12 @@ fn what_is_not_known_is_refused() {
     let cases: [(Change, &str); 15] = [
         (|r| r.abi = 1, "ABI version 1"),
         (|r| r.abi = 0, "ABI version 0"),
-        (|r| r.reserved[6] = 1, "reserved"),
+        (|r| r.reserved[4] = 1, "reserved"),
         (|r| r.flags = 8, "unknown flag: 8"),
         (|r| r.slot = MAX_POLICIES, "unknown slot: 4096"),
         (|r| r.verdict = 4, "unknown verdict: 4"),
         (|r| r.outcome = 7, "unknown outcome: 7"),
-        (|r| r.hook = 5, "unknown hook: 5"),
+        (|r| r.hook = 12, "unknown hook: 12"),
         (|r| r.reason = 3, "unknown reason: 3"),
         (|r| r.detail = 1024, "unknown rule: 1024"),
         (|r| (r.reason, r.detail) = (reason::FAULT, 5), "unknown fault: 5"),
@@ -159,5 +166,5 @@ fn what_is_not_known_is_refused() {
         assert!(error.contains(message), "{error:?} does not say {message:?}");
     }
     let error = decode(&[0; 3]).unwrap_err().to_string();
-    assert_eq!(error, "event record has 3 bytes, not 160");
+    assert_eq!(error, "event record has 3 bytes, not 176");
 }

@@ -1,6 +1,6 @@
 //! One report of the kernel programs, with every number understood.
 
-use std::{borrow::Cow, num::NonZeroU16};
+use std::{borrow::Cow, net::SocketAddr, num::NonZeroU16};
 
 use engine_common::{Action, ExecutableId, Hook, Mode, Outcome, Protocol, Reason};
 
@@ -31,7 +31,9 @@ pub struct Event {
     pub protocol: Protocol,
     /// Where the attempt wanted to go.
     pub target: Target,
-    /// Whether the calling task is outside the scope that the socket belongs to.
+    /// Where the socket sends from; `None` where no hook could tell (yet).
+    pub source: Option<SocketAddr>,
+    /// Whether calling task and socket belong to different scopes: the one that has the policy, and another.
     pub foreign_socket: bool,
     /// Socket cookie; 0 at sock_create.
     pub socket_cookie: u64,

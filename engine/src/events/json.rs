@@ -62,6 +62,7 @@ pub struct EventLine {
     protocol: Cow<'static, str>,
     destination: Option<Endpoint>,
     original: Option<Endpoint>,
+    source: Option<Endpoint>,
     foreign_socket: bool,
     socket_cookie: u64,
     repeats: u32,
@@ -83,7 +84,7 @@ impl EventLine {
                     .other_spelling()
                     .map(|original| endpoint(original, port)),
             ),
-            Target::Socket(_) => (None, None),
+            Target::Socket(_) | Target::Family(_) => (None, None),
         };
         let (reason, fault) = match event.reason {
             Reason::Rule(_) => ("rule", None),
@@ -118,6 +119,7 @@ impl EventLine {
             protocol: protocol_name(event.protocol),
             destination,
             original,
+            source: event.source.map(|source| endpoint(source.ip(), source.port())),
             foreign_socket: event.foreign_socket,
             socket_cookie: event.socket_cookie,
             repeats: event.repeats,

@@ -40,6 +40,7 @@ fn a_blocked_connect() {
             "protocol": "tcp",
             "destination": {"address": "198.51.100.7", "port": 443},
             "original": null,
+            "source": null,
             "foreign_socket": false,
             "socket_cookie": 77,
             "repeats": 0,

@@ -16,8 +16,20 @@ pub fn protocol_name(protocol: Protocol) -> Cow<'static, str> {
         Protocol::UDPLITE => "udplite",
         Protocol::MPTCP => "mptcp",
         Protocol::RAW => "raw",
+        other if other.family().is_some() => return family_name(other.family().unwrap_or_default()),
         Protocol(number) => return Cow::Owned(number.to_string()),
     })
+}
+
+/// The family's name, or its number.
+pub fn family_name(family: u16) -> Cow<'static, str> {
+    match Protocol::FAMILY_NAMES
+        .iter()
+        .find(|(number, _)| *number == family)
+    {
+        Some((_, name)) => Cow::Borrowed(name),
+        None => Cow::Owned(format!("family {family}")),
+    }
 }
 
 #[cfg(test)]

@@ -52,6 +52,7 @@ pub fn parse(bytes: &[u8]) -> Option<EventRecord> {
         executable_inode: fields.u64()?,
         destination: fields.take()?,
         original: fields.take()?,
+        source: fields.take()?,
         comm: fields.take()?,
         slot: fields.u32()?,
         pid: fields.u32()?,
@@ -64,6 +65,7 @@ pub fn parse(bytes: &[u8]) -> Option<EventRecord> {
         port: fields.u16()?,
         protocol: fields.u16()?,
         abi: fields.u16()?,
+        source_port: fields.u16()?,
         hook: fields.u8()?,
         verdict: fields.u8()?,
         outcome: fields.u8()?,
@@ -77,7 +79,7 @@ pub fn parse(bytes: &[u8]) -> Option<EventRecord> {
 
 /// Writes a record as the kernel programs do: what tests feed to [`decode`](super::decode()).
 pub fn encode(record: &EventRecord) -> [u8; LENGTH] {
-    let parts: [&[u8]; 30] = [
+    let parts: [&[u8]; 32] = [
         &record.monotonic_ns.to_le_bytes(),
         &record.generation.to_le_bytes(),
         &record.scope.to_le_bytes(),
@@ -88,6 +90,7 @@ pub fn encode(record: &EventRecord) -> [u8; LENGTH] {
         &record.executable_inode.to_le_bytes(),
         &record.destination,
         &record.original,
+        &record.source,
         &record.comm,
         &record.slot.to_le_bytes(),
         &record.pid.to_le_bytes(),
@@ -100,6 +103,7 @@ pub fn encode(record: &EventRecord) -> [u8; LENGTH] {
         &record.port.to_le_bytes(),
         &record.protocol.to_le_bytes(),
         &record.abi.to_le_bytes(),
+        &record.source_port.to_le_bytes(),
         &[record.hook],
         &[record.verdict],
         &[record.outcome],
@@ -139,9 +143,9 @@ mod tests {
         check! {
             monotonic_ns: 7 => 7; generation: 7 => 7; scope: 7 => 7; cgroup: 7 => 7; lost: 7 => 7;
             socket_cookie: 7 => 7; executable_device: 7 => 7; executable_inode: 7 => 7;
-            destination: 7 => first(); original: 7 => first(); comm: 7 => first();
+            destination: 7 => first(); original: 7 => first(); source: 7 => first(); comm: 7 => first();
             slot: 7 => 7; pid: 7 => 7; tid: 7 => 7; uid: 7 => 7; gid: 7 => 7; repeats: 7 => 7;
-            detail: 7 => 7; errno: 7 => 7; port: 7 => 7; protocol: 7 => 7; abi: 7 => 7;
+            detail: 7 => 7; errno: 7 => 7; port: 7 => 7; protocol: 7 => 7; abi: 7 => 7; source_port: 7 => 7;
             hook: 7 => 7; verdict: 7 => 7; outcome: 7 => 7; reason: 7 => 7; family: 7 => 7;
             original_family: 7 => 7; flags: 7 => 7; reserved: 7 => first();
         }

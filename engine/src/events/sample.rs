@@ -23,6 +23,7 @@ pub(super) fn record() -> EventRecord {
         executable_inode: 1001,
         destination: v4([198, 51, 100, 7]),
         original: v4([198, 51, 100, 7]),
+        source: [0; 16],
         comm: comm(b"curl"),
         slot: 0,
         pid: 1234,
@@ -35,6 +36,7 @@ pub(super) fn record() -> EventRecord {
         port: 443,
         protocol: Protocol::TCP.0,
         abi: ABI_VERSION as u16,
+        source_port: 0,
         hook: Hook::Connect4 as u8,
         verdict: Action::Block as u8,
         outcome: Outcome::Blocked as u8,
@@ -42,7 +44,7 @@ pub(super) fn record() -> EventRecord {
         family: 4,
         original_family: 4,
         flags: 0,
-        reserved: [0; 7],
+        reserved: [0; 5],
     }
 }
 

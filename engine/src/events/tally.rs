@@ -20,6 +20,7 @@ pub const MAX_ROWS: usize = 10_000;
 enum Place {
     Address(IpAddr, u16),
     Socket(SocketFamily),
+    Family(u16),
 }
 
 /// Who made a row's attempts.
@@ -94,6 +95,7 @@ impl Tally {
             place: match event.target {
                 Target::Destination { address, port, .. } => Place::Address(address, port),
                 Target::Socket(family) => Place::Socket(family),
+                Target::Family(family) => Place::Family(family),
             },
             protocol: event.protocol,
             slot: event.slot,

@@ -7,7 +7,7 @@ use std::{
 
 use engine_common::{Protocol, SocketFamily};
 
-use super::protocol_name::protocol_name;
+use super::protocol_name::{family_name, protocol_name};
 
 /// Where an attempt wanted to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,11 +23,13 @@ pub enum Target {
     },
     /// No address yet, or none that could be read: a socket of this family is being made or used.
     Socket(SocketFamily),
+    /// A socket of another address family is being made: its AF number.
+    Family(u16),
 }
 
 impl Target {
     /// The target as people write it: `198.51.100.7:443/tcp`, `[2001:db8::1]:53/udp`,
-    /// `192.0.2.1/icmp`, or `ipv4 socket/raw` where there is no address.
+    /// `192.0.2.1/icmp`, `ipv4 socket/raw` or `vsock socket` where there is no address.
     pub fn display(&self, protocol: Protocol) -> impl fmt::Display {
         Written {
             target: *self,
@@ -58,6 +60,7 @@ impl fmt::Display for Written {
                 write!(f, "{}", SocketAddr::new(address, port))?;
             }
             Target::Destination { address, .. } => write!(f, "{address}")?,
+            Target::Family(family) => return write!(f, "{} socket", family_name(family)),
             Target::Socket(SocketFamily::Inet) => f.write_str("ipv4 socket")?,
             Target::Socket(SocketFamily::Inet6) => f.write_str("ipv6 socket")?,
         }

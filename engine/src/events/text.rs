@@ -38,7 +38,11 @@ pub fn line(named: &NamedEvent<'_>) -> String {
     {
         line += &format!(" {}", word(path.as_os_str().as_bytes()));
     }
-    line += &format!(" uid {} -> {}", event.uid, event.target.display(event.protocol));
+    line += &format!(" uid {}", event.uid);
+    if let Some(source) = event.source {
+        line += &format!(" {source}");
+    }
+    line += &format!(" -> {}", event.target.display(event.protocol));
     if let Some(original) = event.target.other_spelling() {
         line += &format!(" as {original}");
     }
