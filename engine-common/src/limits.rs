@@ -10,6 +10,8 @@ pub const MAX_CIDRS: usize = 1_000_000;
 pub const MAX_POLICIES: u32 = 4096;
 /// Policies on one cgroup, ancestors not counted.
 pub const MAX_STACKED: usize = 8;
+/// Cgroups that carry policies at one time.
+pub const MAX_SCOPES: u32 = 8192;
 /// NAT64 prefixes a policy may name beside the well-known one.
 pub const MAX_NAT64_PREFIXES: usize = 4;
 /// Bytes of the event ring. A power of two and a multiple of the page size.

@@ -16,8 +16,8 @@ pub struct Scope {
     /// Depth of the cgroup below the root of the hierarchy; the root is 0.
     /// [`Scope::UNKNOWN_LEVEL`] where it cannot be known (inside a cgroup namespace).
     pub level: u32,
-    /// Reserved, zero.
-    pub reserved: u32,
+    /// Bits: [`Scope::NO_CGROUP_HOOKS`].
+    pub flags: u32,
     /// The policies, in the order they were given. [`SlotRef::NONE`] ends the list.
     pub slots: [SlotRef; MAX_STACKED],
 }
@@ -25,6 +25,24 @@ pub struct Scope {
 impl Scope {
     /// Depth that is not known: only tasks of the cgroup itself then count as its own.
     pub const UNKNOWN_LEVEL: u32 = u32::MAX;
+
+    /// No cgroup hook is attached to the cgroup: LSM programs leave nothing to them.
+    pub const NO_CGROUP_HOOKS: u32 = 1;
+
+    /// Depths that programs look at when they go up from a task; there is no policy on a cgroup that is deeper.
+    pub const LEVELS: u32 = 64;
+
+    /// All depths: where one is not known.
+    pub const ALL_LEVELS: u64 = u64::MAX;
+
+    /// The bit of this cgroup's depth among those that are in use.
+    pub const fn level_bit(&self) -> u64 {
+        if self.level < Self::LEVELS {
+            1 << self.level
+        } else {
+            Self::ALL_LEVELS
+        }
+    }
 }
 
 /// Reference from a scope to a policy's image.
@@ -36,6 +54,11 @@ impl SlotRef {
     /// No policy.
     pub const NONE: SlotRef = SlotRef(0);
     const AUDIT: u32 = 1 << 31;
+    /// In a question to a policy: what it answers is not counted.
+    pub const UNCOUNTED: u32 = 1 << 30;
+    /// In a question: the hook that asks can return any errno, whatever the kernel's cgroup hooks can.
+    pub const ANY_ERRNO: u32 = 1 << 29;
+    const MARKS: u32 = Self::AUDIT | Self::UNCOUNTED | Self::ANY_ERRNO;
 
     /// Refers to `slot` (below [`MAX_POLICIES`]). `mode` is what a missing image is judged by:
     /// audit mode never denies, not even for a fault.
@@ -50,10 +73,22 @@ impl SlotRef {
     /// The slot, or `None` at the end of the list.
     #[inline(always)]
     pub const fn slot(self) -> Option<u32> {
-        match self.0 & !Self::AUDIT {
+        match self.0 & !Self::MARKS {
             0 => None,
             n => Some(n - 1),
         }
+    }
+
+    /// Whether the answer is to be counted.
+    #[inline(always)]
+    pub const fn is_counted(self) -> bool {
+        self.0 & Self::UNCOUNTED == 0
+    }
+
+    /// Whether whoever asks can return any errno.
+    #[inline(always)]
+    pub const fn has_any_errno(self) -> bool {
+        self.0 & Self::ANY_ERRNO != 0
     }
 
     /// The mode a fault is judged by when the image itself cannot be found.

@@ -25,6 +25,10 @@ constants! {
     HAS_SET_RETVAL => has_set_retval: u32;
     /// Whether `bpf_get_current_task_btf` is there (Linux 5.11).
     HAS_TASK_BTF => has_task_btf: u32;
+    /// Whether `bpf_get_current_ancestor_cgroup_id` is there for LSM programs and probes (not in 5.10).
+    HAS_ANCESTOR_HELPER => has_ancestor_helper: u32;
+    /// Whether a cgroup knows its ancestors by their ids, and not by pointers (before 6.1).
+    ANCESTORS_ARE_IDS => ancestors_are_ids: u32;
     /// Whether the reader is woken for each record: somebody waits for it.
     WAKE_EACH => wake_each: u32;
     /// Offset of `mm` in `task_struct`, bytes; like all below from the running kernel's BTF.
@@ -39,4 +43,44 @@ constants! {
     INODE_SB => inode_sb: u32;
     /// Offset of `s_dev` in `super_block` (4 bytes wide).
     SB_DEV => sb_dev: u32;
+    /// Offset of `cgroups` in `task_struct`.
+    TASK_CGROUPS => task_cgroups: u32;
+    /// Offset of `dfl_cgrp` in `css_set`.
+    CSS_SET_CGROUP => css_set_cgroup: u32;
+    /// Offset of `level` in `cgroup` (4 bytes wide).
+    CGROUP_LEVEL => cgroup_level: u32;
+    /// Offset of `ancestors` or `ancestor_ids` in `cgroup`.
+    CGROUP_ANCESTORS => cgroup_ancestors: u32;
+    /// Offset of `kn` in `cgroup`.
+    CGROUP_KN => cgroup_kn: u32;
+    /// Offset of `id` in `kernfs_node` (8 bytes wide).
+    KERNFS_ID => kernfs_id: u32;
+    /// Offset of `sk` in `socket`.
+    SOCKET_SK => socket_sk: u32;
+    /// Offset of `file` in `socket`.
+    SOCKET_FILE => socket_file: u32;
+    /// Offset of `sk_cgrp_data` in `sock`.
+    SOCK_CGROUP => sock_cgroup: u32;
+    /// Offset of `sk_type` in `sock` (2 bytes wide).
+    SOCK_TYPE => sock_type: u32;
+    /// Offset of `sk_protocol` in `sock` (2 bytes wide since 5.6).
+    SOCK_PROTOCOL => sock_protocol: u32;
+    /// Offset of `sk_max_ack_backlog` in `sock` (4 bytes wide since 5.6).
+    SOCK_MAX_BACKLOG => sock_max_backlog: u32;
+    /// Offset of `skc_family` in `sock`.
+    SOCK_FAMILY => sock_family: u32;
+    /// Offset of `skc_state` in `sock` (1 byte wide).
+    SOCK_STATE => sock_state: u32;
+    /// Offset of `skc_cookie` in `sock` (8 bytes wide).
+    SOCK_COOKIE => sock_cookie: u32;
+    /// Offset of `skc_daddr` in `sock`.
+    SOCK_PEER_V4 => sock_peer_v4: u32;
+    /// Offset of `skc_v6_daddr` in `sock`.
+    SOCK_PEER_V6 => sock_peer_v6: u32;
+    /// Offset of `skc_dport` in `sock`.
+    SOCK_PEER_PORT => sock_peer_port: u32;
+    /// Offset of `msg_name` in `msghdr`.
+    MSGHDR_NAME => msghdr_name: u32;
+    /// Offset of `msg_namelen` in `msghdr` (4 bytes wide).
+    MSGHDR_NAMELEN => msghdr_namelen: u32;
 }

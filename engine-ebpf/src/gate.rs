@@ -27,7 +27,7 @@ use crate::{
 const PASS: i32 = 1;
 const DENY: i32 = 0;
 
-const EPERM: u16 = 1;
+pub(crate) const EPERM: u16 = 1;
 const SIGKILL: u32 = 9;
 /// Slot of a report about a scope that could not be read.
 const NO_SLOT: u32 = u32::MAX;
@@ -85,7 +85,7 @@ impl Answer {
     }
 
     #[inline(always)]
-    fn verdict(self) -> VerdictWord {
+    pub(crate) fn verdict(self) -> VerdictWord {
         VerdictWord((self.0 & 3 | (self.0 >> 2 & 3) << 8 | (self.0 >> 4 & 0xffff) << 16) as u32)
     }
 
@@ -96,12 +96,12 @@ impl Answer {
     }
 
     #[inline(always)]
-    fn errno(self) -> u16 {
+    pub(crate) fn errno(self) -> u16 {
         (self.0 >> 20) as u16 & 0x7ff
     }
 
     #[inline(always)]
-    fn life(self) -> Life {
+    pub(crate) fn life(self) -> Life {
         Life {
             generation: self.0 >> 32,
             mode: if self.0 >> 31 & 1 != 0 {
@@ -132,7 +132,7 @@ pub(crate) fn ask(
     // SAFETY: a map value, which lives as long as the program runs (RCU).
     let root: &Page = unsafe { &*page };
     let header = Header(root);
-    let errno = if features::has_set_retval() != 0 {
+    let errno = if features::has_set_retval() != 0 || reference.has_any_errno() {
         header.errno()
     } else {
         EPERM
@@ -151,37 +151,85 @@ pub(crate) fn ask(
         VerdictWord::of(question(image, root, uid, executable))
     };
     let verdict = VerdictWord(forget(verdict.0 as u64, root[0]) as u32);
-    image.count(page, verdict);
+    if reference.is_counted() {
+        image.count(page, verdict);
+    }
     Answer::of(verdict, errno, header.life())
+}
+
+/// By whose scope an attempt is judged.
+#[derive(Clone, Copy)]
+pub(crate) enum Side {
+    /// The socket's, in a cgroup hook.
+    Socket,
+    /// The calling task's: its id, and whether the socket is of another.
+    Task { scope: u64, foreign: bool },
+}
+
+impl Side {
+    /// The scope's id.
+    #[inline(always)]
+    fn scope(self) -> u64 {
+        match self {
+            Side::Socket => scope::current().cgroup,
+            Side::Task { scope, .. } => scope,
+        }
+    }
+
+    #[inline(always)]
+    fn is_foreign(self) -> bool {
+        match self {
+            Side::Socket => is_foreign(scope::current()),
+            Side::Task { foreign, .. } => foreign,
+        }
+    }
+
+    /// Whether the calling task is to be killed where that is said: a socket that somebody outside uses is
+    /// no reason to kill that one.
+    #[inline(always)]
+    fn is_killed(self, foreign: bool) -> bool {
+        match self {
+            Side::Socket => !foreign,
+            Side::Task { .. } => true,
+        }
+    }
+
+    #[inline(always)]
+    fn can_kill(self) -> bool {
+        match self {
+            Side::Socket => features::has_send_signal() != 0,
+            Side::Task { .. } => true,
+        }
+    }
 }
 
 /// Applies the policy's mode, kills where that is said, and reports; gives the number of the
 /// outcome. Called by global functions of the hooks, off the silent path.
 #[inline(always)]
-pub(crate) fn respond<Q: Question>(question: &Q, place: &Place, answer: Answer) -> u64 {
-    let scope = scope::current();
+pub(crate) fn respond<Q: Question>(question: &Q, place: &Place, side: Side, answer: Answer) -> u64 {
+    let scope = side.scope();
     let (verdict, life) = (answer.verdict(), answer.life());
     let mut outcome = Outcome::of(verdict.action(), life.mode, KillAbility::Later);
-    let foreign = is_foreign(scope);
+    let foreign = side.is_foreign();
     let executable = subject::executable();
     if let Outcome::KillPending = outcome {
-        let kill = if foreign || !subject::is_known(executable) {
+        let kill = if !side.is_killed(foreign) || !subject::is_known(executable) {
             KillAbility::NotOurs
-        } else if features::has_send_signal() != 0 && send_kill() {
+        } else if side.can_kill() && send_kill() {
             KillAbility::Now
         } else {
             KillAbility::Later
         };
         outcome = Outcome::of(verdict.action(), life.mode, kill);
     }
-    let outcome_number = forget(outcome as u64, scope.cgroup) as u8;
+    let outcome_number = forget(outcome as u64, scope) as u8;
     let mut repeats = Repeats::NONE;
     // What user space is still to kill, it must be told.
     if outcome_number != Outcome::KillPending as u8 {
         let window = fold_window(place.slot, verdict);
         if window != 0 {
             let mut key = FoldKey {
-                scope: scope.cgroup,
+                scope,
                 executable_device: executable.device,
                 executable_inode: executable.inode,
                 destination: [0; 2],
@@ -205,7 +253,7 @@ pub(crate) fn respond<Q: Question>(question: &Q, place: &Place, answer: Answer) 
         question,
         place,
         &Report {
-            scope: scope.cgroup,
+            scope,
             generation: life.generation,
             verdict,
             outcome: outcome_number,
@@ -280,13 +328,13 @@ pub(crate) fn judge(ask: impl Fn(SlotRef) -> Answer, respond: impl Fn(u32, Answe
 /// The strictest denial so far: its errno, bit 16 set where it kills; 0 for none. Of equals the
 /// first policy's holds.
 #[derive(Clone, Copy)]
-struct Denial(u64);
+pub(crate) struct Denial(pub(crate) u64);
 
 impl Denial {
     const KILLS: u64 = 1 << 16;
 
     #[inline(always)]
-    fn joined(self, outcome: u8, errno: u16) -> Denial {
+    pub(crate) fn joined(self, outcome: u8, errno: u16) -> Denial {
         if outcome < Outcome::Blocked as u8 {
             return self;
         }

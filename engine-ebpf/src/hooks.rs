@@ -14,7 +14,7 @@ use engine_common::{
 
 use crate::{
     events::Place,
-    gate::{Answer, judge, respond},
+    gate::{Answer, Side, judge, respond},
     question::{AddressQuestion, Question, SocketQuestion},
     scope,
 };
@@ -93,7 +93,12 @@ extern "C" fn respond_v4(context: *mut bpf_sock_addr, hook: u32, slot: u32, answ
         slot,
         cookie: cookie_of(context),
     };
-    respond(&question_v4(context), &place, Answer::from_word(answer))
+    respond(
+        &question_v4(context),
+        &place,
+        Side::Socket,
+        Answer::from_word(answer),
+    )
 }
 
 /// Like [`respond_v4`].
@@ -105,7 +110,12 @@ extern "C" fn respond_v6(context: *mut bpf_sock_addr, hook: u32, slot: u32, answ
         slot,
         cookie: cookie_of(context),
     };
-    respond(&question_v6(context), &place, Answer::from_word(answer))
+    respond(
+        &question_v6(context),
+        &place,
+        Side::Socket,
+        Answer::from_word(answer),
+    )
 }
 
 #[inline(always)]
@@ -193,7 +203,7 @@ extern "C" fn respond_socket(socket: *mut bpf_sock, slot: u32, answer: u64) -> u
         cookie: 0,
     };
     match question_socket(socket) {
-        Some(question) => respond(&question, &place, Answer::from_word(answer)),
+        Some(question) => respond(&question, &place, Side::Socket, Answer::from_word(answer)),
         None => 0,
     }
 }

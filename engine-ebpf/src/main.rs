@@ -23,11 +23,17 @@ mod hooks;
 #[cfg(target_arch = "bpf")]
 mod images;
 #[cfg(target_arch = "bpf")]
+mod kernel;
+#[cfg(target_arch = "bpf")]
+mod lsm;
+#[cfg(target_arch = "bpf")]
 mod question;
 #[cfg(target_arch = "bpf")]
 mod scope;
 #[cfg(target_arch = "bpf")]
 mod subject;
+#[cfg(target_arch = "bpf")]
+mod task_scope;
 
 /// The kernel wants a licence that its GPL-only helpers (probe_read, send_signal) accept.
 #[cfg(target_arch = "bpf")]

@@ -11,7 +11,7 @@ use aya::{
     maps::Map,
     pin::PinError,
     programs::{
-        ProgramError,
+        Program, ProgramError,
         links::{LinkError, PinnedLink},
     },
 };
@@ -19,9 +19,11 @@ use engine_common::scope::Scope;
 use thiserror::Error;
 
 use super::{
+    lsm,
     pins::{PinFolder, PinsError},
-    program::{ANCHOR, ENFORCING, Kind, Programs},
+    program::{ANCHOR, ENFORCING, Kind, LSM, Programs},
     syscall::write_scope,
+    task_scopes::TaskScopes,
 };
 
 /// Why the programs could not be attached.
@@ -31,6 +33,9 @@ pub enum AttachError {
     /// The object has no such program or map.
     #[error("the built-in object has no `{0}`")]
     Missing(&'static str),
+    /// The program attaches to the whole machine, not to a cgroup.
+    #[error("`{0}` does not attach to a cgroup")]
+    NoCgroupProgram(&'static str),
     /// The kernel refused the attachment.
     #[error("the kernel refused to attach `{program}` to the cgroup")]
     Attach {
@@ -63,6 +68,15 @@ pub enum AttachError {
     /// There is no place for the pins.
     #[error(transparent)]
     Pins(#[from] PinsError),
+    /// A program that runs for the whole machine could not be attached.
+    #[error("the kernel refused to attach `{program}`")]
+    Global {
+        /// The program.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The scope could not be written.
     #[error("cannot write the cgroup's scope")]
     Scope(#[source] io::Error),
@@ -113,6 +127,25 @@ impl Attachment {
         write_scope(scopes.fd().as_fd(), scope).map_err(AttachError::Scope)?;
         for program in ENFORCING {
             self.attach_one(ebpf, cgroup, program)?;
+        }
+        let owned = |name: &'static str| {
+            let map = match ebpf.map(name) {
+                Some(Map::HashMap(map) | Map::Array(map)) => map.fd().as_fd(),
+                _ => return Err(AttachError::Missing(name)),
+            };
+            map.try_clone_to_owned().map_err(AttachError::Scope)
+        };
+        let tasks = TaskScopes::new(owned("TASK_SCOPES")?, owned("TASK_LEVELS")?);
+        tasks.write(scope).map_err(AttachError::Scope)?;
+        for (name, _) in LSM {
+            // Not loaded where they would not run.
+            let program = match ebpf.program(name) {
+                Some(Program::Lsm(program)) => program.fd(),
+                _ => return Err(AttachError::Missing(name)),
+            };
+            if let Ok(program) = program {
+                lsm::attach(program.as_fd(), name, self.pins.path())?;
+            }
         }
         Ok(())
     }

@@ -42,6 +42,9 @@ pub enum BtfError {
     /// Structures of one name that differ: guessing would read the wrong memory.
     #[error("the kernel has several structures `{0}` that put `{1}` at different offsets")]
     Ambiguous(&'static str, &'static str),
+    /// The member is not where it always was: what is read by its offset would be something else.
+    #[error("the kernel's `{0}` does not begin with `{1}`")]
+    NotFirst(&'static str, &'static str),
     /// The structure has no such member.
     #[error("the kernel's `{0}` has no member `{1}`")]
     NoMember(&'static str, &'static str),

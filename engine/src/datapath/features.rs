@@ -5,10 +5,13 @@ use aya::{
     sys::{BpfHelper, is_helper_supported},
 };
 
-use super::btf::{Btf, BtfError};
+use super::{
+    btf::{Btf, BtfError},
+    lsm,
+};
 
 /// Environment variable that takes abilities away, separated by commas: `send_signal`,
-/// `set_retval`, `task_btf`. For tests of what an older kernel would do; it can only take, never grant.
+/// `set_retval`, `task_btf`, `lsm`. For tests of what an older kernel would do; it can only take, never grant.
 pub const DISABLE_VARIABLE: &str = "TIDEGATE_DISABLE";
 
 /// Abilities of the kernel's cgroup hooks.
@@ -20,9 +23,24 @@ pub struct Features {
     pub set_retval: bool,
     /// `bpf_get_current_task_btf`: a faster way to the executable (Linux 5.11).
     pub task_btf: bool,
+    /// `bpf_get_current_ancestor_cgroup_id` in programs that have no cgroup of their own (not in 5.10).
+    pub ancestor_helper: bool,
+    /// LSM programs run: sockets made elsewhere and other families are judged, kill and errno work on older kernels
+    /// too (Linux 5.7, with `bpf` among the active security modules).
+    pub lsm: bool,
 }
 
 impl Features {
+    /// Whether a kill is done before the call returns, in one way or the other.
+    pub fn kills_at_once(self) -> bool {
+        self.send_signal || self.lsm
+    }
+
+    /// Whether a denied call fails with the errno of the policy.
+    pub fn chooses_errno(self) -> bool {
+        self.set_retval || self.lsm
+    }
+
     /// Finds out by loading trial programs.
     pub fn detect() -> Features {
         let disabled = std::env::var(DISABLE_VARIABLE).unwrap_or_default();
@@ -31,6 +49,12 @@ impl Features {
             send_signal: enabled("send_signal") && supported(BpfHelper::BPF_FUNC_send_signal),
             set_retval: enabled("set_retval") && supported(BpfHelper::BPF_FUNC_set_retval),
             task_btf: enabled("task_btf") && supported(BpfHelper::BPF_FUNC_get_current_task_btf),
+            ancestor_helper: is_helper_supported(
+                ProgramType::RawTracePoint,
+                BpfHelper::BPF_FUNC_get_current_ancestor_cgroup_id,
+            )
+            .unwrap_or(false),
+            lsm: enabled("lsm") && lsm::lsm_obstacle().is_none(),
         }
     }
 }
@@ -42,26 +66,58 @@ fn supported(helper: BpfHelper) -> bool {
         .all(|&kind| is_helper_supported(kind, helper).unwrap_or(false))
 }
 
-/// Member offsets that lead from a task to its executable, bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Offsets {
-    pub(super) task_mm: u32,
-    pub(super) mm_exe_file: u32,
-    pub(super) file_inode: u32,
-    pub(super) inode_ino: u32,
-    pub(super) inode_sb: u32,
-    pub(super) sb_dev: u32,
-}
+/// Member offsets that the programs are told: name of the constant, structure, member.
+const MEMBERS: [(&str, &str, &str); 26] = [
+    ("TASK_MM", "task_struct", "mm"),
+    ("MM_EXE_FILE", "mm_struct", "exe_file"),
+    ("FILE_INODE", "file", "f_inode"),
+    ("INODE_INO", "inode", "i_ino"),
+    ("INODE_SB", "inode", "i_sb"),
+    ("SB_DEV", "super_block", "s_dev"),
+    ("TASK_CGROUPS", "task_struct", "cgroups"),
+    ("CSS_SET_CGROUP", "css_set", "dfl_cgrp"),
+    ("CGROUP_LEVEL", "cgroup", "level"),
+    ("CGROUP_KN", "cgroup", "kn"),
+    ("KERNFS_ID", "kernfs_node", "id"),
+    ("SOCKET_SK", "socket", "sk"),
+    ("SOCKET_FILE", "socket", "file"),
+    ("SOCK_CGROUP", "sock", "sk_cgrp_data"),
+    ("SOCK_TYPE", "sock", "sk_type"),
+    ("SOCK_PROTOCOL", "sock", "sk_protocol"),
+    ("SOCK_MAX_BACKLOG", "sock", "sk_max_ack_backlog"),
+    ("SOCK_FAMILY", "sock_common", "skc_family"),
+    ("SOCK_STATE", "sock_common", "skc_state"),
+    ("SOCK_COOKIE", "sock_common", "skc_cookie"),
+    ("SOCK_PEER_V4", "sock_common", "skc_daddr"),
+    ("SOCK_PEER_V6", "sock_common", "skc_v6_daddr"),
+    ("SOCK_PEER_PORT", "sock_common", "skc_dport"),
+    ("MSGHDR_NAME", "msghdr", "msg_name"),
+    ("MSGHDR_NAMELEN", "msghdr", "msg_namelen"),
+    // `__sk_common` is the first member of `sock`, so that offsets in it are offsets in `sock`.
+    ("SOCK_COMMON", "sock", "__sk_common"),
+];
+
+/// Member offsets in bytes, by the names of the constants that the programs have for them.
+#[derive(Clone, Debug)]
+pub(super) struct Offsets(pub(super) Vec<(&'static str, u32)>);
 
 impl Offsets {
     pub(super) fn of(btf: &Btf) -> Result<Offsets, BtfError> {
-        Ok(Offsets {
-            task_mm: btf.offset("task_struct", "mm")?,
-            mm_exe_file: btf.offset("mm_struct", "exe_file")?,
-            file_inode: btf.offset("file", "f_inode")?,
-            inode_ino: btf.offset("inode", "i_ino")?,
-            inode_sb: btf.offset("inode", "i_sb")?,
-            sb_dev: btf.offset("super_block", "s_dev")?,
-        })
+        let mut offsets = Vec::new();
+        for (name, structure, member) in MEMBERS {
+            let offset = btf.offset(structure, member)?;
+            if name != "SOCK_COMMON" {
+                offsets.push((name, offset));
+            } else if offset != 0 {
+                return Err(BtfError::NotFirst("sock", "__sk_common"));
+            }
+        }
+        // A cgroup knows its ancestors by pointers since 6.1 (commit 7f203bc89eb6), by ids before.
+        let (ancestors, are_ids) = match btf.offset("cgroup", "ancestors") {
+            Ok(pointers) => (pointers, 0),
+            Err(_) => (btf.offset("cgroup", "ancestor_ids")?, 1),
+        };
+        offsets.extend([("CGROUP_ANCESTORS", ancestors), ("ANCESTORS_ARE_IDS", are_ids)]);
+        Ok(Offsets(offsets))
     }
 }

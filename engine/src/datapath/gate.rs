@@ -3,9 +3,9 @@
 use std::{collections::HashMap, os::fd::BorrowedFd, thread};
 
 use aya::{
-    Ebpf, EbpfError, EbpfLoader,
+    Btf as KernelTypes, Ebpf, EbpfError, EbpfLoader,
     maps::MapError,
-    programs::{CgroupSock, CgroupSockAddr, Program, ProgramError},
+    programs::{CgroupSock, CgroupSockAddr, Lsm, Program, ProgramError},
 };
 use engine_common::{
     limits::{EVENT_RING_BYTES, MAX_POLICIES},
@@ -37,6 +37,9 @@ pub enum LoadError {
     /// An offset in the kernel's structures is unknown.
     #[error("cannot read the kernel's type information")]
     Btf(#[from] BtfError),
+    /// The kernel's types could not be read a second time.
+    #[error("cannot read the kernel's type information")]
+    Types(#[source] Box<aya::BtfError>),
     /// The object was refused, or a map could not be made.
     #[error("the kernel refused the tables of the gate")]
     Object(#[source] Box<EbpfError>),
@@ -200,6 +203,7 @@ pub(super) fn load(features: Features, wake: WakeUp, ring_bytes: u32) -> Result<
     let offsets = offsets?;
     let mut loader = loader.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let (send_signal, set_retval) = (features.send_signal as u32, features.set_retval as u32);
+    let ancestor_helper = features.ancestor_helper as u32;
     let (task_btf, wake_each) = (features.task_btf as u32, (wake == WakeUp::EachRecord) as u32);
     loader
         .btf(None)
@@ -208,32 +212,37 @@ pub(super) fn load(features: Features, wake: WakeUp, ring_bytes: u32) -> Result<
         .override_global("HAS_SET_RETVAL", &set_retval, true)
         .override_global("HAS_TASK_BTF", &task_btf, true)
         .override_global("WAKE_EACH", &wake_each, true)
-        .override_global("TASK_MM", &offsets.task_mm, true)
-        .override_global("MM_EXE_FILE", &offsets.mm_exe_file, true)
-        .override_global("FILE_INODE", &offsets.file_inode, true)
-        .override_global("INODE_INO", &offsets.inode_ino, true)
-        .override_global("INODE_SB", &offsets.inode_sb, true)
-        .override_global("SB_DEV", &offsets.sb_dev, true);
+        .override_global("HAS_ANCESTOR_HELPER", &ancestor_helper, true);
+    for (name, offset) in &offsets.0 {
+        loader.override_global(name, offset, true);
+    }
     let mut ebpf = loader.load(OBJECT).map_err(|e| LoadError::Object(Box::new(e)))?;
-    load_programs(&mut ebpf)?;
+    load_programs(&mut ebpf, features)?;
     Ok(ebpf)
 }
 
 /// Loads all programs at a time: the verifier takes tens of milliseconds for each.
-fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+fn load_programs(ebpf: &mut Ebpf, features: Features) -> Result<(), LoadError> {
+    // Types of the hooks, as aya wants them.
+    let types = if features.lsm {
+        Some(KernelTypes::from_sys_fs().map_err(|source| LoadError::Types(Box::new(source)))?)
+    } else {
+        None
+    };
+    let types = types.as_ref();
     let mut found: HashMap<String, &mut Program> = ebpf
         .programs_mut()
         .map(|(name, program)| (name.to_owned(), program))
         .collect();
     let mut programs = Vec::new();
-    for (name, kind) in program::all() {
+    for (name, kind) in program::all(features) {
         let program = found.remove(name).ok_or(LoadError::Missing(name))?;
         programs.push((name, kind, program));
     }
     thread::scope(|scope| {
         let loading: Vec<_> = programs
             .into_iter()
-            .map(|(name, kind, program)| scope.spawn(move || load_program(name, kind, program)))
+            .map(|(name, kind, program)| scope.spawn(move || load_program(name, kind, program, types)))
             .collect();
         loading.into_iter().try_for_each(|thread| match thread.join() {
             Ok(loaded) => loaded,
@@ -242,10 +251,19 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     })
 }
 
-fn load_program(name: &'static str, kind: Kind, program: &mut Program) -> Result<(), LoadError> {
-    let loaded = match kind {
-        Kind::Socket(_) => <&mut CgroupSock>::try_from(program).and_then(CgroupSock::load),
-        Kind::Address(_) => <&mut CgroupSockAddr>::try_from(program).and_then(CgroupSockAddr::load),
+fn load_program(
+    name: &'static str,
+    kind: Kind,
+    program: &mut Program,
+    types: Option<&KernelTypes>,
+) -> Result<(), LoadError> {
+    let loaded = match (kind, types) {
+        (Kind::Lsm(hook), Some(types)) => {
+            <&mut Lsm>::try_from(program).and_then(|program| program.load(hook, types))
+        }
+        (Kind::Lsm(_), None) => return Ok(()),
+        (Kind::Socket(_), _) => <&mut CgroupSock>::try_from(program).and_then(CgroupSock::load),
+        (Kind::Address(_), _) => <&mut CgroupSockAddr>::try_from(program).and_then(CgroupSockAddr::load),
     };
     loaded.map_err(|source| LoadError::Program {
         program: name,

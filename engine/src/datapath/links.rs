@@ -10,6 +10,7 @@ use engine_common::scope::Scope;
 
 use super::{
     attachment::{AttachError, attach_pinned},
+    lsm,
     pins::{self, PinsError},
     program::{self, ANCHOR, ENFORCING, PinnedPrograms},
     standing::{StandingError, StandingGate, at},
@@ -58,7 +59,8 @@ impl StandingGate {
         if scope.is_none_or(|scope| scope.cgroup == 0) {
             self.write_scope(empty).map_err(AttachError::Scope)?;
         }
-        ENFORCING.into_iter().try_for_each(lacks)
+        ENFORCING.into_iter().try_for_each(lacks)?;
+        self.attach_lsm()
     }
 
     /// How each hook of a cgroup is, by the name of its program.
@@ -75,6 +77,11 @@ impl StandingGate {
     /// # Errors
     /// [`StandingError::Io`].
     pub fn detach(&self, cgroup: u64) -> Result<(), StandingError> {
+        let tables = self.folder.join("maps");
+        self.tasks.remove(cgroup).map_err(at("write", &tables))?;
+        if self.tasks.is_empty().map_err(at("read", &tables))? {
+            lsm::detach(&self.folder)?;
+        }
         detach_from(&self.folder, cgroup)
     }
 

@@ -14,7 +14,7 @@ use aya::{
     },
 };
 
-use super::attachment::AttachError;
+use super::{attachment::AttachError, features::Features};
 
 /// What a program attaches to.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,8 @@ pub(super) enum Kind {
     Socket(SockAt),
     /// cgroup/connect*, cgroup/sendmsg*.
     Address(At),
+    /// A hook of the security modules, by its name; for the whole machine.
+    Lsm(&'static str),
 }
 
 /// The program that decides nothing; attached first, see [`super::Attachment`].
@@ -37,9 +39,19 @@ pub(super) const ENFORCING: [(&str, Kind); 5] = [
     ("sock_create", Kind::Socket(SockAt::SockCreate)),
 ];
 
-/// All programs, in the order in which they are attached.
-pub(super) fn all() -> impl Iterator<Item = (&'static str, Kind)> {
-    [ANCHOR].into_iter().chain(ENFORCING)
+/// The LSM programs, with their hooks.
+pub(super) const LSM: [(&str, &str); 4] = [
+    ("lsm_connect", "socket_connect"),
+    ("lsm_sendmsg", "socket_sendmsg"),
+    ("lsm_create", "socket_create"),
+    ("lsm_sctp", "sctp_bind_connect"),
+];
+
+/// All programs that run on this kernel.
+pub(super) fn all(features: Features) -> impl Iterator<Item = (&'static str, Kind)> {
+    let lsm = LSM.iter().filter(move |_| features.lsm);
+    let lsm = lsm.map(|&(name, hook)| (name, Kind::Lsm(hook)));
+    [ANCHOR].into_iter().chain(ENFORCING).chain(lsm)
 }
 
 /// Programs that can be attached.
@@ -67,6 +79,7 @@ impl Programs for Ebpf {
             Kind::Address(_) => {
                 <&mut CgroupSockAddr>::try_from(program).and_then(|p| link_address(p, cgroup))
             }
+            Kind::Lsm(_) => return Err(AttachError::NoCgroupProgram(name)),
         };
         told(name, attached)
     }
@@ -88,6 +101,7 @@ impl Programs for PinnedPrograms {
             Kind::Address(at) => {
                 CgroupSockAddr::from_pin(path, at).and_then(|mut p| link_address(&mut p, cgroup))
             }
+            Kind::Lsm(_) => return Err(AttachError::NoCgroupProgram(name)),
         };
         told(name, attached)
     }

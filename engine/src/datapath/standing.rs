@@ -25,16 +25,27 @@ use super::{
     features::Features,
     gate::{self, LoadError, WakeUp},
     links::{cgroups_of, detach_from},
+    lsm,
     pins::{self, PinsError},
     program,
     ring::{EventRing, RingError},
     syscall,
     tables::{FoldCounts, LiveImage, Slot, TableError, Tables},
+    task_scopes::TaskScopes,
 };
 use crate::compile::Image;
 
 /// Maps that are pinned. The others are held by the programs.
-const MAPS: [&str; 6] = ["IMAGES", "SCOPES", "EVENTS", "LOSSES", "FOLDS", "FOLD_COUNTS"];
+const MAPS: [&str; 8] = [
+    "IMAGES",
+    "SCOPES",
+    "TASK_SCOPES",
+    "TASK_LEVELS",
+    "EVENTS",
+    "LOSSES",
+    "FOLDS",
+    "FOLD_COUNTS",
+];
 
 /// Why the pinned gate could not be made or opened.
 #[derive(Debug, Error)]
@@ -91,6 +102,7 @@ pub struct StandingGate {
     pub(super) folder: PathBuf,
     tables: Tables,
     scopes: OwnedFd,
+    pub(super) tasks: TaskScopes,
 }
 
 impl StandingGate {
@@ -121,9 +133,14 @@ impl StandingGate {
                 _ => Map::Array(map),
             })
         })?;
-        let scopes = open("SCOPES")?.fd().as_fd().try_clone_to_owned();
-        let scopes = scopes.map_err(at("open", &maps))?;
+        let owned = |name: &str| {
+            let map = open(name)?.fd().as_fd().try_clone_to_owned();
+            map.map_err(at("open", &maps))
+        };
+        let scopes = owned("SCOPES")?;
+        let tasks = TaskScopes::new(owned("TASK_SCOPES")?, owned("TASK_LEVELS")?);
         Ok(Some(StandingGate {
+            tasks,
             folder,
             tables,
             scopes,
@@ -173,6 +190,7 @@ impl StandingGate {
         for cgroup in cgroups_of(&folder)? {
             detach_from(&folder, cgroup)?;
         }
+        lsm::detach(&folder)?;
         remove_all(&folder)?;
         super::cache::remove_idle();
         // Best effort: runs of `exec` may have theirs beside it.
@@ -262,7 +280,9 @@ impl StandingGate {
     /// # Errors
     /// The kernel's.
     pub fn write_scope(&self, scope: &Scope) -> io::Result<()> {
-        syscall::write_scope(self.scopes.as_fd(), scope)
+        // The socket's side first: it is the truth (recovery goes by it), and judges nearly everything.
+        syscall::write_scope(self.scopes.as_fd(), scope)?;
+        self.tasks.write(scope)
     }
 
     /// Keeps the image in a slot for its counters, whatever is put there next and whoever dies: until
@@ -332,7 +352,8 @@ pub fn other_versions() -> Result<Vec<PathBuf>, PinsError> {
 
 /// Loads everything and pins it in a new folder.
 fn make(draft: &Path, wake: WakeUp) -> Result<(), StandingError> {
-    let mut ebpf = gate::load(Features::detect(), wake, gate::ring_bytes()?)?;
+    let features = Features::detect();
+    let mut ebpf = gate::load(features, wake, gate::ring_bytes()?)?;
     for folder in ["", "maps", "programs", "links", "retiring"] {
         pins::make(&draft.join(folder))?;
     }
@@ -347,7 +368,7 @@ fn make(draft: &Path, wake: WakeUp) -> Result<(), StandingError> {
         let map = ebpf.map(name).ok_or(LoadError::Missing(name))?;
         pinned(&path, map.pin(&path))?;
     }
-    for (name, _) in program::all() {
+    for (name, _) in program::all(features) {
         let path = draft.join("programs").join(name);
         let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
         pinned(&path, program.pin(&path))?;

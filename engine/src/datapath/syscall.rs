@@ -25,10 +25,13 @@ const BPF_MAP_CREATE: c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: c_long = 1;
 const BPF_MAP_UPDATE_ELEM: c_long = 2;
 const BPF_MAP_DELETE_ELEM: c_long = 3;
+const BPF_MAP_GET_NEXT_KEY: c_long = 4;
+const BPF_PROG_LOAD: c_long = 5;
 const BPF_OBJ_PIN: c_long = 6;
 const BPF_OBJ_GET: c_long = 7;
 const BPF_MAP_GET_FD_BY_ID: c_long = 14;
 const BPF_OBJ_GET_INFO_BY_FD: c_long = 15;
+const BPF_RAW_TRACEPOINT_OPEN: c_long = 17;
 const BPF_MAP_UPDATE_BATCH: c_long = 26;
 
 /// The first fields of the commands on one element.
@@ -74,7 +77,7 @@ pub(super) fn read_scope(map: BorrowedFd<'_>, cgroup: u64) -> io::Result<Option<
     let mut scope = Scope {
         cgroup: 0,
         level: 0,
-        reserved: 0,
+        flags: 0,
         slots: [SlotRef::NONE; engine_common::limits::MAX_STACKED],
     };
     let mut lookup = Element {
@@ -91,6 +94,124 @@ pub(super) fn read_scope(map: BorrowedFd<'_>, cgroup: u64) -> io::Result<Option<
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Takes a cgroup out of a table of scopes; one that is not there is fine.
+pub(super) fn remove_scope(map: BorrowedFd<'_>, cgroup: u64) -> io::Result<()> {
+    let mut delete = Element {
+        map_fd: map.as_raw_fd() as u32,
+        padding: 0,
+        key: &raw const cgroup as u64,
+        value: 0,
+        flags: 0,
+    };
+    // SAFETY: the key (8 bytes) lives until the call returns.
+    match unsafe { bpf(BPF_MAP_DELETE_ELEM, &raw mut delete) } {
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Some cgroup in a table of scopes; `None` where there is none.
+pub(super) fn first_scope(map: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+    let mut first = 0u64;
+    let mut next = Element {
+        map_fd: map.as_raw_fd() as u32,
+        padding: 0,
+        key: 0,
+        value: &raw mut first as u64,
+        flags: 0,
+    };
+    // SAFETY: without a key the kernel writes the first one (8 bytes, the size of the map's keys) to `value`,
+    // which stands where `next_key` does and lives until the call returns.
+    match unsafe { bpf(BPF_MAP_GET_NEXT_KEY, &raw mut next) } {
+        Ok(_) => Ok(Some(first)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads an element of an array of words.
+pub(super) fn read_word(map: BorrowedFd<'_>, index: u32) -> io::Result<u64> {
+    let mut word = 0u64;
+    let mut lookup = Element {
+        map_fd: map.as_raw_fd() as u32,
+        padding: 0,
+        key: &raw const index as u64,
+        value: &raw mut word as u64,
+        flags: 0,
+    };
+    // SAFETY: key (4 bytes) and value (8 bytes, the size of the map's values) live until the call returns.
+    unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &raw mut lookup) }?;
+    Ok(word)
+}
+
+/// Writes an element of an array of words.
+pub(super) fn write_word(map: BorrowedFd<'_>, index: u32, word: u64) -> io::Result<()> {
+    let mut update = Element {
+        map_fd: map.as_raw_fd() as u32,
+        padding: 0,
+        key: &raw const index as u64,
+        value: &raw const word as u64,
+        flags: 0,
+    };
+    // SAFETY: as in `read_word`.
+    unsafe { bpf(BPF_MAP_UPDATE_ELEM, &raw mut update) }.map(drop)
+}
+
+/// Attaches a loaded LSM program where it was loaded for: the link detaches it when nobody holds it any more
+/// (`bpf_tracing_prog_attach`, kernel/bpf/syscall.c; LSM programs since 5.7).
+pub(super) fn open_tracing_link(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Open {
+        name: u64,
+        prog_fd: u32,
+        padding: u32,
+    }
+    let mut open = Open {
+        name: 0,
+        prog_fd: program.as_raw_fd() as u32,
+        padding: 0,
+    };
+    // SAFETY: numbers only.
+    let fd = unsafe { bpf(BPF_RAW_TRACEPOINT_OPEN, &raw mut open) }?;
+    // SAFETY: a new descriptor that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Whether the kernel looks at LSM programs at all. The one that it is given names no hook, so that it is refused
+/// in any case: as invalid where such programs may be loaded (`bpf_prog_load_check_attach`), else for another reason.
+pub(super) fn try_lsm_program() -> io::Result<()> {
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        rest: [u64; 14],
+    }
+    /// BPF_PROG_TYPE_LSM.
+    const LSM: u32 = 29;
+    // r0 = 0; exit.
+    let instructions: [u64; 2] = [0xb7, 0x95];
+    let license = c"GPL";
+    let mut load = Load {
+        kind: LSM,
+        count: 2,
+        instructions: instructions.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        rest: [0; 14],
+    };
+    // BPF_LSM_MAC: the expected attach type, bytes 68 to 71 of the attributes.
+    load.rest[5] = 27 << 32;
+    // SAFETY: instructions and licence (with its NUL) live until the call returns; the rest are numbers.
+    match unsafe { bpf(BPF_PROG_LOAD, &raw mut load) } {
+        // SAFETY: a new descriptor that nobody else has.
+        Ok(fd) => drop(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
 }
 
 /// Makes an array of so many pages: the map of an image.

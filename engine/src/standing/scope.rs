@@ -13,7 +13,7 @@ pub(super) fn empty(cgroup: u64, level: Option<u32>) -> Scope {
     Scope {
         cgroup,
         level: level.unwrap_or(Scope::UNKNOWN_LEVEL),
-        reserved: 0,
+        flags: 0,
         slots: [SlotRef::NONE; MAX_STACKED],
     }
 }

@@ -22,14 +22,14 @@ pub(super) fn shortfalls(version: &Version) -> Vec<String> {
         return reasons;
     }
     let features = Features::detect();
-    if kills && !features.send_signal {
+    if kills && !features.kills_at_once() {
         reasons.push(
-            "kill: this kernel's cgroup hooks cannot kill (Linux 6.16 can): the attempt is denied, and the process \
+            "kill: this kernel's cgroup hooks cannot kill (Linux 6.16 can, and LSM programs can): the attempt is denied, and the process \
              killed only while `tidegate events --follow` runs"
                 .to_owned(),
         );
     }
-    if own_errno && !features.set_retval {
+    if own_errno && !features.chooses_errno() {
         reasons.push(format!(
             "errno: on this kernel a denied call fails with EPERM, not with {} (Linux 5.18 can choose)",
             version.errno

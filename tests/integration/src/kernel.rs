@@ -29,17 +29,36 @@ struct Load {
     attach_type: u32,
 }
 
-/// Whether a hook can kill: the process is dead before the call returns (Linux 6.16). Where it cannot,
-/// the attempt is denied at once and the signal comes a moment later, from user space.
+/// Whether a hook can kill: the process is dead before the call returns (cgroup hooks: Linux 6.16; LSM
+/// programs: any). Where none can, the attempt is denied at once and the signal comes a moment later, from user
+/// space.
 pub fn kills_at_once() -> bool {
+    cgroup_hooks_kill() || has_lsm()
+}
+
+/// Whether a cgroup hook can.
+pub fn cgroup_hooks_kill() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| has(SEND_SIGNAL))
 }
 
-/// Whether a hook can choose the errno of a denied call (Linux 5.18). Where it cannot, it is EPERM.
+/// Whether a hook can choose the errno of a denied call (cgroup hooks: Linux 5.18; LSM programs: any). Where none
+/// can, it is EPERM.
 pub fn chooses_errno() -> bool {
+    cgroup_hooks_choose_errno() || has_lsm()
+}
+
+/// Whether a cgroup hook can.
+pub fn cgroup_hooks_choose_errno() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| has(SET_RETVAL))
+}
+
+/// Whether LSM programs run: `bpf` is among the active security modules. (Where securityfs is not mounted nobody can
+/// tell, and Tidegate does without.)
+pub fn has_lsm() -> bool {
+    let active = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    active.trim().split(',').any(|name| name == "bpf")
 }
 
 /// What a caller sees where a policy says this errno.

@@ -134,7 +134,7 @@ fn from_user_space_where_the_hook_may_not() {
         for way in [Way::TcpConnect, Way::UdpSendto] {
             let receiver = Receiver::listen(way.transport(), Namespace::near(Family::V4));
             let gate = Gate::with(KILLING)
-                .variable("TIDEGATE_DISABLE", "send_signal")
+                .variable("TIDEGATE_DISABLE", "send_signal,lsm")
                 .with_input();
             let mut words = voyager().words(way, receiver.address(), None);
             words.push("--stay".into());

@@ -127,7 +127,7 @@ fn a_kernel_that_cannot_kill() {
         return;
     }
     Namespace::run(|_| {
-        let stand = Stand::open().variable("TIDEGATE_DISABLE", "send_signal");
+        let stand = Stand::open().variable("TIDEGATE_DISABLE", "send_signal,lsm");
         let cgroup = TestCgroup::create();
         let (file, own) = (stand.policy("trap", KILLING), cgroup.spelled());
         let attach = ["attach", "--policy", &file, "--cgroup", &own];
@@ -175,7 +175,7 @@ fn the_kill_from_user_space() {
         return;
     }
     Namespace::run(|_| {
-        let stand = Stand::open().variable("TIDEGATE_DISABLE", "send_signal");
+        let stand = Stand::open().variable("TIDEGATE_DISABLE", "send_signal,lsm");
         let cgroup = TestCgroup::create();
         let (file, own) = (stand.policy("trap", KILLING), cgroup.spelled());
         stand

@@ -16,14 +16,14 @@ pub(super) fn notes(policies: &[SourcedPolicy], features: Features) -> Vec<Strin
         .filter(|policy| policy.mode == Mode::Enforce)
         .collect();
     let mut notes = Vec::new();
-    if !features.send_signal && enforcing.iter().any(|policy| kills(policy)) {
+    if !features.kills_at_once() && enforcing.iter().any(|policy| kills(policy)) {
         notes.push(
             "on this kernel kill is asynchronous: the attempt is denied at once, and tidegate kills the process \
-             when it reads the event (Linux 6.16 can kill before the call returns)"
+             when it reads the event (Linux 6.16 can, and LSM programs can, kill before the call returns)"
                 .to_owned(),
         );
     }
-    if !features.set_retval
+    if !features.chooses_errno()
         && let Some(policy) = enforcing.iter().find(|policy| policy.errno != Errno::Eperm)
     {
         notes.push(format!(

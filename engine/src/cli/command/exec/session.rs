@@ -183,7 +183,7 @@ fn attach(gate: &mut ExecGate, cgroup: &TransientCgroup, live: &[Live<'_>]) -> R
     let empty = Scope {
         cgroup: cgroup.id(),
         level: cgroup.level().unwrap_or(Scope::UNKNOWN_LEVEL),
-        reserved: 0,
+        flags: 0,
         slots: [SlotRef::NONE; MAX_STACKED],
     };
     gate.attach(cgroup, &Scope { slots, ..empty }, &empty)

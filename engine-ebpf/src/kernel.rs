@@ -1,0 +1,37 @@
+//! Reading the kernel's structures.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+
+/// Numbers, of which any bits are one.
+pub(crate) trait Plain: Copy {}
+
+macro_rules! plain {
+    ($($type:ty),*) => {$(impl Plain for $type {})*};
+}
+
+plain!(u8, u16, u32, u64, [u64; 2], [u64; 4], [u64; 5]);
+
+/// Reads what stands at an address; zero where it cannot be read. (No `Option`: see
+/// `engine_common::verdict::VerdictWord`.)
+#[inline(always)]
+pub(crate) fn read<T: Plain>(address: u64) -> T {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper checks the address and fails instead of faulting; it fills the value with zeroes then
+    // (`bpf_probe_read_kernel_common`, kernel/trace/bpf_trace.c), and any bits are a value of these types.
+    unsafe {
+        bpf_probe_read_kernel(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            address as *const _,
+        );
+        value.assume_init()
+    }
+}
+
+/// Reads a field of a structure; zero where it cannot be read.
+#[inline(always)]
+pub(crate) fn field<T: Plain>(structure: u64, offset: u32) -> T {
+    read(structure.wrapping_add(offset as u64))
+}

@@ -1,0 +1,86 @@
+//! Which scopes the calling task is in. Programs that run for every task of the machine (LSM, probes) have
+//! no attachment that would tell: they go up the cgroups of the task.
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap},
+    helpers::{bpf_get_current_task, generated::bpf_get_current_ancestor_cgroup_id},
+    macros::btf_map,
+};
+use engine_common::{limits::MAX_SCOPES, scope::Scope};
+
+use crate::{
+    features,
+    kernel::{field, read},
+};
+
+/// What cgroups carry, by their ids: the same as in the cgroup storage, for programs that cannot have
+/// that.
+#[btf_map]
+static TASK_SCOPES: HashMap<u64, Scope, { MAX_SCOPES as usize }> = HashMap::new();
+
+/// Depths at which there are such cgroups, a bit each ([`Scope::level_bit`]). Most tasks of a machine are in none:
+/// what they pay is one look-up for each depth that is in use.
+#[btf_map]
+static TASK_LEVELS: Array<u64, 1> = Array::new();
+
+/// The depths that are in use.
+#[inline(always)]
+pub(crate) fn levels() -> u64 {
+    match TASK_LEVELS.get(0) {
+        Some(levels) => *levels,
+        None => Scope::ALL_LEVELS,
+    }
+}
+
+/// The scope of the calling task's ancestor at a depth, if there is one.
+#[inline(always)]
+pub(crate) fn at_level(level: u32) -> Option<&'static Scope> {
+    let id = ancestor_of_task(level);
+    if id == 0 {
+        return None;
+    }
+    // SAFETY: user space replaces values by whole elements; one that is replaced meanwhile lives as long as the
+    // program runs (RCU).
+    unsafe { TASK_SCOPES.get(id) }
+}
+
+/// Id of the calling task's cgroup at a depth (0: the root); 0 where the task is not that deep.
+#[inline(always)]
+fn ancestor_of_task(level: u32) -> u64 {
+    if features::has_ancestor_helper() != 0 {
+        // SAFETY: the helper takes a number.
+        return unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
+    }
+    // SAFETY: the helper has no arguments.
+    let task = unsafe { bpf_get_current_task() };
+    let css_set: u64 = field(task, features::task_cgroups());
+    ancestor_of(field(css_set, features::css_set_cgroup()), level)
+}
+
+/// Id of the cgroup at a depth above a socket's cgroup, or itself; 0 where that is not that deep, and for
+/// sockets of no cgroup.
+#[inline(always)]
+pub(crate) fn ancestor_of_socket(socket: u64, level: u32) -> u64 {
+    let cgroup: u64 = field(socket, features::sock_cgroup());
+    // Until 5.14 other things can stand there, marked by the lowest bits (include/linux/cgroup-defs.h).
+    if cgroup & 1 != 0 {
+        return 0;
+    }
+    ancestor_of(cgroup & !3, level)
+}
+
+#[inline(always)]
+fn ancestor_of(cgroup: u64, level: u32) -> u64 {
+    if cgroup == 0 || level > field::<u32>(cgroup, features::cgroup_level()) {
+        return 0;
+    }
+    let entry = cgroup
+        .wrapping_add(features::cgroup_ancestors() as u64)
+        .wrapping_add(level as u64 * 8);
+    let entry: u64 = read(entry);
+    if features::ancestors_are_ids() != 0 {
+        // Before 6.1 (commit 7f203bc89eb6).
+        return entry;
+    }
+    field(field(entry, features::cgroup_kn()), features::kernfs_id())
+}

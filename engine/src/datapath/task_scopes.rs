@@ -1,0 +1,49 @@
+//! What cgroups carry, once more: by their ids, for programs that run for every task of the machine and find
+//! the scopes of a task by going up its cgroups.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use engine_common::scope::{Scope, SlotRef};
+
+use super::syscall;
+
+/// The two tables: scopes by cgroup id, and the depths at which there are some.
+pub(super) struct TaskScopes {
+    scopes: OwnedFd,
+    levels: OwnedFd,
+}
+
+impl TaskScopes {
+    pub(super) fn new(scopes: OwnedFd, levels: OwnedFd) -> TaskScopes {
+        TaskScopes { scopes, levels }
+    }
+
+    /// Writes what a cgroup carries; one that carries nothing is taken out.
+    pub(super) fn write(&self, scope: &Scope) -> io::Result<()> {
+        if scope.slots == [SlotRef::NONE; engine_common::limits::MAX_STACKED] {
+            return self.remove(scope.cgroup);
+        }
+        syscall::write_scope(self.scopes.as_fd(), scope)?;
+        // Then the depth: until it is there nobody looks.
+        let levels = syscall::read_word(self.levels.as_fd(), 0)? | scope.level_bit();
+        syscall::write_word(self.levels.as_fd(), 0, levels)
+    }
+
+    /// Takes a cgroup out.
+    pub(super) fn remove(&self, cgroup: u64) -> io::Result<()> {
+        syscall::remove_scope(self.scopes.as_fd(), cgroup)?;
+        // A depth that nobody uses any more costs tasks a look-up, no more: only the last one is worth the while.
+        if self.is_empty()? {
+            syscall::write_word(self.levels.as_fd(), 0, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Whether no cgroup carries anything.
+    pub(super) fn is_empty(&self) -> io::Result<bool> {
+        Ok(syscall::first_scope(self.scopes.as_fd())?.is_none())
+    }
+}
