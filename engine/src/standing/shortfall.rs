@@ -3,11 +3,21 @@
 use engine_common::{Action, Mode};
 
 use super::record::Version;
-use crate::{datapath::Features, policy::Errno};
+use crate::{
+    datapath::{Features, lsm_obstacle},
+    policy::Errno,
+};
 
 /// One reason each; empty where the version is enforced as it says.
 pub(super) fn shortfalls(version: &Version) -> Vec<String> {
     let mut reasons = Vec::new();
+    if version.names_families
+        && let Some(obstacle) = lsm_obstacle()
+    {
+        reasons.push(format!(
+            "families: only LSM programs see sockets of other families: {obstacle}"
+        ));
+    }
     if version.mode == Mode::Audit {
         return reasons;
     }

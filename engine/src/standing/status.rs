@@ -11,7 +11,7 @@ use super::{
     scope,
     totals::Totals,
 };
-use crate::datapath::{LinkState, Slot};
+use crate::datapath::{LinkState, Slot, lsm_obstacle};
 
 /// Everything there is to know.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -20,6 +20,11 @@ pub struct Status {
     pub policies: Vec<PolicyStatus>,
     /// Ids of cgroups that carry policies which the journal does not name: its records were lost.
     pub unknown_cgroups: Vec<u64>,
+    /// The LSM programs, which run for the whole machine; empty where they cannot run.
+    pub lsm: Vec<HookStatus>,
+    /// Why LSM programs cannot run here: sockets made elsewhere are then judged by their own cgroup's policies only,
+    /// and other families not at all.
+    pub lsm_obstacle: Option<String>,
     /// Events lost because the ring was full; verdicts and counters do not depend on it.
     pub events_lost: u64,
     /// Repeats that were folded into later events.
@@ -115,6 +120,8 @@ impl Standing {
         Ok(Status {
             policies,
             unknown_cgroups,
+            lsm: hooks(self.gate.lsm_states()),
+            lsm_obstacle: lsm_obstacle(),
             events_lost: self.gate.lost()?,
             repeats_folded: folds.folded,
             repeats_untold: folds.folded.saturating_sub(folds.told),
@@ -138,6 +145,11 @@ impl Standing {
         if live.is_none() {
             reasons.push("its tables are not in the kernel any more: every attempt is a fault".to_owned());
         }
+        let lsm = self.gate.lsm_states().into_iter();
+        let lacking_lsm: Vec<&str> = lsm
+            .filter(|(_, state)| *state != LinkState::Attached)
+            .map(|(hook, _)| hook)
+            .collect();
         for there in &attachments {
             if there.state == "not in force" {
                 reasons.push(format!(
@@ -151,6 +163,7 @@ impl Standing {
                 .filter(|hook| hook.state != "attached")
                 .map(|hook| hook.hook)
                 .collect();
+            let lacking: Vec<&str> = lacking.into_iter().chain(lacking_lsm.iter().copied()).collect();
             if there.state != "gone" && !lacking.is_empty() {
                 reasons.push(format!(
                     "{}: not attached: {}: attach it again",
@@ -217,27 +230,27 @@ impl Standing {
         } else {
             "not in force"
         };
-        let hooks = self
-            .gate
-            .link_states(there.cgroup)
-            .into_iter()
-            .map(|(hook, link)| HookStatus {
-                hook,
-                state: match link {
-                    LinkState::Attached => "attached",
-                    LinkState::Detached => "detached",
-                    LinkState::Missing => "missing",
-                },
-            });
         Ok(AttachmentStatus {
             cgroup: there.path.clone(),
             cgroup_id: there.cgroup,
             state,
             by: there.by.clone(),
             since: there.since.clone(),
-            hooks: hooks.collect(),
+            hooks: hooks(self.gate.link_states(there.cgroup)),
         })
     }
+}
+
+fn hooks(states: Vec<(&'static str, LinkState)>) -> Vec<HookStatus> {
+    let status = |(hook, link)| HookStatus {
+        hook,
+        state: match link {
+            LinkState::Attached => "attached",
+            LinkState::Detached => "detached",
+            LinkState::Missing => "missing",
+        },
+    };
+    states.into_iter().map(status).collect()
 }
 
 fn is_still(path: &str, inode: u64) -> bool {
