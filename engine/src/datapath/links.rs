@@ -80,7 +80,7 @@ impl StandingGate {
         let tables = self.folder.join("maps");
         self.tasks.remove(cgroup).map_err(at("write", &tables))?;
         if self.tasks.is_empty().map_err(at("read", &tables))? {
-            lsm::detach(&self.folder)?;
+            lsm::rest(&self.folder)?;
         }
         detach_from(&self.folder, cgroup)
     }
