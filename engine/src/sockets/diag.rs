@@ -106,6 +106,26 @@ impl Diag {
         })
     }
 
+    /// Whether the kernel can list the sockets of a protocol.
+    ///
+    /// # Errors
+    /// [`DiagError`] that says why not.
+    pub fn can_list(&mut self, protocol: Protocol) -> Result<(), DiagError> {
+        self.list_in(SocketFamily::Inet, protocol, 0, |_| {})
+    }
+
+    /// Whether the kernel can end sockets, and lets us.
+    ///
+    /// # Errors
+    /// [`DiagError`] that says why not.
+    pub fn can_destroy(&mut self) -> Result<(), DiagError> {
+        match self.destroy(&Socket::nobodys()) {
+            // It looked for one.
+            Err(DiagError::Refused(cause)) if cause.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            answer => answer,
+        }
+    }
+
     /// Hands out all sockets of a family and protocol that go somewhere or listen; of protocols without an
     /// address hook, all.
     ///
@@ -115,15 +135,24 @@ impl Diag {
         &mut self,
         family: SocketFamily,
         protocol: Protocol,
-        mut each: impl FnMut(Socket),
+        each: impl FnMut(Socket),
+    ) -> Result<(), DiagError> {
+        self.list_in(family, protocol, states(protocol), each)
+    }
+
+    fn list_in(
+        &mut self,
+        family: SocketFamily,
+        protocol: Protocol,
+        states: u32,
+        each: impl FnMut(Socket),
     ) -> Result<(), DiagError> {
         self.sequence = self.sequence.wrapping_add(1);
-        let request = message::list(family, protocol, states(protocol), self.sequence);
-        self.ask(&request, protocol, |socket| each(socket))
-            .map_err(|error| match error {
-                DiagError::Refused(cause) if cause.raw_os_error() == Some(libc::ENOENT) => DiagError::Absent,
-                error => error,
-            })
+        let request = message::list(family, protocol, states, self.sequence);
+        self.ask(&request, protocol, each).map_err(|error| match error {
+            DiagError::Refused(cause) if cause.raw_os_error() == Some(libc::ENOENT) => DiagError::Absent,
+            error => error,
+        })
     }
 
     /// Ends a socket (Linux 4.5, 4.9 for UDP): its process sees ECONNABORTED, its peer a reset where the

@@ -105,6 +105,24 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// One that nobody can have: of port 0.
+    pub(super) fn nobodys() -> Socket {
+        let nowhere = SocketAddr::from(([0; 4], 0));
+        Socket {
+            protocol: Protocol::TCP,
+            family: SocketFamily::Inet,
+            state: State::ESTABLISHED,
+            local: nowhere,
+            peer: None,
+            uid: 0,
+            inode: 0,
+            queued: 0,
+            cgroup: None,
+            counters: None,
+            id: [0; 48],
+        }
+    }
+
     /// A number that no other socket ever has in its network (`sock_gen_cookie`, net/core/sock_diag.c).
     pub fn cookie(&self) -> u64 {
         let [.., a, b, c, d, e, f, g, h] = self.id;
