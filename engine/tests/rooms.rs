@@ -14,7 +14,10 @@ const MAY_KNOW: [(&str, &[&str]); 9] = [
     ("datapath", &["compile", "policy"]),
     ("cgroup", &[]),
     ("sockets", &[]),
-    ("standing", &["policy", "compile", "datapath", "cgroup", "sockets"]),
+    (
+        "standing",
+        &["policy", "compile", "datapath", "cgroup", "sockets"],
+    ),
     ("events", &[]),
     ("launch", &["cgroup"]),
     (

@@ -194,7 +194,10 @@ mod tests {
             Err(IdentifyError::UnstableIdentity { .. }) => assert_eq!(by_process.unwrap(), None),
             Err(error) => panic!("{error}"),
         }
-        assert!(matches!(identify_process(u32::MAX), Err(IdentifyError::Io { .. })));
+        assert!(matches!(
+            identify_process(u32::MAX),
+            Err(IdentifyError::Io { .. })
+        ));
     }
 
     #[test]

@@ -12,7 +12,8 @@ use nix::{
     sched::{CloneFlags, setns},
     sys::{
         socket::{
-            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt,
+            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
+            sockopt,
         },
         time::{TimeVal, TimeValLike},
     },
@@ -47,7 +48,9 @@ pub enum DiagError {
     #[error("the kernel does not answer: its modules inet_diag, tcp_diag and udp_diag may be missing")]
     Silent,
     /// The kernel cannot tell of this protocol.
-    #[error("the kernel cannot list sockets of this protocol: its module tcp_diag, udp_diag or raw_diag is missing")]
+    #[error(
+        "the kernel cannot list sockets of this protocol: its module tcp_diag, udp_diag or raw_diag is missing"
+    )]
     Absent,
     /// It said no.
     #[error("the kernel refuses")]

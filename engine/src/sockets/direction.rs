@@ -116,20 +116,80 @@ mod tests {
     fn a_syn_of_ours_tells() {
         let mut listeners = Listeners::default();
         for (listening, state, counters, queued, expected) in [
-            (false, State::ESTABLISHED, counted(1, 0, 0, 0), 0, Direction::Outbound),
-            (false, State::ESTABLISHED, counted(0, 0, 0, 0), 0, Direction::Inbound),
+            (
+                false,
+                State::ESTABLISHED,
+                counted(1, 0, 0, 0),
+                0,
+                Direction::Outbound,
+            ),
+            (
+                false,
+                State::ESTABLISHED,
+                counted(0, 0, 0, 0),
+                0,
+                Direction::Inbound,
+            ),
             // A listener on the same port does not make it an accepted one.
-            (true, State::ESTABLISHED, counted(101, 100, 0, 0), 0, Direction::Outbound),
+            (
+                true,
+                State::ESTABLISHED,
+                counted(101, 100, 0, 0),
+                0,
+                Direction::Outbound,
+            ),
             // 100 of 300 written are sent, 40 of them again, 60 acknowledged.
-            (true, State::CLOSE_WAIT, counted(61, 140, 40, 200), 240, Direction::Outbound),
-            (false, State::CLOSE_WAIT, counted(60, 140, 40, 200), 240, Direction::Inbound),
+            (
+                true,
+                State::CLOSE_WAIT,
+                counted(61, 140, 40, 200),
+                240,
+                Direction::Outbound,
+            ),
+            (
+                false,
+                State::CLOSE_WAIT,
+                counted(60, 140, 40, 200),
+                240,
+                Direction::Inbound,
+            ),
             // The FIN is in flight; then it is acknowledged.
-            (true, State::FIN_WAIT1, counted(1, 0, 0, 0), 1, Direction::Outbound),
-            (true, State::FIN_WAIT2, counted(2, 0, 0, 0), 0, Direction::Outbound),
-            (false, State::FIN_WAIT2, counted(1, 0, 0, 0), 0, Direction::Inbound),
+            (
+                true,
+                State::FIN_WAIT1,
+                counted(1, 0, 0, 0),
+                1,
+                Direction::Outbound,
+            ),
+            (
+                true,
+                State::FIN_WAIT2,
+                counted(2, 0, 0, 0),
+                0,
+                Direction::Outbound,
+            ),
+            (
+                false,
+                State::FIN_WAIT2,
+                counted(1, 0, 0, 0),
+                0,
+                Direction::Inbound,
+            ),
             // What does not add up is left to the listeners.
-            (true, State::ESTABLISHED, counted(1, 9, 0, 0), 0, Direction::Inbound),
-            (false, State::ESTABLISHED, counted(1, 9, 0, 0), 0, Direction::Outbound),
+            (
+                true,
+                State::ESTABLISHED,
+                counted(1, 9, 0, 0),
+                0,
+                Direction::Inbound,
+            ),
+            (
+                false,
+                State::ESTABLISHED,
+                counted(1, 9, 0, 0),
+                0,
+                Direction::Outbound,
+            ),
             (true, State::FIN_WAIT1, counted(1, 0, 0, 5), 5, Direction::Inbound),
             (true, State::ESTABLISHED, None, 0, Direction::Inbound),
             (false, State::ESTABLISHED, None, 0, Direction::Outbound),
@@ -158,7 +218,11 @@ mod tests {
         ] {
             let mut listeners = Listeners::default();
             listeners.add(&socket(listening, State::LISTEN, None, 0));
-            assert_eq!(listeners.have(local.parse().unwrap()), expected, "{listening} {local}");
+            assert_eq!(
+                listeners.have(local.parse().unwrap()),
+                expected,
+                "{listening} {local}"
+            );
         }
     }
 }

@@ -78,7 +78,13 @@ mod tests {
     #[test]
     fn links_of_other_things() {
         assert_eq!(inode_of("socket:[4711]"), Some(4711));
-        for link in ["pipe:[4711]", "socket:[", "socket:[]", "/tmp/socket:[4711]", "socket:[-1]"] {
+        for link in [
+            "pipe:[4711]",
+            "socket:[",
+            "socket:[]",
+            "/tmp/socket:[4711]",
+            "socket:[-1]",
+        ] {
             assert_eq!(inode_of(link), None, "{link}");
         }
     }

@@ -131,7 +131,11 @@ pub(super) fn read(
         match half(message, 4)? {
             NLMSG_ERROR => part(Part::End(errno(message)?)),
             // Kernels tell here what a dump failed with.
-            NLMSG_DONE => part(Part::End(if message.len() < HEADER + 4 { 0 } else { errno(message)? })),
+            NLMSG_DONE => part(Part::End(if message.len() < HEADER + 4 {
+                0
+            } else {
+                errno(message)?
+            })),
             NLMSG_OVERRUN => return Err(MessageError::Overrun),
             SOCK_DIAG_BY_FAMILY => part(Part::Socket(Box::new(socket(&message[HEADER..], protocol)?))),
             _ => {}

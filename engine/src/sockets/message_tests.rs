@@ -70,7 +70,10 @@ fn a_socket_with_its_cgroup_and_counters() {
     info[144..148].copy_from_slice(&12_u32.to_ne_bytes());
     info[200..208].copy_from_slice(&13_u64.to_ne_bytes());
     info[208..216].copy_from_slice(&14_u64.to_ne_bytes());
-    for (family, expected) in [(libc::AF_INET, SocketFamily::Inet), (libc::AF_INET6, SocketFamily::Inet6)] {
+    for (family, expected) in [
+        (libc::AF_INET, SocketFamily::Inet),
+        (libc::AF_INET6, SocketFamily::Inet6),
+    ] {
         let body = [
             description(family),
             attribute(8, &[0]),
@@ -87,7 +90,10 @@ fn a_socket_with_its_cgroup_and_counters() {
         assert_eq!(socket.local.ip().to_canonical().to_string(), "198.51.100.9");
         assert_eq!(socket.local.port(), 40_000);
         let peer = socket.peer.unwrap();
-        assert_eq!((peer.ip().to_canonical().to_string(), peer.port()), ("198.51.100.1".into(), 443));
+        assert_eq!(
+            (peer.ip().to_canonical().to_string(), peer.port()),
+            ("198.51.100.1".into(), 443)
+        );
         assert_eq!((socket.queued, socket.uid, socket.inode), (5, 1000, 4711));
         assert_eq!(socket.cookie(), 0x1122_3344_5566_7788);
         assert_eq!(socket.cgroup, Some(99));
@@ -106,18 +112,32 @@ fn a_socket_with_its_cgroup_and_counters() {
 #[test]
 fn ends_and_errors() {
     let end = |bytes: &[u8]| parts(bytes).unwrap();
-    assert_eq!(end(&message(2, SEQUENCE, &(-2_i32).to_ne_bytes())), [Part::End(2)]);
+    assert_eq!(
+        end(&message(2, SEQUENCE, &(-2_i32).to_ne_bytes())),
+        [Part::End(2)]
+    );
     assert_eq!(end(&message(2, SEQUENCE, &[0; 20])), [Part::End(0)]);
-    assert_eq!(end(&message(3, SEQUENCE, &(-2_i32).to_ne_bytes())), [Part::End(2)]);
+    assert_eq!(
+        end(&message(3, SEQUENCE, &(-2_i32).to_ne_bytes())),
+        [Part::End(2)]
+    );
     assert_eq!(end(&message(3, SEQUENCE, &[])), [Part::End(0)]);
-    assert_eq!(end(&message(2, SEQUENCE - 1, &[0; 20])), [], "an answer to another request");
+    assert_eq!(
+        end(&message(2, SEQUENCE - 1, &[0; 20])),
+        [],
+        "an answer to another request"
+    );
     assert_eq!(end(&[]), []);
     assert_eq!(parts(&message(4, SEQUENCE, &[])), Err(MessageError::Overrun));
 }
 
 #[test]
 fn lengths_that_are_wrong() {
-    let whole = message(20, SEQUENCE, &[description(libc::AF_INET), attribute(21, &[0; 8])].concat());
+    let whole = message(
+        20,
+        SEQUENCE,
+        &[description(libc::AF_INET), attribute(21, &[0; 8])].concat(),
+    );
     assert!(parts(&whole).is_ok());
     for cut in [1, 12, 17, 60, 90, whole.len() - 1] {
         assert_eq!(parts(&whole[..cut]), Err(MessageError::Length), "cut at {cut}");
@@ -130,7 +150,11 @@ fn lengths_that_are_wrong() {
     for length in [0_u16, 3, 4, 11, 13, u16::MAX] {
         let mut bytes = whole.clone();
         bytes[88..90].copy_from_slice(&length.to_ne_bytes());
-        assert_eq!(parts(&bytes), Err(MessageError::Length), "an attribute of {length}");
+        assert_eq!(
+            parts(&bytes),
+            Err(MessageError::Length),
+            "an attribute of {length}"
+        );
     }
     let mut bytes = whole;
     bytes[16] = 1;

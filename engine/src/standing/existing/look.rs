@@ -105,9 +105,7 @@ impl<'a> Look<'a> {
                         return;
                     };
                     let may_count = self.contains(cgroup)
-                        || !*lives
-                            .entry(cgroup)
-                            .or_insert_with(|| self.hierarchy.has(cgroup));
+                        || !*lives.entry(cgroup).or_insert_with(|| self.hierarchy.has(cgroup));
                     if !may_count {
                         return;
                     }
@@ -130,7 +128,9 @@ impl<'a> Look<'a> {
     }
 
     fn contains(&self, cgroup: u64) -> bool {
-        self.areas.iter().any(|area| area.subtree.path_of(cgroup).is_some())
+        self.areas
+            .iter()
+            .any(|area| area.subtree.path_of(cgroup).is_some())
     }
 
     /// The path of the cgroup a socket was made in; `None` where it was removed.
@@ -147,7 +147,9 @@ impl<'a> Look<'a> {
         let holders = self.holders.of(socket.inode);
         let held_by = move |area: &Area<'_>| {
             let processes = area.subtree.processes();
-            holders.iter().any(|holder| processes.binary_search(holder).is_ok())
+            holders
+                .iter()
+                .any(|holder| processes.binary_search(holder).is_ok())
         };
         let counts = move |area: &&Area<'a>| match socket.cgroup {
             _ if area.is_all => true,

@@ -44,7 +44,11 @@ pub struct ExistingReport {
 impl ExistingReport {
     /// Whether all was seen, and nothing is left that was to be destroyed.
     pub fn is_complete(&self) -> bool {
-        self.problems.is_empty() && self.sockets.iter().all(|socket| socket.fate != Fate::NotDestroyed)
+        self.problems.is_empty()
+            && self
+                .sockets
+                .iter()
+                .all(|socket| socket.fate != Fate::NotDestroyed)
     }
 }
 

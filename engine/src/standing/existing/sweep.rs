@@ -148,7 +148,10 @@ impl<'a> Sweep<'a> {
         }
         if found.unplaced > 0 || found.is_cut_short {
             let text = if found.is_cut_short {
-                format!("the network {} has more sockets than are looked at", network.inode())
+                format!(
+                    "the network {} has more sockets than are looked at",
+                    network.inode()
+                )
             } else {
                 format!(
                     "the network {} has sockets of which the kernel does not tell the cgroup",
@@ -169,7 +172,13 @@ impl<'a> Sweep<'a> {
                 if is_first {
                     self.report.inbound += 1;
                     let told = describe(look, network, &socket);
-                    self.tell(key, ExistingSocket { inbound: true, ..told });
+                    self.tell(
+                        key,
+                        ExistingSocket {
+                            inbound: true,
+                            ..told
+                        },
+                    );
                 }
                 continue;
             }
