@@ -123,6 +123,22 @@ impl Socket {
         }
     }
 
+    /// One that is connected, for tests.
+    #[cfg(test)]
+    pub(crate) fn sample(protocol: Protocol, peer: SocketAddr, uid: u32) -> Socket {
+        let family = match peer {
+            SocketAddr::V4(_) => SocketFamily::Inet,
+            SocketAddr::V6(_) => SocketFamily::Inet6,
+        };
+        Socket {
+            protocol,
+            family,
+            peer: Some(peer),
+            uid,
+            ..Socket::nobodys()
+        }
+    }
+
     /// A number that no other socket ever has in its network (`sock_gen_cookie`, net/core/sock_diag.c).
     pub fn cookie(&self) -> u64 {
         let [.., a, b, c, d, e, f, g, h] = self.id;

@@ -415,7 +415,7 @@ fn by_whom_it_is_held() {
     });
 }
 
-/// A raw socket cannot be cut: whoever has it can send on. That is no success.
+/// A raw socket cannot be cut for good: whoever has it can send on. That is no success.
 #[test]
 fn what_cannot_be_cut_is_told() {
     if !possible("what_cannot_be_cut_is_told")
@@ -432,10 +432,17 @@ fn what_cannot_be_cut_is_told() {
     Namespace::run(|_| {
         let (stand, cgroup) = (Stand::open(), TestCgroup::create());
         let mut process = Obedient::start(&voyager(), &cgroup);
+        let receiver = Receiver::listen(Transport::Raw, Namespace::near(Family::V4));
         process.succeeds("raw4");
+        process.succeeds(&format!("connect 0 {}", receiver.address()));
         let (ended, existing) = attach(&stand, &cgroup, "shop", "{default: block}", &DESTROY);
         ended.expect_code(5);
-        assert_eq!(told(&existing), [["raw", "block", "-", "not_destroyed"]]);
+        assert_eq!(told(&existing), [["raw", "block", "-", "disconnected"]]);
+        process.fails("receive 0", "ECONNABORTED");
+        process.fails("send 0", "EDESTADDRREQ");
+        // What makes it no success.
+        process.succeeds(&format!("sendto 0 {}", receiver.address()));
         process.goes_home();
+        assert_eq!(receiver.arrived().len(), 1);
     });
 }

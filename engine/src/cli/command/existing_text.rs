@@ -20,6 +20,7 @@ pub(super) fn text(report: &ExistingReport) -> String {
     }
     let fates = [
         (Fate::Destroyed, "cut"),
+        (Fate::Disconnected, "disconnected only"),
         (Fate::NotDestroyed, "could not be cut"),
         (Fate::WouldDestroy, "would have been cut"),
         (Fate::Gone, "gone by themselves"),
@@ -58,6 +59,7 @@ fn row(socket: &ExistingSocket) -> [String; 9] {
         Fate::Left => "",
         Fate::WouldDestroy => "would destroy",
         Fate::Destroyed => "destroyed",
+        Fate::Disconnected => "disconnected",
         Fate::NotDestroyed => "NOT destroyed",
         Fate::Gone => "gone",
     };

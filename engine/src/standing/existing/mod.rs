@@ -6,6 +6,8 @@
 //! ```
 
 mod judge;
+#[cfg(test)]
+mod judge_tests;
 mod look;
 mod sweep;
 
@@ -108,6 +110,8 @@ pub enum Fate {
     WouldDestroy,
     /// It was ended.
     Destroyed,
+    /// It was taken off its peer, but whoever holds it can send on: of protocols without an address hook.
+    Disconnected,
     /// It could not be ended.
     NotDestroyed,
     /// It ended by itself.

@@ -242,12 +242,13 @@ impl<'a> Sweep<'a> {
             return (Fate::WouldDestroy, None);
         }
         match diag.destroy(socket) {
-            // It can do its harm as before, and will not go: the protocol's sockets live as long as somebody
-            // holds them (`raw_abort`, net/ipv4/raw.c).
-            Ok(()) if was_destroyed => (
-                Fate::NotDestroyed,
-                Some("it is there still: only its process can close it".to_owned()),
+            // Ending these only takes them out of the tables (`raw_abort`, net/ipv4/raw.c, `udp_abort`):
+            // nothing asks where they send to next.
+            Ok(()) if !socket.protocol.has_address_hook() => (
+                Fate::Disconnected,
+                Some("its process can send on until it closes it".to_owned()),
             ),
+            Ok(()) if was_destroyed => (Fate::NotDestroyed, Some("it is there still".to_owned())),
             Ok(()) => (Fate::Destroyed, None),
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
