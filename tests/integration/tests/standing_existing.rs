@@ -438,6 +438,7 @@ fn what_cannot_be_cut_is_told() {
         let (ended, existing) = attach(&stand, &cgroup, "shop", "{default: block}", &DESTROY);
         ended.expect_code(5);
         assert_eq!(told(&existing), [["raw", "block", "-", "disconnected"]]);
+        assert_eq!(existing["sockets"][0]["peer"], receiver.address().ip().to_string());
         process.fails("receive 0", "ECONNABORTED");
         process.fails("send 0", "EDESTADDRREQ");
         // What makes it no success.

@@ -1,6 +1,6 @@
 //! Looking, and looking again.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, net::SocketAddr, path::Path};
 
 use engine_common::Protocol;
 
@@ -280,10 +280,15 @@ fn name(protocol: Protocol) -> &'static str {
 }
 
 fn describe(look: &Look<'_>, network: &Network, socket: &Socket) -> ExistingSocket {
+    // What raw sockets have in place of ports is none.
+    let spelled = |address: SocketAddr| match socket.protocol.has_ports() {
+        true => address.to_string(),
+        false => address.ip().to_string(),
+    };
     ExistingSocket {
         protocol: name(socket.protocol).to_owned(),
-        local: socket.local.to_string(),
-        peer: socket.peer.map(|peer| peer.to_string()),
+        local: spelled(socket.local),
+        peer: socket.peer.map(spelled),
         state: socket.state.as_str(),
         cgroup: look.cgroup_of(socket),
         network: network.inode(),
