@@ -46,7 +46,8 @@ pub struct ExistingReport {
 impl ExistingReport {
     /// Whether all was seen, and nothing is left that was to be destroyed.
     pub fn is_complete(&self) -> bool {
-        let is_done = |socket: &ExistingSocket| !matches!(socket.fate, Fate::NotDestroyed | Fate::Disconnected);
+        let is_done =
+            |socket: &ExistingSocket| !matches!(socket.fate, Fate::NotDestroyed | Fate::Disconnected);
         self.problems.is_empty() && self.sockets.iter().all(is_done)
     }
 }
