@@ -20,6 +20,7 @@ pub mod fold;
 pub mod image;
 pub mod limits;
 pub mod line;
+pub mod packet;
 pub mod protocol;
 pub mod respond;
 pub mod scope;
