@@ -16,6 +16,7 @@ pub mod decide;
 pub mod destination;
 pub mod event;
 pub mod executable;
+pub mod floor;
 pub mod fold;
 pub mod image;
 pub mod limits;

@@ -16,8 +16,8 @@ pub struct Scope {
     /// Depth of the cgroup below the root of the hierarchy; the root is 0.
     /// [`Scope::UNKNOWN_LEVEL`] where it cannot be known (inside a cgroup namespace).
     pub level: u32,
-    /// Reserved, zero.
-    pub reserved: u32,
+    /// [`Scope::STRICT`], or zero.
+    pub flags: u32,
     /// The policies, in the order they were given. [`SlotRef::NONE`] ends the list.
     pub slots: [SlotRef; MAX_STACKED],
 }
@@ -25,6 +25,16 @@ pub struct Scope {
 impl Scope {
     /// Depth that is not known: only tasks of the cgroup itself then count as its own.
     pub const UNKNOWN_LEVEL: u32 = u32::MAX;
+
+    /// Flag: a policy that judges packets stands here, or is about to. The address hooks then
+    /// remember what the floor will want to know; which policies are strict, their images say.
+    pub const STRICT: u32 = 1;
+
+    /// Whether [`Scope::STRICT`] is set.
+    #[inline(always)]
+    pub const fn is_strict(&self) -> bool {
+        self.flags & Self::STRICT != 0
+    }
 }
 
 /// Reference from a scope to a policy's image.

@@ -39,4 +39,10 @@ constants! {
     INODE_SB => inode_sb: u32;
     /// Offset of `s_dev` in `super_block` (4 bytes wide).
     SB_DEV => sb_dev: u32;
+    /// Offset of `sk_max_ack_backlog` in `sock` (4 bytes wide).
+    SOCK_MAX_ACK_BACKLOG => sock_max_ack_backlog: u32;
+    /// Offset of `sk_socket` in `sock`.
+    SOCK_SOCKET => sock_socket: u32;
+    /// Offset of `file` in `socket`.
+    SOCKET_FILE => socket_file: u32;
 }

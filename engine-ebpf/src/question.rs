@@ -22,7 +22,7 @@ pub(crate) trait Question {
 
 /// Upper bits of the lower half of an IPv4-mapped address, which is how IPv4 travels to
 /// [`ask_address`]; canonical IPv6 addresses never look like that.
-const MAPPED: u64 = 0xffff << 32;
+pub(crate) const MAPPED: u64 = 0xffff << 32;
 
 /// Asks a policy about an address; a global function, see [`Answer`].
 #[inline(never)]

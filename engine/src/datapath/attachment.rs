@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use super::{
     pins::{PinFolder, PinsError},
-    program::{ANCHOR, ENFORCING, Kind, Programs},
+    program::{ANCHOR, ENFORCING, FLOOR, Kind, Programs},
     syscall::write_scope,
 };
 
@@ -113,6 +113,9 @@ impl Attachment {
         write_scope(scopes.fd().as_fd(), scope).map_err(AttachError::Scope)?;
         for program in ENFORCING {
             self.attach_one(ebpf, cgroup, program)?;
+        }
+        if scope.is_strict() {
+            self.attach_one(ebpf, cgroup, FLOOR)?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use aya::{
 use super::btf::{Btf, BtfError};
 
 /// Environment variable that takes abilities away, separated by commas: `send_signal`,
-/// `set_retval`, `task_btf`. For tests of what an older kernel would do; it can only take, never grant.
+/// `set_retval`, `task_btf`, `packets`. For tests of what an older kernel would do; it can only take, never grant.
 pub const DISABLE_VARIABLE: &str = "TIDEGATE_DISABLE";
 
 /// Abilities of the kernel's cgroup hooks.
@@ -20,6 +20,8 @@ pub struct Features {
     pub set_retval: bool,
     /// `bpf_get_current_task_btf`: a faster way to the executable (Linux 5.11).
     pub task_btf: bool,
+    /// Whether a program that judges packets is tried at all; whether the kernel takes it, loading tells.
+    pub packets: bool,
 }
 
 impl Features {
@@ -31,6 +33,7 @@ impl Features {
             send_signal: enabled("send_signal") && supported(BpfHelper::BPF_FUNC_send_signal),
             set_retval: enabled("set_retval") && supported(BpfHelper::BPF_FUNC_set_retval),
             task_btf: enabled("task_btf") && supported(BpfHelper::BPF_FUNC_get_current_task_btf),
+            packets: enabled("packets"),
         }
     }
 }
@@ -42,7 +45,7 @@ fn supported(helper: BpfHelper) -> bool {
         .all(|&kind| is_helper_supported(kind, helper).unwrap_or(false))
 }
 
-/// Member offsets that lead from a task to its executable, bytes.
+/// Member offsets that lead from a task to its executable, and of what the floor asks of a socket, bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Offsets {
     pub(super) task_mm: u32,
@@ -51,6 +54,9 @@ pub(super) struct Offsets {
     pub(super) inode_ino: u32,
     pub(super) inode_sb: u32,
     pub(super) sb_dev: u32,
+    pub(super) sock_max_ack_backlog: u32,
+    pub(super) sock_socket: u32,
+    pub(super) socket_file: u32,
 }
 
 impl Offsets {
@@ -62,6 +68,9 @@ impl Offsets {
             inode_ino: btf.offset("inode", "i_ino")?,
             inode_sb: btf.offset("inode", "i_sb")?,
             sb_dev: btf.offset("super_block", "s_dev")?,
+            sock_max_ack_backlog: btf.offset("sock", "sk_max_ack_backlog")?,
+            sock_socket: btf.offset("sock", "sk_socket")?,
+            socket_file: btf.offset("socket", "file")?,
         })
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, os::fd::BorrowedFd, thread};
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::MapError,
-    programs::{CgroupSock, CgroupSockAddr, Program, ProgramError},
+    programs::{CgroupSkb, CgroupSock, CgroupSockAddr, Program, ProgramError},
 };
 use engine_common::{
     limits::{EVENT_RING_BYTES, MAX_POLICIES},
@@ -18,7 +18,7 @@ use super::{
     btf::{Btf, BtfError},
     features::{Features, Offsets},
     pins::PinFolder,
-    program::{self, Kind},
+    program::{self, FLOOR, Kind},
     ring::{EventRing, RingError},
     tables::{FoldCounts, Slot, TableError, Tables, raise_memory_limit},
 };
@@ -70,10 +70,18 @@ pub enum WakeUp {
     AtLeisure,
 }
 
+/// Programs as loaded.
+pub(super) struct Loaded {
+    pub(super) ebpf: Ebpf,
+    /// Whether the one that judges packets is among them.
+    pub(super) has_floor: bool,
+}
+
 /// Loaded programs with their tables. Enforces nothing until attached; dropping it takes away
 /// nothing that is pinned.
 pub struct Gate {
     ebpf: Ebpf,
+    has_floor: bool,
     features: Features,
     tables: Tables,
     next: u32,
@@ -85,11 +93,12 @@ impl Gate {
     /// # Errors
     /// [`LoadError`]; the likeliest cause is a missing capability, see `launch::requirement`.
     pub fn load(features: Features, wake: WakeUp) -> Result<Gate, LoadError> {
-        let mut ebpf = load(features, wake, ring_bytes()?)?;
+        let Loaded { mut ebpf, has_floor } = load(features, wake, ring_bytes()?)?;
         let tables = Tables::of(|name| ebpf.take_map(name).ok_or(LoadError::Missing(name)))?;
         Ok(Gate {
             tables,
             ebpf,
+            has_floor,
             features,
             next: 0,
         })
@@ -98,6 +107,11 @@ impl Gate {
     /// What the programs were told about this kernel.
     pub fn features(&self) -> Features {
         self.features
+    }
+
+    /// Whether packets can be judged here, as strict policies want.
+    pub fn has_floor(&self) -> bool {
+        self.has_floor
     }
 
     /// Puts a policy live in a slot of its own. No cgroup refers to it yet.
@@ -188,7 +202,7 @@ impl Gate {
 }
 
 /// Loads object and programs, told about this kernel.
-pub(super) fn load(features: Features, wake: WakeUp, ring_bytes: u32) -> Result<Ebpf, LoadError> {
+pub(super) fn load(features: Features, wake: WakeUp, ring_bytes: u32) -> Result<Loaded, LoadError> {
     raise_memory_limit();
     // Both read the kernel's type information, a few megabytes: ours for the offsets, and aya's
     // loader for relocations that Rust does not emit, which it cannot be kept from.
@@ -213,14 +227,18 @@ pub(super) fn load(features: Features, wake: WakeUp, ring_bytes: u32) -> Result<
         .override_global("FILE_INODE", &offsets.file_inode, true)
         .override_global("INODE_INO", &offsets.inode_ino, true)
         .override_global("INODE_SB", &offsets.inode_sb, true)
-        .override_global("SB_DEV", &offsets.sb_dev, true);
+        .override_global("SB_DEV", &offsets.sb_dev, true)
+        .override_global("SOCK_MAX_ACK_BACKLOG", &offsets.sock_max_ack_backlog, true)
+        .override_global("SOCK_SOCKET", &offsets.sock_socket, true)
+        .override_global("SOCKET_FILE", &offsets.socket_file, true);
     let mut ebpf = loader.load(OBJECT).map_err(|e| LoadError::Object(Box::new(e)))?;
-    load_programs(&mut ebpf)?;
-    Ok(ebpf)
+    let has_floor = load_programs(&mut ebpf, features)?;
+    Ok(Loaded { ebpf, has_floor })
 }
 
-/// Loads all programs at a time: the verifier takes tens of milliseconds for each.
-fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+/// Loads all programs at a time: the verifier takes tens of milliseconds for each. Whether the floor was
+/// loaded too: a kernel that refuses it has all the others.
+fn load_programs(ebpf: &mut Ebpf, features: Features) -> Result<bool, LoadError> {
     let mut found: HashMap<String, &mut Program> = ebpf
         .programs_mut()
         .map(|(name, program)| (name.to_owned(), program))
@@ -230,7 +248,12 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
         let program = found.remove(name).ok_or(LoadError::Missing(name))?;
         programs.push((name, kind, program));
     }
+    let (name, kind) = FLOOR;
+    let floor = found.remove(name).ok_or(LoadError::Missing(name))?;
     thread::scope(|scope| {
+        let floor = features
+            .packets
+            .then(|| scope.spawn(move || load_program(name, kind, floor)));
         let loading: Vec<_> = programs
             .into_iter()
             .map(|(name, kind, program)| scope.spawn(move || load_program(name, kind, program)))
@@ -238,7 +261,16 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
         loading.into_iter().try_for_each(|thread| match thread.join() {
             Ok(loaded) => loaded,
             Err(panic) => std::panic::resume_unwind(panic),
-        })
+        })?;
+        match floor.map(thread::ScopedJoinHandle::join) {
+            None => Ok(false),
+            Some(Ok(Ok(()))) => Ok(true),
+            Some(Ok(Err(error))) => {
+                tracing::debug!(error = ?error, "packets cannot be judged here");
+                Ok(false)
+            }
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+        }
     })
 }
 
@@ -246,6 +278,7 @@ fn load_program(name: &'static str, kind: Kind, program: &mut Program) -> Result
     let loaded = match kind {
         Kind::Socket(_) => <&mut CgroupSock>::try_from(program).and_then(CgroupSock::load),
         Kind::Address(_) => <&mut CgroupSockAddr>::try_from(program).and_then(CgroupSockAddr::load),
+        Kind::Packet(_) => <&mut CgroupSkb>::try_from(program).and_then(CgroupSkb::load),
     };
     loaded.map_err(|source| LoadError::Program {
         program: name,

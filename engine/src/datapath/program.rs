@@ -8,8 +8,8 @@ use std::{
 use aya::{
     Ebpf,
     programs::{
-        CgroupAttachMode, CgroupSock, CgroupSockAddr, CgroupSockAddrAttachType as At,
-        CgroupSockAttachType as SockAt, ProgramError,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType as SkbAt, CgroupSock, CgroupSockAddr,
+        CgroupSockAddrAttachType as At, CgroupSockAttachType as SockAt, ProgramError,
         links::{FdLink, LinkError},
     },
 };
@@ -23,6 +23,8 @@ pub(super) enum Kind {
     Socket(SockAt),
     /// cgroup/connect*, cgroup/sendmsg*.
     Address(At),
+    /// cgroup_skb/*.
+    Packet(SkbAt),
 }
 
 /// The program that decides nothing; attached first, see [`super::Attachment`].
@@ -37,7 +39,11 @@ pub(super) const ENFORCING: [(&str, Kind); 5] = [
     ("sock_create", Kind::Socket(SockAt::SockCreate)),
 ];
 
-/// All programs, in the order in which they are attached.
+/// The program that judges packets. Attached only where a strict policy stands, and not loaded where the
+/// kernel refuses it.
+pub(super) const FLOOR: (&str, Kind) = ("egress", Kind::Packet(SkbAt::Egress));
+
+/// The programs that every gate has, in the order in which they are attached.
 pub(super) fn all() -> impl Iterator<Item = (&'static str, Kind)> {
     [ANCHOR].into_iter().chain(ENFORCING)
 }
@@ -67,6 +73,7 @@ impl Programs for Ebpf {
             Kind::Address(_) => {
                 <&mut CgroupSockAddr>::try_from(program).and_then(|p| link_address(p, cgroup))
             }
+            Kind::Packet(at) => <&mut CgroupSkb>::try_from(program).and_then(|p| link_packet(p, at, cgroup)),
         };
         told(name, attached)
     }
@@ -88,6 +95,9 @@ impl Programs for PinnedPrograms {
             Kind::Address(at) => {
                 CgroupSockAddr::from_pin(path, at).and_then(|mut p| link_address(&mut p, cgroup))
             }
+            Kind::Packet(at) => {
+                CgroupSkb::from_pin(path, at).and_then(|mut p| link_packet(&mut p, at, cgroup))
+            }
         };
         told(name, attached)
     }
@@ -106,6 +116,11 @@ fn link_socket(program: &mut CgroupSock, cgroup: BorrowedFd<'_>) -> Linked {
 
 fn link_address(program: &mut CgroupSockAddr, cgroup: BorrowedFd<'_>) -> Linked {
     let id = program.attach(cgroup, MODE)?;
+    Ok(program.take_link(id)?.try_into())
+}
+
+fn link_packet(program: &mut CgroupSkb, at: SkbAt, cgroup: BorrowedFd<'_>) -> Linked {
+    let id = program.attach(cgroup, at, MODE)?;
     Ok(program.take_link(id)?.try_into())
 }
 

@@ -74,7 +74,7 @@ pub(super) fn read_scope(map: BorrowedFd<'_>, cgroup: u64) -> io::Result<Option<
     let mut scope = Scope {
         cgroup: 0,
         level: 0,
-        reserved: 0,
+        flags: 0,
         slots: [SlotRef::NONE; engine_common::limits::MAX_STACKED],
     };
     let mut lookup = Element {

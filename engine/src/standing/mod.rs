@@ -18,6 +18,7 @@ mod compiled;
 mod detach;
 mod error;
 mod event_names;
+mod floor;
 mod journal;
 mod lock;
 mod record;

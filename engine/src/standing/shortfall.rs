@@ -5,9 +5,17 @@ use engine_common::{Action, Mode};
 use super::record::Version;
 use crate::{datapath::Features, policy::Errno};
 
-/// One reason each; empty where the version is enforced as it says.
-pub(super) fn shortfalls(version: &Version) -> Vec<String> {
+/// One reason each; empty where the version is enforced as it says. `floor` says whether packets can be
+/// judged.
+pub(super) fn shortfalls(version: &Version, floor: bool) -> Vec<String> {
     let mut reasons = Vec::new();
+    if version.strict && !floor {
+        reasons.push(
+            "strict: this kernel does not take the program that judges packets: sockets that are connected \
+             already, source routes and raw sockets are judged by their calls only"
+                .to_owned(),
+        );
+    }
     if version.mode == Mode::Audit {
         return reasons;
     }

@@ -219,7 +219,7 @@ impl Standing {
         };
         let hooks = self
             .gate
-            .link_states(there.cgroup)
+            .link_states(there.cgroup, scope.is_some_and(|scope| scope.is_strict()))
             .into_iter()
             .map(|(hook, link)| HookStatus {
                 hook,

@@ -76,7 +76,7 @@ impl LoadedGate {
         let scope = Scope {
             cgroup: cgroup.id(),
             level: cgroup.level(),
-            reserved: 0,
+            flags: 0,
             slots: references,
         };
         let pins = PinFolder::create(cgroup.id())?;
