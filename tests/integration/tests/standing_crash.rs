@@ -91,7 +91,8 @@ impl Bench {
         let files = [0, 1].map(|version| {
             let file = run.path().join(format!("version-{version}.yaml"));
             let spec = format!(
-                "{{default: block, errno: {}, rules: [{{name: own, action: allow, to: [{}]}}]}}",
+                "{{default: block, strict: {}, errno: {}, rules: [{{name: own, action: allow, to: [{}]}}]}}",
+                version == 1,
                 ERRNO[version],
                 places[version].ip()
             );
