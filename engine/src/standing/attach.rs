@@ -226,7 +226,8 @@ impl Standing {
             let slot = Slot(step.record.slot);
             let stacked = || StandError::Stacked { cgroup: path.clone() };
             let mut with = scope::with(&now, slot, step.record.live.mode).ok_or_else(stacked)?;
-            with.flags |= empty.flags;
+            // A scope outlives its links: what it said of policies that are gone is nothing to go by.
+            with.flags = empty.flags | if scope::is_empty(&now) { 0 } else { now.flags };
             if with != now {
                 self.write_scope(&with, path)?;
             }
