@@ -205,6 +205,12 @@ impl<'a> Header<'a> {
         self.0[word::POLICY] >> 33 & 1 != 0
     }
 
+    /// Whether packets are judged too, not only calls.
+    #[inline(always)]
+    pub const fn is_strict(self) -> bool {
+        self.0[word::POLICY] >> 34 & 1 != 0
+    }
+
     /// Words of every bitmap, 1 to 16.
     #[inline(always)]
     pub const fn bitmap_words(self) -> usize {
@@ -271,6 +277,8 @@ pub struct HeaderFields {
     pub needs_subject: bool,
     /// See [`Header::needs_executable`].
     pub needs_executable: bool,
+    /// See [`Header::is_strict`].
+    pub strict: bool,
     /// Words of every bitmap.
     pub bitmap_words: usize,
     /// Number of rules.
@@ -295,7 +303,8 @@ impl HeaderFields {
         page[word::POLICY] = self.default_action as u64
             | (self.errno as u64) << 16
             | (self.needs_subject as u64) << 32
-            | (self.needs_executable as u64) << 33;
+            | (self.needs_executable as u64) << 33
+            | (self.strict as u64) << 34;
         page[word::SHAPE] =
             self.bitmap_words as u64 | (self.rule_count as u64) << 16 | (self.page_count as u64) << 32;
         page[word::COUNTERS] = self.counters.0 as u64;

@@ -16,7 +16,7 @@ pub struct Scope {
     /// Depth of the cgroup below the root of the hierarchy; the root is 0.
     /// [`Scope::UNKNOWN_LEVEL`] where it cannot be known (inside a cgroup namespace).
     pub level: u32,
-    /// Bits: [`Scope::NO_CGROUP_HOOKS`].
+    /// Bits: [`Scope::NO_CGROUP_HOOKS`], [`Scope::STRICT`].
     pub flags: u32,
     /// The policies, in the order they were given. [`SlotRef::NONE`] ends the list.
     pub slots: [SlotRef; MAX_STACKED],
@@ -42,6 +42,16 @@ impl Scope {
         } else {
             Self::ALL_LEVELS
         }
+    }
+
+    /// Flag: a policy that judges packets stands here, or is about to. The address hooks then
+    /// remember what the floor will want to know; which policies are strict, their images say.
+    pub const STRICT: u32 = 2;
+
+    /// Whether [`Scope::STRICT`] is set.
+    #[inline(always)]
+    pub const fn is_strict(&self) -> bool {
+        self.flags & Self::STRICT != 0
     }
 }
 

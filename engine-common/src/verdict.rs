@@ -16,6 +16,10 @@ pub enum Fault {
     NoExecutable = 3,
     /// A field of the socket or its address could not be read.
     BadContext = 4,
+    /// A socket that has listened is to connect: its packets could not be told from answers.
+    HasListened = 5,
+    /// The headers of a packet could not be read, or are more than are looked at.
+    BadPacket = 6,
 }
 
 impl Fault {
@@ -27,6 +31,8 @@ impl Fault {
             Fault::NoPage => "no page",
             Fault::NoExecutable => "executable unreadable",
             Fault::BadContext => "socket unreadable",
+            Fault::HasListened => "socket has listened before",
+            Fault::BadPacket => "packet unreadable",
         }
     }
 
@@ -38,6 +44,8 @@ impl Fault {
             2 => Some(Fault::NoPage),
             3 => Some(Fault::NoExecutable),
             4 => Some(Fault::BadContext),
+            5 => Some(Fault::HasListened),
+            6 => Some(Fault::BadPacket),
             _ => None,
         }
     }

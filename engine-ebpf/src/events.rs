@@ -13,6 +13,7 @@ use core::ptr::addr_of;
 use engine_common::{
     ABI_VERSION, ExecutableId, Outcome, VerdictWord,
     event::{EventRecord, flag, loss},
+    floor::Owner,
     limits::EVENT_RING_BYTES,
 };
 
@@ -49,9 +50,26 @@ pub(crate) struct Report {
     pub(crate) repeats: Repeats,
 }
 
-/// Writes a record, or counts that it could not.
+/// Who a record is about.
+#[derive(Clone, Copy)]
+pub(crate) enum Caller {
+    /// The calling task.
+    Current,
+    /// Whoever was remembered as the one that uses the socket.
+    Owner(&'static Owner),
+    /// Nobody that is known.
+    Nobody,
+}
+
+/// Writes a record about the calling task, or counts that it could not.
 #[inline(always)]
 pub(crate) fn report<Q: Question>(question: &Q, place: &Place, what: &Report) {
+    report_by(question, place, what, Caller::Current);
+}
+
+/// Writes a record, or counts that it could not.
+#[inline(always)]
+pub(crate) fn report_by<Q: Question>(question: &Q, place: &Place, what: &Report, caller: Caller) {
     let losses = match LOSSES.get_ptr_mut(loss::RING_FULL) {
         // SAFETY: a value of an array map.
         Some(value) => unsafe { Counter::at(value) },
@@ -65,13 +83,9 @@ pub(crate) fn report<Q: Question>(question: &Q, place: &Place, what: &Report) {
     // SAFETY: the reservation has the record's size and alignment. Every field is written below:
     // the ring hands out memory as the last record left it.
     let record = unsafe { &mut *entry.as_mut_ptr() };
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let uid_gid = bpf_get_current_uid_gid();
-    // SAFETY: helpers without arguments.
-    unsafe {
-        record.monotonic_ns = bpf_ktime_get_ns();
-        record.cgroup = bpf_get_current_cgroup_id();
-    }
+    // SAFETY: a helper without arguments.
+    record.monotonic_ns = unsafe { bpf_ktime_get_ns() };
+    write_caller(record, caller);
     record.generation = what.generation;
     record.scope = what.scope;
     record.lost = losses.get();
@@ -79,13 +93,7 @@ pub(crate) fn report<Q: Question>(question: &Q, place: &Place, what: &Report) {
     record.executable_device = what.executable.device;
     record.executable_inode = what.executable.inode;
     question.describe(record);
-    // SAFETY: the helper writes up to the 16 bytes given, and zeroes them when it fails.
-    unsafe { bpf_get_current_comm(record.comm.as_mut_ptr().cast(), 16) };
     record.slot = place.slot;
-    record.pid = (pid_tgid >> 32) as u32;
-    record.tid = pid_tgid as u32;
-    record.uid = uid_gid as u32;
-    record.gid = (uid_gid >> 32) as u32;
     record.repeats = what.repeats.attempts();
     record.reason = what.verdict.reason();
     record.detail = what.verdict.detail();
@@ -109,6 +117,43 @@ pub(crate) fn report<Q: Question>(question: &Q, place: &Place, what: &Report) {
     record.source_port = 0;
     record.reserved = [0; 5];
     entry.submit(wake_up(what.outcome));
+}
+
+/// Writes cgroup, name and numbers of whoever it is.
+#[inline(always)]
+fn write_caller(record: &mut EventRecord, caller: Caller) {
+    match caller {
+        Caller::Current => {
+            let pid_tgid = bpf_get_current_pid_tgid();
+            let uid_gid = bpf_get_current_uid_gid();
+            // SAFETY: the first helper has no arguments; the second one writes up to the 16 bytes given,
+            // and zeroes them when it fails.
+            unsafe {
+                record.cgroup = bpf_get_current_cgroup_id();
+                bpf_get_current_comm(record.comm.as_mut_ptr().cast(), 16);
+            }
+            record.pid = (pid_tgid >> 32) as u32;
+            record.tid = pid_tgid as u32;
+            record.uid = uid_gid as u32;
+            record.gid = (uid_gid >> 32) as u32;
+        }
+        Caller::Owner(owner) => {
+            record.cgroup = owner.cgroup;
+            record.comm = owner.comm;
+            record.pid = owner.pid;
+            record.tid = owner.tid;
+            record.uid = owner.uid;
+            record.gid = owner.gid;
+        }
+        Caller::Nobody => {
+            record.cgroup = 0;
+            record.comm = [0; 16];
+            record.pid = 0;
+            record.tid = 0;
+            record.uid = 0;
+            record.gid = 0;
+        }
+    }
 }
 
 /// Whether the reader is to be woken: to wake it costs more than all the rest of a record. What is

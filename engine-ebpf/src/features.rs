@@ -83,4 +83,6 @@ constants! {
     MSGHDR_NAME => msghdr_name: u32;
     /// Offset of `msg_namelen` in `msghdr` (4 bytes wide).
     MSGHDR_NAMELEN => msghdr_namelen: u32;
+    /// Offset of `sk_socket` in `sock`.
+    SOCK_SOCKET => sock_socket: u32;
 }

@@ -24,17 +24,17 @@ use crate::{
 };
 
 /// Return values of a cgroup program.
-const PASS: i32 = 1;
-const DENY: i32 = 0;
+pub(crate) const PASS: i32 = 1;
+pub(crate) const DENY: i32 = 0;
 
 pub(crate) const EPERM: u16 = 1;
 const SIGKILL: u32 = 9;
 /// Slot of a report about a scope that could not be read.
-const NO_SLOT: u32 = u32::MAX;
+pub(crate) const NO_SLOT: u32 = u32::MAX;
 
 /// Whether the calling task is outside the scope whose socket it uses.
 #[inline(always)]
-fn is_foreign(scope: &Scope) -> bool {
+pub(crate) fn is_foreign(scope: &Scope) -> bool {
     // SAFETY: the helpers take a number or nothing.
     let own = unsafe {
         if scope.level == Scope::UNKNOWN_LEVEL {
@@ -91,13 +91,19 @@ impl Answer {
 
     /// Generation, mode, reason and rule in one word: a repeat has all of them in common.
     #[inline(always)]
-    fn told_as(self) -> u64 {
+    pub(crate) fn told_as(self) -> u64 {
         self.0 & !(0x7ff << 20)
     }
 
     #[inline(always)]
     pub(crate) fn errno(self) -> u16 {
         (self.0 >> 20) as u16 & 0x7ff
+    }
+
+    /// The same with another number in the errno's place.
+    #[inline(always)]
+    pub(crate) fn with_errno(self, errno: u16) -> Answer {
+        Answer(self.0 & !(0x7ff << 20) | (errno as u64 & 0x7ff) << 20)
     }
 
     #[inline(always)]
@@ -270,7 +276,7 @@ pub(crate) fn respond<Q: Question>(question: &Q, place: &Place, side: Side, answ
 /// The window within which a policy folds repeats, nanoseconds. Of the version that is live now, which
 /// may be the one after the answer's.
 #[inline(always)]
-fn fold_window(slot: u32, verdict: VerdictWord) -> u64 {
+pub(crate) fn fold_window(slot: u32, verdict: VerdictWord) -> u64 {
     let Some(image) = LiveImage::of(slot) else {
         return 0;
     };

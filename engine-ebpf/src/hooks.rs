@@ -10,13 +10,17 @@ use core::ptr::{addr_of, read_volatile};
 use engine_common::{
     Hook, Protocol, SocketFamily,
     destination::{canonical_v4, canonical_v6},
+    scope::SlotRef,
+    verifier::forget,
 };
 
 use crate::{
     events::Place,
+    floor::{self, ask_listened, remember_owner},
     gate::{Answer, Side, judge, respond},
     question::{AddressQuestion, Question, SocketQuestion, words_of},
     scope,
+    sender::has_listened,
 };
 
 const AF_INET: u32 = 2;
@@ -98,12 +102,10 @@ extern "C" fn respond_v4(context: *mut bpf_sock_addr, hook: u32, slot: u32, answ
         slot,
         cookie: cookie_of(context),
     };
-    respond(
-        &question_v4(context),
-        &place,
-        Side::Socket,
-        Answer::from_word(answer),
-    )
+    let (question, answer) = (question_v4(context), Answer::from_word(answer));
+    let outcome = respond(&question, &place, Side::Socket, answer);
+    floor::told(&question, place.cookie, slot, answer, outcome);
+    outcome
 }
 
 /// Like [`respond_v4`].
@@ -115,19 +117,39 @@ extern "C" fn respond_v6(context: *mut bpf_sock_addr, hook: u32, slot: u32, answ
         slot,
         cookie: cookie_of(context),
     };
-    respond(
-        &question_v6(context),
-        &place,
-        Side::Socket,
-        Answer::from_word(answer),
-    )
+    let (question, answer) = (question_v6(context), Answer::from_word(answer));
+    let outcome = respond(&question, &place, Side::Socket, answer);
+    floor::told(&question, place.cookie, slot, answer, outcome);
+    outcome
+}
+
+/// Where a strict policy stands: remembers who uses the socket. Whether it has listened before and is
+/// to connect, which then is a fault: the floor would take its packets for answers.
+#[inline(always)]
+fn prepare_floor(context: *mut bpf_sock_addr, hook: Hook) -> bool {
+    let scope = scope::current();
+    if !scope.is_strict() {
+        return false;
+    }
+    let connects = matches!(hook, Hook::Connect4 | Hook::Connect6);
+    remember_owner(context, connects as u32);
+    connects && forget(has_listened(context) as u64, scope.cgroup) != 0
+}
+
+#[inline(always)]
+fn ask(question: &AddressQuestion, reference: SlotRef, listened: bool) -> Answer {
+    if listened {
+        return Answer::from_word(ask_listened(reference.0));
+    }
+    question.ask(reference)
 }
 
 #[inline(always)]
 fn judge_v4(context: *mut bpf_sock_addr, hook: Hook) -> i32 {
     let question = question_v4(context);
+    let listened = prepare_floor(context, hook);
     judge(
-        |reference| question.ask(reference),
+        |reference| ask(&question, reference, listened),
         |slot, answer| respond_v4(context, hook as u32, slot, answer.word()),
     )
 }
@@ -135,8 +157,9 @@ fn judge_v4(context: *mut bpf_sock_addr, hook: Hook) -> i32 {
 #[inline(always)]
 fn judge_v6(context: *mut bpf_sock_addr, hook: Hook) -> i32 {
     let question = question_v6(context);
+    let listened = prepare_floor(context, hook);
     judge(
-        |reference| question.ask(reference),
+        |reference| ask(&question, reference, listened),
         |slot, answer| respond_v6(context, hook as u32, slot, answer.word()),
     )
 }

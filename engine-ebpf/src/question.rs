@@ -103,15 +103,23 @@ fn write_halves(place: &mut [u8; 16], high: u64, low: u64) {
     }
 }
 
+impl AddressQuestion {
+    /// The canonical address as [`ask_address`] takes it.
+    #[inline(always)]
+    pub(crate) fn asked_as(&self) -> (u64, u64) {
+        if self.family == 4 {
+            (0, MAPPED | self.high >> 32)
+        } else {
+            (self.high, self.low)
+        }
+    }
+}
+
 impl Question for AddressQuestion {
     #[inline(always)]
     fn ask(&self, reference: SlotRef) -> Answer {
         let service = (self.protocol.0 as u64) << 16 | self.port as u64;
-        let (high, low) = if self.family == 4 {
-            (0, MAPPED | self.high >> 32)
-        } else {
-            (self.high, self.low)
-        };
+        let (high, low) = self.asked_as();
         Answer::from_word(ask_address(reference.0, service, high, low))
     }
 

@@ -56,6 +56,7 @@ pub fn compile(policy: &Policy, executables: &Executables, life: Life) -> Result
         errno: policy.errno.number(),
         needs_subject: binds_uid || binds_executable,
         needs_executable: binds_executable,
+        strict: policy.strict,
         bitmap_words: classes.words(),
         rule_count: policy.rules.len() as u32,
         page_count: arena.page_count() as u32,

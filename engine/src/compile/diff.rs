@@ -136,7 +136,11 @@ fn settings(old: Header<'_>, new: Header<'_>) -> PolicyDiff {
     let change = |old: String, new: String| (old != new).then(|| Change::of(&old, &new));
     let of_both = |text: fn(Header<'_>) -> String| change(text(old), text(new));
     let named = |name, text| of_both(text).map(|change| SettingChange { name, change });
-    let others = [named("nat64", nat64_prefixes), named("fold", fold_windows)];
+    let others = [
+        named("nat64", nat64_prefixes),
+        named("fold", fold_windows),
+        named("strict", |header| header.is_strict().to_string()),
+    ];
     PolicyDiff {
         default: of_both(|header| header.default_action().as_str().to_owned()),
         errno: of_both(|header| errno(header.errno())),

@@ -106,6 +106,9 @@ impl<'a> Dump<'a> {
             (false, true) => "executable alone, which no compiler writes",
         };
         self.say(format_args!("looks at the task: {looks_at}"));
+        if header.is_strict() {
+            self.say(format_args!("judges packets too (strict)"));
+        }
         self.say(format_args!("counters: {}", place(header.counters())));
         let fold = header.fold();
         if fold != FoldWindows::default() {

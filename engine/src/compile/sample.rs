@@ -40,6 +40,7 @@ pub(super) fn policy(rules: Vec<Rule>) -> Policy {
         errno: Errno::Eperm,
         rules,
         nat64: Vec::new(),
+        strict: false,
         fold: Fold::default(),
     }
 }

@@ -21,7 +21,7 @@ use thiserror::Error;
 use super::{
     lsm,
     pins::{PinFolder, PinsError},
-    program::{ANCHOR, ENFORCING, Kind, LSM, Programs},
+    program::{ANCHOR, ENFORCING, FLOOR, Kind, LSM, Programs},
     syscall::write_scope,
     task_scopes::TaskScopes,
 };
@@ -127,6 +127,9 @@ impl Attachment {
         write_scope(scopes.fd().as_fd(), scope).map_err(AttachError::Scope)?;
         for program in ENFORCING {
             self.attach_one(ebpf, cgroup, program)?;
+        }
+        if scope.is_strict() {
+            self.attach_one(ebpf, cgroup, FLOOR)?;
         }
         let owned = |name: &'static str| {
             let map = match ebpf.map(name) {

@@ -126,6 +126,11 @@ impl CachedGate {
         self.gate.detach(cgroup)
     }
 
+    /// Whether packets can be judged here.
+    pub fn has_floor(&self) -> bool {
+        self.gate.has_floor()
+    }
+
     /// The stream of events.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Environment variable that takes abilities away, separated by commas: `send_signal`,
-/// `set_retval`, `task_btf`, `lsm`. For tests of what an older kernel would do; it can only take, never grant.
+/// `set_retval`, `task_btf`, `lsm`, `packets`. For tests of what an older kernel would do; it can only take, never grant.
 pub const DISABLE_VARIABLE: &str = "TIDEGATE_DISABLE";
 
 /// Abilities of the kernel's cgroup hooks.
@@ -28,6 +28,8 @@ pub struct Features {
     /// LSM programs run: sockets made elsewhere and other families are judged, kill and errno work on older kernels
     /// too (Linux 5.7, with `bpf` among the active security modules).
     pub lsm: bool,
+    /// Whether a program that judges packets is tried at all; whether the kernel takes it, loading tells.
+    pub packets: bool,
 }
 
 impl Features {
@@ -55,6 +57,7 @@ impl Features {
             )
             .unwrap_or(false),
             lsm: enabled("lsm") && lsm::lsm_obstacle().is_none(),
+            packets: enabled("packets"),
         }
     }
 }
@@ -67,7 +70,7 @@ fn supported(helper: BpfHelper) -> bool {
 }
 
 /// Member offsets that the programs are told: name of the constant, structure, member.
-const MEMBERS: [(&str, &str, &str); 26] = [
+const MEMBERS: [(&str, &str, &str); 27] = [
     ("TASK_MM", "task_struct", "mm"),
     ("MM_EXE_FILE", "mm_struct", "exe_file"),
     ("FILE_INODE", "file", "f_inode"),
@@ -81,6 +84,7 @@ const MEMBERS: [(&str, &str, &str); 26] = [
     ("KERNFS_ID", "kernfs_node", "id"),
     ("SOCKET_SK", "socket", "sk"),
     ("SOCKET_FILE", "socket", "file"),
+    ("SOCK_SOCKET", "sock", "sk_socket"),
     ("SOCK_CGROUP", "sock", "sk_cgrp_data"),
     ("SOCK_TYPE", "sock", "sk_type"),
     ("SOCK_PROTOCOL", "sock", "sk_protocol"),

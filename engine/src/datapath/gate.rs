@@ -5,7 +5,7 @@ use std::{collections::HashMap, os::fd::BorrowedFd, thread};
 use aya::{
     Btf as KernelTypes, Ebpf, EbpfError, EbpfLoader,
     maps::MapError,
-    programs::{CgroupSock, CgroupSockAddr, Lsm, Program, ProgramError},
+    programs::{CgroupSkb, CgroupSock, CgroupSockAddr, Lsm, Program, ProgramError},
 };
 use engine_common::{
     limits::{EVENT_RING_BYTES, MAX_POLICIES},
@@ -18,7 +18,7 @@ use super::{
     btf::{Btf, BtfError},
     features::{Features, Offsets},
     pins::PinFolder,
-    program::{self, Kind},
+    program::{self, FLOOR, Kind},
     ring::{EventRing, RingError},
     tables::{FoldCounts, Slot, TableError, Tables, raise_memory_limit},
 };
@@ -73,10 +73,18 @@ pub enum WakeUp {
     AtLeisure,
 }
 
+/// Programs as loaded.
+pub(super) struct Loaded {
+    pub(super) ebpf: Ebpf,
+    /// Whether the one that judges packets is among them.
+    pub(super) has_floor: bool,
+}
+
 /// Loaded programs with their tables. Enforces nothing until attached; dropping it takes away
 /// nothing that is pinned.
 pub struct Gate {
     ebpf: Ebpf,
+    has_floor: bool,
     features: Features,
     tables: Tables,
     next: u32,
@@ -88,11 +96,12 @@ impl Gate {
     /// # Errors
     /// [`LoadError`]; the likeliest cause is a missing capability, see `launch::requirement`.
     pub fn load(features: Features, wake: WakeUp) -> Result<Gate, LoadError> {
-        let mut ebpf = load(features, wake, ring_bytes()?)?;
+        let Loaded { mut ebpf, has_floor } = load(features, wake, ring_bytes()?)?;
         let tables = Tables::of(|name| ebpf.take_map(name).ok_or(LoadError::Missing(name)))?;
         Ok(Gate {
             tables,
             ebpf,
+            has_floor,
             features,
             next: 0,
         })
@@ -101,6 +110,11 @@ impl Gate {
     /// What the programs were told about this kernel.
     pub fn features(&self) -> Features {
         self.features
+    }
+
+    /// Whether packets can be judged here, as strict policies want.
+    pub fn has_floor(&self) -> bool {
+        self.has_floor
     }
 
     /// Puts a policy live in a slot of its own. No cgroup refers to it yet.
@@ -191,7 +205,7 @@ impl Gate {
 }
 
 /// Loads object and programs, told about this kernel.
-pub(super) fn load(features: Features, wake: WakeUp, ring_bytes: u32) -> Result<Ebpf, LoadError> {
+pub(super) fn load(features: Features, wake: WakeUp, ring_bytes: u32) -> Result<Loaded, LoadError> {
     raise_memory_limit();
     // Both read the kernel's type information, a few megabytes: ours for the offsets, and aya's
     // loader for relocations that Rust does not emit, which it cannot be kept from.
@@ -217,12 +231,13 @@ pub(super) fn load(features: Features, wake: WakeUp, ring_bytes: u32) -> Result<
         loader.override_global(name, offset, true);
     }
     let mut ebpf = loader.load(OBJECT).map_err(|e| LoadError::Object(Box::new(e)))?;
-    load_programs(&mut ebpf, features)?;
-    Ok(ebpf)
+    let has_floor = load_programs(&mut ebpf, features)?;
+    Ok(Loaded { ebpf, has_floor })
 }
 
-/// Loads all programs at a time: the verifier takes tens of milliseconds for each.
-fn load_programs(ebpf: &mut Ebpf, features: Features) -> Result<(), LoadError> {
+/// Loads all programs at a time: the verifier takes tens of milliseconds for each. Whether the floor was
+/// loaded too: a kernel that refuses it has all the others.
+fn load_programs(ebpf: &mut Ebpf, features: Features) -> Result<bool, LoadError> {
     // Types of the hooks, as aya wants them.
     let types = if features.lsm {
         Some(KernelTypes::from_sys_fs().map_err(|source| LoadError::Types(Box::new(source)))?)
@@ -239,7 +254,12 @@ fn load_programs(ebpf: &mut Ebpf, features: Features) -> Result<(), LoadError> {
         let program = found.remove(name).ok_or(LoadError::Missing(name))?;
         programs.push((name, kind, program));
     }
+    let (name, kind) = FLOOR;
+    let floor = found.remove(name).ok_or(LoadError::Missing(name))?;
     thread::scope(|scope| {
+        let floor = features
+            .packets
+            .then(|| scope.spawn(move || load_program(name, kind, floor, types)));
         let loading: Vec<_> = programs
             .into_iter()
             .map(|(name, kind, program)| scope.spawn(move || load_program(name, kind, program, types)))
@@ -247,7 +267,16 @@ fn load_programs(ebpf: &mut Ebpf, features: Features) -> Result<(), LoadError> {
         loading.into_iter().try_for_each(|thread| match thread.join() {
             Ok(loaded) => loaded,
             Err(panic) => std::panic::resume_unwind(panic),
-        })
+        })?;
+        match floor.map(thread::ScopedJoinHandle::join) {
+            None => Ok(false),
+            Some(Ok(Ok(()))) => Ok(true),
+            Some(Ok(Err(error))) => {
+                tracing::debug!(error = ?error, "packets cannot be judged here");
+                Ok(false)
+            }
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+        }
     })
 }
 
@@ -264,6 +293,7 @@ fn load_program(
         (Kind::Lsm(_), None) => return Ok(()),
         (Kind::Socket(_), _) => <&mut CgroupSock>::try_from(program).and_then(CgroupSock::load),
         (Kind::Address(_), _) => <&mut CgroupSockAddr>::try_from(program).and_then(CgroupSockAddr::load),
+        (Kind::Packet(_), _) => <&mut CgroupSkb>::try_from(program).and_then(CgroupSkb::load),
     };
     loaded.map_err(|source| LoadError::Program {
         program: name,

@@ -12,7 +12,7 @@ use super::{
     attachment::{AttachError, attach_pinned},
     lsm,
     pins::{self, PinsError},
-    program::{self, ANCHOR, ENFORCING, PinnedPrograms},
+    program::{self, ANCHOR, ENFORCING, FLOOR, PinnedPrograms},
     standing::{StandingError, StandingGate, at},
     syscall,
 };
@@ -37,8 +37,9 @@ impl StandingGate {
         cgroups_of(&self.folder)
     }
 
-    /// Attaches whatever program of ours is not attached to the cgroup yet. `empty` is the scope of this
-    /// cgroup without a policy: until another is written, everything passes.
+    /// Attaches whatever program of ours is not attached to the cgroup yet, the one that judges packets where
+    /// `empty` is strict. `empty` is the scope of this cgroup without a policy: until another is written,
+    /// everything passes.
     ///
     /// # Errors
     /// [`AttachError`], or [`PinsError`] in it. What was attached stays; it lets everything pass.
@@ -59,15 +60,33 @@ impl StandingGate {
         if scope.is_none_or(|scope| scope.cgroup == 0) {
             self.write_scope(empty).map_err(AttachError::Scope)?;
         }
-        ENFORCING.into_iter().try_for_each(lacks)?;
+        ENFORCING.into_iter().try_for_each(&mut lacks)?;
+        if empty.is_strict() {
+            lacks(FLOOR)?;
+        }
         self.attach_lsm()
     }
 
-    /// How each hook of a cgroup is, by the name of its program.
-    pub fn link_states(&self, cgroup: u64) -> Vec<(&'static str, LinkState)> {
+    /// Takes the program that judges packets away from a cgroup.
+    ///
+    /// # Errors
+    /// [`StandingError::Io`].
+    pub fn detach_floor(&self, cgroup: u64) -> Result<(), StandingError> {
+        let path = self.links(cgroup).join(FLOOR.0);
+        pins::gone_is_fine(fs::remove_file(&path)).map_err(at("remove", &path))
+    }
+
+    /// Whether packets can be judged, as strict policies want: the kernel took the program.
+    pub fn has_floor(&self) -> bool {
+        self.folder.join("programs").join(FLOOR.0).exists()
+    }
+
+    /// How each hook of a cgroup is, by the name of its program; that of packets where it is `strict`.
+    pub fn link_states(&self, cgroup: u64, strict: bool) -> Vec<(&'static str, LinkState)> {
         let links = self.links(cgroup);
         ENFORCING
             .iter()
+            .chain(strict.then_some(&FLOOR))
             .map(|(name, _)| (*name, link_state(&links.join(name))))
             .collect()
     }
@@ -110,7 +129,7 @@ pub(super) fn cgroups_of(folder: &Path) -> Result<Vec<u64>, StandingError> {
 
 pub(super) fn detach_from(folder: &Path, cgroup: u64) -> Result<(), StandingError> {
     let links = links_in(folder, cgroup);
-    for (name, _) in ENFORCING.into_iter().chain([ANCHOR]) {
+    for (name, _) in [FLOOR].into_iter().chain(ENFORCING).chain([ANCHOR]) {
         let path = links.join(name);
         pins::gone_is_fine(fs::remove_file(&path)).map_err(at("remove", &path))?;
     }

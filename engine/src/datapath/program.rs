@@ -8,8 +8,8 @@ use std::{
 use aya::{
     Ebpf,
     programs::{
-        CgroupAttachMode, CgroupSock, CgroupSockAddr, CgroupSockAddrAttachType as At,
-        CgroupSockAttachType as SockAt, ProgramError,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType as SkbAt, CgroupSock, CgroupSockAddr,
+        CgroupSockAddrAttachType as At, CgroupSockAttachType as SockAt, ProgramError,
         links::{FdLink, LinkError},
     },
 };
@@ -25,6 +25,8 @@ pub(super) enum Kind {
     Address(At),
     /// A hook of the security modules, by its name; for the whole machine.
     Lsm(&'static str),
+    /// cgroup_skb/*.
+    Packet(SkbAt),
 }
 
 /// The program that decides nothing; attached first, see [`super::Attachment`].
@@ -47,7 +49,11 @@ pub(super) const LSM: [(&str, &str); 4] = [
     ("lsm_sctp", "sctp_bind_connect"),
 ];
 
-/// All programs that run on this kernel.
+/// The program that judges packets. Attached only where a strict policy stands, and not loaded where the
+/// kernel refuses it.
+pub(super) const FLOOR: (&str, Kind) = ("egress", Kind::Packet(SkbAt::Egress));
+
+/// The programs that every gate of this kernel has, but for the floor.
 pub(super) fn all(features: Features) -> impl Iterator<Item = (&'static str, Kind)> {
     let lsm = LSM.iter().filter(move |_| features.lsm);
     let lsm = lsm.map(|&(name, hook)| (name, Kind::Lsm(hook)));
@@ -80,6 +86,7 @@ impl Programs for Ebpf {
                 <&mut CgroupSockAddr>::try_from(program).and_then(|p| link_address(p, cgroup))
             }
             Kind::Lsm(_) => return Err(AttachError::NoCgroupProgram(name)),
+            Kind::Packet(at) => <&mut CgroupSkb>::try_from(program).and_then(|p| link_packet(p, at, cgroup)),
         };
         told(name, attached)
     }
@@ -102,6 +109,9 @@ impl Programs for PinnedPrograms {
                 CgroupSockAddr::from_pin(path, at).and_then(|mut p| link_address(&mut p, cgroup))
             }
             Kind::Lsm(_) => return Err(AttachError::NoCgroupProgram(name)),
+            Kind::Packet(at) => {
+                CgroupSkb::from_pin(path, at).and_then(|mut p| link_packet(&mut p, at, cgroup))
+            }
         };
         told(name, attached)
     }
@@ -120,6 +130,11 @@ fn link_socket(program: &mut CgroupSock, cgroup: BorrowedFd<'_>) -> Linked {
 
 fn link_address(program: &mut CgroupSockAddr, cgroup: BorrowedFd<'_>) -> Linked {
     let id = program.attach(cgroup, MODE)?;
+    Ok(program.take_link(id)?.try_into())
+}
+
+fn link_packet(program: &mut CgroupSkb, at: SkbAt, cgroup: BorrowedFd<'_>) -> Linked {
+    let id = program.attach(cgroup, at, MODE)?;
     Ok(program.take_link(id)?.try_into())
 }
 

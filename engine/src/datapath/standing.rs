@@ -23,11 +23,11 @@ use thiserror::Error;
 
 use super::{
     features::Features,
-    gate::{self, LoadError, WakeUp},
+    gate::{self, LoadError, Loaded, WakeUp},
     links::{cgroups_of, detach_from},
     lsm,
     pins::{self, PinsError},
-    program,
+    program::{self, FLOOR},
     ring::{EventRing, RingError},
     syscall,
     tables::{FoldCounts, LiveImage, Slot, TableError, Tables},
@@ -353,7 +353,7 @@ pub fn other_versions() -> Result<Vec<PathBuf>, PinsError> {
 /// Loads everything and pins it in a new folder.
 fn make(draft: &Path, wake: WakeUp) -> Result<(), StandingError> {
     let features = Features::detect();
-    let mut ebpf = gate::load(features, wake, gate::ring_bytes()?)?;
+    let Loaded { mut ebpf, has_floor } = gate::load(features, wake, gate::ring_bytes()?)?;
     for folder in ["", "maps", "programs", "links", "retiring"] {
         pins::make(&draft.join(folder))?;
     }
@@ -368,7 +368,7 @@ fn make(draft: &Path, wake: WakeUp) -> Result<(), StandingError> {
         let map = ebpf.map(name).ok_or(LoadError::Missing(name))?;
         pinned(&path, map.pin(&path))?;
     }
-    for (name, _) in program::all(features) {
+    for (name, _) in program::all(features).chain(has_floor.then_some(FLOOR)) {
         let path = draft.join("programs").join(name);
         let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
         pinned(&path, program.pin(&path))?;

@@ -208,6 +208,14 @@ impl LiveImage {
         Ok(Header(&self.page(0)?).life())
     }
 
+    /// Whether it judges packets too.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub fn is_strict(&self) -> Result<bool, TableError> {
+        Ok(Header(&self.page(0)?).is_strict())
+    }
+
     /// Counters: one a rule in their order, then default, then faults.
     ///
     /// # Errors

@@ -152,7 +152,7 @@ fn what_is_not_known_is_refused() {
         (|r| r.hook = 12, "unknown hook: 12"),
         (|r| r.reason = 3, "unknown reason: 3"),
         (|r| r.detail = 1024, "unknown rule: 1024"),
-        (|r| (r.reason, r.detail) = (reason::FAULT, 5), "unknown fault: 5"),
+        (|r| (r.reason, r.detail) = (reason::FAULT, 7), "unknown fault: 7"),
         (|r| r.errno = 4096, "unknown errno: 4096"),
         (|r| r.protocol = 512, "unknown protocol: 512"),
         (|r| r.family = 5, "unknown family: 5"),

@@ -193,6 +193,7 @@ fn first(named: &NamedEvent<'_>) -> Row {
         decided_by: escaped(named.decided_by().as_bytes()).to_string(),
         process: match named.executable() {
             Some(path) => word(path.as_os_str().as_bytes()).to_string(),
+            None if event.pid == 0 => "(unknown)".to_owned(),
             None => word(event.comm.as_bytes()).to_string(),
         },
     }

@@ -9,6 +9,7 @@ use engine_common::Outcome;
 use super::{
     context::NamedEvent,
     escape::{escaped, word},
+    event::Event,
     loss::Gap,
 };
 
@@ -25,11 +26,7 @@ pub fn line(named: &NamedEvent<'_>) -> String {
     let dim = Style::new().dimmed();
     let time = named.time.strftime("%H:%M:%S%.3fZ");
     let mark = format!("{:<5}", mark(event.outcome));
-    let process = word(event.comm.as_bytes());
-    let mut line = format!(
-        "{dim}{time}{dim:#} {style}{mark}{style:#} {process}[{}]",
-        event.pid
-    );
+    let mut line = format!("{dim}{time}{dim:#} {style}{mark}{style:#} {}", who(event));
 
     // The thread's name is whatever the process likes; where it differs from its executable, both
     // are shown.
@@ -38,7 +35,9 @@ pub fn line(named: &NamedEvent<'_>) -> String {
     {
         line += &format!(" {}", word(path.as_os_str().as_bytes()));
     }
-    line += &format!(" uid {}", event.uid);
+    if event.pid != 0 {
+        line += &format!(" uid {}", event.uid);
+    }
     if let Some(source) = event.source {
         line += &format!(" {source}");
     }
@@ -63,6 +62,14 @@ pub fn line(named: &NamedEvent<'_>) -> String {
     }
     line += &format!(" {dim}({}){dim:#}", notes.join(", "));
     line
+}
+
+/// The thread with its process; or the socket, of a packet that nobody is known to have sent.
+fn who(event: &Event) -> String {
+    match event.pid {
+        0 => format!("socket {}", event.socket_cookie),
+        pid => format!("{}[{pid}]", word(event.comm.as_bytes())),
+    }
 }
 
 /// The line of a gap, without line feed.
@@ -161,12 +168,20 @@ mod tests {
                 line,
             ),
             named(|r| (r.slot, r.detail) = (9, 4), line),
+            named(
+                |r| {
+                    (r.hook, r.flags, r.socket_cookie) = (9, flag::NO_EXECUTABLE, 4711);
+                    (r.pid, r.tid, r.uid, r.comm) = (0, 0, 0, comm(b""));
+                },
+                line,
+            ),
         ];
         insta::assert_snapshot!(plain(&lines.join("\n")), @r#"
         12:00:01.123Z AUDIT curl[1234] uid 1000 -> 198.51.100.7:443/tcp as ::ffff:198.51.100.7  payments/(default) (connect6, foreign socket)
         12:00:01.123Z WOULD-KILL curl[1234] uid 1000 -> ipv4 socket/raw  payments/metadata (sock_create)
         12:00:01.123Z KILL-PENDING curl[1234] uid 1000 -> [2001:db8::1]:443/udp  (no policy)/(fault: no scope) (errno EPERM, sendmsg6)
         12:00:01.123Z BLOCK curl[1234] uid 1000 -> 198.51.100.7:443/tcp  slot 9/rule 5 (errno EPERM, connect4)
+        12:00:01.123Z BLOCK socket 4711 -> 198.51.100.7:443/tcp  payments/metadata (errno EPERM, egress)
         "#);
     }
 

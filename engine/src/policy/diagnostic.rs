@@ -113,6 +113,8 @@ codes! {
     NeverMatches = "never-matches",
     /// An allowance that does not hold, since the protocol is judged when its socket is made.
     JudgedAtSocket = "judged-at-socket",
+    /// `process` in a policy that judges packets.
+    StrictProcess = "strict-process",
     /// More faults than are shown.
     MoreFaults = "more-faults",
 }

@@ -139,6 +139,7 @@ pub fn from_flags(
             errno: Errno::default(),
             rules: made,
             nat64: Vec::new(),
+            strict: false,
             fold: Fold::default(),
         },
         resolved,

@@ -27,6 +27,8 @@ pub struct Policy {
     pub nat64: Vec<Nat64Prefix>,
     /// Within which windows repeats are folded.
     pub fold: Fold,
+    /// Whether packets are judged too, not only calls. No rule has a subject then: a packet has no process.
+    pub strict: bool,
 }
 
 /// Windows within which repeats are folded, as the policy gives them. `None` where it says nothing:

@@ -73,6 +73,20 @@ pub struct RawSpec {
     /// of reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fold: Option<RawFold>,
+    /// Whether packets are judged too, not only calls: of sockets connected before, of source routes, of raw
+    /// sockets. Rules cannot have `process` then. false unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<RawSwitch>,
+}
+
+/// A switch.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum RawSwitch {
+    /// On or off.
+    Set(bool),
+    /// A variable that has one of them as its value.
+    Variable(RawVariable),
 }
 
 /// Windows within which repeats are folded, by what the policy says about the attempt.

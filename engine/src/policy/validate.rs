@@ -74,7 +74,9 @@ fn document(
         .require("metadata", "`metadata: {name: payments}`", reporter)
         .and_then(|n| metadata(n, reporter));
     let spec = top.require("spec", "`spec:` with `default` and `rules`", reporter)?;
-    let known = ["mode", "default", "errno", "sets", "rules", "nat64", "fold"];
+    let known = [
+        "mode", "default", "errno", "sets", "rules", "nat64", "fold", "strict",
+    ];
     let spec = Fields::of(spec, "`spec`", &known, reporter)?;
 
     let mode = match spec.get("mode") {
@@ -101,6 +103,16 @@ fn document(
         None => Some(Fold::default()),
         Some(node) => fold::read(node, reporter),
     };
+    let strict = match spec.get("strict") {
+        None => Some(false),
+        Some(node) => {
+            let switch = [("true", true), ("false", false)];
+            fields::choice(node, "true or false", &switch, reporter)
+        }
+    };
+    if let (Some(true), Some(rules)) = (strict, spec.get("rules")) {
+        refuse_processes(rules, reporter);
+    }
     let mut sets = Sets::read(spec.get("sets"), base, context, reporter);
     let rules = spec
         .get("rules")
@@ -115,7 +127,29 @@ fn document(
         rules: rules?,
         nat64: nat64?,
         fold: fold?,
+        strict: strict?,
     })
+}
+
+/// A packet has no process: it leaves when the kernel says so, whoever runs then.
+fn refuse_processes(rules: &Node, reporter: &mut Reporter<'_>) {
+    let Value::List(rules) = &rules.value else {
+        return;
+    };
+    for rule in rules {
+        let Value::Map(fields) = &rule.value else {
+            continue;
+        };
+        for field in fields.iter().filter(|field| field.key == "process") {
+            reporter.error(
+                Code::StrictProcess,
+                field.key_span,
+                "`process` in a policy with `strict: true`, which judges packets, and a packet has no process",
+                "leave `strict` out, or put the rules about processes into a policy of their own beside this one: \
+                 of several the strictest answer holds",
+            );
+        }
+    }
 }
 
 fn metadata(node: &Node, reporter: &mut Reporter<'_>) -> Option<String> {

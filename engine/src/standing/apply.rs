@@ -80,7 +80,8 @@ impl Standing {
     ) -> Result<Change, StandError> {
         let record = self.record(name)?;
         let generation = record.live.generation + 1;
-        let compiled = Compiled::of(policy, source, generation)?.accepted(name, best_effort)?;
+        let compiled =
+            Compiled::of(policy, source, generation, self.gate.has_floor())?.accepted(name, best_effort)?;
         let live = self.live_image(&record)?;
         let diff = diff_of(
             &live,
@@ -123,7 +124,7 @@ impl Standing {
         version.mode = mode;
         version.by = Actor::current();
         version.since = now();
-        version.partial = shortfalls(&version);
+        version.partial = shortfalls(&version, self.gate.has_floor());
         if !version.partial.is_empty() && !best_effort {
             return Err(StandError::Partial {
                 name: name.to_owned(),
@@ -149,10 +150,10 @@ impl Standing {
         let slot = Slot(record.slot);
         record.pending = Some(Pending::Apply(Box::new(version)));
         self.journal.write(&record)?;
+        // What a strict version needs is there before it is; what it no longer needs goes when it is live.
         let flipped = self
-            .gate
-            .retire(slot)
-            .map_err(StandError::from)
+            .prepare_floor(&record, image)
+            .and_then(|()| Ok(self.gate.retire(slot)?))
             .and_then(|()| Ok(self.gate.put(&[(slot, image)])?));
         // The kernel says which version is live, whatever went wrong.
         if let Some(pending) = record.pending.take() {

@@ -112,6 +112,7 @@ impl Standing {
         // What stands without a record, since that was lost, keeps its slot.
         let is_free = |slot| matches!(self.gate.live(slot), Ok(None));
         let mut slots = self.journal.free_slots(new, is_free)?.into_iter();
+        let floor = self.gate.has_floor();
         let mut carried: HashMap<u64, usize> = HashMap::new();
         let mut steps = Vec::with_capacity(wanted.len());
         for one in wanted {
@@ -124,7 +125,7 @@ impl Standing {
             };
             let (record, image) = match records.remove(&one.name) {
                 Some(record) => {
-                    let compiled = Compiled::of(&one.policy, &one.source, record.live.generation)?;
+                    let compiled = Compiled::of(&one.policy, &one.source, record.live.generation, floor)?;
                     self.same(&record, &compiled)?;
                     if one.mode.is_some_and(|mode| mode != record.live.mode) {
                         return Err(StandError::OtherMode {
@@ -136,7 +137,7 @@ impl Standing {
                 }
                 None => {
                     let compiled =
-                        Compiled::of(&one.policy, &one.source, 1)?.accepted(&one.name, best_effort)?;
+                        Compiled::of(&one.policy, &one.source, 1, floor)?.accepted(&one.name, best_effort)?;
                     let record = Record {
                         name: one.name.clone(),
                         slot: slots.next().map_or(0, |slot| slot.0),
@@ -214,7 +215,8 @@ impl Standing {
         // One that stands there already is put back where something of it was taken away.
         for step in steps.iter_mut() {
             let path = &step.attachment.path;
-            let empty = scope::empty(step.attachment.cgroup, step.level);
+            let strict = step.record.live.strict && self.gate.has_floor();
+            let empty = scope::empty(step.attachment.cgroup, step.level, strict);
             let attached = self.gate.prepare(step.cgroup.fd(), &empty);
             attached.map_err(|source| StandError::Attach {
                 cgroup: path.clone(),
@@ -223,7 +225,9 @@ impl Standing {
             let now = self.scope_of(step.attachment.cgroup, path)?.unwrap_or(empty);
             let slot = Slot(step.record.slot);
             let stacked = || StandError::Stacked { cgroup: path.clone() };
-            let with = scope::with(&now, slot, step.record.live.mode).ok_or_else(stacked)?;
+            let mut with = scope::with(&now, slot, step.record.live.mode).ok_or_else(stacked)?;
+            // A scope outlives its links: what it said of policies that are gone is nothing to go by.
+            with.flags = empty.flags | if scope::is_empty(&now) { 0 } else { now.flags };
             if with != now {
                 self.write_scope(&with, path)?;
             }

@@ -22,8 +22,13 @@ pub(super) struct Compiled {
 }
 
 impl Compiled {
-    /// Compiles a policy as this generation of it.
-    pub(super) fn of(policy: &Policy, source: &str, generation: u64) -> Result<Compiled, StandError> {
+    /// Compiles a policy as this generation of it; `floor` says whether packets can be judged here.
+    pub(super) fn of(
+        policy: &Policy,
+        source: &str,
+        generation: u64,
+        floor: bool,
+    ) -> Result<Compiled, StandError> {
         let name = || policy.name.clone();
         let mut policy = policy.clone();
         policy.fold = policy.fold.standing();
@@ -60,8 +65,9 @@ impl Compiled {
             names_families: policy.rules.iter().any(Rule::is_about_families),
             partial: Vec::new(),
             executables: executables.collect(),
+            strict: policy.strict,
         };
-        version.partial = shortfalls(&version);
+        version.partial = shortfalls(&version, floor);
         Ok(Compiled {
             image,
             version,

@@ -107,6 +107,8 @@ impl Standing {
             let left = self.scope_of(cgroup, "")?;
             if left.is_none_or(|left| scope::is_empty(&left)) {
                 self.gate.detach(cgroup)?;
+            } else {
+                self.fit_floor(cgroup, "")?;
             }
         }
         record

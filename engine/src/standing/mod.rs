@@ -19,6 +19,7 @@ mod detach;
 mod error;
 mod event_names;
 mod existing;
+mod floor;
 mod journal;
 mod lock;
 mod record;

@@ -56,6 +56,9 @@ pub struct Version {
     pub partial: Vec<String>,
     /// Executables that it names, by the identity they had.
     pub executables: Vec<NamedExecutable>,
+    /// Whether it judges packets too.
+    #[serde(default)]
+    pub strict: bool,
 }
 
 /// A rule as events name it.

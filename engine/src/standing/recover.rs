@@ -28,8 +28,9 @@ impl Standing {
             Pending::Attach(attachment) => {
                 let made = self.scope_of(attachment.cgroup, &attachment.path)?;
                 if made.is_some_and(|scope| scope::has(&scope, slot)) {
-                    record.attachments.push(attachment);
+                    record.attachments.push(attachment.clone());
                 }
+                self.fit_floor(attachment.cgroup, &attachment.path)?;
                 if record.attachments.is_empty() {
                     self.gate.clear(slot)?;
                     return self.journal.remove(&record.name);
@@ -41,6 +42,9 @@ impl Standing {
                     self.take_over_counters(record)?;
                     record.advance(*version);
                     self.write_modes(record)?;
+                }
+                for there in &record.attachments {
+                    self.fit_floor(there.cgroup, &there.path)?;
                 }
                 self.journal.write(record)?;
                 self.gate.forget_retired(slot)?;

@@ -8,12 +8,12 @@ use engine_common::{
 
 use crate::datapath::Slot;
 
-/// The scope of a cgroup without a policy.
-pub(super) fn empty(cgroup: u64, level: Option<u32>) -> Scope {
+/// The scope of a cgroup without a policy; strict where one that judges packets is to come.
+pub(super) fn empty(cgroup: u64, level: Option<u32>, strict: bool) -> Scope {
     Scope {
         cgroup,
         level: level.unwrap_or(Scope::UNKNOWN_LEVEL),
-        flags: 0,
+        flags: if strict { Scope::STRICT } else { 0 },
         slots: [SlotRef::NONE; MAX_STACKED],
     }
 }
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn policies_come_and_go_in_their_order() {
-        let none = empty(7, Some(2));
+        let none = empty(7, Some(2), false);
         assert!(is_empty(&none));
         let one = with(&none, Slot(3), Mode::Enforce).unwrap();
         let two = with(&one, Slot(5), Mode::Audit).unwrap();

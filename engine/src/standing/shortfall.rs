@@ -8,8 +8,9 @@ use crate::{
     policy::Errno,
 };
 
-/// One reason each; empty where the version is enforced as it says.
-pub(super) fn shortfalls(version: &Version) -> Vec<String> {
+/// One reason each; empty where the version is enforced as it says. `floor` says whether packets can be
+/// judged.
+pub(super) fn shortfalls(version: &Version, floor: bool) -> Vec<String> {
     let mut reasons = Vec::new();
     if version.names_families
         && let Some(obstacle) = lsm_obstacle()
@@ -17,6 +18,13 @@ pub(super) fn shortfalls(version: &Version) -> Vec<String> {
         reasons.push(format!(
             "families: only LSM programs see sockets of other families: {obstacle}"
         ));
+    }
+    if version.strict && !floor {
+        reasons.push(
+            "strict: this kernel does not take the program that judges packets: sockets that are connected \
+             already, source routes and raw sockets are judged by their calls only"
+                .to_owned(),
+        );
     }
     if version.mode == Mode::Audit {
         return reasons;

@@ -236,7 +236,10 @@ impl Standing {
             state,
             by: there.by.clone(),
             since: there.since.clone(),
-            hooks: hooks(self.gate.link_states(there.cgroup)),
+            hooks: hooks(
+                self.gate
+                    .link_states(there.cgroup, scope.is_some_and(|scope| scope.is_strict())),
+            ),
         })
     }
 }

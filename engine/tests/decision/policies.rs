@@ -64,6 +64,7 @@ pub(crate) fn policy(random: &mut Random, shape: Shape) -> (Policy, Executables)
         rules: Vec::new(),
         nat64,
         fold: Fold::default(),
+        strict: false,
     };
     for i in 0..count {
         let rule = Rule {

@@ -91,7 +91,8 @@ impl Bench {
         let files = [0, 1].map(|version| {
             let file = run.path().join(format!("version-{version}.yaml"));
             let spec = format!(
-                "{{default: block, errno: {}, rules: [{{name: own, action: allow, to: [{}]}}]}}",
+                "{{default: block, strict: {}, errno: {}, rules: [{{name: own, action: allow, to: [{}]}}]}}",
+                version == 1,
                 ERRNO[version],
                 places[version].ip()
             );
@@ -188,7 +189,7 @@ impl Bench {
         );
         let status: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
         let policies = status["policies"].as_array().unwrap();
-        let links = self.pins.join("tidegate/standing-2/links");
+        let links = self.pins.join("tidegate/standing-3/links");
         let carrying = || fs::read_dir(&links).map_or(0, |entries| entries.count());
         let [policy] = policies.as_slice() else {
             assert!(policies.is_empty(), "{status:#}");
@@ -199,6 +200,9 @@ impl Bench {
         assert_eq!(policy["attachments"].as_array().unwrap().len(), 1, "{status:#}");
         assert_eq!(carrying(), 1);
         let version = usize::from(policy["source"].as_str().unwrap().ends_with("version-1.yaml"));
+        // The second version is strict; its program comes and goes with it.
+        let links = fs::read_dir(&links).unwrap().next().unwrap().unwrap().path();
+        assert_eq!(links.join("egress").exists(), version == 1, "{status:#}");
         if policy["mode"] == "audit" {
             State::Watched(version)
         } else {

@@ -14,7 +14,7 @@ pub struct PolicyDiff {
     pub errno: Option<Change>,
     /// Whether the policy acts.
     pub mode: Option<Change>,
-    /// Whatever else holds for the whole policy, by its name: `nat64`, `fold`.
+    /// Whatever else holds for the whole policy, by its name: `nat64`, `fold`, `strict`.
     pub other_settings: Vec<SettingChange>,
     /// Rules that only the new policy has, in its order.
     pub added: Vec<RuleSummary>,

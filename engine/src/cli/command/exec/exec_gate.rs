@@ -57,6 +57,14 @@ impl ExecGate {
         }
     }
 
+    /// Whether packets can be judged here.
+    pub(super) fn has_floor(&self) -> bool {
+        match self {
+            ExecGate::Cached(gate) => gate.has_floor(),
+            ExecGate::Fresh { gate, .. } => gate.has_floor(),
+        }
+    }
+
     pub(super) fn events(&mut self) -> Result<EventRing, Failure> {
         match self {
             ExecGate::Cached(gate) => gate.events(),

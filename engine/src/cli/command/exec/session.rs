@@ -74,6 +74,7 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
 
     let mut gate = ExecGate::open(setting.features, hierarchy)?;
     recorder.count_losses_from(gate.lost_before());
+    refuse_without_floor(&gate, policies)?;
     let slots = gate.install(&images.iter().collect::<Vec<_>>())?;
     let mut live = Vec::new();
     for (sourced, slot) in policies.iter().zip(slots) {
@@ -175,15 +176,31 @@ fn scope_path(hierarchy: &Hierarchy, directory: &Path) -> String {
     }
 }
 
+fn refuse_without_floor(gate: &ExecGate, policies: &[SourcedPolicy]) -> Result<(), Failure> {
+    let strict = policies.iter().find(|sourced| sourced.policy.strict);
+    match strict {
+        Some(sourced) if !gate.has_floor() => {
+            let message = format!(
+                "the policy {} is strict, and this kernel does not take the program that judges packets",
+                sourced.policy.name
+            );
+            Err(Failure::of(Exit::ExecFailed, message)
+                .hint("take `strict` out of it: calls are judged all the same"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn attach(gate: &mut ExecGate, cgroup: &TransientCgroup, live: &[Live<'_>]) -> Result<(), Failure> {
     let mut slots = [SlotRef::NONE; MAX_STACKED];
     for (reference, policy) in slots.iter_mut().zip(live) {
         *reference = SlotRef::new(policy.slot.0, policy.sourced.policy.mode);
     }
+    let is_strict = live.iter().any(|policy| policy.sourced.policy.strict);
     let empty = Scope {
         cgroup: cgroup.id(),
         level: cgroup.level().unwrap_or(Scope::UNKNOWN_LEVEL),
-        flags: 0,
+        flags: if is_strict { Scope::STRICT } else { 0 },
         slots: [SlotRef::NONE; MAX_STACKED],
     };
     gate.attach(cgroup, &Scope { slots, ..empty }, &empty)

@@ -7,6 +7,8 @@ mod obey;
 mod passing;
 mod portless;
 mod relation;
+mod route;
+mod server;
 mod socket;
 mod storm;
 mod tcp;

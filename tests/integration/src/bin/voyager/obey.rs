@@ -14,13 +14,17 @@ use integration::{
 use crate::{
     address::Address,
     go,
+    portless::packet_for,
+    route, server,
     socket::{Failure, Socket},
     told,
 };
 
-/// Lines: `udp4`, `udp6`, `tcp4`, `tcp6`, `raw4`, `socket FAMILY TYPE PROTOCOL` make a socket; `connect N TO`, `begin N TO` (which does not
-/// wait), `sendto N TO`, `send N`, `receive N`, `bind N AT` and `listen N BACKLOG` use the N-th; `accept N` makes
-/// another of who connects to it; `go WAY TO` goes a whole way.
+/// Lines: `udp4`, `udp6`, `tcp4`, `tcp6`, `raw4`, `header4`, `socket FAMILY TYPE PROTOCOL` make a socket; `connect N TO`,
+/// `begin N TO` (which does not wait), `sendto N TO`, `send N`, `receive N` and `flood N BYTES` use the N-th; `packet N TO
+/// HEADER` sends a packet with a header of its own; `route N HOP` sends what comes by a hop; `bind N AT`, `listen N BACKLOG`,
+/// `listen N AT BACKLOG`, `accept N` (another socket), `shutdown N` and `disconnect N` are those of servers; `go WAY TO`
+/// goes a whole way.
 pub(crate) fn obey() -> ExitCode {
     let mut sockets = Vec::new();
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
@@ -63,6 +67,25 @@ fn step(line: &str, sockets: &mut Vec<Socket>) -> Result<(), Failure> {
         ["connect", number, to] => socket(number)?.connect(&Address::of(place(to)?))?,
         ["sendto", number, to] => socket(number)?.send_to(MARKER, &Address::of(place(to)?), 0)?,
         ["send", number] => socket(number)?.send(MARKER)?,
+        ["header4"] => sockets.push(Socket::new(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW)?),
+        ["packet", number, to, header] => {
+            let packet = packet_for(place(header)?);
+            socket(number)?.send_to(&packet, &Address::of(place(to)?), 0)?;
+        }
+        ["route", number, hop] => {
+            let hop = hop.parse().map_err(|_| misunderstood())?;
+            route::by(socket(number)?, hop)?;
+        }
+        ["flood", number, bytes] => {
+            let bytes = bytes.parse().map_err(|_| misunderstood())?;
+            server::send_all(socket(number)?, bytes)?;
+        }
+        ["listen", number, at, backlog] => {
+            let backlog = backlog.parse().map_err(|_| misunderstood())?;
+            server::listen(socket(number)?, &Address::of(place(at)?), backlog)?;
+        }
+        ["shutdown", number] => server::shutdown(socket(number)?)?,
+        ["disconnect", number] => socket(number)?.connect(&Address::nowhere())?,
         ["go", way, to] => {
             let way = clap::ValueEnum::from_str(way, false).map_err(|_| misunderstood())?;
             go(way, place(to)?, None)?;

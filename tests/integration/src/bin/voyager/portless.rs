@@ -98,7 +98,7 @@ pub(crate) fn packet(to: SocketAddr) -> Result<(), Failure> {
 
 /// An IPv4 packet of the experimental protocol, from 127.0.0.1's neighbour to itself: the source is
 /// the destination, which loopback takes.
-fn packet_for(to: SocketAddr) -> Vec<u8> {
+pub(crate) fn packet_for(to: SocketAddr) -> Vec<u8> {
     let to = match to.ip() {
         IpAddr::V4(v4) => v4,
         IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,

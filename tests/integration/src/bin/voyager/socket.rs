@@ -14,7 +14,7 @@ use nix::{
 use crate::address::Address;
 
 /// Longest wait for the far end, milliseconds.
-const PATIENCE: u16 = 20_000;
+pub(crate) const PATIENCE: u16 = 20_000;
 
 /// Where a voyage ended, and why.
 #[derive(Debug)]

@@ -1,0 +1,116 @@
+//! Raw sockets under `strict: true`: a rule about `raw` settles what they may send; where only the default
+//! would answer, what the packet says it is counts too.
+
+use std::net::SocketAddr;
+
+use integration::{
+    cgroup::TestCgroup,
+    namespace::Namespace,
+    obedient::Obedient,
+    receiver::Receiver,
+    requirement::{Need, met},
+    standing::Stand,
+    voyager::Voyager,
+    way::{Family, MARKER, Transport},
+};
+
+/// A packet with a header of its own, under a policy that comes when its socket is there already; whether
+/// it arrived.
+#[track_caller]
+fn arrives(spec: &str, rule: Option<&str>) -> bool {
+    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let receiver = Receiver::listen(Transport::Raw, Namespace::near(Family::V4));
+    let to = SocketAddr::new(Namespace::near(Family::V4), 0);
+    let mut process = Obedient::start(&Voyager::at(env!("CARGO_BIN_EXE_voyager")), &cgroup);
+    process.succeeds("header4");
+    stand.attach(&cgroup, "shop", spec);
+    // What the call says is not what counts: the header does.
+    let asked = SocketAddr::new(Namespace::far(Family::V4), 0);
+    let told = process.does(&format!("packet 0 {asked} {to}"));
+    process.goes_home();
+    let arrived = receiver.arrived();
+    let events = stand.events();
+    if told.ok {
+        assert_eq!(arrived, [MARKER], "{spec}");
+        assert!(events.is_empty(), "{spec}: {events:#?}");
+    } else {
+        assert!(arrived.is_empty(), "{spec}");
+        assert_eq!(told.errno.as_deref(), Some("EPERM"), "{spec}: {told:?}");
+        assert_eq!(events.len(), 1, "{spec}: {events:#?}");
+        assert_eq!(
+            (events[0].hook.as_str(), events[0].rule.as_deref()),
+            ("egress", rule),
+            "{spec}"
+        );
+        let destination = events[0].destination.as_ref().map(|there| there.address);
+        assert_eq!(destination, Some(to.ip()), "{spec}");
+    }
+    told.ok
+}
+
+#[test]
+fn headers_of_their_own() {
+    if !met("headers_of_their_own", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        for (rules, default, passes, rule) in [
+            ("", "block", false, None),
+            ("", "allow", true, None),
+            (
+                "{name: r, action: allow, to: any, protocols: [raw]}",
+                "block",
+                true,
+                None,
+            ),
+            (
+                "{name: r, action: allow, to: [198.51.100.1], protocols: [raw]}",
+                "block",
+                true,
+                None,
+            ),
+            // The address of the call is no answer.
+            (
+                "{name: r, action: allow, to: [198.51.100.2], protocols: [raw]}",
+                "block",
+                false,
+                None,
+            ),
+            (
+                "{name: r, action: block, to: [198.51.100.1]}",
+                "allow",
+                false,
+                Some("r"),
+            ),
+            (
+                "{name: r, action: block, to: [198.51.100.2]}",
+                "allow",
+                true,
+                None,
+            ),
+            // Nothing is said of raw: then the protocol of the header counts.
+            (
+                "{name: r, action: block, to: any, protocols: [253]}",
+                "allow",
+                false,
+                Some("r"),
+            ),
+            (
+                "{name: r, action: allow, to: any, protocols: [253]}",
+                "block",
+                false,
+                None,
+            ),
+            // Something is.
+            (
+                "{name: r, action: allow, to: any, protocols: [raw]}, {name: s, action: block, to: any, protocols: [253]}",
+                "allow",
+                true,
+                None,
+            ),
+        ] {
+            let spec = format!("{{default: {default}, strict: true, rules: [{rules}]}}");
+            assert_eq!(arrives(&spec, rule), passes, "{spec}");
+        }
+    });
+}

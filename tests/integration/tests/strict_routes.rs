@@ -1,0 +1,185 @@
+//! Source routes: the call names one destination, the packet goes to another first. Only the floor sees
+//! that. Here the hop is this machine, which hands the packet on to its end: the receiver there is the
+//! witness.
+#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+
+use std::{
+    fs,
+    io::{ErrorKind, Read},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+};
+
+use integration::{
+    cgroup::TestCgroup,
+    namespace::Namespace,
+    obedient::Obedient,
+    receiver::Receiver,
+    requirement::{Need, met},
+    standing::Stand,
+    voyager::Voyager,
+    way::{Family, MARKER, Transport},
+};
+
+fn voyager() -> Voyager {
+    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+}
+
+/// In a namespace that hands on what has a source route.
+fn in_namespace(test: &str, check: impl Fn() + Send + Sync) {
+    if !met(test, &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        for device in ["all", "lo"] {
+            fs::write(
+                format!("/proc/sys/net/ipv4/conf/{device}/accept_source_route"),
+                "1",
+            )
+            .unwrap();
+            fs::write(format!("/proc/sys/net/ipv6/conf/{device}/seg6_enabled"), "1").unwrap();
+        }
+        check();
+    });
+}
+
+const FAMILIES: [(Family, &str); 2] = [(Family::V4, "udp4"), (Family::V6, "udp6")];
+
+/// A policy about the hop and the end.
+fn spec(family: Family, hop: &str, end: &str) -> String {
+    format!(
+        "{{default: block, strict: true, fold: {{block: 1h}}, rules: [
+            {{name: hop, action: {hop}, to: [\"{}\"]}},
+            {{name: end, action: {end}, to: [\"{}\"]}},
+        ]}}",
+        Namespace::elsewhere(family),
+        Namespace::near(family),
+    )
+}
+
+#[test]
+fn datagrams() {
+    in_namespace("datagrams", || {
+        for (family, udp) in FAMILIES {
+            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let receiver = Receiver::listen(Transport::Udp, Namespace::near(family));
+            let (to, hop) = (receiver.address(), Namespace::elsewhere(family));
+            let mut process = Obedient::start(&voyager(), &cgroup);
+            process.succeeds(udp);
+            process.succeeds(&format!("route 0 {hop}"));
+            process.succeeds(&format!("sendto 0 {to}"));
+            assert_eq!(receiver.arrived(), [MARKER], "without a policy the route works");
+
+            stand.attach(&cgroup, "shop", &spec(family, "block", "allow"));
+            process.fails(&format!("sendto 0 {to}"), "EPERM");
+            receiver.expect_nothing("the hop is blocked");
+            let events = stand.events();
+            let [event] = events.as_slice() else {
+                panic!("one event, not {events:#?}");
+            };
+            assert_eq!(
+                (event.hook.as_str(), event.rule.as_deref()),
+                ("egress", Some("hop"))
+            );
+            assert_eq!(event.destination.as_ref().unwrap().address, hop);
+            assert_eq!(
+                event.pid,
+                process.pid().as_raw(),
+                "who sent from the socket is remembered"
+            );
+            assert_eq!(event.comm, "voyager");
+
+            // The gap without the floor, and both allowed.
+            for allowing in [
+                "{default: block, rules: [{name: end, action: allow, to: [END]}]}",
+                "",
+            ] {
+                let spec = match allowing {
+                    "" => spec(family, "allow", "allow"),
+                    text => text.replace("END", &format!("\"{}\"", to.ip())),
+                };
+                stand.apply("shop", &spec);
+                process.succeeds(&format!("sendto 0 {to}"));
+                assert_eq!(receiver.arrived(), [MARKER]);
+            }
+            assert!(stand.events().is_empty());
+            process.goes_home();
+        }
+    });
+}
+
+/// The end of a route is judged by the packet too, which the hop would pass it to: of an IPv4 socket that was
+/// connected before.
+#[test]
+fn the_end_of_a_route() {
+    in_namespace("the_end_of_a_route", || {
+        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
+        let mut process = Obedient::start(&voyager(), &cgroup);
+        process.succeeds("udp4");
+        process.succeeds(&format!("route 0 {}", Namespace::elsewhere(Family::V4)));
+        process.succeeds(&format!("connect 0 {}", receiver.address()));
+        stand.attach(&cgroup, "shop", &spec(Family::V4, "allow", "block"));
+        process.fails("send 0", "EPERM");
+        receiver.expect_nothing("its end is blocked");
+        expect_one(&stand, "end", receiver.address().ip());
+        process.goes_home();
+    });
+}
+
+/// The same over IPv6. (Of a datagram socket that is connected the kernel forgets the end of the route:
+/// `ip6_sk_dst_lookup_flow` with a route at hand.)
+#[test]
+fn the_end_of_a_route_of_a_connection() {
+    in_namespace("the_end_of_a_route_of_a_connection", || {
+        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let listener = TcpListener::bind((Namespace::near(Family::V6), 0)).unwrap();
+        let to = listener.local_addr().unwrap();
+        let mut process = Obedient::start(&voyager(), &cgroup);
+        process.succeeds("tcp6");
+        process.succeeds(&format!("connect 0 {to}"));
+        let (mut stream, _) = listener.accept().unwrap();
+        process.succeeds(&format!("route 0 {}", Namespace::elsewhere(Family::V6)));
+        process.succeeds("send 0");
+        let mut bytes = [0; MARKER.len()];
+        stream.read_exact(&mut bytes).unwrap();
+        stand.attach(&cgroup, "shop", &spec(Family::V6, "allow", "block"));
+        process.succeeds("send 0");
+        expect_one(&stand, "end", to.ip());
+        stream.set_nonblocking(true).unwrap();
+        assert_eq!(stream.read(&mut bytes).unwrap_err().kind(), ErrorKind::WouldBlock);
+        process.goes_home();
+    });
+}
+
+#[track_caller]
+fn expect_one(stand: &Stand, rule: &str, to: IpAddr) {
+    let events = stand.events();
+    assert_eq!(events.len(), 1, "{events:#?}");
+    assert_eq!(
+        (events[0].hook.as_str(), events[0].rule.as_deref()),
+        ("egress", Some(rule))
+    );
+    assert_eq!(events[0].destination.as_ref().unwrap().address, to);
+}
+
+/// A server that answers by a route of its own choice does not answer. (IPv4 keeps to the way it has.)
+#[test]
+fn answers_by_a_route() {
+    in_namespace("answers_by_a_route", || {
+        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let at = SocketAddr::new(Namespace::near(Family::V6), 4004);
+        let mut process = Obedient::start(&voyager(), &cgroup);
+        process.succeeds("tcp6");
+        process.succeeds(&format!("listen 0 {at} 16"));
+        stand.attach(&cgroup, "shop", &spec(Family::V6, "block", "allow"));
+        let mut peer = TcpStream::connect(at).unwrap();
+        process.succeeds("accept 0");
+        process.succeeds(&format!("route 1 {}", Namespace::elsewhere(Family::V6)));
+        assert!(stand.events().is_empty());
+        process.succeeds("send 1");
+        expect_one(&stand, "hop", Namespace::elsewhere(Family::V6));
+        peer.set_nonblocking(true).unwrap();
+        assert_eq!(peer.read(&mut [0; 64]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        process.goes_home();
+    });
+}

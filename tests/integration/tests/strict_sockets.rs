@@ -1,0 +1,282 @@
+//! `strict: true` judges packets: also those of sockets that were connected before the policy came. What
+//! others opened is answered, and what is allowed goes on unharmed.
+#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+
+use std::{
+    io::{ErrorKind, Read},
+    net::{SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use integration::{
+    cgroup::TestCgroup,
+    namespace::Namespace,
+    obedient::Obedient,
+    receiver::Receiver,
+    report::Event,
+    requirement::{Need, met},
+    standing::Stand,
+    voyager::Voyager,
+    way::{Family, MARKER, Transport},
+};
+
+const FAMILIES: [(Family, &str, &str); 2] = [(Family::V4, "udp4", "tcp4"), (Family::V6, "udp6", "tcp6")];
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn voyager() -> Voyager {
+    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+}
+
+fn in_namespace(test: &str, check: impl Fn() + Send + Sync) {
+    if met(test, &[Need::Root]) {
+        Namespace::run(|_| check());
+    }
+}
+
+fn connected(process: &mut Obedient, socket: usize, kind: &str, to: SocketAddr) {
+    process.succeeds(kind);
+    process.succeeds(&format!("connect {socket} {to}"));
+}
+
+/// Events of the floor; there are no others.
+#[track_caller]
+fn of_packets(stand: &Stand) -> Vec<Event> {
+    let events = stand.events();
+    assert!(events.iter().all(|event| event.hook == "egress"), "{events:#?}");
+    events
+}
+
+/// A far end of the test's own, whose connection it holds.
+struct FarEnd {
+    listener: TcpListener,
+}
+
+impl FarEnd {
+    fn listen(family: Family) -> FarEnd {
+        FarEnd {
+            listener: TcpListener::bind((Namespace::near(family), 0)).unwrap(),
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap()
+    }
+
+    fn accepted(&self) -> TcpStream {
+        let (stream, _) = self.listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+}
+
+#[track_caller]
+fn expect_marker(stream: &mut TcpStream) {
+    let mut bytes = [0; MARKER.len()];
+    stream.read_exact(&mut bytes).unwrap();
+    assert_eq!(bytes, MARKER);
+}
+
+#[track_caller]
+fn expect_silence(stream: &mut TcpStream) {
+    stream.set_nonblocking(true).unwrap();
+    let read = stream.read(&mut [0; 64]);
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::WouldBlock);
+    stream.set_nonblocking(false).unwrap();
+}
+
+#[test]
+fn datagrams_of_a_socket_connected_before() {
+    in_namespace("datagrams_of_a_socket_connected_before", || {
+        for (family, udp, _) in FAMILIES {
+            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let receiver = Receiver::listen(Transport::Udp, Namespace::near(family));
+            let mut process = Obedient::start(&voyager(), &cgroup);
+            connected(&mut process, 0, udp, receiver.address());
+            process.succeeds("send 0");
+            assert_eq!(receiver.arrived().len(), 1);
+
+            stand.attach(&cgroup, "shop", "{default: block, strict: true}");
+            for _ in 0..40 {
+                process.fails("send 0", "EPERM");
+            }
+            receiver.expect_nothing("the policy has come");
+            let events = of_packets(&stand);
+            // At most one a second; whoever counts the time has a slow machine.
+            assert!(events.len() < 20, "{}", events.len());
+            let event = &events[0];
+            assert_eq!(
+                (event.outcome.as_str(), event.protocol.as_str()),
+                ("blocked", "udp")
+            );
+            assert_eq!(event.errno.as_deref(), Some("EPERM"));
+            assert_eq!(
+                event.destination.as_ref().unwrap().address,
+                Namespace::near(family)
+            );
+            assert_eq!(
+                event.destination.as_ref().unwrap().port,
+                Some(receiver.address().port())
+            );
+            assert_eq!((event.pid, event.rule.as_deref()), (0, None), "nobody is known");
+            let status = stand.status();
+            assert_eq!(status.total("shop", "blocked"), 40, "the counter is exact");
+            assert_eq!(status.number("repeats_folded"), 40 - events.len() as u64);
+
+            stand.apply("shop", "{default: allow, strict: true}");
+            process.succeeds("send 0");
+            assert_eq!(receiver.arrived().len(), 1);
+            stand.apply("shop", "{default: block, strict: true}");
+            process.fails("send 0", "EPERM");
+            stand.done(["detach", "shop"]);
+            process.succeeds("send 0");
+            assert_eq!(receiver.arrived().len(), 1);
+            process.goes_home();
+        }
+    });
+}
+
+/// What vanishes is sent again by TCP, until somebody lets it.
+#[test]
+fn an_established_connection() {
+    in_namespace("an_established_connection", || {
+        for (family, _, tcp) in FAMILIES {
+            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let far = FarEnd::listen(family);
+            let mut process = Obedient::start(&voyager(), &cgroup);
+            connected(&mut process, 0, tcp, far.address());
+            let mut stream = far.accepted();
+            process.succeeds("send 0");
+            expect_marker(&mut stream);
+
+            stand.attach(
+                &cgroup,
+                "shop",
+                "{default: block, strict: true, fold: {block: 1h}}",
+            );
+            process.succeeds("send 0");
+            expect_silence(&mut stream);
+            let events = of_packets(&stand);
+            assert_eq!(events.len(), 1, "{events:#?}");
+            assert_eq!(
+                (events[0].outcome.as_str(), events[0].protocol.as_str()),
+                ("blocked", "tcp")
+            );
+            stand.done(["detach", "shop"]);
+            expect_marker(&mut stream);
+            process.goes_home();
+        }
+    });
+}
+
+/// Who was connected to may answer: listening before the policy or after it, for bytes that take many
+/// packets.
+#[test]
+fn accepted_connections_answer() {
+    in_namespace("accepted_connections_answer", || {
+        for (family, _, tcp) in FAMILIES {
+            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let at = |port| SocketAddr::new(Namespace::near(family), port);
+            let mut process = Obedient::start(&voyager(), &cgroup);
+            process.succeeds(tcp);
+            process.succeeds(&format!("listen 0 {} 16", at(4001)));
+            let mut before = TcpStream::connect(at(4001)).unwrap();
+            process.succeeds("accept 0");
+            stand.attach(&cgroup, "shop", "{default: block, strict: true}");
+            let mut after = TcpStream::connect(at(4001)).unwrap();
+            process.succeeds("accept 0");
+            process.succeeds(tcp);
+            process.succeeds(&format!("listen 3 {} 16", at(4002)));
+            let mut new = TcpStream::connect(at(4002)).unwrap();
+            process.succeeds("accept 3");
+            for (stream, socket) in [(&mut before, 1), (&mut after, 2), (&mut new, 4)] {
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                process.attempts(&format!("flood {socket} 3000000"));
+                let mut answer = vec![0; 3_000_000];
+                stream.read_exact(&mut answer).unwrap();
+            }
+            process.goes_home();
+            assert!(of_packets(&stand).is_empty());
+            assert_eq!(stand.status().total("shop", "blocked"), 0);
+        }
+    });
+}
+
+/// To have listened is no way to pass for a server.
+#[test]
+fn who_has_listened_cannot_connect() {
+    in_namespace("who_has_listened_cannot_connect", || {
+        for (family, _, tcp) in FAMILIES {
+            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let far = Receiver::listen(Transport::Tcp, Namespace::near(family));
+            let at = SocketAddr::new(Namespace::far(family), 4003);
+            let mut process = Obedient::start(&voyager(), &cgroup);
+            process.succeeds(tcp);
+            process.succeeds(&format!("listen 0 {at} 16"));
+            let _peer = TcpStream::connect(at).unwrap();
+            process.succeeds("accept 0");
+            stand.attach(&cgroup, "shop", "{default: allow, strict: true}");
+            process.succeeds("shutdown 0");
+            process.succeeds("disconnect 1");
+            for socket in [0, 1] {
+                process.fails(&format!("connect {socket} {}", far.address()), "EPERM");
+            }
+            far.expect_nothing("neither was connected");
+            // Without strict it is anybody's right.
+            stand.apply("shop", "{default: allow}");
+            process.succeeds(&format!("connect 0 {}", far.address()));
+            process.succeeds("send 0");
+            process.goes_home();
+            assert_eq!(far.arrived(), [MARKER]);
+            let told = stand.events();
+            let told: Vec<_> = told
+                .iter()
+                .map(|event| (event.hook.as_str(), event.fault.as_deref()))
+                .collect();
+            let hook = if family == Family::V4 {
+                "connect4"
+            } else {
+                "connect6"
+            };
+            assert_eq!(told, [(hook, Some("socket has listened before")); 2]);
+        }
+    });
+}
+
+#[test]
+fn what_is_allowed_goes_on() {
+    in_namespace("what_is_allowed_goes_on", || {
+        for (family, udp, tcp) in FAMILIES {
+            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let (far, receiver) = (
+                FarEnd::listen(family),
+                Receiver::listen(Transport::Udp, Namespace::near(family)),
+            );
+            let mut process = Obedient::start(&voyager(), &cgroup);
+            connected(&mut process, 0, tcp, far.address());
+            let mut old = far.accepted();
+            let spec = format!(
+                "{{default: block, strict: true, rules: [{{name: far, action: allow, to: [\"{}\"]}}]}}",
+                Namespace::near(family)
+            );
+            stand.attach(&cgroup, "shop", &spec);
+            connected(&mut process, 1, tcp, far.address());
+            let mut new = far.accepted();
+            for (stream, socket) in [(&mut old, 0), (&mut new, 1)] {
+                process.attempts(&format!("flood {socket} 5000000"));
+                let mut all = vec![0; 5_000_000];
+                stream.read_exact(&mut all).unwrap();
+            }
+            connected(&mut process, 2, udp, receiver.address());
+            process.succeeds("send 2");
+            process.goes_home();
+            assert_eq!(receiver.arrived(), [MARKER]);
+            assert!(of_packets(&stand).is_empty());
+            let status = stand.status();
+            let rules = &status.policy("shop")["rules"];
+            assert_eq!(
+                rules[0]["attempts"], 2,
+                "connects are counted, packets are not: {rules}"
+            );
+        }
+    });
+}
