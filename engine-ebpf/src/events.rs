@@ -12,7 +12,7 @@ use aya_ebpf::{
 use core::ptr::addr_of;
 use engine_common::{
     ABI_VERSION, ExecutableId, Outcome, VerdictWord,
-    event::{EventRecord, flag, loss},
+    event::{EventRecord, SourceRecord, flag, loss},
     limits::EVENT_RING_BYTES,
 };
 
@@ -78,6 +78,8 @@ pub(crate) fn report<Q: Question>(question: &Q, place: &Place, what: &Report) {
     record.socket_cookie = place.cookie;
     record.executable_device = what.executable.device;
     record.executable_inode = what.executable.inode;
+    record.source = [0; 16];
+    record.source_port = 0;
     question.describe(record);
     // SAFETY: the helper writes up to the 16 bytes given, and zeroes them when it fails.
     unsafe { bpf_get_current_comm(record.comm.as_mut_ptr().cast(), 16) };
@@ -94,7 +96,7 @@ pub(crate) fn report<Q: Question>(question: &Q, place: &Place, what: &Report) {
     record.hook = place.hook;
     record.verdict = what.verdict.0 as u8;
     record.outcome = what.outcome;
-    let mut flags = 0;
+    let mut flags = question.flags();
     if what.foreign {
         flags |= flag::FOREIGN_SOCKET;
     }
@@ -105,10 +107,23 @@ pub(crate) fn report<Q: Question>(question: &Q, place: &Place, what: &Report) {
         flags |= flag::NO_EXECUTABLE;
     }
     record.flags = flags;
-    record.source = [0; 16];
-    record.source_port = 0;
     record.reserved = [0; 5];
     entry.submit(wake_up(what.outcome));
+}
+
+/// Writes a record that tells of a source. One that does not fit is not missed: its reports are told without.
+#[inline(always)]
+pub(crate) fn tell_source(write: impl FnOnce(&mut SourceRecord)) {
+    let Some(mut entry) = EVENTS.reserve_untyped::<SourceRecord>(0) else {
+        return;
+    };
+    // SAFETY: the reservation has the record's size and alignment, and the caller writes every field.
+    write(unsafe { &mut *entry.as_mut_ptr() });
+    entry.submit(if features::wake_each() != 0 {
+        0
+    } else {
+        BPF_RB_NO_WAKEUP as u64
+    });
 }
 
 /// Whether the reader is to be woken: to wake it costs more than all the rest of a record. What is

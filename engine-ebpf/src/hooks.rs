@@ -17,6 +17,7 @@ use crate::{
     gate::{Answer, Side, judge, respond},
     question::{AddressQuestion, Question, SocketQuestion},
     scope,
+    source::{self, Connect, NO_SOURCE},
 };
 
 const AF_INET: u32 = 2;
@@ -93,12 +94,15 @@ extern "C" fn respond_v4(context: *mut bpf_sock_addr, hook: u32, slot: u32, answ
         slot,
         cookie: cookie_of(context),
     };
-    respond(
-        &question_v4(context),
-        &place,
-        Side::Socket,
-        Answer::from_word(answer),
-    )
+    let answer = Answer::from_word(answer);
+    let question = question_v4(context);
+    let key = source::key(hook, question.protocol, place.cookie, answer);
+    let connect = Connect {
+        question,
+        source: NO_SOURCE,
+        key,
+    };
+    respond(&connect, &place, Side::Socket, answer)
 }
 
 /// Like [`respond_v4`].
@@ -110,12 +114,15 @@ extern "C" fn respond_v6(context: *mut bpf_sock_addr, hook: u32, slot: u32, answ
         slot,
         cookie: cookie_of(context),
     };
-    respond(
-        &question_v6(context),
-        &place,
-        Side::Socket,
-        Answer::from_word(answer),
-    )
+    let answer = Answer::from_word(answer);
+    let question = question_v6(context);
+    let key = source::key(hook, question.protocol, place.cookie, answer);
+    let connect = Connect {
+        question,
+        source: NO_SOURCE,
+        key,
+    };
+    respond(&connect, &place, Side::Socket, answer)
 }
 
 #[inline(always)]

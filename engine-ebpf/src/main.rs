@@ -27,9 +27,13 @@ mod kernel;
 #[cfg(target_arch = "bpf")]
 mod lsm;
 #[cfg(target_arch = "bpf")]
+mod probe;
+#[cfg(target_arch = "bpf")]
 mod question;
 #[cfg(target_arch = "bpf")]
 mod scope;
+#[cfg(target_arch = "bpf")]
+mod source;
 #[cfg(target_arch = "bpf")]
 mod subject;
 #[cfg(target_arch = "bpf")]

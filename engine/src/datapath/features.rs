@@ -67,7 +67,7 @@ fn supported(helper: BpfHelper) -> bool {
 }
 
 /// Member offsets that the programs are told: name of the constant, structure, member.
-const MEMBERS: [(&str, &str, &str); 26] = [
+const MEMBERS: [(&str, &str, &str); 30] = [
     ("TASK_MM", "task_struct", "mm"),
     ("MM_EXE_FILE", "mm_struct", "exe_file"),
     ("FILE_INODE", "file", "f_inode"),
@@ -91,6 +91,11 @@ const MEMBERS: [(&str, &str, &str); 26] = [
     ("SOCK_PEER_V4", "sock_common", "skc_daddr"),
     ("SOCK_PEER_V6", "sock_common", "skc_v6_daddr"),
     ("SOCK_PEER_PORT", "sock_common", "skc_dport"),
+    ("SOCK_OWN_V4", "sock_common", "skc_rcv_saddr"),
+    ("SOCK_OWN_V6", "sock_common", "skc_v6_rcv_saddr"),
+    ("SOCK_OWN_PORT", "sock_common", "skc_num"),
+    // A `sock` is the first member of an `inet_sock`, in all kernels.
+    ("INET_SOURCE_PORT", "inet_sock", "inet_sport"),
     ("MSGHDR_NAME", "msghdr", "msg_name"),
     ("MSGHDR_NAMELEN", "msghdr", "msg_namelen"),
     // `__sk_common` is the first member of `sock`, so that offsets in it are offsets in `sock`.
