@@ -8,14 +8,14 @@ use aya_ebpf::{
 };
 use core::ptr::{addr_of, read_volatile};
 use engine_common::{
-    Address, Hook, Protocol, SocketFamily,
+    Hook, Protocol, SocketFamily,
     destination::{canonical_v4, canonical_v6},
 };
 
 use crate::{
     events::Place,
     gate::{Answer, Side, judge, respond},
-    question::{AddressQuestion, Question, SocketQuestion},
+    question::{AddressQuestion, Question, SocketQuestion, words_of},
     scope,
     source::{self, Connect, NO_SOURCE},
 };
@@ -56,10 +56,13 @@ fn cookie_of(context: *mut bpf_sock_addr) -> u64 {
 #[inline(always)]
 fn question_v4(context: *mut bpf_sock_addr) -> AddressQuestion {
     let address = read!(context, user_ip4);
+    let (family, high, low) = words_of(canonical_v4(u32::from_be(address)));
     AddressQuestion {
         original: [address, 0, 0, 0],
         original_family: 4,
-        canonical: canonical_v4(u32::from_be(address)),
+        family,
+        high,
+        low,
         port: port_of(context),
         protocol: protocol_of(context),
     }
@@ -74,11 +77,13 @@ fn question_v6(context: *mut bpf_sock_addr) -> AddressQuestion {
         read!(context, user_ip6[3]),
     ];
     let half = |a: u32, b: u32| (u32::from_be(a) as u64) << 32 | u32::from_be(b) as u64;
-    let canonical: Address = canonical_v6(half(words[0], words[1]), half(words[2], words[3]));
+    let (family, high, low) = words_of(canonical_v6(half(words[0], words[1]), half(words[2], words[3])));
     AddressQuestion {
         original: words,
         original_family: 6,
-        canonical,
+        family,
+        high,
+        low,
         port: port_of(context),
         protocol: protocol_of(context),
     }

@@ -10,7 +10,7 @@
 
 use aya_ebpf::{EbpfContext, macros::lsm, programs::LsmContext};
 use engine_common::{
-    Action, Address, Hook, Mode, Protocol, SocketFamily,
+    Action, Hook, Mode, Protocol, SocketFamily,
     destination::{canonical_v4, canonical_v6},
     limits::MAX_STACKED,
     scope::{Scope, SlotRef},
@@ -22,7 +22,7 @@ use crate::{
     features,
     gate::{Answer, Denial, EPERM, Side, respond},
     kernel::{field, read},
-    question::{AddressQuestion, Question, SocketQuestion},
+    question::{AddressQuestion, Question, SocketQuestion, words_of},
     task_scope,
 };
 
@@ -105,43 +105,44 @@ impl Call {
 /// The destination of a call, by reading it (again) from where the kernel has copied it to.
 #[inline(always)]
 fn address_question(socket: u64, name: u64, call: Call) -> AddressQuestion {
+    let unknown = socket;
     let kind = call.kind();
-    let port: u16;
-    let mut words = [0u64; 2];
-    let is_v6 = kind & 1 != 0;
-    match kind {
-        NAME4 | NAME6 => {
-            port = read(name.wrapping_add(2));
-            if is_v6 {
-                words = read(name.wrapping_add(8));
-            } else {
-                words[0] = read::<u32>(name.wrapping_add(4)) as u64;
-            }
-        }
-        _ => {
-            port = field(socket, features::sock_peer_port());
-            if is_v6 {
-                words = field(socket, features::sock_peer_v6());
-            } else {
-                words[0] = field::<u32>(socket, features::sock_peer_v4()) as u64;
-            }
-        }
+    // Where address and port are, without a branch for each.
+    let (mut address, mut port) = (name.wrapping_add(4), name.wrapping_add(2));
+    if kind == NAME6 {
+        address = name.wrapping_add(8);
+    } else if kind == PEER4 {
+        address = socket.wrapping_add(features::sock_peer_v4() as u64);
+        port = socket.wrapping_add(features::sock_peer_port() as u64);
+    } else if kind == PEER6 {
+        address = socket.wrapping_add(features::sock_peer_v6() as u64);
+        port = socket.wrapping_add(features::sock_peer_port() as u64);
     }
-    let canonical: Address = if is_v6 {
-        canonical_v6(u64::from_be(words[0]), u64::from_be(words[1]))
+    let (address, port) = (forget(address, unknown), forget(port, unknown));
+    let is_v6 = forget(kind & 1, unknown);
+    let port = u16::from_be(read(port));
+    // What follows an IPv4 address is of no interest, but readable: both are parts of something bigger.
+    let [mut first, mut second] = read::<[u64; 2]>(address);
+    let (family, high, low);
+    if is_v6 != 0 {
+        (family, high, low) = words_of(canonical_v6(u64::from_be(first), u64::from_be(second)));
     } else {
-        canonical_v4(u32::from_be(words[0] as u32))
-    };
+        (first, second) = (first & 0xffff_ffff, 0);
+        (family, high, low) = words_of(canonical_v4(u32::from_be(first as u32)));
+    }
+    let (first, second) = (forget(first, unknown), forget(second, unknown));
     AddressQuestion {
         original: [
-            words[0] as u32,
-            (words[0] >> 32) as u32,
-            words[1] as u32,
-            (words[1] >> 32) as u32,
+            first as u32,
+            (first >> 32) as u32,
+            second as u32,
+            (second >> 32) as u32,
         ],
-        original_family: if is_v6 { 6 } else { 4 },
-        canonical,
-        port: u16::from_be(port),
+        original_family: forget(4 + 2 * is_v6, unknown) as u8,
+        family: forget(family, unknown),
+        high: forget(high, unknown),
+        low: forget(low, unknown),
+        port,
         protocol: call.protocol(),
     }
 }
@@ -171,26 +172,49 @@ extern "C" fn ask_for_task(socket: u64, name: u64, call: u64, reference: u32) ->
     answer.word()
 }
 
-/// Reports and acts; a global function.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn respond_for_task(socket: u64, name: u64, call: u64, answer: u64, scope: u64) -> u64 {
-    let call = Call(call);
-    let place = Place {
+#[inline(always)]
+fn place(socket: u64, call: Call) -> Place {
+    Place {
         hook: call.hook(),
         slot: call.slot(),
         cookie: field(socket, features::sock_cookie()),
-    };
-    let side = Side::Task {
+    }
+}
+
+#[inline(always)]
+fn side(call: Call, scope: u64) -> Side {
+    Side::Task {
         scope,
         foreign: !call.is_own(),
-    };
-    let answer = Answer::from_word(answer);
-    if call.is_address() {
-        respond(&address_question(socket, name, call), &place, side, answer)
-    } else {
-        respond(&socket_question(call), &place, side, answer)
     }
+}
+
+/// Reports and acts where there is a destination; a global function.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn respond_about_address(socket: u64, name: u64, call: u64, answer: u64, scope: u64) -> u64 {
+    let call = Call(call);
+    let question = address_question(socket, name, call);
+    respond(
+        &question,
+        &place(socket, call),
+        side(call, scope),
+        Answer::from_word(answer),
+    )
+}
+
+/// Reports and acts where there is none; a global function.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn respond_about_socket(socket: u64, call: u64, answer: u64, scope: u64) -> u64 {
+    let call = Call(call);
+    let question = socket_question(call);
+    respond(
+        &question,
+        &place(socket, call),
+        side(call, scope),
+        Answer::from_word(answer),
+    )
 }
 
 /// Whether this hook must see to an answer about a socket of the same scope, since the cgroup hook cannot do
@@ -266,7 +290,11 @@ extern "C" fn judge_level(level: u32, socket: u64, name: u64, call: u64) -> u64 
             ));
             if !matches!(answer.verdict().action(), Action::Allow) {
                 let told = call.about(own, slot);
-                let outcome = respond_for_task(socket, name, told.0, answer.word(), scope.cgroup);
+                let outcome = if call.is_address() {
+                    respond_about_address(socket, name, told.0, answer.word(), scope.cgroup)
+                } else {
+                    respond_about_socket(socket, told.0, answer.word(), scope.cgroup)
+                };
                 denial = Denial(forget(denial.joined(outcome as u8, answer.errno()).0, unknown));
             }
         }

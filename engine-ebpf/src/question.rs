@@ -71,14 +71,30 @@ extern "C" fn ask_socket(reference: u32, is_inet6: u32, protocol: u32) -> u64 {
 }
 
 /// May this destination be reached?
+///
+/// Plain words all of it: of an [`Address`] the compiler copies about what the verifier never saw written.
 pub(crate) struct AddressQuestion {
     /// As the caller spelled it: IPv4 in the first word; words and port as they stand in memory.
     pub(crate) original: [u32; 4],
     /// 4 or 6.
     pub(crate) original_family: u8,
-    pub(crate) canonical: Address,
+    /// 4 or 6.
+    pub(crate) family: u64,
+    /// Bits 0 to 63 of the canonical address, those of an IPv4 address first.
+    pub(crate) high: u64,
+    /// Bits 64 to 127; zero for IPv4.
+    pub(crate) low: u64,
     pub(crate) port: u16,
     pub(crate) protocol: Protocol,
+}
+
+/// A canonical address in words: family, and both halves as they go into records.
+#[inline(always)]
+pub(crate) fn words_of(canonical: Address) -> (u64, u64, u64) {
+    match canonical {
+        Address::V4(v4) => (4, (v4 as u64) << 32, 0),
+        Address::V6 { high, low } => (6, high, low),
+    }
 }
 
 /// Writes 128 bits in network order, in two stores: of an array of bytes the compiler makes sixteen.
@@ -98,25 +114,18 @@ impl Question for AddressQuestion {
     #[inline(always)]
     fn ask(&self, reference: SlotRef) -> Answer {
         let service = (self.protocol.0 as u64) << 16 | self.port as u64;
-        let (high, low) = match self.canonical {
-            Address::V4(v4) => (0, MAPPED | v4 as u64),
-            Address::V6 { high, low } => (high, low),
+        let (high, low) = if self.family == 4 {
+            (0, MAPPED | self.high >> 32)
+        } else {
+            (self.high, self.low)
         };
         Answer::from_word(ask_address(reference.0, service, high, low))
     }
 
     #[inline(always)]
     fn describe(&self, record: &mut EventRecord) {
-        match self.canonical {
-            Address::V4(v4) => {
-                record.family = 4;
-                write_halves(&mut record.destination, (v4 as u64) << 32, 0);
-            }
-            Address::V6 { high, low } => {
-                record.family = 6;
-                write_halves(&mut record.destination, high, low);
-            }
-        }
+        record.family = self.family as u8;
+        write_halves(&mut record.destination, self.high, self.low);
         record.original_family = self.original_family;
         let [a, b, c, d] = self.original;
         write_halves(
@@ -130,16 +139,8 @@ impl Question for AddressQuestion {
 
     #[inline(always)]
     fn identify(&self, key: &mut FoldKey) {
-        match self.canonical {
-            Address::V4(v4) => {
-                key.family = 4;
-                key.destination = [((v4 as u64) << 32).to_be(), 0];
-            }
-            Address::V6 { high, low } => {
-                key.family = 6;
-                key.destination = [high.to_be(), low.to_be()];
-            }
-        }
+        key.family = self.family as u8;
+        key.destination = [self.high.to_be(), self.low.to_be()];
         key.original_family = self.original_family;
         key.port = if self.protocol.has_ports() { self.port } else { 0 };
         key.protocol = self.protocol.0;
