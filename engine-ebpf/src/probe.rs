@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::{ProbeContext, RawTracePointContext},
 };
 use engine_common::{
-    Action, Address, Hook, Protocol,
+    Action, Hook, Protocol,
     destination::{canonical_v4, canonical_v6},
     limits::MAX_STACKED,
     scope::{Scope, SlotRef},
@@ -20,8 +20,8 @@ use crate::{
     events::Place,
     features,
     gate::{Answer, Side, respond},
-    kernel::field,
-    question::{AddressQuestion, Question},
+    kernel::{field, read},
+    question::{AddressQuestion, Question, words_of},
     source::{self, Connect, NO_SOURCE},
     task_scope,
 };
@@ -72,28 +72,54 @@ pub fn sock_state(context: RawTracePointContext) -> i32 {
 /// What the probe is asked about, by reading it (again) from the socket.
 #[inline(always)]
 fn question(socket: u64) -> AddressQuestion {
-    let is_v6 = field::<u16>(socket, features::sock_family()) == AF_INET6;
-    let words: [u64; 2] = if is_v6 {
-        field(socket, features::sock_peer_v6())
+    let unknown = socket;
+    let mut is_v6 = 0;
+    let mut address = features::sock_peer_v4() as u64;
+    if field::<u16>(socket, features::sock_family()) == AF_INET6 {
+        is_v6 = 1;
+        address = features::sock_peer_v6() as u64;
+    }
+    let (is_v6, address) = (forget(is_v6, unknown), forget(address, unknown));
+    // What follows an IPv4 address is of no interest, but readable.
+    let [mut first, mut second] = read::<[u64; 2]>(socket.wrapping_add(address));
+    let (family, high, low);
+    if is_v6 != 0 {
+        (family, high, low) = words_of(canonical_v6(u64::from_be(first), u64::from_be(second)));
     } else {
-        [field::<u32>(socket, features::sock_peer_v4()) as u64, 0]
-    };
-    let canonical: Address = if is_v6 {
-        canonical_v6(u64::from_be(words[0]), u64::from_be(words[1]))
-    } else {
-        canonical_v4(u32::from_be(words[0] as u32))
-    };
+        (first, second) = (first & 0xffff_ffff, 0);
+        (family, high, low) = words_of(canonical_v4(u32::from_be(first as u32)));
+    }
+    let (first, second) = (forget(first, unknown), forget(second, unknown));
     AddressQuestion {
         original: [
-            words[0] as u32,
-            (words[0] >> 32) as u32,
-            words[1] as u32,
-            (words[1] >> 32) as u32,
+            first as u32,
+            (first >> 32) as u32,
+            second as u32,
+            (second >> 32) as u32,
         ],
-        original_family: if is_v6 { 6 } else { 4 },
-        canonical,
+        original_family: forget(4 + 2 * is_v6, unknown) as u8,
+        family: forget(family, unknown),
+        high: forget(high, unknown),
+        low: forget(low, unknown),
         port: u16::from_be(field(socket, features::sock_peer_port())),
         protocol: Protocol::TCP,
+    }
+}
+
+/// Where the socket sends from, in the family of the destination: of an IPv4-mapped one the kernel keeps both
+/// spellings (`sk_rcv_saddr_set`, net/ipv4/tcp_ipv4.c).
+#[inline(always)]
+fn source_of(socket: u64, family: u64) -> (u64, u64, u64) {
+    let port = field::<u16>(socket, features::sock_own_port()) as u64;
+    let mut address = features::sock_own_v6() as u64;
+    if family == 4 {
+        address = features::sock_own_v4() as u64;
+    }
+    let [first, second] = read::<[u64; 2]>(socket.wrapping_add(forget(address, socket)));
+    if family == 4 {
+        ((u32::from_be(first as u32) as u64) << 32, 0, port)
+    } else {
+        (u64::from_be(first), u64::from_be(second), port)
     }
 }
 
@@ -110,32 +136,17 @@ extern "C" fn ask_for_connection(socket: u64, reference: u32) -> u64 {
 #[unsafe(no_mangle)]
 extern "C" fn respond_for_connection(socket: u64, place: u64, answer: u64, scope: u64) -> u64 {
     let hook = place as u8;
-    let question = question(socket);
-    let connect = if hook == Hook::TcpConnect as u8 {
-        let address = match question.canonical {
-            // Of an IPv4-mapped destination too: the kernel keeps both spellings (`sk_rcv_saddr_set`).
-            Address::V4(_) => Address::V4(u32::from_be(field(socket, features::sock_own_v4()))),
-            Address::V6 { .. } => {
-                let [high, low]: [u64; 2] = field(socket, features::sock_own_v6());
-                Address::V6 {
-                    high: u64::from_be(high),
-                    low: u64::from_be(low),
-                }
-            }
-        };
-        Connect {
-            question,
-            source: (address, field(socket, features::sock_own_port())),
-            key: 0,
-        }
+    let mut connect = Connect {
+        question: question(socket),
+        source: NO_SOURCE,
+        key: 0,
+    };
+    if hook == Hook::TcpConnect as u8 {
+        connect.source = source_of(socket, connect.question.family);
     } else {
         // The socket may have no cookie, and is this one until its state changes again.
-        Connect {
-            question,
-            source: NO_SOURCE,
-            key: socket,
-        }
-    };
+        connect.key = socket;
+    }
     let side = Side::Task {
         scope,
         foreign: place >> 8 & 1 == 0,

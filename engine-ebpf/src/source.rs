@@ -3,7 +3,7 @@
 
 use aya_ebpf::{btf_maps::LruHashMap, helpers::bpf_ktime_get_ns, macros::btf_map};
 use engine_common::{
-    ABI_VERSION, Action, Address, Hook, Mode, Protocol,
+    ABI_VERSION, Action, Hook, Mode, Protocol,
     event::{EventRecord, MAX_AWAITED, SourceRecord, flag},
     fold::FoldKey,
     scope::{Scope, SlotRef},
@@ -27,14 +27,15 @@ static AWAITED: LruHashMap<u64, u8, { MAX_AWAITED as usize }> = LruHashMap::new(
 /// The question of a connect, with what is known of its source when it is reported.
 pub(crate) struct Connect {
     pub(crate) question: AddressQuestion,
-    /// The address, in the family of the destination, and the port; 0 where it is not known yet.
-    pub(crate) source: (Address, u16),
+    /// The source as it goes into the record: both halves of its address, in the family of the destination, and its
+    /// port; 0 where it is not known yet.
+    pub(crate) source: (u64, u64, u64),
     /// Key of the record that will tell it; 0 where none will.
     pub(crate) key: u64,
 }
 
 /// No source, or none yet.
-pub(crate) const NO_SOURCE: (Address, u16) = (Address::V4(0), 0);
+pub(crate) const NO_SOURCE: (u64, u64, u64) = (0, 0, 0);
 
 impl Question for Connect {
     #[inline(always)]
@@ -51,12 +52,9 @@ impl Question for Connect {
             let _ = AWAITED.insert(self.key, 1, 0);
             return;
         }
-        let (address, port) = &self.source;
-        record.source_port = *port;
-        match *address {
-            Address::V4(v4) => write_halves(&mut record.source, (v4 as u64) << 32, 0),
-            Address::V6 { high, low } => write_halves(&mut record.source, high, low),
-        }
+        let (high, low, port) = self.source;
+        record.source_port = port as u16;
+        write_halves(&mut record.source, high, low);
     }
 
     #[inline(always)]

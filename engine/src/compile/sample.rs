@@ -1,7 +1,7 @@
 //! Policies for the tests of this room.
 
 use crate::policy::{
-    AddressSet, Errno, Fold, Policy, PortRange, Rule, Service, Services, Subject,
+    AddressSet, Errno, Fold, Hooks, Policy, PortRange, Rule, Service, Services, Subject,
     model::{Action, Mode, Protocol},
 };
 
@@ -41,5 +41,6 @@ pub(super) fn policy(rules: Vec<Rule>) -> Policy {
         rules,
         nat64: Vec::new(),
         fold: Fold::default(),
+        hooks: Hooks::default(),
     }
 }

@@ -8,10 +8,11 @@ use aya::{
 use super::{
     btf::{Btf, BtfError},
     lsm,
+    probe::Probe,
 };
 
 /// Environment variable that takes abilities away, separated by commas: `send_signal`,
-/// `set_retval`, `task_btf`, `lsm`. For tests of what an older kernel would do; it can only take, never grant.
+/// `set_retval`, `task_btf`, `lsm`, `probe`, `kprobe`. For tests of what an older kernel would do; it can only take, never grant.
 pub const DISABLE_VARIABLE: &str = "TIDEGATE_DISABLE";
 
 /// Abilities of the kernel's cgroup hooks.
@@ -28,6 +29,8 @@ pub struct Features {
     /// LSM programs run: sockets made elsewhere and other families are judged, kill and errno work on older kernels
     /// too (Linux 5.7, with `bpf` among the active security modules).
     pub lsm: bool,
+    /// How connections can be watched, for where they send from.
+    pub probe: Option<Probe>,
 }
 
 impl Features {
@@ -55,6 +58,7 @@ impl Features {
             )
             .unwrap_or(false),
             lsm: enabled("lsm") && lsm::lsm_obstacle().is_none(),
+            probe: Probe::detect(enabled),
         }
     }
 }

@@ -25,6 +25,8 @@ pub(super) enum Kind {
     Address(At),
     /// A hook of the security modules, by its name; for the whole machine.
     Lsm(&'static str),
+    /// What connections come by; for the whole machine.
+    Probe,
 }
 
 /// The program that decides nothing; attached first, see [`super::Attachment`].
@@ -51,7 +53,8 @@ pub(super) const LSM: [(&str, &str); 4] = [
 pub(super) fn all(features: Features) -> impl Iterator<Item = (&'static str, Kind)> {
     let lsm = LSM.iter().filter(move |_| features.lsm);
     let lsm = lsm.map(|&(name, hook)| (name, Kind::Lsm(hook)));
-    [ANCHOR].into_iter().chain(ENFORCING).chain(lsm)
+    let probe = features.probe.map(|probe| (probe.program(), Kind::Probe));
+    [ANCHOR].into_iter().chain(ENFORCING).chain(lsm).chain(probe)
 }
 
 /// Programs that can be attached.
@@ -79,7 +82,7 @@ impl Programs for Ebpf {
             Kind::Address(_) => {
                 <&mut CgroupSockAddr>::try_from(program).and_then(|p| link_address(p, cgroup))
             }
-            Kind::Lsm(_) => return Err(AttachError::NoCgroupProgram(name)),
+            Kind::Lsm(_) | Kind::Probe => return Err(AttachError::NoCgroupProgram(name)),
         };
         told(name, attached)
     }
@@ -101,7 +104,7 @@ impl Programs for PinnedPrograms {
             Kind::Address(at) => {
                 CgroupSockAddr::from_pin(path, at).and_then(|mut p| link_address(&mut p, cgroup))
             }
-            Kind::Lsm(_) => return Err(AttachError::NoCgroupProgram(name)),
+            Kind::Lsm(_) | Kind::Probe => return Err(AttachError::NoCgroupProgram(name)),
         };
         told(name, attached)
     }

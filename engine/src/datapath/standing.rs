@@ -27,7 +27,7 @@ use super::{
     links::{cgroups_of, detach_from},
     lsm,
     pins::{self, PinsError},
-    program,
+    probe, program,
     ring::{EventRing, RingError},
     syscall,
     tables::{FoldCounts, LiveImage, Slot, TableError, Tables},
@@ -191,6 +191,7 @@ impl StandingGate {
             detach_from(&folder, cgroup)?;
         }
         lsm::detach(&folder)?;
+        probe::detach(&folder)?;
         remove_all(&folder)?;
         super::cache::remove_idle();
         // Best effort: runs of `exec` may have theirs beside it.

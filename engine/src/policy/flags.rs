@@ -9,7 +9,7 @@ use super::{
     AddressSet, builtin,
     context::LoadContext,
     flag::{Host, part, split},
-    model::{Errno, Fold, Policy, Rule, Subject},
+    model::{Errno, Fold, Hooks, Policy, Rule, Subject},
     nearest::nearest,
 };
 
@@ -140,6 +140,7 @@ pub fn from_flags(
             rules: made,
             nat64: Vec::new(),
             fold: Fold::default(),
+            hooks: Hooks::default(),
         },
         resolved,
     })

@@ -13,8 +13,8 @@ use super::{
     context::LoadContext,
     diagnostic::{Code, Fault, Reporter, quoted},
     fields::{self, Fields},
-    fold,
-    model::{Errno, Fold, Policy, Rule},
+    fold, hooks,
+    model::{Errno, Fold, Hooks, Policy, Rule},
     name, network,
     node::{Node, Value},
     rule,
@@ -74,7 +74,7 @@ fn document(
         .require("metadata", "`metadata: {name: payments}`", reporter)
         .and_then(|n| metadata(n, reporter));
     let spec = top.require("spec", "`spec:` with `default` and `rules`", reporter)?;
-    let known = ["mode", "default", "errno", "sets", "rules", "nat64", "fold"];
+    let known = ["mode", "default", "errno", "sets", "rules", "nat64", "fold", "hooks"];
     let spec = Fields::of(spec, "`spec`", &known, reporter)?;
 
     let mode = match spec.get("mode") {
@@ -101,6 +101,10 @@ fn document(
         None => Some(Fold::default()),
         Some(node) => fold::read(node, reporter),
     };
+    let hooks = match spec.get("hooks") {
+        None => Some(Hooks::default()),
+        Some(node) => hooks::read(node, mode, reporter),
+    };
     let mut sets = Sets::read(spec.get("sets"), base, context, reporter);
     let rules = spec
         .get("rules")
@@ -115,6 +119,7 @@ fn document(
         rules: rules?,
         nat64: nat64?,
         fold: fold?,
+        hooks: hooks?,
     })
 }
 

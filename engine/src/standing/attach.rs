@@ -191,6 +191,9 @@ impl Standing {
         let names = |version: &super::Version| -> Vec<String> {
             version.rules.iter().map(|rule| rule.name.clone()).collect()
         };
+        if record.live.hooks() != compiled.version.hooks() {
+            return Err(different());
+        }
         let (old, new) = (names(&record.live), names(&compiled.version));
         // The mode is the live one's: it may have been set since.
         let wanted = compiled.image.clone().with_life(live.header().life());
@@ -215,7 +218,8 @@ impl Standing {
         for step in steps.iter_mut() {
             let path = &step.attachment.path;
             let empty = scope::empty(step.attachment.cgroup, step.level);
-            let attached = self.gate.prepare(step.cgroup.fd(), &empty);
+            let hooks = step.record.live.hooks_of(self.gate.hooks());
+            let attached = self.gate.prepare(step.cgroup.fd(), &empty, hooks);
             attached.map_err(|source| StandError::Attach {
                 cgroup: path.clone(),
                 source: Box::new(source),
@@ -223,7 +227,7 @@ impl Standing {
             let now = self.scope_of(step.attachment.cgroup, path)?.unwrap_or(empty);
             let slot = Slot(step.record.slot);
             let stacked = || StandError::Stacked { cgroup: path.clone() };
-            let with = scope::with(&now, slot, step.record.live.mode).ok_or_else(stacked)?;
+            let with = scope::with(&now, slot, step.record.live.mode, hooks).ok_or_else(stacked)?;
             if with != now {
                 self.write_scope(&with, path)?;
             }

@@ -25,6 +25,9 @@ impl Compiled {
     /// Compiles a policy as this generation of it.
     pub(super) fn of(policy: &Policy, source: &str, generation: u64) -> Result<Compiled, StandError> {
         let name = || policy.name.clone();
+        if !policy.hooks.allow(policy.mode) {
+            return Err(StandError::OnlyWatches { name: name() });
+        }
         let mut policy = policy.clone();
         policy.fold = policy.fold.standing();
         let paths = paths_of(&policy);
@@ -59,6 +62,7 @@ impl Compiled {
             since: now(),
             partial: Vec::new(),
             executables: executables.collect(),
+            hooks: policy.hooks.names().into_iter().map(str::to_owned).collect(),
         };
         version.partial = shortfalls(&version);
         Ok(Compiled {

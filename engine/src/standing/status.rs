@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use engine_common::scope::HookSet;
 use serde::Serialize;
 
 use super::{
@@ -131,8 +132,9 @@ impl Standing {
         let mut totals = record.retired.clone();
         totals.add(&record.live, &counters);
         let mut attachments = Vec::new();
+        let hooks = record.live.hooks_of(self.gate.hooks());
         for there in &record.attachments {
-            attachments.push(self.attachment_status(slot, there)?);
+            attachments.push(self.attachment_status(slot, hooks, there)?);
         }
         let mut reasons = record.live.partial.clone();
         if live.is_none() {
@@ -207,6 +209,7 @@ impl Standing {
     fn attachment_status(
         &self,
         slot: Slot,
+        hooks: HookSet,
         there: &super::Attachment,
     ) -> Result<AttachmentStatus, StandError> {
         let scope = self.scope_of(there.cgroup, &there.path)?;
@@ -217,18 +220,24 @@ impl Standing {
         } else {
             "not in force"
         };
-        let hooks = self
-            .gate
-            .link_states(there.cgroup)
-            .into_iter()
-            .map(|(hook, link)| HookStatus {
-                hook,
-                state: match link {
-                    LinkState::Attached => "attached",
-                    LinkState::Detached => "detached",
-                    LinkState::Missing => "missing",
-                },
-            });
+        let mut links = Vec::new();
+        if hooks.has(HookSet::CGROUP) {
+            links.extend(self.gate.link_states(there.cgroup));
+        }
+        if hooks.has(HookSet::LSM) {
+            links.extend(self.gate.lsm_states());
+        }
+        if hooks.has(HookSet::PROBE) {
+            links.extend(self.gate.probe_state());
+        }
+        let hooks = links.into_iter().map(|(hook, link)| HookStatus {
+            hook,
+            state: match link {
+                LinkState::Attached => "attached",
+                LinkState::Detached => "detached",
+                LinkState::Missing => "missing",
+            },
+        });
         Ok(AttachmentStatus {
             cgroup: there.path.clone(),
             cgroup_id: there.cgroup,
