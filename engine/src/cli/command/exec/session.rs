@@ -228,7 +228,7 @@ fn supervise(
                 kill_late(cgroup, pid);
             }
         });
-        recorder.flush();
+        recorder.found_empty();
     };
     let finished = {
         let mut watches = [Watch {
