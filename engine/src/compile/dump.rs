@@ -239,7 +239,18 @@ pub(super) fn protocol(number: u32) -> String {
         Protocol::UDPLITE => "udplite",
         Protocol::MPTCP => "mptcp",
         Protocol::RAW => "raw",
-        _ => return number.to_string(),
+        other => {
+            let named = |family| {
+                Protocol::FAMILY_NAMES
+                    .iter()
+                    .find(|(number, _)| *number == family)
+            };
+            return match other.family().map(|family| (family, named(family))) {
+                Some((_, Some((_, name)))) => (*name).to_owned(),
+                Some((family, None)) => format!("family {family}"),
+                None => number.to_string(),
+            };
+        }
     };
     name.to_owned()
 }

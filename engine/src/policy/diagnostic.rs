@@ -83,6 +83,10 @@ codes! {
     ReversedRange = "reversed-range",
     /// Not a protocol.
     BadProtocol = "bad-protocol",
+    /// Not an address family that a rule can name.
+    BadFamily = "bad-family",
+    /// Selectors that mean nothing for sockets of other families.
+    FamiliesConflict = "families-conflict",
     /// `ports` and `protocols` contradict each other.
     PortsConflict = "ports-conflict",
     /// A protocol of one address family with destinations of the other.

@@ -13,6 +13,7 @@ pub mod address_set;
 pub mod builtin;
 mod context;
 pub mod diagnostic;
+mod family;
 mod fields;
 mod flag;
 pub mod flags;

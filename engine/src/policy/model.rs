@@ -157,6 +157,16 @@ pub struct Rule {
     pub reason: Option<String>,
 }
 
+impl Rule {
+    /// Whether the rule is about sockets of other address families, which only LSM programs see.
+    pub fn is_about_families(&self) -> bool {
+        match &self.services {
+            Services::Any => false,
+            Services::Only(services) => services.iter().any(|service| service.protocol.family().is_some()),
+        }
+    }
+}
+
 /// Which protocols and ports a rule is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Services {

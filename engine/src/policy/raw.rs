@@ -245,6 +245,10 @@ pub struct RawRule {
     /// socket), or a number. Every protocol unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocols: Option<RawProtocols>,
+    /// Sockets of other address families (packet, vsock, bluetooth, ...), judged when they are made; `any` is all of
+    /// them. With `to: any`, and without ports and protocols.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub families: Option<RawFamilies>,
     /// Who is bound. Everybody unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<RawProcess>,
@@ -314,6 +318,16 @@ pub enum RawProtocol {
     Name(
         #[schemars(regex(pattern = r"^(tcp|udp|udplite|sctp|dccp|icmp|icmpv6|raw|[0-9]+|.*\$\{.*)$"))] String,
     ),
+}
+
+/// Address families of a rule.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum RawFamilies {
+    /// All that are neither IPv4 nor IPv6.
+    Any(RawAny),
+    /// These.
+    List(#[schemars(length(min = 1))] Vec<String>),
 }
 
 /// Who a rule binds: both parts must match.

@@ -5,6 +5,7 @@ use engine_common::{Action, Protocol};
 use super::{
     AddressSet,
     diagnostic::{Code, Reporter, quoted},
+    family,
     fields::{self, Fields},
     model::{PortRange, Rule, Service, Services, Subject},
     name,
@@ -15,13 +16,14 @@ use super::{
     subject,
 };
 
-const FIELDS: [&str; 8] = [
+const FIELDS: [&str; 9] = [
     "name",
     "action",
     "to",
     "except",
     "ports",
     "protocols",
+    "families",
     "process",
     "reason",
 ];
@@ -62,7 +64,11 @@ pub(super) fn read(
         .require("to", "`to: [10.0.0.0/8]`, or `to: any`", reporter)
         .and_then(|n| Some((n.span, destinations(n, sets, reporter)?)));
     let except = fields.get("except").map(|n| exceptions(n, sets, reporter));
-    let services = service::read(fields.get("ports"), fields.get("protocols"), reporter);
+    let families = fields.get("families");
+    let services = match families {
+        Some(node) => family::read(node, &fields, reporter),
+        None => service::read(fields.get("ports"), fields.get("protocols"), reporter),
+    };
     let subject = match fields.get("process") {
         None => Some(Subject::default()),
         Some(node) => subject::read(node, reporter),
@@ -76,6 +82,9 @@ pub(super) fn read(
         Some(except) => to.and_then(|(span, to)| Some((span, without(span, to, except?, reporter)?))),
     };
     let (span, to) = to?;
+    if families.is_some() {
+        family::check_destinations(&to, span, reporter)?;
+    }
     let (action, services) = (action?, services?);
     check_family(
         &services,

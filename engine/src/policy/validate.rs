@@ -6,6 +6,7 @@ use engine_common::{
     Action, Mode,
     destination::Nat64Prefix,
     limits::{MAX_NAT64_PREFIXES, MAX_RULES},
+    scope::HookSet,
 };
 use ipnet::IpNet;
 
@@ -109,6 +110,20 @@ fn document(
     let rules = spec
         .get("rules")
         .map_or(Some(Vec::new()), |n| rules(n, default, &mut sets, reporter));
+    if let (Some(Hooks::Only(kinds)), Some(rules), Some(node)) = (hooks, &rules, spec.get("hooks"))
+        && !kinds.has(HookSet::LSM)
+        && let Some(rule) = rules.iter().find(|rule| rule.is_about_families())
+    {
+        reporter.error(
+            Code::WrongValue,
+            node.span,
+            format!(
+                "the rule {} is about `families`, which only the hooks of the security modules see",
+                quoted(&rule.name)
+            ),
+            "add `lsm` to the hooks, or take the rule out",
+        );
+    }
     sets.report_unused(spec.get("sets"), reporter);
     *cidrs = sets.cidrs();
     Some(Policy {

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     compile::{Image, compile, paths_of},
     datapath::IdentifiedExecutables,
-    policy::Policy,
+    policy::{Policy, Rule},
 };
 
 /// An image with what the journal says of it.
@@ -60,6 +60,7 @@ impl Compiled {
             source: source.to_owned(),
             by: Actor::current(),
             since: now(),
+            names_families: policy.rules.iter().any(Rule::is_about_families),
             partial: Vec::new(),
             executables: executables.collect(),
             hooks: policy.hooks.names().into_iter().map(str::to_owned).collect(),

@@ -50,6 +50,9 @@ pub struct Version {
     pub by: Actor,
     /// When.
     pub since: String,
+    /// Whether rules are about sockets of other address families, which take LSM programs.
+    #[serde(default)]
+    pub names_families: bool,
     /// What this kernel cannot do of it; empty where it is enforced fully.
     pub partial: Vec<String>,
     /// Executables that it names, by the identity they had.

@@ -11,6 +11,13 @@ use crate::{
 /// One reason each; empty where the version is enforced as it says.
 pub(super) fn shortfalls(version: &Version) -> Vec<String> {
     let mut reasons = lacking_hooks(version);
+    if version.names_families
+        && let Some(obstacle) = lsm_obstacle()
+    {
+        reasons.push(format!(
+            "families: only LSM programs see sockets of other families: {obstacle}"
+        ));
+    }
     if version.mode == Mode::Audit {
         return reasons;
     }

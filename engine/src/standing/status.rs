@@ -12,7 +12,7 @@ use super::{
     scope,
     totals::Totals,
 };
-use crate::datapath::{LinkState, Slot};
+use crate::datapath::{LinkState, Slot, lsm_obstacle};
 
 /// Everything there is to know.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -21,6 +21,11 @@ pub struct Status {
     pub policies: Vec<PolicyStatus>,
     /// Ids of cgroups that carry policies which the journal does not name: its records were lost.
     pub unknown_cgroups: Vec<u64>,
+    /// The LSM programs, which run for the whole machine; empty where they cannot run.
+    pub lsm: Vec<HookStatus>,
+    /// Why LSM programs cannot run here: sockets made elsewhere are then judged by their own cgroup's policies only,
+    /// and other families not at all.
+    pub lsm_obstacle: Option<String>,
     /// Events lost because the ring was full; verdicts and counters do not depend on it.
     pub events_lost: u64,
     /// Repeats that were folded into later events.
@@ -116,6 +121,8 @@ impl Standing {
         Ok(Status {
             policies,
             unknown_cgroups,
+            lsm: hooks(self.gate.lsm_states()),
+            lsm_obstacle: lsm_obstacle(),
             events_lost: self.gate.lost()?,
             repeats_folded: folds.folded,
             repeats_untold: folds.folded.saturating_sub(folds.told),
@@ -132,14 +139,19 @@ impl Standing {
         let mut totals = record.retired.clone();
         totals.add(&record.live, &counters);
         let mut attachments = Vec::new();
-        let hooks = record.live.hooks_of(self.gate.hooks());
+        let wanted = record.live.hooks_of(self.gate.hooks());
         for there in &record.attachments {
-            attachments.push(self.attachment_status(slot, hooks, there)?);
+            attachments.push(self.attachment_status(slot, wanted, there)?);
         }
         let mut reasons = record.live.partial.clone();
         if live.is_none() {
             reasons.push("its tables are not in the kernel any more: every attempt is a fault".to_owned());
         }
+        let lsm = self.gate.lsm_states().into_iter();
+        let lacking_lsm: Vec<&str> = lsm
+            .filter(|(_, state)| wanted.has(HookSet::LSM) && *state != LinkState::Attached)
+            .map(|(hook, _)| hook)
+            .collect();
         for there in &attachments {
             if there.state == "not in force" {
                 reasons.push(format!(
@@ -153,6 +165,7 @@ impl Standing {
                 .filter(|hook| hook.state != "attached")
                 .map(|hook| hook.hook)
                 .collect();
+            let lacking: Vec<&str> = lacking.into_iter().chain(lacking_lsm.iter().copied()).collect();
             if there.state != "gone" && !lacking.is_empty() {
                 reasons.push(format!(
                     "{}: not attached: {}: attach it again",
@@ -209,7 +222,7 @@ impl Standing {
     fn attachment_status(
         &self,
         slot: Slot,
-        hooks: HookSet,
+        wanted: HookSet,
         there: &super::Attachment,
     ) -> Result<AttachmentStatus, StandError> {
         let scope = self.scope_of(there.cgroup, &there.path)?;
@@ -220,33 +233,34 @@ impl Standing {
         } else {
             "not in force"
         };
-        let mut links = Vec::new();
-        if hooks.has(HookSet::CGROUP) {
-            links.extend(self.gate.link_states(there.cgroup));
+        let mut states = Vec::new();
+        if wanted.has(HookSet::CGROUP) {
+            states.extend(self.gate.link_states(there.cgroup));
         }
-        if hooks.has(HookSet::LSM) {
-            links.extend(self.gate.lsm_states());
+        if wanted.has(HookSet::PROBE) {
+            states.extend(self.gate.probe_state());
         }
-        if hooks.has(HookSet::PROBE) {
-            links.extend(self.gate.probe_state());
-        }
-        let hooks = links.into_iter().map(|(hook, link)| HookStatus {
-            hook,
-            state: match link {
-                LinkState::Attached => "attached",
-                LinkState::Detached => "detached",
-                LinkState::Missing => "missing",
-            },
-        });
         Ok(AttachmentStatus {
             cgroup: there.path.clone(),
             cgroup_id: there.cgroup,
             state,
             by: there.by.clone(),
             since: there.since.clone(),
-            hooks: hooks.collect(),
+            hooks: hooks(states),
         })
     }
+}
+
+fn hooks(states: Vec<(&'static str, LinkState)>) -> Vec<HookStatus> {
+    let status = |(hook, link)| HookStatus {
+        hook,
+        state: match link {
+            LinkState::Attached => "attached",
+            LinkState::Detached => "detached",
+            LinkState::Missing => "missing",
+        },
+    };
+    states.into_iter().map(status).collect()
 }
 
 fn is_still(path: &str, inode: u64) -> bool {

@@ -2,6 +2,8 @@
 
 use clap::ValueEnum;
 
+use crate::kernel;
+
 /// What a voyager sends.
 pub const MARKER: &[u8] = b"tidegate voyager";
 
@@ -221,6 +223,33 @@ impl Way {
             (Gatekeeper::Sendmsg, Family::V6) => "sendmsg6",
             (Gatekeeper::SockCreate, _) => "sock_create",
             (Gatekeeper::Capability, _) => return None,
+        })
+    }
+
+    /// The hook that denies a destination with this errno: an LSM program where the cgroup hook could only
+    /// say EPERM.
+    pub fn hook_that_blocks(self, family: Family, errno: &str) -> Option<&'static str> {
+        if errno != "EPERM" && !kernel::cgroup_hooks_choose_errno() && kernel::has_lsm() {
+            return self.lsm_hook();
+        }
+        self.hook(family)
+    }
+
+    /// The hook that kills: an LSM program where the cgroup hook could only deny.
+    pub fn hook_that_kills(self, family: Family) -> Option<&'static str> {
+        if !kernel::cgroup_hooks_kill() && kernel::has_lsm() {
+            return self.lsm_hook();
+        }
+        self.hook(family)
+    }
+
+    /// The LSM program that sees it first.
+    pub fn lsm_hook(self) -> Option<&'static str> {
+        Some(match self.gatekeeper() {
+            _ if self == Way::TcpFastopenSendto => "lsm_sendmsg",
+            Gatekeeper::Connect => "lsm_connect",
+            Gatekeeper::Sendmsg => "lsm_sendmsg",
+            Gatekeeper::SockCreate | Gatekeeper::Capability => "lsm_create",
         })
     }
 

@@ -1,5 +1,5 @@
-//! Sockets that change hands. The cgroup hooks go by the cgroup in which a socket was made; what is
-//! made outside and handed in is not theirs to judge (SECURITY.md says so).
+//! Sockets that change hands. The cgroup hooks go by the cgroup in which a socket was made, LSM programs by
+//! the task that uses it.
 #![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
 
 use std::{
@@ -13,6 +13,7 @@ use std::{
 
 use integration::{
     gate::Gate,
+    kernel::has_lsm,
     namespace::Namespace,
     receiver::Receiver,
     requirement::{Need, met},
@@ -83,38 +84,73 @@ fn handed_out_it_is_judged_and_the_user_not_killed() {
     });
 }
 
-/// The limit, held so that a change of it is noticed: a socket made outside and handed in is not judged.
+/// A socket made outside and handed in: judged by the policy of the task that uses it, where LSM programs
+/// run. Where they do not it is the limit, held here so that a change of it is noticed.
 #[test]
-fn handed_in_it_is_not_judged() {
-    if !met("handed_in_it_is_not_judged", &[Need::Root]) {
+fn handed_in_it_is_judged_by_lsm_programs() {
+    if !met("handed_in_it_is_judged_by_lsm_programs", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
-        let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
-        let to = receiver.address().to_string();
-        let gate = Gate::with("{default: block}");
-        let place = gate.folder().path().join("socket");
-        let listener = UnixListener::bind(&place).unwrap();
-        let running = gate.start(voyager().task("take-socket", &[place.to_str().unwrap(), &to]));
-        let (mut stream, _) = listener.accept().unwrap();
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        let fds = [socket.as_raw_fd()];
-        let rights = [ControlMessage::ScmRights(&fds)];
-        sendmsg::<UnixAddr>(
-            stream.as_raw_fd(),
-            &[IoSlice::new(b"s")],
-            &rights,
-            MsgFlags::empty(),
-            None,
-        )
-        .unwrap();
-        let mut rest = Vec::new();
-        stream.read_to_end(&mut rest).unwrap();
-
-        let ended = running.finish();
-        let voyage = Voyage::read(&ended.expect_code(0).stdout).pop().unwrap();
-        assert!(voyage.ok, "{voyage:?}");
-        assert_eq!(receiver.arrived(), [MARKER]);
-        assert!(gate.report().events.is_empty());
+        for action in ["audit", "block", "kill"] {
+            let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
+            let to = receiver.address().to_string();
+            let gate = Gate::with(&format!("{{default: {action}, errno: EACCES}}"));
+            let place = gate.folder().path().join("socket");
+            let listener = UnixListener::bind(&place).unwrap();
+            let running = gate.start(voyager().task("take-socket", &[place.to_str().unwrap(), &to]));
+            let (stream, _) = listener.accept().unwrap();
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            hand_in(&stream, socket.as_raw_fd());
+            let mut rest = Vec::new();
+            (&stream).read_to_end(&mut rest).unwrap();
+            let ended = running.finish();
+            let report = gate.report();
+            if !has_lsm() {
+                assert!(Voyage::read(&ended.expect_code(0).stdout).pop().unwrap().ok);
+                assert_eq!(receiver.arrived(), [MARKER]);
+                assert!(report.events.is_empty());
+                continue;
+            }
+            let event = report.only_event();
+            assert!(event.foreign_socket);
+            assert_eq!(
+                (event.hook.as_str(), event.verdict.as_str()),
+                ("lsm_sendmsg", action)
+            );
+            assert_eq!(
+                event.destination.as_ref().unwrap().address,
+                receiver.address().ip()
+            );
+            match action {
+                "audit" => {
+                    assert!(Voyage::read(&ended.expect_code(0).stdout).pop().unwrap().ok);
+                    assert_eq!(receiver.arrived(), [MARKER]);
+                }
+                "block" => {
+                    let voyage = Voyage::read(&ended.expect_code(0).stdout).pop().unwrap();
+                    assert_eq!(voyage.errno.as_deref(), Some("EACCES"), "{voyage:?}");
+                    receiver.expect_nothing("blocked");
+                }
+                _ => {
+                    assert_eq!(event.outcome, "killed");
+                    ended.expect_code(128 + libc::SIGKILL);
+                    receiver.expect_nothing("killed");
+                }
+            }
+        }
     });
+}
+
+fn hand_in(stream: &UnixStream, fd: i32) {
+    let fds = [fd];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<UnixAddr>(
+        stream.as_raw_fd(),
+        &[IoSlice::new(b"s")],
+        &rights,
+        MsgFlags::empty(),
+        None,
+    )
+    .unwrap();
 }

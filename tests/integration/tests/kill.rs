@@ -45,7 +45,7 @@ fn dies_on(test: &str, ways: &[Way]) {
                     (event.verdict.as_str(), event.outcome.as_str()),
                     ("kill", outcome_of_kill())
                 );
-                assert_eq!(Some(event.hook.as_str()), way.hook(family), "{way:?}");
+                assert_eq!(Some(event.hook.as_str()), way.hook_that_kills(family), "{way:?}");
                 assert_eq!(event.rule.as_deref(), Some("trap"));
                 assert_eq!(report.summary.exit.signal, Some(libc::SIGKILL));
             }

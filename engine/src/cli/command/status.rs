@@ -89,6 +89,15 @@ fn text(status: &Status) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "! {problem}");
     }
+    if let Some(obstacle) = &status.lsm_obstacle
+        && !status.policies.is_empty()
+    {
+        let _ = writeln!(
+            text,
+            "LSM programs do not run here: {}. Sockets that were made in other cgroups are judged by the policies of              those only, other families (vsock, packet, ...) not at all",
+            escaped(obstacle.as_bytes())
+        );
+    }
     let memory: u64 = status.policies.iter().map(|policy| policy.memory).sum();
     let _ = writeln!(
         text,

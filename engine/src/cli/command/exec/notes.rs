@@ -4,18 +4,26 @@ use engine_common::{Action, Mode};
 
 use crate::{
     cli::command::policy_files::SourcedPolicy,
-    datapath::Features,
-    policy::{Errno, Policy},
+    datapath::{Features, lsm_obstacle},
+    policy::{Errno, Policy, Rule},
 };
 
 /// One sentence for each thing that is done in another way here.
 pub(super) fn notes(policies: &[SourcedPolicy], features: Features) -> Vec<String> {
+    let mut notes = Vec::new();
+    let all = policies.iter().flat_map(|sourced| &sourced.policy.rules);
+    if all.into_iter().any(Rule::is_about_families)
+        && let Some(obstacle) = lsm_obstacle()
+    {
+        notes.push(format!(
+            "rules about `families` do nothing here, since only LSM programs see such sockets: {obstacle}"
+        ));
+    }
     let enforcing: Vec<&Policy> = policies
         .iter()
         .map(|sourced| &sourced.policy)
         .filter(|policy| policy.mode == Mode::Enforce)
         .collect();
-    let mut notes = Vec::new();
     let features = |policy: &Policy| {
         let hooks = policy.hooks.wanted(features.hooks(), policy.watches());
         features.only(hooks)

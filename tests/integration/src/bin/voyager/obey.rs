@@ -15,7 +15,7 @@ use crate::{
     told,
 };
 
-/// Lines: `udp4`, `udp6`, `tcp4`, `tcp6` make a socket; `connect N TO`, `sendto N TO` and `send N` use
+/// Lines: `udp4`, `udp6`, `tcp4`, `tcp6`, `socket FAMILY TYPE PROTOCOL` make a socket; `connect N TO`, `sendto N TO` and `send N` use
 /// the N-th; `go WAY TO` goes a whole way.
 pub(crate) fn obey() -> ExitCode {
     let mut sockets = Vec::new();
@@ -41,6 +41,10 @@ fn step(line: &str, sockets: &mut Vec<Socket>) -> Result<(), Failure> {
         ["udp6"] => sockets.push(Socket::new(libc::AF_INET6, libc::SOCK_DGRAM, 0)?),
         ["tcp4"] => sockets.push(Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0)?),
         ["tcp6"] => sockets.push(Socket::new(libc::AF_INET6, libc::SOCK_STREAM, 0)?),
+        ["socket", family, kind, protocol] => {
+            let number = |word: &str| word.parse::<i32>().map_err(|_| misunderstood());
+            sockets.push(Socket::new(number(family)?, number(kind)?, number(protocol)?)?);
+        }
         ["connect", number, to] => socket(number)?.connect(&Address::of(place(to)?))?,
         ["sendto", number, to] => socket(number)?.send_to(MARKER, &Address::of(place(to)?), 0)?,
         ["send", number] => socket(number)?.send(MARKER)?,

@@ -1,0 +1,146 @@
+//! Sockets of other address families: judged when they are made, by LSM programs.
+
+use integration::{
+    cgroup::TestCgroup,
+    kernel::has_lsm,
+    namespace::Namespace,
+    obedient::Obedient,
+    receiver::Receiver,
+    requirement::{Need, met},
+    standing::Stand,
+    voyager::Voyager,
+    way::{Family, MARKER, Transport},
+};
+
+const PACKET: &str = "socket 17 2 8";
+const VSOCK: &str = "socket 40 1 0";
+const NETLINK: &str = "socket 16 3 0";
+const UNIX: &str = "socket 1 1 0";
+
+/// Runs a process in a cgroup with the policy; what it does is told apart from what another one does, outside.
+fn behind(test: &str, spec: &str, act: impl Fn(&Stand, &mut Obedient, &mut Obedient) + Send + Sync) {
+    let needs = [Need::Root, Need::Kernel(has_lsm(), "LSM programs do not run")];
+    if !met(test, &needs) {
+        return;
+    }
+    let voyager = Voyager::at(env!("CARGO_BIN_EXE_voyager"));
+    Namespace::run(|_| {
+        let (stand, inside, outside) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
+        stand.attach(&inside, "gate", spec);
+        let mut gated = Obedient::start(&voyager, &inside);
+        let mut free = Obedient::start(&voyager, &outside);
+        act(&stand, &mut gated, &mut free);
+        gated.goes_home();
+        free.goes_home();
+    });
+}
+
+#[test]
+fn denied_where_no_rule_allows_them() {
+    let spec = "{default: block, errno: EACCES, rules: [{name: web, action: allow, to: any, ports: [443]}]}";
+    behind("denied_where_no_rule_allows_them", spec, |stand, gated, free| {
+        for family in [PACKET, VSOCK] {
+            free.succeeds(family);
+            gated.fails(family, "EACCES");
+        }
+        // What stays on this machine is nobody's business.
+        for family in [NETLINK, UNIX] {
+            gated.succeeds(family);
+        }
+        let told = stand.events();
+        let told: Vec<_> = told
+            .iter()
+            .map(|event| {
+                (
+                    event.hook.as_str(),
+                    event.protocol.as_str(),
+                    event.outcome.as_str(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("lsm_create", "packet", "blocked"),
+                ("lsm_create", "vsock", "blocked")
+            ]
+        );
+        assert_eq!(stand.status().total("gate", "blocked"), 2);
+    });
+}
+
+#[test]
+fn one_rule_allows_one_family() {
+    let spec = "{default: block, rules: [{name: guest, action: allow, to: any, families: [vsock]}]}";
+    behind("one_rule_allows_one_family", spec, |stand, gated, _| {
+        gated.succeeds(VSOCK);
+        gated.fails(PACKET, "EPERM");
+        assert_eq!(stand.status().total("gate", "allowed"), 1);
+    });
+}
+
+/// Once each, and what is sent arrives.
+#[test]
+fn audit_mode_lets_them_pass_and_tells() {
+    let spec = "{mode: audit, default: block}";
+    behind("audit_mode_lets_them_pass_and_tells", spec, |stand, gated, _| {
+        let receiver = Receiver::listen(Transport::Raw, Namespace::near(Family::V4));
+        gated.succeeds(&format!("go packet {}", receiver.address()));
+        assert_eq!(receiver.arrived(), [MARKER]);
+        let told = stand.events();
+        let told: Vec<_> = told
+            .iter()
+            .map(|event| (event.protocol.as_str(), event.outcome.as_str()))
+            .collect();
+        assert_eq!(told, [("packet", "would_block")]);
+    });
+}
+
+#[test]
+fn nobody_lives_to_have_one() {
+    let needs = [Need::Root, Need::Kernel(has_lsm(), "LSM programs do not run")];
+    if !met("nobody_lives_to_have_one", &needs) {
+        return;
+    }
+    let voyager = Voyager::at(env!("CARGO_BIN_EXE_voyager"));
+    Namespace::run(|_| {
+        let (stand, inside) = (Stand::open(), TestCgroup::create());
+        stand.attach(&inside, "gate", "{default: kill}");
+        let mut gated = Obedient::start(&voyager, &inside);
+        gated.attempts(PACKET);
+        assert_eq!(gated.finish().signal(), Some(libc::SIGKILL));
+        let told = stand.events();
+        assert_eq!(
+            told.iter()
+                .map(|event| event.outcome.as_str())
+                .collect::<Vec<_>>(),
+            ["killed"]
+        );
+    });
+}
+
+/// The programs are there as long as a policy is.
+#[test]
+fn attached_only_while_needed() {
+    behind(
+        "attached_only_while_needed",
+        "{default: block}",
+        |stand, gated, _| {
+            let states = |stand: &Stand| {
+                let status = stand.status().0;
+                let all = status["lsm"].as_array().expect("a list").clone();
+                all.iter()
+                    .map(|hook| hook["state"].as_str().expect("a word").to_owned())
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(states(stand), ["attached"; 4]);
+            let other = TestCgroup::create();
+            stand.attach(&other, "second", "{default: block}");
+            stand.done(["detach", "gate"]);
+            gated.succeeds(PACKET);
+            assert_eq!(states(stand), ["attached"; 4]);
+            stand.done(["detach", "second"]);
+            assert_eq!(states(stand), ["missing"; 4]);
+        },
+    );
+}

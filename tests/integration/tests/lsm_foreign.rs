@@ -1,0 +1,151 @@
+//! Sockets of other cgroups in the hands of a task under a policy: older ones, and connected ones.
+
+use integration::{
+    cgroup::TestCgroup,
+    kernel::has_lsm,
+    namespace::Namespace,
+    obedient::Obedient,
+    receiver::Receiver,
+    requirement::{Need, met},
+    standing::Stand,
+    voyager::Voyager,
+    way::{Family, MARKER, Transport},
+};
+
+const BLOCKING: &str = "{default: block, errno: EACCES}";
+
+fn voyager() -> Voyager {
+    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+}
+
+fn with_lsm(test: &str, act: impl Fn(Stand, TestCgroup, TestCgroup) + Send + Sync) {
+    let needs = [Need::Root, Need::Kernel(has_lsm(), "LSM programs do not run")];
+    if met(test, &needs) {
+        Namespace::run(|_| act(Stand::open(), TestCgroup::create(), TestCgroup::create()));
+    }
+}
+
+/// A process that is moved under a policy with sockets that are connected: nothing more leaves over them.
+#[test]
+fn connected_before_the_move() {
+    with_lsm("connected_before_the_move", |stand, outside, inside| {
+        stand.attach(&inside, "gate", BLOCKING);
+        for family in Family::ALL {
+            let udp = Receiver::listen(Transport::Udp, Namespace::near(family));
+            let tcp = Receiver::listen(Transport::Tcp, Namespace::near(family));
+            let (datagram, stream) = match family {
+                Family::V4 => ("udp4", "tcp4"),
+                Family::V6 => ("udp6", "tcp6"),
+            };
+            let mut process = Obedient::start(&voyager(), &outside);
+            process.succeeds(datagram);
+            process.succeeds(stream);
+            process.succeeds(&format!("connect 0 {}", udp.address()));
+            process.succeeds(&format!("connect 1 {}", tcp.address()));
+            process.succeeds("send 0");
+            inside.take_in(process.pid());
+            process.fails("send 0", "EACCES");
+            process.fails("send 1", "EACCES");
+            process.goes_home();
+            assert_eq!(udp.arrived(), [MARKER], "{family:?}");
+            assert_eq!(
+                tcp.arrived(),
+                [b""],
+                "a connection, from before the move, and nothing over it"
+            );
+            let told = stand.events();
+            for (event, receiver) in told.iter().zip([&udp, &tcp]) {
+                assert!(event.foreign_socket, "{event:?}");
+                assert_eq!(
+                    (event.hook.as_str(), event.outcome.as_str()),
+                    ("lsm_sendmsg", "blocked")
+                );
+                let destination = event.destination.as_ref().expect("the peer");
+                assert_eq!(
+                    (destination.address, destination.port),
+                    (receiver.address().ip(), Some(receiver.address().port()))
+                );
+            }
+            assert_eq!(told.len(), 2);
+        }
+    });
+}
+
+/// Sockets without an address hook, made before the move.
+#[test]
+fn raw_sockets_from_before_the_move() {
+    with_lsm("raw_sockets_from_before_the_move", |stand, outside, inside| {
+        stand.attach(&inside, "gate", BLOCKING);
+        let receiver = Receiver::listen(Transport::Raw, Namespace::near(Family::V4));
+        let mut process = Obedient::start(&voyager(), &outside);
+        process.succeeds("socket 2 3 253");
+        process.succeeds("socket 17 2 8");
+        let to = receiver.address();
+        process.succeeds(&format!("sendto 0 {to}"));
+        inside.take_in(process.pid());
+        process.fails(&format!("sendto 0 {to}"), "EACCES");
+        // Whatever the address: it is the family that is denied.
+        process.fails(&format!("sendto 1 {to}"), "EACCES");
+        process.goes_home();
+        assert_eq!(receiver.arrived(), [MARKER]);
+        let told = stand.events();
+        let told: Vec<_> = told.iter().map(|event| event.protocol.as_str()).collect();
+        assert_eq!(told, ["raw", "packet"]);
+    });
+}
+
+/// Both policies are asked, that of the task first; the strictest answer holds.
+#[test]
+fn judged_by_both() {
+    with_lsm("judged_by_both", |stand, outside, inside| {
+        stand.attach(&inside, "task", "{default: audit, fold: {audit: off}}");
+        stand.attach(&outside, "socket", "{default: audit, fold: {audit: off}}");
+        let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
+        let mut process = Obedient::start(&voyager(), &outside);
+        process.succeeds("udp4");
+        inside.take_in(process.pid());
+        let step = format!("sendto 0 {}", receiver.address());
+        process.succeeds(&step);
+        stand.apply("socket", "{default: block, errno: EACCES}");
+        process.fails(&step, "EACCES");
+        process.goes_home();
+        assert_eq!(receiver.arrived(), [MARKER]);
+        let told = stand.events();
+        let told: Vec<_> = told
+            .iter()
+            .map(|event| {
+                (
+                    event.policy.as_deref(),
+                    event.hook.as_str(),
+                    event.outcome.as_str(),
+                )
+            })
+            .collect();
+        let (task, socket) = (Some("task"), Some("socket"));
+        assert_eq!(
+            told,
+            [
+                (task, "lsm_sendmsg", "audited"),
+                (socket, "sendmsg4", "audited"),
+                (task, "lsm_sendmsg", "audited"),
+                (socket, "sendmsg4", "blocked"),
+            ]
+        );
+    });
+}
+
+/// Who is in no scope is not judged, nor in one beside.
+#[test]
+fn others_are_left_alone() {
+    with_lsm("others_are_left_alone", |stand, outside, inside| {
+        stand.attach(&inside, "gate", BLOCKING);
+        let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
+        let mut process = Obedient::start(&voyager(), &outside);
+        process.succeeds("udp4");
+        process.succeeds("socket 17 2 8");
+        process.succeeds(&format!("sendto 0 {}", receiver.address()));
+        process.goes_home();
+        assert_eq!(receiver.arrived(), [MARKER]);
+        assert!(stand.events().is_empty());
+    });
+}
