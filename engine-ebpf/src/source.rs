@@ -83,10 +83,7 @@ pub(crate) fn key(hook: u32, protocol: Protocol, cookie: u64, answer: Answer) ->
 #[inline(always)]
 fn is_let_through(answer: Answer) -> bool {
     matches!(answer.life().mode, Mode::Audit)
-        || matches!(
-            answer.verdict().action(),
-            Action::Allow | Action::Audit
-        )
+        || matches!(answer.verdict().action(), Action::Allow | Action::Audit)
 }
 
 /// Tells where a socket sends from, if a report waits for that under the key.

@@ -44,12 +44,7 @@ impl StandingGate {
     ///
     /// # Errors
     /// [`AttachError`], or [`PinsError`] in it. What was attached stays; it lets everything pass.
-    pub fn prepare(
-        &self,
-        cgroup: BorrowedFd<'_>,
-        empty: &Scope,
-        hooks: HookSet,
-    ) -> Result<(), AttachError> {
+    pub fn prepare(&self, cgroup: BorrowedFd<'_>, empty: &Scope, hooks: HookSet) -> Result<(), AttachError> {
         let links = self.links(empty.cgroup);
         pins::make(&links)?;
         let mut programs = PinnedPrograms(self.folder.join("programs"));

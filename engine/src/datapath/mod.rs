@@ -30,7 +30,7 @@ pub use gate::{Gate, LoadError, RING_BYTES_VARIABLE, WakeUp};
 pub use links::LinkState;
 pub use lsm::lsm_obstacle;
 pub use pins::{BPFFS_VARIABLE, PinFolder, PinsError};
-pub use probe::Probe;
+pub use probe::{Probe, probe_obstacle};
 pub use ring::{EventRing, RingError};
 pub use standing::{StandingError, StandingGate, other_versions};
 pub use tables::{FoldCounts, LiveImage, Slot, TableError};

@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::programs::{
-    KProbe, Program, ProgramError, ProbeKind, ProgramType, RawTracePoint,
+    KProbe, ProbeKind, Program, ProgramError, ProgramType, RawTracePoint,
     links::{FdLink, LinkError},
 };
 use engine_common::scope::HookSet;
@@ -55,8 +55,7 @@ impl Probe {
         if is_enabled("kprobe") && Path::new(KPROBES).exists() && syscall::try_probe_link().is_ok() {
             return Some(Probe::Kprobe);
         }
-        let there = aya::sys::is_program_supported(ProgramType::RawTracePoint);
-        there.unwrap_or(false).then_some(Probe::Tracepoint)
+        probe_obstacle().is_none().then_some(Probe::Tracepoint)
     }
 
     /// Loads its program.
@@ -108,6 +107,16 @@ impl Probe {
                 source: Box::new(source),
             }),
         }
+    }
+}
+
+/// Why no probe would run here, in words; `None` where one does. For raw tracepoints any kernel will do that has
+/// what else is needed (Linux 4.17).
+pub fn probe_obstacle() -> Option<String> {
+    match aya::sys::is_program_supported(ProgramType::RawTracePoint) {
+        Ok(true) => None,
+        Ok(false) => Some("this kernel lets no program run on tracepoints".to_owned()),
+        Err(error) => Some(format!("the kernel refuses programs on tracepoints: {error}")),
     }
 }
 
@@ -186,7 +195,12 @@ impl StandingGate {
     /// # Errors
     /// [`AttachError`].
     pub fn settle_probe(&self) -> Result<(), AttachError> {
-        if self.tasks.hooks().map_err(AttachError::Scope)?.has(HookSet::PROBE) {
+        if self
+            .tasks
+            .hooks()
+            .map_err(AttachError::Scope)?
+            .has(HookSet::PROBE)
+        {
             return self.attach_probe();
         }
         detach(&self.folder).map_err(|source| AttachError::Detach(Box::new(source)))

@@ -36,7 +36,10 @@ impl Policy {
     /// Whether it ever reports what it lets through.
     pub fn watches(&self) -> bool {
         let actions = self.rules.iter().map(|rule| rule.action);
-        self.mode == Mode::Audit || actions.chain([self.default]).any(|action| action == Action::Audit)
+        self.mode == Mode::Audit
+            || actions
+                .chain([self.default])
+                .any(|action| action == Action::Audit)
     }
 }
 

@@ -75,7 +75,9 @@ fn document(
         .require("metadata", "`metadata: {name: payments}`", reporter)
         .and_then(|n| metadata(n, reporter));
     let spec = top.require("spec", "`spec:` with `default` and `rules`", reporter)?;
-    let known = ["mode", "default", "errno", "sets", "rules", "nat64", "fold", "hooks"];
+    let known = [
+        "mode", "default", "errno", "sets", "rules", "nat64", "fold", "hooks",
+    ];
     let spec = Fields::of(spec, "`spec`", &known, reporter)?;
 
     let mode = match spec.get("mode") {

@@ -120,7 +120,9 @@ pub enum StandError {
         reasons: Vec<String>,
     },
     /// The policy is for a probe alone, and was to act.
-    #[error("the policy {name} is for the probe alone (`hooks: [kprobe]`), which only watches: it cannot be in mode enforce")]
+    #[error(
+        "the policy {name} is for the probe alone (`hooks: [kprobe]`), which only watches: it cannot be in mode enforce"
+    )]
     OnlyWatches {
         /// The policy.
         name: String,

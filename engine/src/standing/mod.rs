@@ -41,8 +41,8 @@ pub use error::StandError;
 pub use event_names::SlotNames;
 pub use journal::RUN_VARIABLE;
 pub use lock::{Holder, Lock, ReaderLock};
-pub(crate) use shortfall::why_lacking;
 pub use record::{Actor, Attachment, Record, RuleName, Version};
+pub(crate) use shortfall::why_lacking;
 pub use status::{AttachmentStatus, HookStatus, PolicyStatus, Status};
 pub use totals::Totals;
 

@@ -4,7 +4,7 @@ use engine_common::{Action, Mode};
 
 use super::record::Version;
 use crate::{
-    datapath::{DISABLE_VARIABLE, Features, lsm_obstacle},
+    datapath::{DISABLE_VARIABLE, Features, lsm_obstacle, probe_obstacle},
     policy::{Errno, Hooks},
 };
 
@@ -62,7 +62,7 @@ fn lacking_hooks(version: &Version) -> Vec<String> {
 pub(crate) fn why_lacking(name: &str) -> String {
     let why = match name {
         "lsm" => lsm_obstacle(),
-        "kprobe" => Some("this kernel lets no program run on TCP connections".to_owned()),
+        "kprobe" => probe_obstacle(),
         _ => None,
     };
     // It is there, and TIDEGATE_DISABLE says that it is not.
