@@ -86,6 +86,12 @@ impl Call {
         self.kind() >= NAME4
     }
 
+    /// Whether the caller gave an address with it.
+    #[inline(always)]
+    fn is_named(self) -> bool {
+        matches!(self.kind(), NAME4 | NAME6)
+    }
+
     #[inline(always)]
     fn about(self, own: bool, slot: u32) -> Call {
         Call(self.0 | (own as u64) << 40 | (slot as u64) << 48)
@@ -257,10 +263,11 @@ extern "C" fn judge_level(level: u32, socket: u64, name: u64, call: u64) -> u64 
     let own = is_create || task_scope::ancestor_of_socket(socket, level & 0xff) == scope.cgroup;
     // A cgroup hook follows, or has been there: at connect for what has addresses, at the socket for the rest.
     let follows = own && !(is_create && is_family);
-    if follows
-        && scope.flags & Scope::NO_CGROUP_HOOKS == 0
-        && (!are_cgroup_hooks_short() || !(is_create || call.is_address()))
-    {
+    if own && !is_create && !call.is_named() {
+        // What is connected was judged then, and the others when they were made.
+        return 0;
+    }
+    if follows && scope.flags & Scope::NO_CGROUP_HOOKS == 0 && !are_cgroup_hooks_short() {
         return 0;
     }
     let unknown = scope.cgroup;

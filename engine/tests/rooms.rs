@@ -8,18 +8,22 @@ use std::{
 };
 
 /// Rooms, and which other rooms their files may name.
-const MAY_KNOW: [(&str, &[&str]); 8] = [
+const MAY_KNOW: [(&str, &[&str]); 9] = [
     ("policy", &[]),
     ("compile", &["policy"]),
     ("datapath", &["compile", "policy"]),
     ("cgroup", &[]),
-    ("standing", &["policy", "compile", "datapath", "cgroup"]),
+    ("sockets", &[]),
+    (
+        "standing",
+        &["policy", "compile", "datapath", "cgroup", "sockets"],
+    ),
     ("events", &[]),
     ("launch", &["cgroup"]),
     (
         "cli",
         &[
-            "policy", "compile", "datapath", "cgroup", "standing", "events", "launch",
+            "policy", "compile", "datapath", "cgroup", "sockets", "standing", "events", "launch",
         ],
     ),
 ];

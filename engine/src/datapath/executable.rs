@@ -47,7 +47,7 @@ pub enum IdentifyError {
         file_system: String,
     },
     /// Its mount was not found.
-    #[error("cannot find the file system of {} in /proc/self/mountinfo", path.display())]
+    #[error("cannot find the file system of {} in mountinfo", path.display())]
     NoMount {
         /// As the policy names it.
         path: PathBuf,
@@ -89,7 +89,26 @@ impl IdentifiedExecutables {
     }
 }
 
+/// Identity of the executable that a process runs; `None` where its file system shows user space another
+/// one than the kernel knows, which is that of no executable a policy can name.
+///
+/// # Errors
+/// [`IdentifyError`] where it cannot be known, as of a process that has ended.
+pub fn identify_process(pid: u32) -> Result<Option<ExecutableId>, IdentifyError> {
+    let path = PathBuf::from(format!("/proc/{pid}/exe"));
+    // Its mounts are those of its own mount namespace.
+    match identify_among(&path, &format!("/proc/{pid}/mountinfo")) {
+        Ok((id, _)) => Ok(Some(id)),
+        Err(IdentifyError::UnstableIdentity { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn identify(path: &Path) -> Result<(ExecutableId, OwnedFd), IdentifyError> {
+    identify_among(path, "/proc/self/mountinfo")
+}
+
+fn identify_among(path: &Path, mounts: &str) -> Result<(ExecutableId, OwnedFd), IdentifyError> {
     let io = |source| IdentifyError::Io {
         path: path.to_owned(),
         source,
@@ -107,7 +126,7 @@ fn identify(path: &Path) -> Result<(ExecutableId, OwnedFd), IdentifyError> {
     }
     // st_dev may be another number than the superblock's (btrfs): mountinfo shows the latter.
     let fdinfo = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).map_err(io)?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(io)?;
+    let mounts = fs::read_to_string(mounts).map_err(io)?;
     let mount = fdinfo
         .lines()
         .find_map(|line| line.strip_prefix("mnt_id:"))
@@ -163,6 +182,22 @@ mod tests {
         assert_eq!((mount.device, mount.file_system.as_str()), (98 << 20 | 1, "ext4"));
         assert_eq!(mount_of(text, "361").unwrap().file_system, "overlay");
         assert_eq!(mount_of(text, "3"), None);
+    }
+
+    #[test]
+    fn a_process_runs_its_file() {
+        let own = std::env::current_exe().unwrap();
+        let by_process = identify_process(std::process::id());
+        match identify(&own) {
+            Ok((id, _)) => assert_eq!(by_process.unwrap(), Some(id)),
+            // The tests are on such a file system.
+            Err(IdentifyError::UnstableIdentity { .. }) => assert_eq!(by_process.unwrap(), None),
+            Err(error) => panic!("{error}"),
+        }
+        assert!(matches!(
+            identify_process(u32::MAX),
+            Err(IdentifyError::Io { .. })
+        ));
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl StandingGate {
         self.tasks.remove(cgroup).map_err(at("write", &tables))?;
         let left = self.tasks.hooks().map_err(at("read", &tables))?;
         if !left.has(HookSet::LSM) {
-            lsm::detach(&self.folder)?;
+            lsm::rest(&self.folder)?;
         }
         if !left.has(HookSet::PROBE) {
             probe::detach(&self.folder)?;
@@ -107,7 +107,7 @@ impl StandingGate {
     pub(super) fn forget_cgroups(&self) -> Result<(), StandingError> {
         let tables = self.folder.join("maps");
         self.tasks.clear().map_err(at("write", &tables))?;
-        lsm::detach(&self.folder)?;
+        lsm::rest(&self.folder)?;
         probe::detach(&self.folder)
     }
 

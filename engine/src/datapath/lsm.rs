@@ -6,6 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aya::{
+    programs::ProgramType,
+    sys::{BpfHelper, is_helper_supported},
+};
+
 use super::{
     attachment::AttachError,
     links::LinkState,
@@ -104,7 +109,22 @@ fn lsm_links(folder: &Path) -> PathBuf {
     folder.join("links").join("lsm")
 }
 
-/// Takes the LSM programs of a gate away.
+/// Takes the LSM programs of a gate off, for as long as nobody needs them.
+pub(super) fn rest(folder: &Path) -> Result<(), StandingError> {
+    if can_attach_again() {
+        detach(folder)
+    } else {
+        Ok(())
+    }
+}
+
+/// Before Linux 5.14 (commit f3a95075549e) a loaded LSM program attaches once in its life: there it stays, finds
+/// that no depth is in use, and lets everything pass. Told by a helper that came a little later (5.18).
+fn can_attach_again() -> bool {
+    is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false)
+}
+
+/// Takes the LSM programs of a gate away for good.
 pub(super) fn detach(folder: &Path) -> Result<(), StandingError> {
     let links = lsm_links(folder);
     let entries = match fs::read_dir(&links) {

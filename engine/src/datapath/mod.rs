@@ -24,7 +24,7 @@ mod task_scopes;
 pub use attachment::{AttachError, Attachment};
 pub use btf::{Btf, BtfError};
 pub use cache::CachedGate;
-pub use executable::{IdentifiedExecutables, IdentifyError};
+pub use executable::{IdentifiedExecutables, IdentifyError, identify_process};
 pub use features::{DISABLE_VARIABLE, Features};
 pub use gate::{Gate, LoadError, RING_BYTES_VARIABLE, WakeUp};
 pub use links::LinkState;

@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::{
     compile::CompileError,
     datapath::{AttachError, IdentifyError, PinsError, RingError, StandingError, TableError},
+    sockets::DiagError,
 };
 
 /// Why a command on standing policies did not do its work. What stood before stands, unless the text
@@ -171,6 +172,9 @@ pub enum StandError {
         /// The cgroup.
         cgroup: String,
     },
+    /// Sockets that exist cannot be found, or not be ended, on this kernel.
+    #[error("sockets that exist cannot be found and ended here, so nothing was attached")]
+    Existing(#[source] DiagError),
     /// A name that no record can have.
     #[error("`{0}` cannot be the name of a policy: it has 1 to 63 letters, digits, `.`, `-` or `_`")]
     Name(String),

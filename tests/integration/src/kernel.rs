@@ -1,7 +1,14 @@
 //! What the running kernel lets a cgroup program do, found by loading one: the tests expect that and no
 //! less. It is asked without Tidegate, so that Tidegate's own idea of it is tested too.
 
-use std::{io, sync::OnceLock};
+use std::{io, os::fd::AsRawFd, sync::OnceLock};
+
+use nix::sys::{
+    socket::{
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt,
+    },
+    time::{TimeVal, TimeValLike},
+};
 
 /// Numbers of helpers (`__BPF_FUNC_MAPPER`, include/uapi/linux/bpf.h).
 const SEND_SIGNAL: i32 = 109;
@@ -92,6 +99,36 @@ pub fn errno_seen(chosen: &str) -> &str {
 /// What is reported of a policy that kills.
 pub fn outcome_of_kill() -> &'static str {
     if kills_at_once() { "killed" } else { "kill_pending" }
+}
+
+/// Whether sockets of this protocol (an IP protocol number) can be listed (sock_diag(7)): that is what the
+/// modules tcp_diag, udp_diag and raw_diag are for.
+pub fn lists_sockets(protocol: i32) -> bool {
+    const SOCK_DIAG_BY_FAMILY: u16 = 20;
+    const NLMSG_DONE: u16 = 3;
+    // NLM_F_REQUEST | NLM_F_DUMP
+    const FLAGS: u16 = 0x301;
+    // struct nlmsghdr, then struct inet_diag_req_v2: no state, so nothing is listed.
+    let mut request = [0_u8; 72];
+    request[0] = 72;
+    request[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    request[6..8].copy_from_slice(&FLAGS.to_ne_bytes());
+    request[16] = libc::AF_INET as u8;
+    request[17] = protocol as u8;
+    let socket = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkSockDiag,
+    );
+    let Ok(socket) = socket else { return false };
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(5)).expect("a time limit");
+    let mut answer = [0_u8; 4096];
+    let asked = send(socket.as_raw_fd(), &request, MsgFlags::empty());
+    let heard = asked.and_then(|_| recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty()));
+    let kind = u16::from_ne_bytes([answer[4], answer[5]]);
+    let errno = i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]);
+    heard.is_ok_and(|length| length >= 20) && kind == NLMSG_DONE && errno == 0
 }
 
 fn has(helper: i32) -> bool {

@@ -14,6 +14,8 @@ pub enum Step {
     Connect,
     /// Sending, with or without an address.
     Send,
+    /// Waiting for what somebody else sends, or for somebody who connects.
+    Receive,
 }
 
 /// The end of a voyage.

@@ -1,5 +1,7 @@
 //! Sockets of other cgroups in the hands of a task under a policy: older ones, and connected ones.
 
+use std::{io::Read, net::TcpStream};
+
 use integration::{
     cgroup::TestCgroup,
     kernel::has_lsm,
@@ -68,6 +70,28 @@ fn connected_before_the_move() {
             }
             assert_eq!(told.len(), 2);
         }
+    });
+}
+
+/// What somebody else connected is answered: that is no way out that the process has opened.
+#[test]
+fn accepted_before_the_move() {
+    with_lsm("accepted_before_the_move", |stand, outside, inside| {
+        stand.attach(&inside, "gate", BLOCKING);
+        let mut process = Obedient::start(&voyager(), &outside);
+        let here = "198.51.100.1:4711";
+        process.succeeds("tcp4");
+        process.succeeds(&format!("bind 0 {here}"));
+        process.succeeds("listen 0 1");
+        let mut client = TcpStream::connect(here).expect("it listens");
+        process.succeeds("accept 0");
+        inside.take_in(process.pid());
+        process.succeeds("send 1");
+        process.goes_home();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).expect("an answer");
+        assert_eq!(answer, MARKER);
+        assert!(stand.events().is_empty());
     });
 }
 

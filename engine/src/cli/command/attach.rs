@@ -8,12 +8,16 @@ use std::{
     process::ExitCode,
 };
 
-use clap::ValueHint;
+use clap::{
+    ValueHint,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use engine_common::Mode;
 use serde_json::json;
 
 use super::{
     exec::args::modes,
+    existing_text,
     policy_files::{self, SourcedPolicy},
     standing::{self, CgroupArgs},
 };
@@ -21,14 +25,14 @@ use crate::{
     cgroup::{Hierarchy, Located},
     cli::{Exit, Failure, Output, output::print, variable::VariableArgs},
     events::{escape::escaped, json::document},
-    standing::{Standing, Wanted},
+    standing::{Existing, Standing, Wanted},
 };
 
 /// Put policies on a cgroup, to stand until they are detached
 ///
 /// What enforces is pinned in the kernel: no process of tidegate stays behind, and ending one changes
 /// nothing. The policy holds for every process of the cgroup and of those below it, from one moment on,
-/// for sockets made there. It ends by `tidegate detach`, or with the cgroup.
+/// for sockets made there; --existing looks for those that are connected already. It ends by `tidegate detach`, or with the cgroup.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     group = clap::ArgGroup::new("what").required(true).args(["policy", "batch"]),
@@ -45,10 +49,14 @@ Examples:
     sudo tidegate attach --policy house.yaml --pid 4711
   Many at once, a line each: POLICY-FILE CGROUP [NAME]
     sudo tidegate attach --batch fleet.txt
+  What is connected already and denied from now on: see it, then cut it
+    sudo tidegate attach --policy shop.yaml --unit shop.service --existing audit
+    sudo tidegate attach --policy shop.yaml --unit shop.service --existing destroy
 
 Exit codes:
   0 they stand; 1 could not run, nothing was changed; 2 the command line is wrong; 3 a policy is
-  not valid; 5 they stand, but this kernel cannot do all of what they say (--best-effort)."
+  not valid; 5 they stand, but this kernel cannot do all of what they say (--best-effort), or not all
+  sockets that existed could be looked at, or cut (--existing)."
 )]
 pub struct AttachArgs {
     /// Policy file; given several times, all stand and the strictest answer holds
@@ -78,9 +86,39 @@ pub struct AttachArgs {
     #[arg(long)]
     pub best_effort: bool,
 
+    /// What to do about sockets of the cgroup and those below that exist already
+    ///
+    /// A policy is asked when a socket connects: what is connected goes on. With `audit` or `destroy`
+    /// those sockets are looked for when the policies stand, and each that they would not silently allow
+    /// is told of, with its processes and the rule. Connections that others opened are left alone. In mode
+    /// audit nothing is cut.
+    #[arg(long, value_name = "WHAT", value_parser = existing(), default_value = "allow")]
+    pub existing: ExistingChoice,
+
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment here would replace the help text")]
     pub variables: VariableArgs,
+}
+
+/// What is done about sockets that exist; `None` where they are let be.
+pub type ExistingChoice = Option<Existing>;
+
+fn existing() -> impl TypedValueParser<Value = ExistingChoice> {
+    const CHOICES: [(&str, ExistingChoice, &str); 3] = [
+        ("allow", None, "They go on, and nobody looks"),
+        ("audit", Some(Existing::Audit), "They go on, and are told of"),
+        (
+            "destroy",
+            Some(Existing::Destroy),
+            "Those that a policy blocks or kills for are cut",
+        ),
+    ];
+    PossibleValuesParser::new(CHOICES.map(|(word, _, help)| PossibleValue::new(word).help(help))).try_map(
+        |word| {
+            let found = CHOICES.into_iter().find(|(name, ..)| *name == word);
+            found.map(|(_, choice, _)| choice).ok_or("not a choice")
+        },
+    )
 }
 
 /// Attaches.
@@ -94,13 +132,23 @@ pub fn run(args: &AttachArgs, output: Output) -> Result<ExitCode, Failure> {
         Some(file) => from_batch(args, file, &hierarchy, output)?,
         None => from_flags(args, &hierarchy, output)?,
     };
+    if let Some(existing) = args.existing {
+        existing.is_possible().map_err(standing::failed)?;
+    }
     let mut standing = Standing::open_or_make(hierarchy, standing::waiting).map_err(standing::failed)?;
     let attached = standing
         .attach(wanted, args.best_effort)
         .map_err(standing::failed)?;
-    let partial = attached.iter().any(|one| !one.partial.is_empty());
+    let existing = args
+        .existing
+        .map(|existing| standing.existing(&attached, existing));
+    let partial = attached.iter().any(|one| !one.partial.is_empty())
+        || existing.as_ref().is_some_and(|report| !report.is_complete());
     let text = match output {
-        Output::Json => document(&json!({ "attached": attached })),
+        Output::Json => match &existing {
+            Some(report) => document(&json!({ "attached": attached, "existing": report })),
+            None => document(&json!({ "attached": attached })),
+        },
         Output::Text => {
             let mut text = String::new();
             for one in &attached {
@@ -117,6 +165,9 @@ pub fn run(args: &AttachArgs, output: Output) -> Result<ExitCode, Failure> {
                 for reason in &one.partial {
                     let _ = writeln!(text, "  partial: {reason}");
                 }
+            }
+            if let Some(report) = &existing {
+                text += &existing_text::text(report);
             }
             text
         }

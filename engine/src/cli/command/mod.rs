@@ -6,6 +6,7 @@ pub mod completions;
 pub mod detach;
 pub mod events;
 pub mod exec;
+mod existing_text;
 pub mod explain;
 pub mod explain_args;
 pub mod policy;

@@ -123,6 +123,9 @@ pub fn failed(error: StandError) -> Failure {
         )),
         StandError::Vanished(_) => failure
             .hint("somebody removed the pins: attach the policies again, or forget them by `tidegate detach --all`"),
+        StandError::Existing(_) => failure.hint(
+            "`modprobe -a tcp_diag udp_diag` loads what is missing, if this kernel has it; --existing allow attaches without looking",
+        ),
         StandError::ReaderBusy { .. } => failure.hint("end that one first; what it has read, nobody else gets"),
         _ => failure,
     }

@@ -6,7 +6,10 @@ use std::{
     process::ExitCode,
 };
 
-use integration::{voyage::Step, way::MARKER};
+use integration::{
+    voyage::Step,
+    way::{EXPERIMENTAL_PROTOCOL, MARKER},
+};
 
 use crate::{
     address::Address,
@@ -15,8 +18,9 @@ use crate::{
     told,
 };
 
-/// Lines: `udp4`, `udp6`, `tcp4`, `tcp6`, `socket FAMILY TYPE PROTOCOL` make a socket; `connect N TO`, `sendto N TO` and `send N` use
-/// the N-th; `go WAY TO` goes a whole way.
+/// Lines: `udp4`, `udp6`, `tcp4`, `tcp6`, `raw4`, `socket FAMILY TYPE PROTOCOL` make a socket; `connect N TO`, `begin N TO` (which does not
+/// wait), `sendto N TO`, `send N`, `receive N`, `bind N AT` and `listen N BACKLOG` use the N-th; `accept N` makes
+/// another of who connects to it; `go WAY TO` goes a whole way.
 pub(crate) fn obey() -> ExitCode {
     let mut sockets = Vec::new();
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
@@ -45,6 +49,17 @@ fn step(line: &str, sockets: &mut Vec<Socket>) -> Result<(), Failure> {
             let number = |word: &str| word.parse::<i32>().map_err(|_| misunderstood());
             sockets.push(Socket::new(number(family)?, number(kind)?, number(protocol)?)?);
         }
+        ["raw4"] => sockets.push(Socket::new(libc::AF_INET, libc::SOCK_RAW, EXPERIMENTAL_PROTOCOL)?),
+        ["bind", number, at] => socket(number)?.bind(&Address::of(place(at)?))?,
+        ["listen", number, backlog] => {
+            socket(number)?.listen(backlog.parse().map_err(|_| misunderstood())?)?;
+        }
+        ["accept", number] => {
+            let accepted = socket(number)?.accept()?;
+            sockets.push(accepted);
+        }
+        ["receive", number] => socket(number)?.receive()?,
+        ["begin", number, to] => socket(number)?.begin(&Address::of(place(to)?))?,
         ["connect", number, to] => socket(number)?.connect(&Address::of(place(to)?))?,
         ["sendto", number, to] => socket(number)?.send_to(MARKER, &Address::of(place(to)?), 0)?,
         ["send", number] => socket(number)?.send(MARKER)?,

@@ -93,6 +93,63 @@ impl Socket {
         }
     }
 
+    /// Starts to connect, and does not wait.
+    pub(crate) fn begin(&self, to: &Address) -> Result<(), Failure> {
+        // SAFETY: the address lives through the call and has the length given.
+        let answer = unsafe { libc::connect(self.fd(), to.pointer(), to.length()) };
+        match answered(Step::Connect, answer as libc::ssize_t) {
+            Err(failure) if failure.errno == "EINPROGRESS" => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Binds, sharing the port with others that do.
+    pub(crate) fn bind(&self, at: &Address) -> Result<(), Failure> {
+        self.set(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        // SAFETY: the address lives through the call and has the length given.
+        let answer = unsafe { libc::bind(self.fd(), at.pointer(), at.length()) };
+        answered(Step::Preparation, answer as libc::ssize_t).map(drop)
+    }
+
+    /// Listens, with room for so many that connect.
+    pub(crate) fn listen(&self, backlog: i32) -> Result<(), Failure> {
+        // SAFETY: numbers only.
+        let answer = unsafe { libc::listen(self.fd(), backlog) };
+        answered(Step::Preparation, answer as libc::ssize_t).map(drop)
+    }
+
+    /// Waits for somebody who connects.
+    pub(crate) fn accept(&self) -> Result<Socket, Failure> {
+        self.wait_to_read()?;
+        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: no address is asked for.
+        let fd = unsafe { libc::accept4(self.fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+        answered(Step::Receive, fd as libc::ssize_t)?;
+        // SAFETY: the descriptor is new and nobody else's.
+        Ok(Socket(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Waits for something that was sent, or for the end, which is told as `END`.
+    pub(crate) fn receive(&self) -> Result<(), Failure> {
+        self.wait_to_read()?;
+        let mut buffer = [0_u8; 256];
+        // SAFETY: the buffer lives through the call and has the length given.
+        let answer = unsafe { libc::recv(self.fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        match answered(Step::Receive, answer)? {
+            0 => Err(Failure::named(Step::Receive, "END")),
+            _ => Ok(()),
+        }
+    }
+
+    fn wait_to_read(&self) -> Result<(), Failure> {
+        let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::from(PATIENCE)) {
+            Ok(0) => Err(Failure::named(Step::Receive, "STALLED")),
+            Ok(_) => Ok(()),
+            Err(errno) => Err(Failure::of(Step::Receive, errno)),
+        }
+    }
+
     /// Waits until the socket can be written, and takes its pending error.
     pub(crate) fn settle(&self, step: Step) -> Result<(), Failure> {
         let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLOUT)];

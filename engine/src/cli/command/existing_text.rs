@@ -1,0 +1,91 @@
+//! Sockets that existed when a policy was attached, for people.
+
+use std::fmt::Write;
+
+use super::status_text::{grouped, table};
+use crate::{
+    events::escape::{escaped, word},
+    standing::{ExistingReport, ExistingSocket, Fate},
+};
+
+/// A table of those that are not allowed silently, and a line that sums up.
+pub(super) fn text(report: &ExistingReport) -> String {
+    let header = [
+        "PROTO", "LOCAL", "PEER", "STATE", "CGROUP", "PROCESS", "SAYS", "RULE", "",
+    ];
+    let told: Vec<&ExistingSocket> = report.sockets.iter().filter(|socket| !socket.inbound).collect();
+    let mut text = String::new();
+    if !told.is_empty() {
+        text += &table(header, told.iter().map(|socket| row(socket)), &[]);
+    }
+    let fates = [
+        (Fate::Destroyed, "cut"),
+        (Fate::Disconnected, "disconnected only"),
+        (Fate::NotDestroyed, "could not be cut"),
+        (Fate::WouldDestroy, "would have been cut"),
+        (Fate::Gone, "gone by themselves"),
+    ];
+    let mut parts = vec![format!("{} allowed", grouped(report.allowed as u64))];
+    parts.push(format!("{} not silently allowed", grouped(told.len() as u64)));
+    for (fate, what) in fates {
+        let count = told.iter().filter(|socket| socket.fate == fate).count();
+        if count > 0 {
+            parts.push(format!("{} {what}", grouped(count as u64)));
+        }
+    }
+    parts.push(format!("{} inbound, left alone", grouped(report.inbound as u64)));
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "sockets that existed: {}", parts.join(", "));
+    if !report.unseen.is_empty() {
+        let _ = writeln!(
+            text,
+            "! sockets of {} cannot be listed by this kernel",
+            report.unseen.join(" and ")
+        );
+    }
+    for problem in &report.problems {
+        let _ = writeln!(text, "! {}", escaped(problem.as_bytes()));
+    }
+    text
+}
+
+fn row(socket: &ExistingSocket) -> [String; 9] {
+    let processes: Vec<String> = socket
+        .processes
+        .iter()
+        .map(|process| format!("{}[{}]", word(process.comm.as_bytes()), process.pid))
+        .collect();
+    let fate = match socket.fate {
+        Fate::Left => "",
+        Fate::WouldDestroy => "would destroy",
+        Fate::Destroyed => "destroyed",
+        Fate::Disconnected => "disconnected",
+        Fate::NotDestroyed => "NOT destroyed",
+        Fate::Gone => "gone",
+    };
+    let cause = socket.cause.as_ref().map(|cause| format!(": {cause}"));
+    let rule = match (&socket.rule, socket.fault) {
+        (Some(rule), _) => rule.clone(),
+        (None, Some(fault)) => format!("({fault})"),
+        (None, None) => "(default)".to_owned(),
+    };
+    let cgroup = match &socket.cgroup {
+        Some(cgroup) => escaped(cgroup.as_bytes()).to_string(),
+        None => "(removed)".to_owned(),
+    };
+    [
+        socket.protocol.clone(),
+        socket.local.clone(),
+        socket.peer.clone().unwrap_or_else(|| "-".to_owned()),
+        socket.state.to_owned(),
+        cgroup,
+        if processes.is_empty() {
+            format!("(uid {})", socket.uid)
+        } else {
+            processes.join(", ")
+        },
+        socket.verdict.unwrap_or_default().to_owned(),
+        format!("{}/{rule}", socket.policy.as_deref().unwrap_or_default()),
+        format!("{fate}{}", cause.unwrap_or_default()),
+    ]
+}
