@@ -27,7 +27,8 @@ pub struct EventRecord {
     pub destination: [u8; 16],
     /// Destination as the caller spelled it, network order; IPv4 in the first four bytes.
     pub original: [u8; 16],
-    /// Address the socket sends from, network order; IPv4 in the first four bytes. Only with `source_port`.
+    /// Address the socket sends from, network order; IPv4 in the first four bytes. Only with `source_port`. With
+    /// [`flag::AWAITS_SOURCE`], in the first eight bytes the key of the [`SourceRecord`] that may follow.
     pub source: [u8; 16],
     /// Name of the calling thread, NUL padded; chosen by the process, so never to be trusted.
     pub comm: [u8; 16],
@@ -91,9 +92,36 @@ pub mod flag {
     pub const AUDIT_MODE: u8 = 2;
     /// `cgroup`, comm or executable are of a kernel thread, or could not be read.
     pub const NO_EXECUTABLE: u8 = 4;
+    /// A [`SourceRecord`](super::SourceRecord) may follow, with the key that stands in `source`.
+    pub const AWAITS_SOURCE: u8 = 8;
     /// All bits there are.
-    pub const ALL: u8 = 7;
+    pub const ALL: u8 = 15;
 }
+
+/// Where a connection sends from: known when its SYN is about to leave, which is after the attempt was judged
+/// and reported. Told apart from a report by its length: 48 bytes, little endian, no padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct SourceRecord {
+    /// Nanoseconds of CLOCK_MONOTONIC.
+    pub monotonic_ns: u64,
+    /// The key that the reports it belongs to have in `source`.
+    pub key: u64,
+    /// Address, network order; IPv4 in the first four bytes.
+    pub address: [u8; 16],
+    /// Port, host order.
+    pub port: u16,
+    /// [`crate::ABI_VERSION`].
+    pub abi: u16,
+    /// Family of `address`: 4 or 6. That of the socket: the address may be IPv4-mapped.
+    pub family: u8,
+    /// Reserved, zero.
+    pub reserved: [u8; 11],
+}
+
+/// Connections that wait for their source at one time. When there are more, those that waited longest are told
+/// without.
+pub const MAX_AWAITED: u32 = 4096;
 
 /// How often a reader of the ring looks by itself, milliseconds: records of what was let through do not
 /// wake it up.
@@ -108,4 +136,5 @@ pub mod loss {
 }
 
 const _: () = assert!(size_of::<EventRecord>() == 176);
+const _: () = assert!(size_of::<SourceRecord>() == 48);
 const _: () = assert!(MAX_STACKED <= 8);

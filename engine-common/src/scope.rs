@@ -16,7 +16,8 @@ pub struct Scope {
     /// Depth of the cgroup below the root of the hierarchy; the root is 0.
     /// [`Scope::UNKNOWN_LEVEL`] where it cannot be known (inside a cgroup namespace).
     pub level: u32,
-    /// Bits: [`Scope::NO_CGROUP_HOOKS`], [`Scope::STRICT`].
+    /// Bits: [`Scope::NO_CGROUP_HOOKS`], [`Scope::STRICT`], [`Scope::SOURCES`]. All but the second follow from
+    /// the policies ([`Scope::with_flags`]).
     pub flags: u32,
     /// The policies, in the order they were given. [`SlotRef::NONE`] ends the list.
     pub slots: [SlotRef; MAX_STACKED],
@@ -26,8 +27,11 @@ impl Scope {
     /// Depth that is not known: only tasks of the cgroup itself then count as its own.
     pub const UNKNOWN_LEVEL: u32 = u32::MAX;
 
-    /// No cgroup hook is attached to the cgroup: LSM programs leave nothing to them.
+    /// Some policy is not for cgroup hooks: LSM programs do not leave it to them.
     pub const NO_CGROUP_HOOKS: u32 = 1;
+
+    /// A probe tells where connections that were reported send from.
+    pub const SOURCES: u32 = 2;
 
     /// Depths that programs look at when they go up from a task; there is no policy on a cgroup that is deeper.
     pub const LEVELS: u32 = 64;
@@ -46,12 +50,68 @@ impl Scope {
 
     /// Flag: a policy that judges packets stands here, or is about to. The address hooks then
     /// remember what the floor will want to know; which policies are strict, their images say.
-    pub const STRICT: u32 = 2;
+    pub const STRICT: u32 = 4;
 
     /// Whether [`Scope::STRICT`] is set.
     #[inline(always)]
     pub const fn is_strict(&self) -> bool {
         self.flags & Self::STRICT != 0
+    }
+
+    /// The scope with the flags that follow from its policies.
+    #[must_use]
+    pub fn with_flags(self) -> Scope {
+        let mut flags = self.flags & Self::STRICT;
+        for slot in self.slots {
+            let hooks = slot.hooks();
+            if hooks.has(HookSet::LSM) && !hooks.has(HookSet::CGROUP) {
+                flags |= Self::NO_CGROUP_HOOKS;
+            }
+            if hooks.has(HookSet::CGROUP.and(HookSet::PROBE)) {
+                flags |= Self::SOURCES;
+            }
+        }
+        Scope { flags, ..self }
+    }
+
+    /// The hooks that its policies are for, all together.
+    pub fn hooks(&self) -> HookSet {
+        self.slots
+            .iter()
+            .fold(HookSet::NONE, |hooks, slot| hooks.and(slot.hooks()))
+    }
+}
+
+/// Kinds of hooks that a policy is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HookSet(u8);
+
+impl HookSet {
+    /// None at all.
+    pub const NONE: HookSet = HookSet(0);
+    /// The hooks of the cgroup.
+    pub const CGROUP: HookSet = HookSet(1);
+    /// The security modules'.
+    pub const LSM: HookSet = HookSet(2);
+    /// The probe on TCP connections: beside the cgroup's hooks it tells where a connection sends from, alone
+    /// it reports connections.
+    pub const PROBE: HookSet = HookSet(4);
+
+    /// These and those.
+    #[must_use]
+    pub const fn and(self, others: HookSet) -> HookSet {
+        HookSet(self.0 | others.0)
+    }
+
+    /// Those of these that are among the others.
+    #[must_use]
+    pub const fn among(self, others: HookSet) -> HookSet {
+        HookSet(self.0 & others.0)
+    }
+
+    /// Whether all of these are among them.
+    pub const fn has(self, others: HookSet) -> bool {
+        self.0 & others.0 == others.0
     }
 }
 
@@ -68,7 +128,15 @@ impl SlotRef {
     pub const UNCOUNTED: u32 = 1 << 30;
     /// In a question: the hook that asks can return any errno, whatever the kernel's cgroup hooks can.
     pub const ANY_ERRNO: u32 = 1 << 29;
-    const MARKS: u32 = Self::AUDIT | Self::UNCOUNTED | Self::ANY_ERRNO;
+    const BESIDE_CGROUP: u32 = 1 << 28;
+    const BESIDE_LSM: u32 = 1 << 27;
+    const PROBE: u32 = 1 << 26;
+    const MARKS: u32 = Self::AUDIT
+        | Self::UNCOUNTED
+        | Self::ANY_ERRNO
+        | Self::BESIDE_CGROUP
+        | Self::BESIDE_LSM
+        | Self::PROBE;
 
     /// Refers to `slot` (below [`MAX_POLICIES`]). `mode` is what a missing image is judged by:
     /// audit mode never denies, not even for a fault.
@@ -78,6 +146,59 @@ impl SlotRef {
             Mode::Enforce => 0,
         };
         SlotRef((slot % MAX_POLICIES + 1) | audit)
+    }
+
+    /// The same for these hooks: unless it is said, a policy is for those of the cgroup and of the security modules.
+    #[must_use]
+    pub const fn for_hooks(self, hooks: HookSet) -> SlotRef {
+        let mut word = self.0 & !(Self::BESIDE_CGROUP | Self::BESIDE_LSM | Self::PROBE);
+        if !hooks.has(HookSet::CGROUP) {
+            word |= Self::BESIDE_CGROUP;
+        }
+        if !hooks.has(HookSet::LSM) {
+            word |= Self::BESIDE_LSM;
+        }
+        if hooks.has(HookSet::PROBE) {
+            word |= Self::PROBE;
+        }
+        SlotRef(word)
+    }
+
+    /// The hooks that the policy is for; none at the end of the list.
+    pub fn hooks(self) -> HookSet {
+        let mut hooks = HookSet::NONE;
+        if self.slot().is_none() {
+            return hooks;
+        }
+        if self.is_for_cgroup() {
+            hooks = hooks.and(HookSet::CGROUP);
+        }
+        if self.is_for_lsm() {
+            hooks = hooks.and(HookSet::LSM);
+        }
+        if self.0 & Self::PROBE != 0 {
+            hooks = hooks.and(HookSet::PROBE);
+        }
+        hooks
+    }
+
+    /// Whether the cgroup's hooks ask the policy.
+    #[inline(always)]
+    pub const fn is_for_cgroup(self) -> bool {
+        self.0 & Self::BESIDE_CGROUP == 0
+    }
+
+    /// Whether those of the security modules do.
+    #[inline(always)]
+    pub const fn is_for_lsm(self) -> bool {
+        self.0 & Self::BESIDE_LSM == 0
+    }
+
+    /// Whether the probe does: nothing else is to be attached for the policy.
+    #[inline(always)]
+    pub const fn is_for_probe_alone(self) -> bool {
+        self.0 & (Self::PROBE | Self::BESIDE_CGROUP | Self::BESIDE_LSM)
+            == Self::PROBE | Self::BESIDE_CGROUP | Self::BESIDE_LSM
     }
 
     /// The slot, or `None` at the end of the list.
@@ -113,3 +234,54 @@ impl SlotRef {
 }
 
 const _: () = assert!(size_of::<Scope>() == 48);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_keeps_slot_mode_and_hooks_apart() {
+        let every = HookSet::CGROUP.and(HookSet::LSM).and(HookSet::PROBE);
+        for slot in [0, 7, MAX_POLICIES - 1] {
+            for hooks in [
+                HookSet::NONE,
+                HookSet::CGROUP,
+                HookSet::LSM,
+                HookSet::PROBE,
+                every,
+            ] {
+                let reference = SlotRef::new(slot, Mode::Audit).for_hooks(hooks);
+                assert_eq!(reference.slot(), Some(slot));
+                assert_eq!((reference.mode(), reference.hooks()), (Mode::Audit, hooks));
+                assert_eq!(reference.is_for_probe_alone(), hooks == HookSet::PROBE);
+            }
+        }
+        let plain = SlotRef::new(3, Mode::Enforce);
+        assert_eq!(plain.hooks(), HookSet::CGROUP.and(HookSet::LSM));
+        assert_eq!(plain.for_hooks(HookSet::PROBE).for_hooks(plain.hooks()), plain);
+        assert_eq!(SlotRef::NONE.hooks(), HookSet::NONE);
+    }
+
+    #[test]
+    fn flags_follow_from_the_policies() {
+        let mut scope = Scope {
+            cgroup: 7,
+            level: 1,
+            flags: u32::MAX,
+            slots: [SlotRef::NONE; MAX_STACKED],
+        };
+        let mut with = |hooks: HookSet| {
+            scope.slots[1] = SlotRef::new(2, Mode::Audit).for_hooks(hooks);
+            scope.slots[0] = SlotRef::new(1, Mode::Audit).for_hooks(HookSet::CGROUP);
+            (scope.with_flags().flags, scope.hooks())
+        };
+        assert_eq!(with(HookSet::CGROUP), (0, HookSet::CGROUP));
+        assert_eq!(
+            with(HookSet::LSM),
+            (Scope::NO_CGROUP_HOOKS, HookSet::CGROUP.and(HookSet::LSM))
+        );
+        let both = HookSet::CGROUP.and(HookSet::PROBE);
+        assert_eq!(with(both), (Scope::SOURCES, both));
+        assert_eq!(with(HookSet::PROBE), (0, both));
+    }
+}

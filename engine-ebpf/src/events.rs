@@ -12,7 +12,7 @@ use aya_ebpf::{
 use core::ptr::addr_of;
 use engine_common::{
     ABI_VERSION, ExecutableId, Outcome, VerdictWord,
-    event::{EventRecord, flag, loss},
+    event::{EventRecord, SourceRecord, flag, loss},
     floor::Owner,
     limits::EVENT_RING_BYTES,
 };
@@ -92,6 +92,8 @@ pub(crate) fn report_by<Q: Question>(question: &Q, place: &Place, what: &Report,
     record.socket_cookie = place.cookie;
     record.executable_device = what.executable.device;
     record.executable_inode = what.executable.inode;
+    record.source = [0; 16];
+    record.source_port = 0;
     question.describe(record);
     record.slot = place.slot;
     record.repeats = what.repeats.attempts();
@@ -102,7 +104,7 @@ pub(crate) fn report_by<Q: Question>(question: &Q, place: &Place, what: &Report,
     record.hook = place.hook;
     record.verdict = what.verdict.0 as u8;
     record.outcome = what.outcome;
-    let mut flags = 0;
+    let mut flags = question.flags();
     if what.foreign {
         flags |= flag::FOREIGN_SOCKET;
     }
@@ -113,8 +115,6 @@ pub(crate) fn report_by<Q: Question>(question: &Q, place: &Place, what: &Report,
         flags |= flag::NO_EXECUTABLE;
     }
     record.flags = flags;
-    record.source = [0; 16];
-    record.source_port = 0;
     record.reserved = [0; 5];
     entry.submit(wake_up(what.outcome));
 }
@@ -154,6 +154,21 @@ fn write_caller(record: &mut EventRecord, caller: Caller) {
             record.gid = 0;
         }
     }
+}
+
+/// Writes a record that tells of a source. One that does not fit is not missed: its reports are told without.
+#[inline(always)]
+pub(crate) fn tell_source(write: impl FnOnce(&mut SourceRecord)) {
+    let Some(mut entry) = EVENTS.reserve_untyped::<SourceRecord>(0) else {
+        return;
+    };
+    // SAFETY: the reservation has the record's size and alignment, and the caller writes every field.
+    write(unsafe { &mut *entry.as_mut_ptr() });
+    entry.submit(if features::wake_each() != 0 {
+        0
+    } else {
+        BPF_RB_NO_WAKEUP as u64
+    });
 }
 
 /// Whether the reader is to be woken: to wake it costs more than all the rest of a record. What is

@@ -79,6 +79,14 @@ constants! {
     SOCK_PEER_V6 => sock_peer_v6: u32;
     /// Offset of `skc_dport` in `sock`.
     SOCK_PEER_PORT => sock_peer_port: u32;
+    /// Offset of `skc_rcv_saddr` in `sock`.
+    SOCK_OWN_V4 => sock_own_v4: u32;
+    /// Offset of `skc_v6_rcv_saddr` in `sock`.
+    SOCK_OWN_V6 => sock_own_v6: u32;
+    /// Offset of `skc_num` in `sock`: the port in host order.
+    SOCK_OWN_PORT => sock_own_port: u32;
+    /// Offset of `inet_sport` in `inet_sock`, which begins with a `sock`.
+    INET_SOURCE_PORT => inet_source_port: u32;
     /// Offset of `msg_name` in `msghdr`.
     MSGHDR_NAME => msghdr_name: u32;
     /// Offset of `msg_namelen` in `msghdr` (4 bytes wide).

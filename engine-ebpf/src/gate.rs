@@ -308,10 +308,12 @@ pub(crate) fn judge(ask: impl Fn(SlotRef) -> Answer, respond: impl Fn(u32, Answe
     while i < MAX_STACKED {
         let reference = scope.slots[i];
         let Some(slot) = reference.slot() else { break };
-        let answer = ask(reference);
-        if !matches!(answer.verdict().action(), Action::Allow) {
-            let outcome = respond(slot, answer);
-            denial = Denial(forget(denial.joined(outcome as u8, answer.errno()).0, unknown));
+        if reference.is_for_cgroup() {
+            let answer = ask(reference);
+            if !matches!(answer.verdict().action(), Action::Allow) {
+                let outcome = respond(slot, answer);
+                denial = Denial(forget(denial.joined(outcome as u8, answer.errno()).0, unknown));
+            }
         }
         i += 1;
     }

@@ -21,6 +21,7 @@ use crate::{
     question::{AddressQuestion, Question, SocketQuestion, words_of},
     scope,
     sender::has_listened,
+    source::{self, Connect, NO_SOURCE},
 };
 
 const AF_INET: u32 = 2;
@@ -102,9 +103,16 @@ extern "C" fn respond_v4(context: *mut bpf_sock_addr, hook: u32, slot: u32, answ
         slot,
         cookie: cookie_of(context),
     };
-    let (question, answer) = (question_v4(context), Answer::from_word(answer));
-    let outcome = respond(&question, &place, Side::Socket, answer);
-    floor::told(&question, place.cookie, slot, answer, outcome);
+    let answer = Answer::from_word(answer);
+    let question = question_v4(context);
+    let key = source::key(hook, question.protocol, place.cookie, answer);
+    let connect = Connect {
+        question,
+        source: NO_SOURCE,
+        key,
+    };
+    let outcome = respond(&connect, &place, Side::Socket, answer);
+    floor::told(&connect.question, place.cookie, slot, answer, outcome);
     outcome
 }
 
@@ -117,9 +125,16 @@ extern "C" fn respond_v6(context: *mut bpf_sock_addr, hook: u32, slot: u32, answ
         slot,
         cookie: cookie_of(context),
     };
-    let (question, answer) = (question_v6(context), Answer::from_word(answer));
-    let outcome = respond(&question, &place, Side::Socket, answer);
-    floor::told(&question, place.cookie, slot, answer, outcome);
+    let answer = Answer::from_word(answer);
+    let question = question_v6(context);
+    let key = source::key(hook, question.protocol, place.cookie, answer);
+    let connect = Connect {
+        question,
+        source: NO_SOURCE,
+        key,
+    };
+    let outcome = respond(&connect, &place, Side::Socket, answer);
+    floor::told(&connect.question, place.cookie, slot, answer, outcome);
     outcome
 }
 

@@ -262,14 +262,12 @@ extern "C" fn judge_level(level: u32, socket: u64, name: u64, call: u64) -> u64 
     let is_family = call.protocol().family().is_some();
     let own = is_create || task_scope::ancestor_of_socket(socket, level & 0xff) == scope.cgroup;
     // A cgroup hook follows, or has been there: at connect for what has addresses, at the socket for the rest.
-    let mut defers = own && !(is_create && is_family);
+    let follows = own && !(is_create && is_family);
     if own && !is_create && !call.is_named() {
         // What is connected was judged then, and the others when they were made.
         return 0;
     }
-    if defers && scope.flags & Scope::NO_CGROUP_HOOKS != 0 {
-        defers = false;
-    } else if defers && !are_cgroup_hooks_short() {
+    if follows && scope.flags & Scope::NO_CGROUP_HOOKS == 0 && !are_cgroup_hooks_short() {
         return 0;
     }
     let unknown = scope.cgroup;
@@ -278,6 +276,11 @@ extern "C" fn judge_level(level: u32, socket: u64, name: u64, call: u64) -> u64 
     while i < MAX_STACKED {
         let reference = scope.slots[i];
         let Some(slot) = reference.slot() else { break };
+        if !reference.is_for_lsm() {
+            i += 1;
+            continue;
+        }
+        let defers = follows && reference.is_for_cgroup();
         let mut answer = Answer::from_word(ask_for_task(
             socket,
             name,

@@ -18,6 +18,12 @@ pub(crate) trait Question {
 
     /// Writes destination, protocol and families into the key of repeats.
     fn identify(&self, key: &mut FoldKey);
+
+    /// What is to be said of it beside: bits of [`engine_common::event::flag`].
+    #[inline(always)]
+    fn flags(&self) -> u8 {
+        0
+    }
 }
 
 /// Upper bits of the lower half of an IPv4-mapped address, which is how IPv4 travels to
@@ -93,10 +99,11 @@ pub(crate) fn words_of(canonical: Address) -> (u64, u64, u64) {
 
 /// Writes 128 bits in network order, in two stores: of an array of bytes the compiler makes sixteen.
 #[inline(always)]
-fn write_halves(place: &mut [u8; 16], high: u64, low: u64) {
+pub(crate) fn write_halves(place: &mut [u8; 16], high: u64, low: u64) {
     const { assert!(offset_of!(EventRecord, destination) % 8 == 0 && offset_of!(EventRecord, original) % 8 == 0) };
+    const { assert!(offset_of!(EventRecord, source) % 8 == 0) };
     let words = place.as_mut_ptr().cast::<u64>();
-    // SAFETY: sixteen bytes of a record, which is aligned to eight bytes, and so are these two fields.
+    // SAFETY: sixteen bytes of a record, which is aligned to eight bytes, and so are these three fields.
     unsafe {
         words.write(high.to_be());
         words.add(1).write(low.to_be());

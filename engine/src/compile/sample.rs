@@ -1,7 +1,7 @@
 //! Policies for the tests of this room.
 
 use crate::policy::{
-    AddressSet, Errno, Fold, Policy, PortRange, Rule, Service, Services, Subject,
+    AddressSet, Errno, Fold, Hooks, Policy, PortRange, Rule, Service, Services, Subject,
     model::{Action, Mode, Protocol},
 };
 
@@ -42,5 +42,6 @@ pub(super) fn policy(rules: Vec<Rule>) -> Policy {
         nat64: Vec::new(),
         strict: false,
         fold: Fold::default(),
+        hooks: Hooks::default(),
     }
 }

@@ -15,12 +15,13 @@ use aya::{
         links::{LinkError, PinnedLink},
     },
 };
-use engine_common::scope::Scope;
+use engine_common::scope::{HookSet, Scope};
 use thiserror::Error;
 
 use super::{
     lsm,
     pins::{PinFolder, PinsError},
+    probe::Probe,
     program::{ANCHOR, ENFORCING, FLOOR, Kind, LSM, Programs},
     syscall::write_scope,
     task_scopes::TaskScopes,
@@ -77,6 +78,9 @@ pub enum AttachError {
         #[source]
         source: io::Error,
     },
+    /// A program that nobody needs any more could not be taken away.
+    #[error(transparent)]
+    Detach(Box<super::StandingError>),
     /// The scope could not be written.
     #[error("cannot write the cgroup's scope")]
     Scope(#[source] io::Error),
@@ -125,8 +129,11 @@ impl Attachment {
             return Err(AttachError::Missing("SCOPES"));
         };
         write_scope(scopes.fd().as_fd(), scope).map_err(AttachError::Scope)?;
-        for program in ENFORCING {
-            self.attach_one(ebpf, cgroup, program)?;
+        let hooks = scope.hooks();
+        if hooks.has(HookSet::CGROUP) {
+            for program in ENFORCING {
+                self.attach_one(ebpf, cgroup, program)?;
+            }
         }
         if scope.is_strict() {
             self.attach_one(ebpf, cgroup, FLOOR)?;
@@ -140,7 +147,10 @@ impl Attachment {
         };
         let tasks = TaskScopes::new(owned("TASK_SCOPES")?, owned("TASK_LEVELS")?);
         tasks.write(scope).map_err(AttachError::Scope)?;
-        for (name, _) in LSM {
+        if hooks.has(HookSet::PROBE) {
+            self.attach_probe(ebpf)?;
+        }
+        for (name, _) in LSM.iter().filter(|_| hooks.has(HookSet::LSM)) {
             // Not loaded where they would not run.
             let program = match ebpf.program(name) {
                 Some(Program::Lsm(program)) => program.fd(),
@@ -148,6 +158,19 @@ impl Attachment {
             };
             if let Ok(program) = program {
                 lsm::attach(program.as_fd(), name, self.pins.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_probe(&self, ebpf: &mut Ebpf) -> Result<(), AttachError> {
+        for probe in Probe::ALL {
+            let Some(program) = ebpf.program_mut(probe.program()) else {
+                return Err(AttachError::Missing(probe.program()));
+            };
+            // Only the one for this kernel is loaded.
+            if program.fd().is_ok() {
+                probe.attach(program, self.pins.path())?;
             }
         }
         Ok(())

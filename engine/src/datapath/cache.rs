@@ -41,10 +41,7 @@ impl CachedGate {
     /// kept; `is_alive` is asked with the ids of the cgroups that they are attached to.
     pub fn take(is_alive: impl Fn(u64) -> bool) -> Option<CachedGate> {
         // Other programs are wanted than those that everybody has.
-        if [DISABLE_VARIABLE, RING_BYTES_VARIABLE]
-            .iter()
-            .any(|name| std::env::var_os(name).is_some())
-        {
+        if std::env::var_os(RING_BYTES_VARIABLE).is_some() {
             return None;
         }
         match CachedGate::try_take(is_alive) {
@@ -78,6 +75,7 @@ impl CachedGate {
             }
             gate.detach(cgroup)?;
         }
+        gate.forget_cgroups()?;
         // Whatever an earlier run did not read is nothing to this one.
         let read = |error: TableError| StandingError::Table(Box::new(error));
         gate.events()
@@ -109,7 +107,7 @@ impl CachedGate {
     pub fn attach(&self, cgroup: BorrowedFd<'_>, scope: &Scope, empty: &Scope) -> Result<(), AttachError> {
         let attached = self
             .gate
-            .prepare(cgroup, empty)
+            .prepare(cgroup, empty, scope.hooks())
             .and_then(|()| self.gate.write_scope(scope).map_err(AttachError::Scope));
         if attached.is_err() {
             // The error that matters is the first one.
@@ -176,10 +174,11 @@ impl CachedGate {
     }
 }
 
-/// The folder for the programs of this build.
+/// The folder for the programs of this build, as they are told about this kernel.
 fn folder() -> Result<PathBuf, StandingError> {
     let mut hasher = DefaultHasher::new();
     OBJECT.hash(&mut hasher);
+    std::env::var_os(DISABLE_VARIABLE).hash(&mut hasher);
     Ok(pins::own_folder()?.join(format!("{PREFIX}{ABI_VERSION}-{:016x}", hasher.finish())))
 }
 

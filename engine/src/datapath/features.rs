@@ -8,10 +8,12 @@ use aya::{
 use super::{
     btf::{Btf, BtfError},
     lsm,
+    probe::Probe,
 };
 
 /// Environment variable that takes abilities away, separated by commas: `send_signal`,
-/// `set_retval`, `task_btf`, `lsm`, `packets`. For tests of what an older kernel would do; it can only take, never grant.
+/// `set_retval`, `task_btf`, `lsm`, `probe`, `kprobe`, `packets`. For tests of what an older kernel would do; it can only
+/// take, never grant.
 pub const DISABLE_VARIABLE: &str = "TIDEGATE_DISABLE";
 
 /// Abilities of the kernel's cgroup hooks.
@@ -30,6 +32,8 @@ pub struct Features {
     pub lsm: bool,
     /// Whether a program that judges packets is tried at all; whether the kernel takes it, loading tells.
     pub packets: bool,
+    /// How connections can be watched, for where they send from.
+    pub probe: Option<Probe>,
 }
 
 impl Features {
@@ -58,6 +62,7 @@ impl Features {
             .unwrap_or(false),
             lsm: enabled("lsm") && lsm::lsm_obstacle().is_none(),
             packets: enabled("packets"),
+            probe: Probe::detect(enabled),
         }
     }
 }
@@ -70,7 +75,7 @@ fn supported(helper: BpfHelper) -> bool {
 }
 
 /// Member offsets that the programs are told: name of the constant, structure, member.
-const MEMBERS: [(&str, &str, &str); 27] = [
+const MEMBERS: [(&str, &str, &str); 31] = [
     ("TASK_MM", "task_struct", "mm"),
     ("MM_EXE_FILE", "mm_struct", "exe_file"),
     ("FILE_INODE", "file", "f_inode"),
@@ -95,6 +100,11 @@ const MEMBERS: [(&str, &str, &str); 27] = [
     ("SOCK_PEER_V4", "sock_common", "skc_daddr"),
     ("SOCK_PEER_V6", "sock_common", "skc_v6_daddr"),
     ("SOCK_PEER_PORT", "sock_common", "skc_dport"),
+    ("SOCK_OWN_V4", "sock_common", "skc_rcv_saddr"),
+    ("SOCK_OWN_V6", "sock_common", "skc_v6_rcv_saddr"),
+    ("SOCK_OWN_PORT", "sock_common", "skc_num"),
+    // A `sock` is the first member of an `inet_sock`, in all kernels.
+    ("INET_SOURCE_PORT", "inet_sock", "inet_sport"),
     ("MSGHDR_NAME", "msghdr", "msg_name"),
     ("MSGHDR_NAMELEN", "msghdr", "msg_namelen"),
     // `__sk_common` is the first member of `sock`, so that offsets in it are offsets in `sock`.

@@ -18,6 +18,7 @@ use super::{
     btf::{Btf, BtfError},
     features::{Features, Offsets},
     pins::PinFolder,
+    probe::Probe,
     program::{self, FLOOR, Kind},
     ring::{EventRing, RingError},
     tables::{FoldCounts, Slot, TableError, Tables, raise_memory_limit},
@@ -291,6 +292,7 @@ fn load_program(
             <&mut Lsm>::try_from(program).and_then(|program| program.load(hook, types))
         }
         (Kind::Lsm(_), None) => return Ok(()),
+        (Kind::Probe, _) => Probe::load(program),
         (Kind::Socket(_), _) => <&mut CgroupSock>::try_from(program).and_then(CgroupSock::load),
         (Kind::Address(_), _) => <&mut CgroupSockAddr>::try_from(program).and_then(CgroupSockAddr::load),
         (Kind::Packet(_), _) => <&mut CgroupSkb>::try_from(program).and_then(CgroupSkb::load),

@@ -6,12 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use engine_common::scope::Scope;
+use engine_common::scope::{HookSet, Scope};
 
 use super::{
     attachment::{AttachError, attach_pinned},
     lsm,
     pins::{self, PinsError},
+    probe,
     program::{self, ANCHOR, ENFORCING, FLOOR, PinnedPrograms},
     standing::{StandingError, StandingGate, at},
     syscall,
@@ -39,11 +40,11 @@ impl StandingGate {
 
     /// Attaches whatever program of ours is not attached to the cgroup yet, the one that judges packets where
     /// `empty` is strict. `empty` is the scope of this cgroup without a policy: until another is written,
-    /// everything passes.
+    /// everything passes. `hooks` are those that its policies are for.
     ///
     /// # Errors
     /// [`AttachError`], or [`PinsError`] in it. What was attached stays; it lets everything pass.
-    pub fn prepare(&self, cgroup: BorrowedFd<'_>, empty: &Scope) -> Result<(), AttachError> {
+    pub fn prepare(&self, cgroup: BorrowedFd<'_>, empty: &Scope, hooks: HookSet) -> Result<(), AttachError> {
         let links = self.links(empty.cgroup);
         pins::make(&links)?;
         let mut programs = PinnedPrograms(self.folder.join("programs"));
@@ -60,11 +61,19 @@ impl StandingGate {
         if scope.is_none_or(|scope| scope.cgroup == 0) {
             self.write_scope(empty).map_err(AttachError::Scope)?;
         }
-        ENFORCING.into_iter().try_for_each(&mut lacks)?;
+        if hooks.has(HookSet::CGROUP) {
+            ENFORCING.into_iter().try_for_each(&mut lacks)?;
+        }
         if empty.is_strict() {
             lacks(FLOOR)?;
         }
-        self.attach_lsm()
+        if hooks.has(HookSet::PROBE) {
+            self.attach_probe()?;
+        }
+        if hooks.has(HookSet::LSM) {
+            self.attach_lsm()?;
+        }
+        Ok(())
     }
 
     /// Takes the program that judges packets away from a cgroup.
@@ -98,10 +107,26 @@ impl StandingGate {
     pub fn detach(&self, cgroup: u64) -> Result<(), StandingError> {
         let tables = self.folder.join("maps");
         self.tasks.remove(cgroup).map_err(at("write", &tables))?;
-        if self.tasks.is_empty().map_err(at("read", &tables))? {
+        let left = self.tasks.hooks().map_err(at("read", &tables))?;
+        if !left.has(HookSet::LSM) {
             lsm::rest(&self.folder)?;
         }
+        if !left.has(HookSet::PROBE) {
+            probe::detach(&self.folder)?;
+        }
         detach_from(&self.folder, cgroup)
+    }
+
+    /// Takes away what runs for the whole machine, where nothing stands on any cgroup: those that it was
+    /// attached for are gone, and others may have removed their links.
+    ///
+    /// # Errors
+    /// [`StandingError::Io`].
+    pub(super) fn forget_cgroups(&self) -> Result<(), StandingError> {
+        let tables = self.folder.join("maps");
+        self.tasks.clear().map_err(at("write", &tables))?;
+        lsm::rest(&self.folder)?;
+        probe::detach(&self.folder)
     }
 
     fn links(&self, cgroup: u64) -> PathBuf {

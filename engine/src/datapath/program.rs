@@ -27,6 +27,8 @@ pub(super) enum Kind {
     Lsm(&'static str),
     /// cgroup_skb/*.
     Packet(SkbAt),
+    /// What connections come by; for the whole machine.
+    Probe,
 }
 
 /// The program that decides nothing; attached first, see [`super::Attachment`].
@@ -57,7 +59,8 @@ pub(super) const FLOOR: (&str, Kind) = ("egress", Kind::Packet(SkbAt::Egress));
 pub(super) fn all(features: Features) -> impl Iterator<Item = (&'static str, Kind)> {
     let lsm = LSM.iter().filter(move |_| features.lsm);
     let lsm = lsm.map(|&(name, hook)| (name, Kind::Lsm(hook)));
-    [ANCHOR].into_iter().chain(ENFORCING).chain(lsm)
+    let probe = features.probe.map(|probe| (probe.program(), Kind::Probe));
+    [ANCHOR].into_iter().chain(ENFORCING).chain(lsm).chain(probe)
 }
 
 /// Programs that can be attached.
@@ -85,7 +88,7 @@ impl Programs for Ebpf {
             Kind::Address(_) => {
                 <&mut CgroupSockAddr>::try_from(program).and_then(|p| link_address(p, cgroup))
             }
-            Kind::Lsm(_) => return Err(AttachError::NoCgroupProgram(name)),
+            Kind::Lsm(_) | Kind::Probe => return Err(AttachError::NoCgroupProgram(name)),
             Kind::Packet(at) => <&mut CgroupSkb>::try_from(program).and_then(|p| link_packet(p, at, cgroup)),
         };
         told(name, attached)
@@ -108,7 +111,7 @@ impl Programs for PinnedPrograms {
             Kind::Address(at) => {
                 CgroupSockAddr::from_pin(path, at).and_then(|mut p| link_address(&mut p, cgroup))
             }
-            Kind::Lsm(_) => return Err(AttachError::NoCgroupProgram(name)),
+            Kind::Lsm(_) | Kind::Probe => return Err(AttachError::NoCgroupProgram(name)),
             Kind::Packet(at) => {
                 CgroupSkb::from_pin(path, at).and_then(|mut p| link_packet(&mut p, at, cgroup))
             }

@@ -27,6 +27,7 @@ use super::{
     links::{cgroups_of, detach_from},
     lsm,
     pins::{self, PinsError},
+    probe,
     program::{self, FLOOR},
     ring::{EventRing, RingError},
     syscall,
@@ -191,6 +192,7 @@ impl StandingGate {
             detach_from(&folder, cgroup)?;
         }
         lsm::detach(&folder)?;
+        probe::detach(&folder)?;
         remove_all(&folder)?;
         super::cache::remove_idle();
         // Best effort: runs of `exec` may have theirs beside it.

@@ -33,6 +33,7 @@ const BPF_MAP_GET_FD_BY_ID: c_long = 14;
 const BPF_OBJ_GET_INFO_BY_FD: c_long = 15;
 const BPF_RAW_TRACEPOINT_OPEN: c_long = 17;
 const BPF_MAP_UPDATE_BATCH: c_long = 26;
+const BPF_LINK_CREATE: c_long = 28;
 
 /// The first fields of the commands on one element.
 #[repr(C)]
@@ -112,18 +113,18 @@ pub(super) fn remove_scope(map: BorrowedFd<'_>, cgroup: u64) -> io::Result<()> {
     }
 }
 
-/// Some cgroup in a table of scopes; `None` where there is none.
-pub(super) fn first_scope(map: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+/// The cgroup after another in a table of scopes, or the first one; `None` where there is none.
+pub(super) fn scope_after(map: BorrowedFd<'_>, cgroup: Option<u64>) -> io::Result<Option<u64>> {
     let mut first = 0u64;
     let mut next = Element {
         map_fd: map.as_raw_fd() as u32,
         padding: 0,
-        key: 0,
+        key: cgroup.as_ref().map_or(0, |cgroup| &raw const *cgroup as u64),
         value: &raw mut first as u64,
         flags: 0,
     };
-    // SAFETY: without a key the kernel writes the first one (8 bytes, the size of the map's keys) to `value`,
-    // which stands where `next_key` does and lives until the call returns.
+    // SAFETY: the key (8 bytes, the size of the map's keys) lives until the call returns, and so does `value`, which
+    // stands where `next_key` does; without a key the kernel writes the first one there.
     match unsafe { bpf(BPF_MAP_GET_NEXT_KEY, &raw mut next) } {
         Ok(_) => Ok(Some(first)),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
@@ -179,39 +180,79 @@ pub(super) fn open_tracing_link(program: BorrowedFd<'_>) -> io::Result<OwnedFd> 
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// Whether the kernel looks at LSM programs at all. The one that it is given names no hook, so that it is refused
-/// in any case: as invalid where such programs may be loaded (`bpf_prog_load_check_attach`), else for another reason.
-pub(super) fn try_lsm_program() -> io::Result<()> {
-    #[repr(C)]
-    struct Load {
-        kind: u32,
-        count: u32,
-        instructions: u64,
-        license: u64,
-        rest: [u64; 14],
-    }
-    /// BPF_PROG_TYPE_LSM.
-    const LSM: u32 = 29;
+/// The fields of BPF_PROG_LOAD.
+#[repr(C)]
+struct Load {
+    kind: u32,
+    count: u32,
+    instructions: u64,
+    license: u64,
+    rest: [u64; 14],
+}
+
+/// Loads a program that does nothing.
+fn load_nothing(kind: u32, attach_type: u32) -> io::Result<OwnedFd> {
     // r0 = 0; exit.
     let instructions: [u64; 2] = [0xb7, 0x95];
     let license = c"GPL";
     let mut load = Load {
-        kind: LSM,
+        kind,
         count: 2,
         instructions: instructions.as_ptr() as u64,
         license: license.as_ptr() as u64,
         rest: [0; 14],
     };
-    // BPF_LSM_MAC: the expected attach type, bytes 68 to 71 of the attributes.
-    load.rest[5] = 27 << 32;
+    // The expected attach type: bytes 68 to 71 of the attributes.
+    load.rest[5] = u64::from(attach_type) << 32;
     // SAFETY: instructions and licence (with its NUL) live until the call returns; the rest are numbers.
-    match unsafe { bpf(BPF_PROG_LOAD, &raw mut load) } {
+    let fd = unsafe { bpf(BPF_PROG_LOAD, &raw mut load) }?;
+    // SAFETY: a new descriptor that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Whether kprobes have links, which alone can be pinned (`bpf_perf_link_attach`, kernel/bpf/syscall.c, Linux
+/// 5.15). The probe that is to be linked is none, so that nothing is attached in any case.
+pub(super) fn try_probe_link() -> io::Result<()> {
+    #[repr(C)]
+    struct Create {
+        prog_fd: u32,
+        target_fd: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+    /// BPF_PROG_TYPE_KPROBE.
+    const KPROBE: u32 = 2;
+    /// BPF_PERF_EVENT.
+    const PERF_EVENT: u32 = 41;
+    let program = load_nothing(KPROBE, 0)?;
+    let mut create = Create {
+        prog_fd: program.as_raw_fd() as u32,
+        target_fd: u32::MAX,
+        attach_type: PERF_EVENT,
+        flags: 0,
+    };
+    // SAFETY: numbers only.
+    match unsafe { bpf(BPF_LINK_CREATE, &raw mut create) } {
         // SAFETY: a new descriptor that nobody else has.
         Ok(fd) => drop(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+        // It has looked for the probe.
+        Err(error) if error.raw_os_error() == Some(libc::EBADF) => {}
         Err(error) => return Err(error),
     }
     Ok(())
+}
+
+/// Whether the kernel looks at LSM programs at all. The one that it is given names no hook, so that it is refused
+/// in any case: as invalid where such programs may be loaded (`bpf_prog_load_check_attach`), else for another reason.
+pub(super) fn try_lsm_program() -> io::Result<()> {
+    /// BPF_PROG_TYPE_LSM.
+    const LSM: u32 = 29;
+    /// BPF_LSM_MAC.
+    const LSM_MAC: u32 = 27;
+    match load_nothing(LSM, LSM_MAC) {
+        Err(error) if error.raw_os_error() != Some(libc::EINVAL) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Makes an array of so many pages: the map of an image.

@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use engine_common::scope::{Scope, SlotRef};
+use engine_common::scope::{HookSet, Scope, SlotRef};
 
 use super::syscall;
 
@@ -43,7 +43,29 @@ impl TaskScopes {
     }
 
     /// Whether no cgroup carries anything.
-    pub(super) fn is_empty(&self) -> io::Result<bool> {
-        Ok(syscall::first_scope(self.scopes.as_fd())?.is_none())
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(syscall::scope_after(self.scopes.as_fd(), None)?.is_none())
+    }
+
+    /// Takes all cgroups out.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        while let Some(cgroup) = syscall::scope_after(self.scopes.as_fd(), None)? {
+            self.remove(cgroup)?;
+        }
+        Ok(())
+    }
+
+    /// The hooks that policies are for, on all cgroups together.
+    pub(super) fn hooks(&self) -> io::Result<HookSet> {
+        let (mut hooks, mut cgroup) = (HookSet::NONE, None);
+        loop {
+            cgroup = syscall::scope_after(self.scopes.as_fd(), cgroup)?;
+            let Some(found) = cgroup else {
+                return Ok(hooks);
+            };
+            if let Some(scope) = syscall::read_scope(self.scopes.as_fd(), found)? {
+                hooks = hooks.and(scope.hooks());
+            }
+        }
     }
 }

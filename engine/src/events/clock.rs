@@ -46,6 +46,14 @@ impl Clock {
     }
 }
 
+/// CLOCK_MONOTONIC now, nanoseconds, as the kernel programs read it.
+///
+/// # Errors
+/// As [`Clock::capture`].
+pub fn monotonic_ns() -> std::io::Result<u64> {
+    Ok(u64::try_from(monotonic()?).unwrap_or(0))
+}
+
 fn monotonic() -> std::io::Result<i128> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     Ok(i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec()))

@@ -7,13 +7,14 @@ use std::{
 
 use engine_common::{
     ABI_VERSION, Action, ExecutableId, Fault, Hook, Mode, Outcome, Protocol, Reason, SocketFamily,
-    event::{EventRecord, flag, reason},
+    event::{EventRecord, SourceRecord, flag, reason},
     limits::{MAX_POLICIES, MAX_RULES},
 };
 
 use super::{
     event::{Comm, Event},
-    record_bytes::{self, LENGTH},
+    join::Source,
+    record_bytes::{self, LENGTH, SOURCE_LENGTH},
     target::Target,
 };
 
@@ -26,7 +27,7 @@ const MAX_ERRNO: u16 = 4095;
 #[non_exhaustive]
 pub enum DecodeError {
     /// Not the size of a record.
-    #[error("event record has {0} bytes, not {LENGTH}")]
+    #[error("event record has {0} bytes, neither {LENGTH} nor {SOURCE_LENGTH}")]
     Length(usize),
     /// Written by programs of another version.
     #[error("event record has ABI version {0}, this binary reads version {ABI_VERSION}")]
@@ -44,10 +45,46 @@ pub enum DecodeError {
     Reserved,
 }
 
+/// What a record of the ring is about. They are told apart by their length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// An attempt.
+    Event(Box<Event>),
+    /// Where a connection sends from.
+    Source(Source),
+}
+
 /// Reads one record of the ring.
 ///
 /// # Errors
 /// [`DecodeError`] when the bytes are no record of this version of the ABI.
+pub fn decode_record(bytes: &[u8]) -> Result<Record, DecodeError> {
+    match record_bytes::parse_source(bytes) {
+        Some(record) => source_record(&record).map(Record::Source),
+        None => decode(bytes).map(|event| Record::Event(Box::new(event))),
+    }
+}
+
+fn source_record(record: &SourceRecord) -> Result<Source, DecodeError> {
+    if u32::from(record.abi) != ABI_VERSION {
+        return Err(DecodeError::Abi(record.abi));
+    }
+    if record.reserved != [0; 11] {
+        return Err(DecodeError::Reserved);
+    }
+    let address = address(record.family, record.address).ok_or(unknown("family", record.family))?;
+    Ok(Source {
+        monotonic_ns: record.monotonic_ns,
+        key: record.key,
+        // A socket of IPv6 with a peer of IPv4 is spelled as its destination is.
+        address: SocketAddr::new(address.to_canonical(), record.port),
+    })
+}
+
+/// Reads one record about an attempt.
+///
+/// # Errors
+/// [`DecodeError`] when the bytes are no such record of this version of the ABI.
 pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     let record = record_bytes::parse(bytes).ok_or(DecodeError::Length(bytes.len()))?;
     if u32::from(record.abi) != ABI_VERSION {
@@ -78,6 +115,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         protocol: protocol(record.protocol)?,
         target: target(&record)?,
         source: source(&record)?,
+        awaits: has(flag::AWAITS_SOURCE).then(|| key(record.source)),
         foreign_socket: has(flag::FOREIGN_SOCKET),
         socket_cookie: record.socket_cookie,
         scope: record.scope,
@@ -163,11 +201,17 @@ fn target(record: &EventRecord) -> Result<Target, DecodeError> {
 
 /// A source port that was told goes with an address of the family that the caller named.
 fn source(record: &EventRecord) -> Result<Option<SocketAddr>, DecodeError> {
-    if record.source_port == 0 {
+    if record.source_port == 0 || record.flags & flag::AWAITS_SOURCE != 0 {
         return Ok(None);
     }
     let family = address(record.family, record.source).ok_or(unknown("family", record.family))?;
     Ok(Some(SocketAddr::new(family, record.source_port)))
+}
+
+/// The key of the source that is to come: the first eight of these bytes.
+fn key(bytes: [u8; 16]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = bytes;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 fn address(family: u8, bytes: [u8; 16]) -> Option<IpAddr> {

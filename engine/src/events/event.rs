@@ -33,6 +33,8 @@ pub struct Event {
     pub target: Target,
     /// Where the socket sends from; `None` where no hook could tell (yet).
     pub source: Option<SocketAddr>,
+    /// Key of the [`Source`](super::Source) that may follow.
+    pub awaits: Option<u64>,
     /// Whether calling task and socket belong to different scopes: the one that has the policy, and another.
     pub foreign_socket: bool,
     /// Socket cookie; 0 at sock_create.

@@ -2,7 +2,7 @@
 //! policy: names come in through [`Names`].
 //!
 //! ```text
-//! bytes -decode-> Event -NamedEvent::new-> NamedEvent -> text line | JSON line | Tally -> table
+//! bytes -decode-> Record -Join-> Event -NamedEvent::new-> NamedEvent -> text line | JSON line | Tally -> table
 //! ```
 
 pub mod clock;
@@ -10,6 +10,7 @@ pub mod context;
 pub mod decode;
 pub mod escape;
 pub mod event;
+pub mod join;
 pub mod json;
 pub mod loss;
 pub mod protocol_name;
@@ -25,8 +26,9 @@ mod sample;
 
 pub use clock::Clock;
 pub use context::{Context, NamedEvent, Names, PolicyNames};
-pub use decode::{DecodeError, decode};
+pub use decode::{DecodeError, Record, decode, decode_record};
 pub use event::Event;
+pub use join::{Join, Source};
 pub use loss::{Gap, LossWatch};
 pub use report_file::{ReportError, ReportFile};
 pub use summary::{Layout, PolicyCounters, table};

@@ -1,10 +1,13 @@
 //! The bytes of an [`EventRecord`], field by field: no transmutation, so neither alignment nor the
 //! machine's byte order matters.
 
-use engine_common::event::EventRecord;
+use engine_common::event::{EventRecord, SourceRecord};
 
 /// Bytes of one record.
 pub const LENGTH: usize = size_of::<EventRecord>();
+
+/// Bytes of one record about a source.
+pub const SOURCE_LENGTH: usize = size_of::<SourceRecord>();
 
 /// Takes fixed-size fields off the front of a slice.
 struct Fields<'a>(&'a [u8]);
@@ -73,6 +76,23 @@ pub fn parse(bytes: &[u8]) -> Option<EventRecord> {
         family: fields.u8()?,
         original_family: fields.u8()?,
         flags: fields.u8()?,
+        reserved: fields.take()?,
+    })
+}
+
+/// Reads a record about a source; `None` unless there are exactly [`SOURCE_LENGTH`] bytes.
+pub fn parse_source(bytes: &[u8]) -> Option<SourceRecord> {
+    if bytes.len() != SOURCE_LENGTH {
+        return None;
+    }
+    let mut fields = Fields(bytes);
+    Some(SourceRecord {
+        monotonic_ns: fields.u64()?,
+        key: fields.u64()?,
+        address: fields.take()?,
+        port: fields.u16()?,
+        abi: fields.u16()?,
+        family: fields.u8()?,
         reserved: fields.take()?,
     })
 }
@@ -149,6 +169,24 @@ mod tests {
             hook: 7 => 7; verdict: 7 => 7; outcome: 7 => 7; reason: 7 => 7; family: 7 => 7;
             original_family: 7 => 7; flags: 7 => 7; reserved: 7 => first();
         }
+    }
+
+    #[test]
+    fn so_is_every_field_of_a_source() {
+        macro_rules! check {
+            ($($field:ident => $value:expr;)*) => {$(
+                let mut bytes = [0u8; SOURCE_LENGTH];
+                bytes[std::mem::offset_of!(SourceRecord, $field)] = 7;
+                assert_eq!(parse_source(&bytes).unwrap().$field, $value, stringify!($field));
+            )*};
+        }
+        fn first<const N: usize>() -> [u8; N] {
+            std::array::from_fn(|i| if i == 0 { 7 } else { 0 })
+        }
+        check! {
+            monotonic_ns => 7; key => 7; address => first(); port => 7; abi => 7; family => 7; reserved => first();
+        }
+        assert!(parse_source(&[0; SOURCE_LENGTH + 1]).is_none());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
     AddressSet, builtin,
     context::LoadContext,
     flag::{Host, part, split},
-    model::{Errno, Fold, Policy, Rule, Subject},
+    model::{Errno, Fold, Hooks, Policy, Rule, Subject},
     nearest::nearest,
 };
 
@@ -141,6 +141,7 @@ pub fn from_flags(
             nat64: Vec::new(),
             strict: false,
             fold: Fold::default(),
+            hooks: Hooks::default(),
         },
         resolved,
     })

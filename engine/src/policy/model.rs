@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 pub use engine_common::destination::Nat64Prefix;
 pub use engine_common::fold::FoldWindows;
+pub use engine_common::scope::HookSet;
 pub use engine_common::{Action, Mode, Protocol};
 
 use super::AddressSet;
@@ -29,6 +30,83 @@ pub struct Policy {
     pub fold: Fold,
     /// Whether packets are judged too, not only calls. No rule has a subject then: a packet has no process.
     pub strict: bool,
+    /// Which hooks it is for.
+    pub hooks: Hooks,
+}
+
+impl Policy {
+    /// Whether it ever reports what it lets through.
+    pub fn watches(&self) -> bool {
+        let actions = self.rules.iter().map(|rule| rule.action);
+        self.mode == Mode::Audit
+            || actions
+                .chain([self.default])
+                .any(|action| action == Action::Audit)
+    }
+}
+
+/// Which hooks a policy is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Hooks {
+    /// Those of the cgroup, and what the kernel has beside.
+    #[default]
+    Auto,
+    /// These. Never none, never those of the security modules with the probe alone.
+    Only(HookSet),
+}
+
+impl Hooks {
+    /// The names they have in a policy.
+    pub const NAMES: [(&str, HookSet); 3] = [
+        ("cgroup", HookSet::CGROUP),
+        ("lsm", HookSet::LSM),
+        ("kprobe", HookSet::PROBE),
+    ];
+
+    /// The hooks of a name.
+    pub fn named(name: &str) -> Option<HookSet> {
+        let found = Self::NAMES.iter().find(|(known, _)| *known == name);
+        found.map(|(_, hooks)| *hooks)
+    }
+
+    /// The hooks that are to be attached, of those there are. `watches` is whether the policy ever reports what
+    /// it lets through ([`Policy::watches`]): of nothing else the probe could tell more.
+    pub fn wanted(self, there: HookSet, watches: bool) -> HookSet {
+        match self {
+            Hooks::Auto if watches => there,
+            Hooks::Auto => there.among(HookSet::CGROUP.and(HookSet::LSM)),
+            Hooks::Only(hooks) => hooks.among(there),
+        }
+    }
+
+    /// Names of those that are asked for and not there.
+    pub fn lacking(self, there: HookSet) -> Vec<&'static str> {
+        let Hooks::Only(hooks) = self else {
+            return Vec::new();
+        };
+        let lacking = |(_, kind): &(&str, HookSet)| hooks.has(*kind) && !there.has(*kind);
+        let names = Self::NAMES.into_iter().filter(lacking);
+        names.map(|(name, _)| name).collect()
+    }
+
+    /// Whether a policy in this mode can be for them: a probe alone denies nothing.
+    pub fn allow(self, mode: Mode) -> bool {
+        mode == Mode::Audit || self != Hooks::Only(HookSet::PROBE)
+    }
+
+    /// Their names, in a fixed order; none for [`Hooks::Auto`].
+    pub fn names(self) -> Vec<&'static str> {
+        self.lacking(HookSet::NONE)
+    }
+
+    /// What [`Hooks::names`] gave. Names of other versions are passed over.
+    pub fn of_names<'n>(names: impl IntoIterator<Item = &'n str>) -> Hooks {
+        let named = names.into_iter().filter_map(Hooks::named);
+        match named.fold(HookSet::NONE, HookSet::and) {
+            HookSet::NONE => Hooks::Auto,
+            hooks => Hooks::Only(hooks),
+        }
+    }
 }
 
 /// Windows within which repeats are folded, as the policy gives them. `None` where it says nothing:

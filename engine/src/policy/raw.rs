@@ -77,6 +77,10 @@ pub struct RawSpec {
     /// sockets. Rules cannot have `process` then. false unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<RawSwitch>,
+    /// Which hooks the policy is for: `auto` (those of the cgroup, and LSM and the probe where the kernel has
+    /// them; this unless given), or a list. A probe alone only watches TCP connections: the mode must be audit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<RawHooks>,
 }
 
 /// A switch.
@@ -87,6 +91,36 @@ pub enum RawSwitch {
     Set(bool),
     /// A variable that has one of them as its value.
     Variable(RawVariable),
+}
+
+/// Hooks of a policy.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum RawHooks {
+    /// What the kernel has.
+    Auto(RawWord<RawAuto>),
+    /// These.
+    List(#[schemars(length(min = 1))] Vec<RawWord<RawHook>>),
+}
+
+/// The word `auto`.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RawAuto {
+    /// What the kernel has.
+    Auto,
+}
+
+/// A kind of hook.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RawHook {
+    /// The hooks of the cgroup: by the cgroup that a socket was made in.
+    Cgroup,
+    /// The hooks of the security modules: by the task that uses a socket.
+    Lsm,
+    /// The probe on TCP connections: tells where they send from.
+    Kprobe,
 }
 
 /// Windows within which repeats are folded, by what the policy says about the attempt.

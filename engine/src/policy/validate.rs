@@ -6,6 +6,7 @@ use engine_common::{
     Action, Mode,
     destination::Nat64Prefix,
     limits::{MAX_NAT64_PREFIXES, MAX_RULES},
+    scope::HookSet,
 };
 use ipnet::IpNet;
 
@@ -13,8 +14,8 @@ use super::{
     context::LoadContext,
     diagnostic::{Code, Fault, Reporter, quoted},
     fields::{self, Fields},
-    fold,
-    model::{Errno, Fold, Policy, Rule},
+    fold, hooks,
+    model::{Errno, Fold, Hooks, Policy, Rule},
     name, network,
     node::{Node, Value},
     rule,
@@ -75,7 +76,7 @@ fn document(
         .and_then(|n| metadata(n, reporter));
     let spec = top.require("spec", "`spec:` with `default` and `rules`", reporter)?;
     let known = [
-        "mode", "default", "errno", "sets", "rules", "nat64", "fold", "strict",
+        "mode", "default", "errno", "sets", "rules", "nat64", "fold", "strict", "hooks",
     ];
     let spec = Fields::of(spec, "`spec`", &known, reporter)?;
 
@@ -113,10 +114,28 @@ fn document(
     if let (Some(true), Some(rules)) = (strict, spec.get("rules")) {
         refuse_processes(rules, reporter);
     }
+    let hooks = match spec.get("hooks") {
+        None => Some(Hooks::default()),
+        Some(node) => hooks::read(node, mode, reporter),
+    };
     let mut sets = Sets::read(spec.get("sets"), base, context, reporter);
     let rules = spec
         .get("rules")
         .map_or(Some(Vec::new()), |n| rules(n, default, &mut sets, reporter));
+    if let (Some(Hooks::Only(kinds)), Some(rules), Some(node)) = (hooks, &rules, spec.get("hooks"))
+        && !kinds.has(HookSet::LSM)
+        && let Some(rule) = rules.iter().find(|rule| rule.is_about_families())
+    {
+        reporter.error(
+            Code::WrongValue,
+            node.span,
+            format!(
+                "the rule {} is about `families`, which only the hooks of the security modules see",
+                quoted(&rule.name)
+            ),
+            "add `lsm` to the hooks, or take the rule out",
+        );
+    }
     sets.report_unused(spec.get("sets"), reporter);
     *cidrs = sets.cidrs();
     Some(Policy {
@@ -128,6 +147,7 @@ fn document(
         nat64: nat64?,
         fold: fold?,
         strict: strict?,
+        hooks: hooks?,
     })
 }
 

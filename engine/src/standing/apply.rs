@@ -82,6 +82,11 @@ impl Standing {
         let generation = record.live.generation + 1;
         let compiled =
             Compiled::of(policy, source, generation, self.gate.has_floor())?.accepted(name, best_effort)?;
+        if compiled.version.hooks() != record.live.hooks() {
+            return Err(StandError::OtherHooks {
+                name: name.to_owned(),
+            });
+        }
         let live = self.live_image(&record)?;
         let diff = diff_of(
             &live,
@@ -119,6 +124,11 @@ impl Standing {
         let mut version = record.live.clone();
         if version.mode == mode {
             return Ok(applied(&record));
+        }
+        if !version.hooks().allow(mode) {
+            return Err(StandError::OnlyWatches {
+                name: name.to_owned(),
+            });
         }
         version.generation += 1;
         version.mode = mode;

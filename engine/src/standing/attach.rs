@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use engine_common::{Mode, limits::MAX_STACKED};
+use engine_common::{Mode, limits::MAX_STACKED, scope::Scope};
 
 use super::{
     Standing,
@@ -192,6 +192,9 @@ impl Standing {
         let names = |version: &super::Version| -> Vec<String> {
             version.rules.iter().map(|rule| rule.name.clone()).collect()
         };
+        if record.live.hooks() != compiled.version.hooks() {
+            return Err(different());
+        }
         let (old, new) = (names(&record.live), names(&compiled.version));
         // The mode is the live one's: it may have been set since.
         let wanted = compiled.image.clone().with_life(live.header().life());
@@ -217,7 +220,8 @@ impl Standing {
             let path = &step.attachment.path;
             let strict = step.record.live.strict && self.gate.has_floor();
             let empty = scope::empty(step.attachment.cgroup, step.level, strict);
-            let attached = self.gate.prepare(step.cgroup.fd(), &empty);
+            let hooks = step.record.live.hooks_of(self.gate.hooks());
+            let attached = self.gate.prepare(step.cgroup.fd(), &empty, hooks);
             attached.map_err(|source| StandError::Attach {
                 cgroup: path.clone(),
                 source: Box::new(source),
@@ -225,9 +229,10 @@ impl Standing {
             let now = self.scope_of(step.attachment.cgroup, path)?.unwrap_or(empty);
             let slot = Slot(step.record.slot);
             let stacked = || StandError::Stacked { cgroup: path.clone() };
-            let mut with = scope::with(&now, slot, step.record.live.mode).ok_or_else(stacked)?;
+            let mut with = scope::with(&now, slot, step.record.live.mode, hooks).ok_or_else(stacked)?;
             // A scope outlives its links: what it said of policies that are gone is nothing to go by.
-            with.flags = empty.flags | if scope::is_empty(&now) { 0 } else { now.flags };
+            let strict = empty.flags | if scope::is_empty(&now) { 0 } else { now.flags };
+            with.flags = with.flags & !Scope::STRICT | strict & Scope::STRICT;
             if with != now {
                 self.write_scope(&with, path)?;
             }

@@ -30,6 +30,9 @@ impl Compiled {
         floor: bool,
     ) -> Result<Compiled, StandError> {
         let name = || policy.name.clone();
+        if !policy.hooks.allow(policy.mode) {
+            return Err(StandError::OnlyWatches { name: name() });
+        }
         let mut policy = policy.clone();
         policy.fold = policy.fold.standing();
         let paths = paths_of(&policy);
@@ -66,6 +69,7 @@ impl Compiled {
             partial: Vec::new(),
             executables: executables.collect(),
             strict: policy.strict,
+            hooks: policy.hooks.names().into_iter().map(str::to_owned).collect(),
         };
         version.partial = shortfalls(&version, floor);
         Ok(Compiled {

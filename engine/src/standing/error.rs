@@ -120,6 +120,20 @@ pub enum StandError {
         /// What is lacking.
         reasons: Vec<String>,
     },
+    /// The policy is for a probe alone, and was to act.
+    #[error(
+        "the policy {name} is for the probe alone (`hooks: [kprobe]`), which only watches: it cannot be in mode enforce"
+    )]
+    OnlyWatches {
+        /// The policy.
+        name: String,
+    },
+    /// Another version of a policy is for other hooks.
+    #[error("the policy {name} is for other hooks than the version that stands")]
+    OtherHooks {
+        /// The policy.
+        name: String,
+    },
     /// No policy of that name stands.
     #[error("no policy named {name} stands; {}", told(standing))]
     NotStanding {

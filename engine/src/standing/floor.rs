@@ -69,7 +69,7 @@ impl Standing {
                 return Ok(());
             };
             let empty = scope::empty(cgroup, located.level(), true);
-            let attached = self.gate.prepare(located.fd(), &empty);
+            let attached = self.gate.prepare(located.fd(), &empty, now.hooks());
             attached.map_err(|source| StandError::Attach {
                 cgroup: path.to_owned(),
                 source: Box::new(source),

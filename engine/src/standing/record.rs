@@ -1,10 +1,11 @@
 //! What the journal says of a policy: a file of JSON each.
 
-use engine_common::{Action, Mode};
+use engine_common::{Action, Mode, scope::HookSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::totals::Totals;
+use crate::policy::Hooks;
 
 /// Spans of names that are kept for events that are still in the ring.
 const MAX_SPANS: usize = 64;
@@ -59,6 +60,24 @@ pub struct Version {
     /// Whether it judges packets too.
     #[serde(default)]
     pub strict: bool,
+    /// Hooks that it is for, by their names; none for whatever the kernel has.
+    #[serde(default)]
+    pub hooks: Vec<String>,
+}
+
+impl Version {
+    /// Hooks that it is for.
+    pub fn hooks(&self) -> Hooks {
+        Hooks::of_names(self.hooks.iter().map(String::as_str))
+    }
+
+    /// The hooks to be attached, of those there are.
+    pub(super) fn hooks_of(&self, there: HookSet) -> HookSet {
+        let actions = self.rules.iter().map(|rule| rule.action);
+        let mut actions = actions.chain([self.default]);
+        let watches = self.mode == Mode::Audit || actions.any(|action| action == Action::Audit);
+        self.hooks().wanted(there, watches)
+    }
 }
 
 /// A rule as events name it.

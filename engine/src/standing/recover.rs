@@ -75,18 +75,23 @@ impl Standing {
     /// Says in the scopes what mode the policy has: a missing image is judged by that.
     pub(super) fn write_modes(&self, record: &Record) -> Result<(), StandError> {
         let slot = Slot(record.slot);
+        let hooks = record.live.hooks_of(self.gate.hooks());
         for attachment in &record.attachments {
             let Some(now) = self.scope_of(attachment.cgroup, &attachment.path)? else {
                 continue;
             };
-            if let Some(wanted) = scope::with(&now, slot, record.live.mode)
+            if let Some(wanted) = scope::with(&now, slot, record.live.mode, hooks)
                 && scope::has(&now, slot)
                 && wanted != now
             {
                 self.write_scope(&wanted, &attachment.path)?;
             }
         }
-        Ok(())
+        // A version that reports what it lets through, or does not any more, makes the difference.
+        self.gate.settle_probe().map_err(|source| StandError::Attach {
+            cgroup: record.name.clone(),
+            source: Box::new(source),
+        })
     }
 
     /// Links on cgroups whose scope names no policy let everything pass: a command died before it

@@ -3,7 +3,7 @@
 use engine_common::{
     Mode,
     limits::MAX_STACKED,
-    scope::{Scope, SlotRef},
+    scope::{HookSet, Scope, SlotRef},
 };
 
 use crate::datapath::Slot;
@@ -40,15 +40,15 @@ pub(super) fn count(scope: &Scope) -> usize {
         .count()
 }
 
-/// The scope with the slot, which `mode` is the mode of; `None` where there is no room.
-pub(super) fn with(scope: &Scope, slot: Slot, mode: Mode) -> Option<Scope> {
+/// The scope with the slot, which `mode` is the mode of, for these hooks; `None` where there is no room.
+pub(super) fn with(scope: &Scope, slot: Slot, mode: Mode, hooks: HookSet) -> Option<Scope> {
     let mut changed = *scope;
     let at = changed
         .slots
         .iter()
         .position(|reference| reference.slot().is_none_or(|there| there == slot.0))?;
-    changed.slots[at] = SlotRef::new(slot.0, mode);
-    Some(changed)
+    changed.slots[at] = SlotRef::new(slot.0, mode).for_hooks(hooks);
+    Some(changed.with_flags())
 }
 
 /// The scope without the slot; the others keep their order.
@@ -62,32 +62,35 @@ pub(super) fn without(scope: &Scope, slot: Slot) -> Scope {
     for (to, from) in changed.slots.iter_mut().zip(others) {
         *to = *from;
     }
-    changed
+    changed.with_flags()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const HOOKS: HookSet = HookSet::CGROUP.and(HookSet::PROBE);
+
     #[test]
     fn policies_come_and_go_in_their_order() {
         let none = empty(7, Some(2), false);
         assert!(is_empty(&none));
-        let one = with(&none, Slot(3), Mode::Enforce).unwrap();
-        let two = with(&one, Slot(5), Mode::Audit).unwrap();
+        let one = with(&none, Slot(3), Mode::Enforce, HOOKS).unwrap();
+        let two = with(&one, Slot(5), Mode::Audit, HOOKS).unwrap();
         assert_eq!(
             (count(&two), has(&two, Slot(5)), has(&one, Slot(5))),
             (2, true, false)
         );
-        assert_eq!(with(&two, Slot(3), Mode::Enforce), Some(two));
-        let other = with(&two, Slot(3), Mode::Audit).unwrap();
+        assert_eq!(with(&two, Slot(3), Mode::Enforce, HOOKS), Some(two));
+        let other = with(&two, Slot(3), Mode::Audit, HOOKS).unwrap();
         assert_eq!((count(&other), other.slots[0].mode()), (2, Mode::Audit));
+        assert_eq!((none.flags, two.flags), (0, Scope::SOURCES));
         let left = without(&two, Slot(3));
         assert_eq!((left.slots[0].slot(), count(&left)), (Some(5), 1));
         assert_eq!(without(&left, Slot(5)), none);
         let full = (0..8).fold(none, |scope, slot| {
-            with(&scope, Slot(slot), Mode::Enforce).unwrap()
+            with(&scope, Slot(slot), Mode::Enforce, HOOKS).unwrap()
         });
-        assert_eq!(with(&full, Slot(9), Mode::Enforce), None);
+        assert_eq!(with(&full, Slot(9), Mode::Enforce, HOOKS), None);
     }
 }

@@ -4,14 +4,14 @@ use engine_common::{Action, Mode};
 
 use super::record::Version;
 use crate::{
-    datapath::{Features, lsm_obstacle},
-    policy::Errno,
+    datapath::{DISABLE_VARIABLE, Features, lsm_obstacle, probe_obstacle},
+    policy::{Errno, Hooks},
 };
 
 /// One reason each; empty where the version is enforced as it says. `floor` says whether packets can be
 /// judged.
 pub(super) fn shortfalls(version: &Version, floor: bool) -> Vec<String> {
-    let mut reasons = Vec::new();
+    let mut reasons = lacking_hooks(version);
     if version.names_families
         && let Some(obstacle) = lsm_obstacle()
     {
@@ -40,6 +40,7 @@ pub(super) fn shortfalls(version: &Version, floor: bool) -> Vec<String> {
         return reasons;
     }
     let features = Features::detect();
+    let features = features.only(version.hooks_of(features.hooks()));
     if kills && !features.kills_at_once() {
         reasons.push(
             "kill: this kernel's cgroup hooks cannot kill (Linux 6.16 can, and LSM programs can): the attempt is denied, and the process \
@@ -54,4 +55,25 @@ pub(super) fn shortfalls(version: &Version, floor: bool) -> Vec<String> {
         ));
     }
     reasons
+}
+
+/// Hooks that the version names and this kernel has not.
+fn lacking_hooks(version: &Version) -> Vec<String> {
+    if version.hooks() == Hooks::Auto {
+        return Vec::new();
+    }
+    let lacking = version.hooks().lacking(Features::detect().hooks());
+    lacking.into_iter().map(why_lacking).collect()
+}
+
+/// Why a kind of hook is not there.
+pub(crate) fn why_lacking(name: &str) -> String {
+    let why = match name {
+        "lsm" => lsm_obstacle(),
+        "kprobe" => probe_obstacle(),
+        _ => None,
+    };
+    // It is there, and TIDEGATE_DISABLE says that it is not.
+    let why = why.unwrap_or_else(|| format!("{DISABLE_VARIABLE} takes them away"));
+    format!("hooks: {name}: {why}")
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use engine_common::scope::HookSet;
 use serde::Serialize;
 
 use super::{
@@ -138,8 +139,9 @@ impl Standing {
         let mut totals = record.retired.clone();
         totals.add(&record.live, &counters);
         let mut attachments = Vec::new();
+        let wanted = record.live.hooks_of(self.gate.hooks());
         for there in &record.attachments {
-            attachments.push(self.attachment_status(slot, there)?);
+            attachments.push(self.attachment_status(slot, wanted, there)?);
         }
         let mut reasons = record.live.partial.clone();
         if live.is_none() {
@@ -147,7 +149,7 @@ impl Standing {
         }
         let lsm = self.gate.lsm_states().into_iter();
         let lacking_lsm: Vec<&str> = lsm
-            .filter(|(_, state)| *state != LinkState::Attached)
+            .filter(|(_, state)| wanted.has(HookSet::LSM) && *state != LinkState::Attached)
             .map(|(hook, _)| hook)
             .collect();
         for there in &attachments {
@@ -220,6 +222,7 @@ impl Standing {
     fn attachment_status(
         &self,
         slot: Slot,
+        wanted: HookSet,
         there: &super::Attachment,
     ) -> Result<AttachmentStatus, StandError> {
         let scope = self.scope_of(there.cgroup, &there.path)?;
@@ -230,16 +233,21 @@ impl Standing {
         } else {
             "not in force"
         };
+        let mut states = Vec::new();
+        if wanted.has(HookSet::CGROUP) {
+            let strict = scope.is_some_and(|scope| scope.is_strict());
+            states.extend(self.gate.link_states(there.cgroup, strict));
+        }
+        if wanted.has(HookSet::PROBE) {
+            states.extend(self.gate.probe_state());
+        }
         Ok(AttachmentStatus {
             cgroup: there.path.clone(),
             cgroup_id: there.cgroup,
             state,
             by: there.by.clone(),
             since: there.since.clone(),
-            hooks: hooks(
-                self.gate
-                    .link_states(there.cgroup, scope.is_some_and(|scope| scope.is_strict())),
-            ),
+            hooks: hooks(states),
         })
     }
 }

@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tidegate::{
     compile::Executables,
     policy::{
-        AddressSet, Binary, Errno, Fold, Policy, PortRange, Rule, Service, Services, Subject,
+        AddressSet, Binary, Errno, Fold, Hooks, Policy, PortRange, Rule, Service, Services, Subject,
         model::{Action, Mode, Protocol},
     },
 };
@@ -65,6 +65,7 @@ pub(crate) fn policy(random: &mut Random, shape: Shape) -> (Policy, Executables)
         nat64,
         fold: Fold::default(),
         strict: false,
+        hooks: Hooks::default(),
     };
     for i in 0..count {
         let rule = Rule {

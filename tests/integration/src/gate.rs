@@ -11,7 +11,7 @@ use std::{
 use crate::{
     captured::{Captured, Ended},
     cgroup::TestCgroup,
-    kernel::kills_at_once,
+    kernel::{GLOBAL, is_whole_machine, kills_at_once},
     report::Report,
     requirement::tidegate_bin,
     shared_file::SharedFolder,
@@ -33,6 +33,8 @@ const FOREIGN_VARIABLES: [&str; 11] = [
     "TIDEGATE_RUN",
 ];
 
+const DISABLE: &str = "TIDEGATE_DISABLE";
+
 /// A policy of this name; `spec` is a mapping of YAML in braces.
 pub fn policy(name: &str, spec: &str) -> String {
     format!("apiVersion: tidegate.io/v1\nkind: EgressPolicy\nmetadata: {{name: {name}}}\nspec: {spec}\n")
@@ -45,7 +47,24 @@ pub fn tidegate<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> Command 
     for name in FOREIGN_VARIABLES {
         command.env_remove(name);
     }
+    if !is_whole_machine() {
+        command.env(DISABLE, GLOBAL);
+    }
     command
+}
+
+/// What a test says of the environment, beside what holds for all of them.
+pub(crate) fn environment<'a>(
+    variables: &'a [(OsString, OsString)],
+) -> impl Iterator<Item = (&'a OsString, OsString)> {
+    variables.iter().map(|(name, value)| {
+        let mut value = value.clone();
+        if name == DISABLE && !is_whole_machine() {
+            value.push(",");
+            value.push(GLOBAL);
+        }
+        (name, value)
+    })
 }
 
 /// A `tidegate exec` to be run, in a cgroup of its own.
@@ -154,7 +173,7 @@ impl Gate {
 
     fn spawn<W: Into<OsString>>(&self, command: impl IntoIterator<Item = W>, input: bool) -> Captured {
         let mut tidegate = tidegate(self.words(command));
-        tidegate.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        tidegate.envs(environment(&self.variables));
         if input {
             tidegate.stdin(Stdio::piped());
         }

@@ -68,6 +68,29 @@ pub fn has_lsm() -> bool {
     active.trim().split(',').any(|name| name == "bpf")
 }
 
+/// Whether the machine is the tests' alone (one of `cargo xtask vm`), so that they may try what holds for all of it:
+/// probes, policies on the root cgroup.
+pub fn is_whole_machine() -> bool {
+    std::env::var_os("TIDEGATE_WHOLE_MACHINE").is_some()
+}
+
+/// What tidegate is to do without (`TIDEGATE_DISABLE`) where the machine is not the tests' alone.
+pub const GLOBAL: &str = "probe";
+
+/// The hook that connections are seen by where nothing else is attached: a kprobe, or the tracepoint where links of
+/// kprobes cannot be pinned (before Linux 5.15).
+pub fn probe_hook() -> &'static str {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let has_kprobes = std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists();
+    if has_kprobes && version >= (5, 15) {
+        "tcp_connect"
+    } else {
+        "sock_state"
+    }
+}
+
 /// What a caller sees where a policy says this errno.
 pub fn errno_seen(chosen: &str) -> &str {
     if chooses_errno() { chosen } else { "EPERM" }

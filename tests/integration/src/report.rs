@@ -64,6 +64,8 @@ pub struct Event {
     pub destination: Option<Destination>,
     /// The destination as the caller spelled it, when that differs.
     pub original: Option<Destination>,
+    /// Where the socket sends from, where that is known.
+    pub source: Option<Destination>,
     /// Whether the socket is another scope's.
     pub foreign_socket: bool,
     /// Cookie of the socket.

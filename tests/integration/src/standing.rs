@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::{
     captured::{Captured, Ended},
     cgroup::TestCgroup,
-    gate::{enter, policy, tidegate},
+    gate::{enter, environment, policy, tidegate},
     mount_table::mount_of,
     report::{Event, Report},
     shared_file::SharedFolder,
@@ -94,7 +94,7 @@ impl Stand {
         command
             .env("TIDEGATE_RUN", self.run.path())
             .env("TIDEGATE_BPFFS", &self.pins)
-            .envs(self.variables.iter().map(|(name, value)| (name, value)));
+            .envs(environment(&self.variables));
         command
     }
 

@@ -22,7 +22,9 @@ use crate::{
     cli::{Exit, Failure, Output},
     datapath::EventRing,
     events::{
-        Clock, Context, Event, LossWatch, NamedEvent, PolicyNames, decode,
+        Clock, Context, Event, Join, LossWatch, NamedEvent, Names as _, PolicyNames, Record,
+        clock::monotonic_ns,
+        decode_record,
         json::{self, EventLine, GapLine},
         text,
     },
@@ -79,6 +81,7 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
         clock,
         output,
         kills_from: args.follow.then_some(began),
+        join: Join::default(),
     };
     let end = standing.end().map_err(standing::failed)?;
     // Others may change what stands while this reads.
@@ -93,7 +96,7 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
                 return Err(Failure::of(Exit::CouldNotRun, "cannot write events").because(&error));
             }
         }
-        if !args.follow || !more {
+        if !stream.join.holds() && (!args.follow || !more) {
             break;
         }
         more = stream.wait(&end)?;
@@ -101,13 +104,17 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
     Ok(Exit::Fine.into())
 }
 
-/// Waits until a line can be written at once.
+/// Waits until a line can be written at once. While that takes time, this can be interrupted, also when an event
+/// is held.
 fn ready_to_write() -> io::Result<()> {
     let stdout = io::stdout();
     let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
-    match poll(&mut fds, PollTimeout::NONE) {
-        Err(errno) if errno != Errno::EINTR => return Err(errno.into()),
-        _ => {}
+    if poll(&mut fds, PollTimeout::ZERO) == Ok(0) {
+        let _ = signals().thread_unblock();
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(errno) if errno != Errno::EINTR => return Err(errno.into()),
+            _ => {}
+        }
     }
     let closed = PollFlags::POLLERR | PollFlags::POLLHUP;
     match fds[0].revents() {
@@ -133,63 +140,79 @@ struct Stream {
     output: Output,
     /// Who makes an attempt from then on is killed. Of what was before, the process may be another's by now.
     kills_from: Option<Timestamp>,
+    /// Events whose sources are to come.
+    join: Join,
 }
 
 impl Stream {
     /// Prints everything that is there.
     fn drain(&mut self) -> io::Result<()> {
-        let Stream {
-            ring,
-            names,
-            losses,
-            hierarchy,
-            clock,
-            output,
-            kills_from,
-            reader,
-        } = self;
-        let mut stdout = anstream::stdout().lock();
-        let mut tell = |record: &[u8]| -> io::Result<()> {
-            let event = match decode(record) {
-                Ok(event) => event,
-                Err(error) => {
-                    tracing::warn!(%error, "an event was not understood");
-                    return Ok(());
-                }
-            };
-            names.learn(&event);
-            let named = NamedEvent::new(&event, clock, &names.context);
-            let is_new = kills_from.is_some_and(|from| from <= named.time);
-            if event.outcome == Outcome::KillPending && is_new {
-                kill_late(hierarchy, names.paths.get(&event.scope), event.pid);
-            }
-            let gap = losses.before(&event, named.time);
-            let is_gap = gap.is_some();
-            let lines = gap.map(|gap| line(*output, || text::gap_line(&gap), &GapLine::new(&gap)));
-            let lines =
-                lines
-                    .into_iter()
-                    .chain([line(*output, || text::line(&named), &EventLine::new(&named))]);
-            for text in lines {
-                writeln!(stdout, "{text}")?;
-            }
-            stdout.flush()?;
-            if is_gap {
-                reader.tell(losses.lost());
-            }
-            Ok(())
-        };
         loop {
             ready_to_write()?;
-            // What is told is taken, and what is not told is left, whenever somebody interrupts this.
+            // What is told is taken, and what is not told is left, whenever somebody interrupts this: also while
+            // an event waits for its source, which it does not for long.
             let held = signals();
             let _ = held.thread_block();
-            let told = ring.take(&mut tell);
-            let _ = held.thread_unblock();
-            match told {
-                Some(told) => told?,
-                None => break,
+            let taken = self.take();
+            if !self.join.holds() {
+                let _ = held.thread_unblock();
             }
+            if !taken? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes a record, and prints what waits for nothing more; false where there was none.
+    fn take(&mut self) -> io::Result<bool> {
+        let record = self.ring.take(decode_record);
+        let is_record = record.is_some();
+        match record {
+            Some(Ok(Record::Event(event))) => self.arrived(*event),
+            Some(Ok(Record::Source(source))) => self.join.source(&source),
+            Some(Err(error)) => tracing::warn!(%error, "an event was not understood"),
+            None => match monotonic_ns() {
+                Ok(now) => self.join.passed(now),
+                // Without a clock nothing is waited for.
+                Err(_) => self.join.ended(),
+            },
+        }
+        while let Some(event) = self.join.next_event() {
+            self.tell(&event)?;
+        }
+        Ok(is_record)
+    }
+
+    /// What cannot wait until the event is told.
+    fn arrived(&mut self, event: Event) {
+        let is_new = |from: Timestamp| from <= self.clock.wall(event.monotonic_ns);
+        if event.outcome == Outcome::KillPending && self.kills_from.is_some_and(is_new) {
+            self.names.learn(&event);
+            kill_late(&self.hierarchy, self.names.paths.get(&event.scope), event.pid);
+        }
+        if (event.awaits.is_some() || self.join.holds())
+            && let Some(id) = event.executable
+        {
+            // Looked up while the process lives; it is remembered.
+            let _ = self.names.context.executable(event.pid, id);
+        }
+        self.join.event(event);
+    }
+
+    fn tell(&mut self, event: &Event) -> io::Result<()> {
+        self.names.learn(event);
+        let named = NamedEvent::new(event, &self.clock, &self.names.context);
+        let gap = self.losses.before(event, named.time);
+        let mut stdout = anstream::stdout().lock();
+        if let Some(gap) = gap {
+            let text = line(self.output, || text::gap_line(&gap), &GapLine::new(&gap));
+            writeln!(stdout, "{text}")?;
+        }
+        let text = line(self.output, || text::line(&named), &EventLine::new(&named));
+        writeln!(stdout, "{text}")?;
+        stdout.flush()?;
+        if gap.is_some() {
+            self.reader.tell(self.losses.lost());
         }
         Ok(())
     }

@@ -115,6 +115,12 @@ pub fn failed(error: StandError) -> Failure {
                 "a policy has one mode wherever it stands: leave --mode out, or `tidegate set-mode {name} {other}` first"
             ))
         }
+        StandError::OnlyWatches { .. } => {
+            failure.hint("give it the hooks of the cgroup too (`hooks: [cgroup, kprobe]`, or leave `hooks` out)")
+        }
+        StandError::OtherHooks { name } => failure.hint(format!(
+            "hooks cannot be exchanged while it stands: `tidegate detach {name}`, and attach the new version"
+        )),
         StandError::Vanished(_) => failure
             .hint("somebody removed the pins: attach the policies again, or forget them by `tidegate detach --all`"),
         StandError::Existing(_) => failure.hint(

@@ -50,6 +50,7 @@ pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
         Survivors::Keep => Descendants::Keep,
     };
     let features = Features::detect();
+    policies::require_hooks(&policies, features)?;
     if !args.quiet {
         for note in notes::notes(&policies, features) {
             // Where the reader is gone, the command runs all the same.

@@ -24,15 +24,23 @@ pub(super) fn notes(policies: &[SourcedPolicy], features: Features) -> Vec<Strin
         .map(|sourced| &sourced.policy)
         .filter(|policy| policy.mode == Mode::Enforce)
         .collect();
-    if !features.kills_at_once() && enforcing.iter().any(|policy| kills(policy)) {
+    let features = |policy: &Policy| {
+        let hooks = policy.hooks.wanted(features.hooks(), policy.watches());
+        features.only(hooks)
+    };
+    if enforcing
+        .iter()
+        .any(|policy| kills(policy) && !features(policy).kills_at_once())
+    {
         notes.push(
             "on this kernel kill is asynchronous: the attempt is denied at once, and tidegate kills the process \
              when it reads the event (Linux 6.16 can, and LSM programs can, kill before the call returns)"
                 .to_owned(),
         );
     }
-    if !features.chooses_errno()
-        && let Some(policy) = enforcing.iter().find(|policy| policy.errno != Errno::Eperm)
+    if let Some(policy) = enforcing
+        .iter()
+        .find(|policy| policy.errno != Errno::Eperm && !features(policy).chooses_errno())
     {
         notes.push(format!(
             "on this kernel a denied call fails with EPERM, not with the {} of the policy {} (Linux 5.18 can choose)",

@@ -13,7 +13,9 @@ use crate::{
         Exit, Failure, Output,
         command::policy_files::{self, SourcedPolicy},
     },
+    datapath::Features,
     policy::{FlagError, FromFlags, LoadContext, from_flags},
+    standing::why_lacking,
 };
 
 /// Where a policy of flags comes from.
@@ -32,8 +34,13 @@ pub(super) fn gather(args: &ExecArgs, output: Output) -> Result<Vec<SourcedPolic
         policies.push(of_flags(args, &rules, &context, output)?);
     }
     if let Some(mode) = args.mode {
-        for sourced in &mut policies {
-            sourced.policy.mode = mode;
+        for SourcedPolicy { policy, source } in &mut policies {
+            if !policy.hooks.allow(mode) {
+                let message = format!("the policy {source} is for the probe alone, which only watches");
+                return Err(Failure::of(Exit::Usage, message)
+                    .hint("leave --mode out, or give it the hooks of the cgroup too"));
+            }
+            policy.mode = mode;
         }
     }
     if policies.len() > MAX_STACKED {
@@ -41,6 +48,24 @@ pub(super) fn gather(args: &ExecArgs, output: Output) -> Result<Vec<SourcedPolic
         return Err(Failure::of(Exit::Usage, message).hint("merge some of them into one file"));
     }
     Ok(policies)
+}
+
+/// A hook that a policy names is there, or the command is not run.
+///
+/// # Errors
+/// When one is not.
+pub(super) fn require_hooks(policies: &[SourcedPolicy], features: Features) -> Result<(), Failure> {
+    for SourcedPolicy { policy, source } in policies {
+        if let Some(name) = policy.hooks.lacking(features.hooks()).first() {
+            let message = format!(
+                "the policy {source} cannot be enforced fully here: {}",
+                why_lacking(name)
+            );
+            return Err(Failure::of(Exit::ExecFailed, message)
+                .hint("`hooks: auto`, which is the default, takes what the kernel has"));
+        }
+    }
+    Ok(())
 }
 
 /// The strictest answer of all policies holds, so an --allow beside a file opens nothing: most

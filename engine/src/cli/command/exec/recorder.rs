@@ -15,7 +15,10 @@ use super::args::ExecArgs;
 use crate::{
     cli::Output,
     events::{
-        Clock, Context, Event, LossWatch, NamedEvent, PolicyCounters, ReportError, ReportFile, Tally, decode,
+        Clock, Context, Event, Join, LossWatch, NamedEvent, Names, PolicyCounters, Record, ReportError,
+        ReportFile, Tally,
+        clock::monotonic_ns,
+        decode_record,
         json::{self, EventLine, GapLine, SummaryLine},
         text,
     },
@@ -30,6 +33,7 @@ pub(super) struct Recorder {
     pub(super) names: Context<FindExecutable>,
     tally: Tally,
     losses: LossWatch,
+    join: Join,
     report: Option<ReportFile>,
     live: Option<Output>,
     /// The first thing that went wrong with the report; the command goes on.
@@ -45,6 +49,7 @@ impl Recorder {
             names: Context::new(path_of_process),
             tally: Tally::default(),
             losses: LossWatch::default(),
+            join: Join::default(),
             report,
             live: args.live.then_some(output),
             failed: None,
@@ -59,16 +64,46 @@ impl Recorder {
 
     /// Takes a record, and gives the process that is still to be killed for it.
     pub(super) fn take(&mut self, record: &[u8]) -> Option<u32> {
-        let event = match decode(record) {
-            Ok(event) => event,
+        let event = match decode_record(record) {
+            Ok(Record::Event(event)) => event,
+            Ok(Record::Source(source)) => {
+                self.join.source(&source);
+                self.record_ready();
+                return None;
+            }
             Err(error) => {
                 tracing::warn!(%error, "an event was not understood");
                 self.strange += 1;
                 return None;
             }
         };
-        self.record(&event);
-        (event.outcome == Outcome::KillPending).then_some(event.pid)
+        let to_kill = (event.outcome == Outcome::KillPending).then_some(event.pid);
+        if (event.awaits.is_some() || self.join.holds())
+            && let Some(id) = event.executable
+        {
+            // Looked up while the process lives; it is remembered.
+            let _ = self.names.executable(event.pid, id);
+        }
+        self.join.event(*event);
+        self.record_ready();
+        to_kill
+    }
+
+    /// All that is in the ring was taken.
+    pub(super) fn found_empty(&mut self) {
+        // Without a clock nothing is waited for.
+        match monotonic_ns() {
+            Ok(now) => self.join.passed(now),
+            Err(_) => self.join.ended(),
+        }
+        self.record_ready();
+        self.flush();
+    }
+
+    fn record_ready(&mut self) {
+        while let Some(event) = self.join.next_event() {
+            self.record(&event);
+        }
     }
 
     fn record(&mut self, event: &Event) {
@@ -87,7 +122,7 @@ impl Recorder {
     }
 
     /// Hands what is written so far to the system.
-    pub(super) fn flush(&mut self) {
+    fn flush(&mut self) {
         if let Some(report) = &mut self.report
             && let Err(error) = report.flush()
         {
@@ -104,6 +139,8 @@ impl Recorder {
         (lost, untold): (u64, u64),
         policies: &[PolicyCounters],
     ) -> SummaryLine {
+        self.join.ended();
+        self.record_ready();
         if let Some(gap) = self.losses.at_end(lost, jiff::Timestamp::now()) {
             self.tally.add_lost(gap.lost);
             print(self.live, || text::gap_line(&gap), &GapLine::new(&gap));

@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use engine_common::{image::Life, limits::MAX_STACKED, scope::Scope, scope::SlotRef};
+use engine_common::{
+    image::Life,
+    limits::MAX_STACKED,
+    scope::{HookSet, Scope, SlotRef},
+};
 
 use super::{exec_gate::ExecGate, recorder::Recorder};
 use crate::{
@@ -20,6 +24,7 @@ use crate::{
         Command, Descendants, Finished, Leftover, SignalSource, Supervisor, TransientCgroup, Watch,
         sweep_stale,
     },
+    policy::Policy,
 };
 
 /// Generation of a policy that is never replaced.
@@ -86,7 +91,7 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
     recorder
         .names
         .add_scope(cgroup.id(), scope_path(hierarchy, cgroup.path()));
-    attach(&mut gate, &cgroup, &live)?;
+    attach(&mut gate, &cgroup, &live, setting.features.hooks())?;
     let ring = gate.events();
     let started = Instant::now();
     let finished = ring.and_then(|ring| supervise(setting, &cgroup, ring, recorder));
@@ -191,10 +196,17 @@ fn refuse_without_floor(gate: &ExecGate, policies: &[SourcedPolicy]) -> Result<(
     }
 }
 
-fn attach(gate: &mut ExecGate, cgroup: &TransientCgroup, live: &[Live<'_>]) -> Result<(), Failure> {
+fn attach(
+    gate: &mut ExecGate,
+    cgroup: &TransientCgroup,
+    live: &[Live<'_>],
+    there: HookSet,
+) -> Result<(), Failure> {
     let mut slots = [SlotRef::NONE; MAX_STACKED];
     for (reference, policy) in slots.iter_mut().zip(live) {
-        *reference = SlotRef::new(policy.slot.0, policy.sourced.policy.mode);
+        let Policy { hooks, mode, .. } = &policy.sourced.policy;
+        let hooks = hooks.wanted(there, policy.sourced.policy.watches());
+        *reference = SlotRef::new(policy.slot.0, *mode).for_hooks(hooks);
     }
     let is_strict = live.iter().any(|policy| policy.sourced.policy.strict);
     let empty = Scope {
@@ -203,7 +215,7 @@ fn attach(gate: &mut ExecGate, cgroup: &TransientCgroup, live: &[Live<'_>]) -> R
         flags: if is_strict { Scope::STRICT } else { 0 },
         slots: [SlotRef::NONE; MAX_STACKED],
     };
-    gate.attach(cgroup, &Scope { slots, ..empty }, &empty)
+    gate.attach(cgroup, &Scope { slots, ..empty }.with_flags(), &empty)
 }
 
 fn supervise(
@@ -233,7 +245,7 @@ fn supervise(
                 kill_late(cgroup, pid);
             }
         });
-        recorder.flush();
+        recorder.found_empty();
     };
     let finished = {
         let mut watches = [Watch {

@@ -1,0 +1,131 @@
+//! A policy on the root cgroup: the egress of a whole machine, which has to be the test's alone.
+#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+
+use std::{
+    net::{IpAddr, SocketAddr, TcpListener},
+    process::Command,
+    sync::Mutex,
+};
+
+use integration::{
+    captured::Captured,
+    cgroup::TestCgroup,
+    kernel::{is_whole_machine, probe_hook},
+    namespace::Namespace,
+    report::Event,
+    requirement::{Need, met},
+    standing::{Stand, in_cgroup},
+    voyager::Voyager,
+    way::{Family, Way},
+};
+
+/// There is one host.
+static HOST: Mutex<()> = Mutex::new(());
+
+fn ready(test: &str) -> bool {
+    let alone = Need::Kernel(is_whole_machine(), "the machine is not the tests' alone");
+    met(test, &[Need::Root, alone])
+}
+
+/// Audits everything but the networks that a test calls its own.
+fn spec(hooks: &str) -> String {
+    format!(
+        "{{mode: audit, default: audit, hooks: {hooks}, rules: [{{name: excluded, action: allow, to: [127.0.0.0/8, \
+         198.51.100.0/24, \"2001:db8::/64\"]}}]}}"
+    )
+}
+
+fn listener(address: IpAddr) -> TcpListener {
+    TcpListener::bind((address, 0)).unwrap()
+}
+
+/// Connects, from a cgroup or from the test's own, and tells who the listener saw.
+fn connect(listener: &TcpListener, cgroup: Option<&TestCgroup>) -> SocketAddr {
+    let to = listener.local_addr().unwrap();
+    let words = Voyager::at(env!("CARGO_BIN_EXE_voyager")).words(Way::TcpConnect, to, None);
+    match cgroup {
+        Some(cgroup) => in_cgroup(cgroup, &words),
+        None => Captured::run(Command::new(&words[0]).args(&words[1..])),
+    }
+    .expect_code(0);
+    let (_, peer) = listener.accept().unwrap();
+    peer
+}
+
+fn from_to(event: &Event) -> (SocketAddr, SocketAddr) {
+    let [source, destination] = [event.source, event.destination].map(Option::unwrap);
+    (
+        SocketAddr::new(source.address, source.port.unwrap()),
+        SocketAddr::new(destination.address, destination.port.unwrap()),
+    )
+}
+
+/// Excluded traffic makes no event, all other does, wherever it comes from, with its source.
+fn audits_the_host(hooks: &str, hook: fn(Family) -> &'static str) {
+    let _host = HOST.lock().unwrap_or_else(|broken| broken.into_inner());
+    Namespace::run(|_| {
+        let stand = Stand::open();
+        let file = stand.policy("external", &spec(hooks));
+        stand.done(["attach", "--policy", &file, "--host"]);
+        let cgroup = TestCgroup::create();
+        let status = stand.status();
+        assert_eq!(status.policy("external")["attachments"][0]["cgroup"], "/");
+        assert_eq!(status.policy("external")["enforcement"], "full");
+
+        let mut expected = Vec::new();
+        for family in Family::ALL {
+            for place in [Some(&cgroup), None] {
+                connect(&listener(Namespace::near(family)), place);
+                let outside = listener(Namespace::elsewhere(family));
+                let peer = connect(&outside, place);
+                expected.push((peer, outside.local_addr().unwrap()));
+            }
+        }
+        connect(&listener(IpAddr::from([127, 0, 0, 1])), Some(&cgroup));
+        let events = stand.events();
+        assert_eq!(events.iter().map(from_to).collect::<Vec<_>>(), expected);
+        for event in &events {
+            let family = if event.destination.unwrap().address.is_ipv4() {
+                Family::V4
+            } else {
+                Family::V6
+            };
+            assert_eq!(
+                (event.hook.as_str(), event.scope.as_deref()),
+                (hook(family), Some("/"))
+            );
+            assert!(!event.foreign_socket);
+        }
+
+        let outside = listener(Namespace::elsewhere(Family::V4));
+        let peer = connect(&outside, None);
+        let text = stand.done(["events"]);
+        let line = format!(
+            " {peer} -> {}/tcp  external/(default)",
+            outside.local_addr().unwrap()
+        );
+        assert!(text.contains(&line), "{text}");
+
+        stand.done(["detach", "external"]);
+        connect(&listener(Namespace::elsewhere(Family::V4)), None);
+        stand.done(["attach", "--policy", &file, "--host"]);
+        assert!(stand.events().is_empty(), "nothing stood meanwhile");
+    });
+}
+
+#[test]
+fn by_the_hooks_of_the_cgroup() {
+    if ready("by_the_hooks_of_the_cgroup") {
+        audits_the_host("auto", |family| match family {
+            Family::V4 => "connect4",
+            Family::V6 => "connect6",
+        });
+    }
+}
+
+#[test]
+fn by_the_probe_alone() {
+    if ready("by_the_probe_alone") {
+        audits_the_host("[kprobe]", |_| probe_hook());
+    }
+}

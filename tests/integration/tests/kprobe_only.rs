@@ -1,0 +1,221 @@
+//! Policies that are for the probe alone: nothing decides, connections are reported.
+#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+
+use std::net::{SocketAddr, TcpListener};
+
+use integration::{
+    cgroup::TestCgroup,
+    gate::Gate,
+    kernel::{is_whole_machine, probe_hook},
+    namespace::Namespace,
+    requirement::{Need, met},
+    standing::Stand,
+    voyager::Voyager,
+    way::{Family, Way},
+};
+
+const ALONE: &str = "{mode: audit, default: audit, hooks: [kprobe]}";
+
+fn voyager() -> Voyager {
+    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+}
+
+fn ready(test: &str) -> bool {
+    let alone = Need::Kernel(is_whole_machine(), "the machine is not the tests' alone");
+    met(test, &[Need::Root, alone])
+}
+
+fn spec() -> String {
+    format!(
+        "{{mode: audit, default: audit, hooks: [kprobe], rules: [{}, {}]}}",
+        format_args!(
+            "{{name: inside, action: allow, to: [\"{}\"]}}",
+            Namespace::far(Family::V4)
+        ),
+        format_args!(
+            "{{name: bad, action: kill, to: [\"{}\"]}}",
+            Namespace::elsewhere(Family::V6)
+        ),
+    )
+}
+
+#[test]
+fn connections_are_reported_and_nothing_else() {
+    if !ready("connections_are_reported_and_nothing_else") {
+        return;
+    }
+    Namespace::run(|_| {
+        let cases = [
+            (Way::TcpConnect, Namespace::far(Family::V4), None),
+            (Way::TcpConnect, Namespace::near(Family::V4), Some("audited")),
+            (
+                Way::MappedTcpConnect,
+                Namespace::elsewhere(Family::V4),
+                Some("audited"),
+            ),
+            (
+                Way::TcpConnect,
+                Namespace::elsewhere(Family::V6),
+                Some("would_kill"),
+            ),
+        ];
+        for (way, address, outcome) in cases {
+            let listener = TcpListener::bind((address, 0)).unwrap();
+            let to = listener.local_addr().unwrap();
+            let gate = Gate::with(&spec());
+            let voyage = gate.voyage(voyager().words(way, to, None));
+            assert!(voyage.ok, "{voyage:?}");
+            let (_, peer) = listener.accept().unwrap();
+            let report = gate.report();
+            let Some(outcome) = outcome else {
+                assert!(report.events.is_empty(), "{:?}", report.events);
+                assert_eq!(report.attempts_of("inside"), 1);
+                continue;
+            };
+            let event = report.only_event();
+            assert_eq!(
+                (event.outcome.as_str(), event.hook.as_str()),
+                (outcome, probe_hook())
+            );
+            let source = event.source.unwrap();
+            assert_eq!(
+                SocketAddr::new(source.address, source.port.unwrap()),
+                SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+                "{way:?}"
+            );
+            assert_eq!(event.destination.unwrap().address, address);
+            assert_eq!(event.original.is_some(), way.is_mapped());
+            assert!(!event.foreign_socket);
+            assert!(event.executable.is_some());
+        }
+        // Datagrams are no connections.
+        let gate = Gate::with(&spec());
+        let to = SocketAddr::new(Namespace::near(Family::V4), 9);
+        assert!(gate.voyage(voyager().words(Way::UdpSendto, to, None)).ok);
+        assert!(gate.report().events.is_empty());
+    });
+}
+
+/// A policy beside it decides, and both report once.
+#[test]
+fn beside_a_policy_that_decides() {
+    if !ready("beside_a_policy_that_decides") {
+        return;
+    }
+    Namespace::run(|_| {
+        let listener = TcpListener::bind((Namespace::near(Family::V4), 0)).unwrap();
+        let to = listener.local_addr().unwrap();
+        let gate = Gate::with(ALONE).policy(&integration::gate::policy("other", "{default: audit}"));
+        assert!(gate.voyage(voyager().words(Way::TcpConnect, to, None)).ok);
+        let mut told: Vec<_> = gate
+            .report()
+            .events
+            .into_iter()
+            .map(|event| (event.policy.unwrap(), event.hook, event.source.is_some()))
+            .collect();
+        told.sort();
+        let expected = [("gate", probe_hook()), ("other", "connect4")];
+        assert_eq!(
+            told,
+            expected.map(|(policy, hook)| (policy.to_owned(), hook.to_owned(), true))
+        );
+
+        let gate = Gate::with(ALONE).policy(&integration::gate::policy("other", "{default: block}"));
+        let voyage = gate.voyage(voyager().words(Way::TcpConnect, to, None));
+        assert_eq!(voyage.errno.as_deref(), Some("EPERM"));
+        let report = gate.report();
+        let event = report.only_event();
+        assert_eq!(event.policy.as_deref(), Some("other"), "no SYN was to leave");
+    });
+}
+
+#[test]
+fn it_stands_and_never_acts() {
+    if !ready("it_stands_and_never_acts") {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let file = stand.policy("watch", ALONE);
+        let place = cgroup.spelled();
+        let attach = ["attach", "--policy", &file, "--cgroup", &place];
+        stand.refused(
+            1,
+            &["only watches"],
+            attach.into_iter().chain(["--mode", "enforce"]),
+        );
+        stand.done(attach);
+        let status = stand.status();
+        let hooks = &status.policy("watch")["attachments"][0]["hooks"];
+        let expected = serde_json::json!([{"hook": probe_hook(), "state": "attached"}]);
+        assert_eq!(*hooks, expected);
+        assert_eq!(status.policy("watch")["enforcement"], "full");
+
+        let listener = TcpListener::bind((Namespace::near(Family::V6), 0)).unwrap();
+        let to = listener.local_addr().unwrap();
+        // Below the cgroup too.
+        let below = cgroup.child("below");
+        assert!(
+            stand
+                .voyage(&below, &voyager().words(Way::TcpConnect, to, None))
+                .ok
+        );
+        let (_, peer) = listener.accept().unwrap();
+        let text = stand.done(["events"]);
+        assert!(text.contains(&format!(" {peer} -> {to}/tcp  watch/")), "{text}");
+
+        stand.refused(1, &["only watches"], ["set-mode", "watch", "enforce"]);
+        let file = stand.policy("watch", "{mode: audit, default: audit}");
+        stand.refused(1, &["other hooks", "detach"], ["policy", "apply", "-f", &file]);
+        stand.done(["detach", "watch"]);
+        assert!(
+            stand
+                .voyage(&below, &voyager().words(Way::TcpConnect, to, None))
+                .ok
+        );
+        stand.attach(&cgroup, "other", ALONE);
+        assert!(stand.events().is_empty());
+    });
+}
+
+/// What is named and not there is refused, or told.
+#[test]
+fn where_there_is_no_probe() {
+    if !met("where_there_is_no_probe", &[Need::Root]) {
+        return;
+    }
+    let gate = Gate::with(ALONE).variable("TIDEGATE_DISABLE", "probe");
+    let ended = gate.run(["/bin/true"]);
+    ended.expect_code(125);
+    assert!(
+        ended
+            .stderr
+            .contains("hooks: kprobe: TIDEGATE_DISABLE takes them away")
+            && ended.stderr.contains("hooks: auto"),
+        "{}",
+        ended.stderr
+    );
+    Gate::with("{mode: audit, default: audit}")
+        .variable("TIDEGATE_DISABLE", "probe")
+        .run(["/bin/true"])
+        .expect_code(0);
+
+    let ended = Gate::with(ALONE)
+        .options(["--mode", "enforce"])
+        .run(["/bin/true"]);
+    ended.expect_code(2);
+
+    let stand = Stand::open().variable("TIDEGATE_DISABLE", "probe");
+    let cgroup = TestCgroup::create();
+    let file = stand.policy("both", "{default: block, hooks: [cgroup, kprobe]}");
+    let place = cgroup.spelled();
+    let attach = ["attach", "--policy", &file, "--cgroup", &place];
+    stand.refused(1, &["hooks: kprobe", "--best-effort"], attach);
+    let ended = stand.run(attach.into_iter().chain(["--best-effort"]));
+    ended.expect_code(5);
+    let status = stand.status();
+    assert_eq!(status.policy("both")["enforcement"], "partial");
+    let to = SocketAddr::from(([127, 0, 0, 1], 9));
+    let voyage = stand.voyage(&cgroup, &voyager().words(Way::UdpSendto, to, None));
+    assert_eq!(voyage.errno.as_deref(), Some("EPERM"));
+}
