@@ -17,6 +17,7 @@ mod ring;
 mod standing;
 mod syscall;
 mod tables;
+pub mod trial;
 
 pub use attachment::{AttachError, Attachment};
 pub use btf::{Btf, BtfError};
