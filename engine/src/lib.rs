@@ -14,4 +14,5 @@ pub mod datapath;
 pub mod events;
 pub mod launch;
 pub mod policy;
+pub mod probe;
 pub mod standing;

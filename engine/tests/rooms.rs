@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Rooms, and which other rooms their files may name.
-const MAY_KNOW: [(&str, &[&str]); 8] = [
+const MAY_KNOW: [(&str, &[&str]); 9] = [
     ("policy", &[]),
     ("compile", &["policy"]),
     ("datapath", &["compile", "policy"]),
@@ -16,10 +16,11 @@ const MAY_KNOW: [(&str, &[&str]); 8] = [
     ("standing", &["policy", "compile", "datapath", "cgroup"]),
     ("events", &[]),
     ("launch", &["cgroup"]),
+    ("probe", &["datapath", "cgroup", "launch"]),
     (
         "cli",
         &[
-            "policy", "compile", "datapath", "cgroup", "standing", "events", "launch",
+            "policy", "compile", "datapath", "cgroup", "standing", "events", "launch", "probe",
         ],
     ),
 ];

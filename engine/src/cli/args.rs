@@ -6,7 +6,7 @@ use super::{
     command::{
         attach::AttachArgs, check::CheckArgs, completions::CompletionsArgs, detach::DetachArgs,
         events::EventsArgs, exec::args::ExecArgs, explain_args::ExplainArgs, policy_args::PolicyArgs,
-        set_mode::SetModeArgs, status::StatusArgs,
+        probe::ProbeArgs, set_mode::SetModeArgs, status::StatusArgs,
     },
     exit::Exit,
     output::Output,
@@ -77,6 +77,8 @@ pub enum Command {
     Explain(ExplainArgs),
     #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
     Policy(PolicyArgs),
+    #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
+    Probe(ProbeArgs),
     #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
     Completions(CompletionsArgs),
 }

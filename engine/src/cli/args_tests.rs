@@ -162,6 +162,7 @@ fn help() {
         &["explain"],
         &["policy"],
         &["policy", "dump"],
+        &["probe"],
         &["completions"],
     ] {
         let line = ["tidegate"].iter().chain(path).chain(&["--help"]);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::{
     Cli, Exit, Failure, Output,
     args::Command,
-    command::{attach, check, completions, detach, events, exec, explain, policy, set_mode, status},
+    command::{attach, check, completions, detach, events, exec, explain, policy, probe, set_mode, status},
     logging,
 };
 
@@ -38,6 +38,7 @@ fn command(command: &Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Exec(args) => exec::run(args, output),
         Command::Explain(args) => explain::run(args, output),
         Command::Policy(args) => policy::run(args, output),
+        Command::Probe(args) => probe::run(args, output),
         Command::SetMode(args) => set_mode::run(args, output),
         Command::Status(args) => status::run(args, output),
     }

@@ -260,13 +260,15 @@ impl Stage<'_> {
         (tasks, left_out)
     }
 
-    fn variables(&self) -> [(&'static str, String); 5] {
+    fn variables(&self) -> [(&'static str, String); 6] {
         [
             ("PATH", "/usr/bin:/usr/sbin:/bin:/sbin".to_owned()),
             ("HOME", "/root".to_owned()),
             ("LANG", "C.UTF-8".to_owned()),
             ("TIDEGATE_BIN", self.tidegate.display().to_string()),
             ("TIDEGATE_REQUIRE_ROOT", "1".to_owned()),
+            // What is attached for the whole machine disturbs nobody there.
+            ("TIDEGATE_OWN_MACHINE", "1".to_owned()),
         ]
     }
 }

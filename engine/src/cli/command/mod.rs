@@ -13,6 +13,8 @@ pub mod policy_apply;
 pub mod policy_args;
 pub mod policy_files;
 pub mod policy_live;
+pub mod probe;
+mod probe_text;
 pub mod rule_flags;
 pub mod set_mode;
 pub mod standing;
