@@ -15,4 +15,5 @@ pub mod events;
 pub mod launch;
 pub mod policy;
 pub mod probe;
+pub mod selftest;
 pub mod standing;

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Rooms, and which other rooms their files may name.
-const MAY_KNOW: [(&str, &[&str]); 9] = [
+const MAY_KNOW: [(&str, &[&str]); 10] = [
     ("policy", &[]),
     ("compile", &["policy"]),
     ("datapath", &["compile", "policy"]),
@@ -18,9 +18,13 @@ const MAY_KNOW: [(&str, &[&str]); 9] = [
     ("launch", &["cgroup"]),
     ("probe", &["datapath", "cgroup", "launch"]),
     (
+        "selftest",
+        &["policy", "compile", "datapath", "events", "cgroup", "launch"],
+    ),
+    (
         "cli",
         &[
-            "policy", "compile", "datapath", "cgroup", "standing", "events", "launch", "probe",
+            "policy", "compile", "datapath", "cgroup", "standing", "events", "launch", "probe", "selftest",
         ],
     ),
 ];

@@ -7,13 +7,7 @@ use std::{
 };
 
 use integration::{voyage::Step, way::MARKER};
-
-use crate::{
-    address::Address,
-    go,
-    socket::{Failure, Socket},
-    told,
-};
+use tidegate::selftest::voyager::{Address, Failure, Socket, go, told};
 
 /// Lines: `udp4`, `udp6`, `tcp4`, `tcp6` make a socket; `connect N TO`, `sendto N TO` and `send N` use
 /// the N-th; `go WAY TO` goes a whole way.
@@ -45,7 +39,7 @@ fn step(line: &str, sockets: &mut Vec<Socket>) -> Result<(), Failure> {
         ["sendto", number, to] => socket(number)?.send_to(MARKER, &Address::of(place(to)?), 0)?,
         ["send", number] => socket(number)?.send(MARKER)?,
         ["go", way, to] => {
-            let way = clap::ValueEnum::from_str(way, false).map_err(|_| misunderstood())?;
+            let way = way.parse().map_err(|_| misunderstood())?;
             go(way, place(to)?, None)?;
         }
         _ => return Err(misunderstood()),

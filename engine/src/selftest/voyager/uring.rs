@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 
-use integration::{voyage::Step, way::MARKER};
 use io_uring::{
     IoUring, opcode, squeue,
     types::{Fd, SubmitArgs, Timespec},
 };
 use nix::errno::Errno;
 
-use crate::{
+use super::{
+    super::{voyage::Step, way::MARKER},
     address::{Address, family},
     socket::{Failure, Socket, message, part},
 };
@@ -46,7 +46,7 @@ unsafe fn submit(ring: &mut IoUring, step: Step, entry: &squeue::Entry) -> Resul
     }
 }
 
-pub(crate) fn connect(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn connect(to: SocketAddr) -> Result<(), Failure> {
     let mut ring = ring()?;
     let socket = Socket::new(family(to), libc::SOCK_STREAM, libc::IPPROTO_TCP)?;
     let to = Address::of(to);
@@ -59,7 +59,7 @@ pub(crate) fn connect(to: SocketAddr) -> Result<(), Failure> {
     socket.send(MARKER)
 }
 
-pub(crate) fn send_message(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn send_message(to: SocketAddr) -> Result<(), Failure> {
     let mut ring = ring()?;
     let socket = Socket::new(family(to), libc::SOCK_DGRAM, libc::IPPROTO_UDP)?;
     let to = Address::of(to);

@@ -2,13 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use integration::{
-    voyage::Step,
-    way::{EXPERIMENTAL_PROTOCOL, MARKER},
-};
 use nix::errno::Errno;
 
-use crate::{
+use super::{
+    super::{
+        voyage::Step,
+        way::{EXPERIMENTAL_PROTOCOL, MARKER},
+    },
     address::{Address, family},
     socket::{Failure, Socket},
 };
@@ -17,13 +17,13 @@ fn udplite(to: SocketAddr) -> Result<Socket, Failure> {
     Socket::new(family(to), libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE)
 }
 
-pub(crate) fn udplite_connect_send(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn udplite_connect_send(to: SocketAddr) -> Result<(), Failure> {
     let socket = udplite(to)?;
     socket.connect(&Address::of(to))?;
     socket.send(MARKER)
 }
 
-pub(crate) fn udplite_send_to(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn udplite_send_to(to: SocketAddr) -> Result<(), Failure> {
     udplite(to)?.send_to(MARKER, &Address::of(to), 0)
 }
 
@@ -31,17 +31,17 @@ fn raw(to: SocketAddr) -> Result<Socket, Failure> {
     Socket::new(family(to), libc::SOCK_RAW, EXPERIMENTAL_PROTOCOL)
 }
 
-pub(crate) fn raw_connect_send(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn raw_connect_send(to: SocketAddr) -> Result<(), Failure> {
     let socket = raw(to)?;
     socket.connect(&Address::of(to))?;
     socket.send(MARKER)
 }
 
-pub(crate) fn raw_send_to(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn raw_send_to(to: SocketAddr) -> Result<(), Failure> {
     raw(to)?.send_to(MARKER, &Address::of(to), 0)
 }
 
-pub(crate) fn raw_own_header(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn raw_own_header(to: SocketAddr) -> Result<(), Failure> {
     let socket = Socket::new(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
     socket.send_to(&packet_for(to), &Address::of(to), 0)
 }
@@ -56,19 +56,19 @@ fn ping(to: SocketAddr) -> Result<(Socket, Vec<u8>), Failure> {
     Ok((socket, [&[request, 0, 0, 0, 0, 0, 0, 1], MARKER].concat()))
 }
 
-pub(crate) fn ping_connect_send(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn ping_connect_send(to: SocketAddr) -> Result<(), Failure> {
     let (socket, request) = ping(to)?;
     socket.connect(&Address::of(to))?;
     socket.send(&request)
 }
 
-pub(crate) fn ping_send_to(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn ping_send_to(to: SocketAddr) -> Result<(), Failure> {
     let (socket, request) = ping(to)?;
     socket.send_to(&request, &Address::of(to), 0)
 }
 
 /// A datagram socket of AF_PACKET: the kernel writes the link header, we the IP header.
-pub(crate) fn packet(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn packet(to: SocketAddr) -> Result<(), Failure> {
     let protocol = (libc::ETH_P_IP as u16).to_be();
     let socket = Socket::new(libc::AF_PACKET, libc::SOCK_DGRAM, i32::from(protocol))?;
     // SAFETY: plain numbers, for which zero is a value.
