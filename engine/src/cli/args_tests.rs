@@ -163,6 +163,7 @@ fn help() {
         &["policy"],
         &["policy", "dump"],
         &["probe"],
+        &["selftest"],
         &["completions"],
     ] {
         let line = ["tidegate"].iter().chain(path).chain(&["--help"]);

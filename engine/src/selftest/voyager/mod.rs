@@ -9,10 +9,7 @@ mod tcp;
 mod udp;
 mod uring;
 
-use std::{
-    net::SocketAddr,
-    os::fd::{FromRawFd, OwnedFd, RawFd},
-};
+use std::{net::SocketAddr, os::fd::OwnedFd};
 
 pub use self::{
     address::{Address, family},
@@ -67,13 +64,8 @@ pub fn go(way: Way, to: SocketAddr, via: Option<SocketAddr>) -> Result<(), Failu
 ///
 /// # Errors
 /// How far it came.
-///
-/// # Safety
-/// The descriptor is open, and nobody else's.
-pub unsafe fn send_over(fd: RawFd) -> Result<(), Failure> {
-    // SAFETY: the caller's.
-    let socket = Socket::from_fd(unsafe { OwnedFd::from_raw_fd(fd) });
-    socket.send(MARKER)
+pub fn send_over(socket: OwnedFd) -> Result<(), Failure> {
+    Socket::from_fd(socket).send(MARKER)
 }
 
 /// What became of a voyage, as one line of JSON.
