@@ -103,6 +103,7 @@ impl Course {
         match (self.passage.transport(), self.family()) {
             (Transport::Tcp, _) => Protocol::TCP,
             (Transport::Mptcp, _) => Protocol::MPTCP,
+            (Transport::Sctp, _) => Protocol::SCTP,
             (Transport::Udp, _) => Protocol::UDP,
             (Transport::Udplite, _) => Protocol::UDPLITE,
             (Transport::Raw, _) => Protocol::RAW,

@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr},
     os::fd::AsRawFd,
     time::Duration,
 };
@@ -168,9 +168,10 @@ impl Receiver {
             .flatten()
     }
 
-    fn send_sentinel(&self) -> std::io::Result<Option<TcpStream>> {
+    fn send_sentinel(&self) -> std::io::Result<Option<Socket>> {
         if is_stream(self.transport) {
-            let mut stream = TcpStream::connect(self.address)?;
+            let mut stream = new_socket(self.transport, self.address.ip())?;
+            stream.connect(&self.address.into())?;
             stream.write_all(SENTINEL)?;
             stream.shutdown(std::net::Shutdown::Write)?;
             return Ok(Some(stream));
@@ -187,7 +188,7 @@ impl Receiver {
 }
 
 fn is_stream(transport: Transport) -> bool {
-    matches!(transport, Transport::Tcp | Transport::Mptcp)
+    matches!(transport, Transport::Tcp | Transport::Mptcp | Transport::Sctp)
 }
 
 fn has_ports(transport: Transport) -> bool {
@@ -203,6 +204,7 @@ fn new_socket(transport: Transport, address: IpAddr) -> std::io::Result<Socket> 
     let (kind, protocol) = match transport {
         Transport::Tcp => (Type::STREAM, libc::IPPROTO_TCP),
         Transport::Mptcp => (Type::STREAM, libc::IPPROTO_MPTCP),
+        Transport::Sctp => (Type::STREAM, libc::IPPROTO_SCTP),
         Transport::Udp => (Type::DGRAM, libc::IPPROTO_UDP),
         Transport::Udplite => (Type::DGRAM, libc::IPPROTO_UDPLITE),
         Transport::Raw => (Type::RAW, EXPERIMENTAL_PROTOCOL),

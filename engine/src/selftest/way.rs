@@ -35,8 +35,12 @@ pub enum Way {
     IoUringConnect,
     /// UDP: sendmsg submitted to an io_uring.
     IoUringSendmsg,
+    /// ICMP echo from a ping socket that an io_uring made: sendto.
+    IoUringPing,
     /// MPTCP: connect, send.
     MptcpConnect,
+    /// SCTP: connect, send.
+    SctpConnect,
     /// TCP on an IPv6 socket to an IPv4-mapped address.
     MappedTcpConnect,
     /// UDP on an IPv6 socket connected to an IPv4-mapped address.
@@ -76,7 +80,7 @@ pub enum Way {
 }
 
 /// All of them, with their names on a command line.
-const NAMED: [(Way, &str); 30] = [
+const NAMED: [(Way, &str); 32] = [
     (Way::TcpConnect, "tcp-connect"),
     (Way::UdpConnectSend, "udp-connect-send"),
     (Way::UdpSendto, "udp-sendto"),
@@ -88,7 +92,9 @@ const NAMED: [(Way, &str); 30] = [
     (Way::TcpFastopenConnect, "tcp-fastopen-connect"),
     (Way::IoUringConnect, "io-uring-connect"),
     (Way::IoUringSendmsg, "io-uring-sendmsg"),
+    (Way::IoUringPing, "io-uring-ping"),
     (Way::MptcpConnect, "mptcp-connect"),
+    (Way::SctpConnect, "sctp-connect"),
     (Way::MappedTcpConnect, "mapped-tcp-connect"),
     (Way::MappedUdpConnect, "mapped-udp-connect"),
     (Way::MappedUdpSendto, "mapped-udp-sendto"),
@@ -145,6 +151,8 @@ pub enum Transport {
     Tcp,
     /// MPTCP connections, and plain TCP ones.
     Mptcp,
+    /// SCTP associations, one a socket.
+    Sctp,
     /// UDP datagrams.
     Udp,
     /// UDP-Lite datagrams.
@@ -207,6 +215,7 @@ impl Way {
             | Way::ThreadConnect
             | Way::GrandchildConnect => Transport::Tcp,
             Way::MptcpConnect => Transport::Mptcp,
+            Way::SctpConnect => Transport::Sctp,
             Way::UdpConnectSend
             | Way::UdpSendto
             | Way::UdpSendmsg
@@ -222,7 +231,7 @@ impl Way {
             | Way::UnspecFamilySendto => Transport::Udp,
             Way::UdpliteConnectSend | Way::UdpliteSendto => Transport::Udplite,
             Way::RawConnectSend | Way::RawSendto | Way::RawOwnHeader | Way::Packet => Transport::Raw,
-            Way::PingConnectSend | Way::PingSendto => Transport::Echo,
+            Way::PingConnectSend | Way::PingSendto | Way::IoUringPing => Transport::Echo,
         }
     }
 
@@ -257,7 +266,9 @@ impl Way {
             | Way::RawSendto
             | Way::RawOwnHeader
             | Way::PingConnectSend
-            | Way::PingSendto => Gatekeeper::SockCreate,
+            | Way::PingSendto
+            | Way::IoUringPing
+            | Way::SctpConnect => Gatekeeper::SockCreate,
             Way::Packet => Gatekeeper::Capability,
         }
     }
@@ -281,6 +292,7 @@ impl Way {
         match (self.transport(), family) {
             // A subflow of MPTCP is a TCP socket.
             (Transport::Tcp | Transport::Mptcp, _) => "tcp",
+            (Transport::Sctp, _) => "sctp",
             (Transport::Udp, _) => "udp",
             (Transport::Udplite, _) => "udplite",
             (Transport::Raw, _) => "raw",
@@ -358,6 +370,8 @@ mod tests {
             | Way::TcpFastopenConnect
             | Way::IoUringConnect
             | Way::IoUringSendmsg
+            | Way::IoUringPing
+            | Way::SctpConnect
             | Way::MptcpConnect
             | Way::MappedTcpConnect
             | Way::MappedUdpConnect
@@ -378,6 +392,6 @@ mod tests {
             | Way::ThreadConnect
             | Way::GrandchildConnect => 1,
         };
-        assert_eq!(Way::all().map(count).sum::<usize>(), 30);
+        assert_eq!(Way::all().map(count).sum::<usize>(), 32);
     }
 }

@@ -20,7 +20,7 @@ use integration::{
 const ALLOWING: &str = r#"{default: block, rules: [
     {name: target, action: allow, to: [198.51.100.1, "2001:db8::1"]},
     {name: first, action: allow, to: [203.0.113.1, "2001:db8:ffff::1"]},
-    {name: portless, action: allow, to: any, protocols: [udplite, raw, icmp, icmpv6]},
+    {name: portless, action: allow, to: any, protocols: [sctp, udplite, raw, icmp, icmpv6]},
 ]}"#;
 
 const BLOCKING: &str = r#"{default: allow, errno: EHOSTUNREACH, rules: [

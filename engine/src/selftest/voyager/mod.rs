@@ -47,6 +47,8 @@ pub fn go(way: Way, to: SocketAddr, via: Option<SocketAddr>) -> Result<(), Failu
         Way::UnspecFamilySendto => udp::send_to_unspecified_family(to),
         Way::IoUringConnect => uring::connect(to),
         Way::IoUringSendmsg => uring::send_message(to),
+        Way::IoUringPing => uring::ping(to),
+        Way::SctpConnect => portless::sctp_connect(to),
         Way::UdpliteConnectSend => portless::udplite_connect_send(to),
         Way::UdpliteSendto => portless::udplite_send_to(to),
         Way::RawConnectSend => portless::raw_connect_send(to),

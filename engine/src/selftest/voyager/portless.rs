@@ -1,4 +1,4 @@
-//! Ways whose destinations no address hook sees: UDP-Lite, raw IP, ping, packet sockets.
+//! Ways whose destinations no address hook sees: SCTP, UDP-Lite, raw IP, ping, packet sockets.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -12,6 +12,12 @@ use super::{
     address::{Address, family},
     socket::{Failure, Socket},
 };
+
+pub(super) fn sctp_connect(to: SocketAddr) -> Result<(), Failure> {
+    let socket = Socket::new(family(to), libc::SOCK_STREAM, libc::IPPROTO_SCTP)?;
+    socket.connect(&Address::of(to))?;
+    socket.send(MARKER)
+}
 
 fn udplite(to: SocketAddr) -> Result<Socket, Failure> {
     Socket::new(family(to), libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE)
@@ -46,14 +52,18 @@ pub(super) fn raw_own_header(to: SocketAddr) -> Result<(), Failure> {
     socket.send_to(&packet_for(to), &Address::of(to), 0)
 }
 
-fn ping(to: SocketAddr) -> Result<(Socket, Vec<u8>), Failure> {
+/// The number of the protocol, and an echo request: identifier and checksum are put in by the kernel.
+pub(super) fn echo(to: SocketAddr) -> (i32, Vec<u8>) {
     let (protocol, request) = match to {
         SocketAddr::V4(_) => (libc::IPPROTO_ICMP, 8),
         SocketAddr::V6(_) => (libc::IPPROTO_ICMPV6, 128),
     };
-    let socket = Socket::new(family(to), libc::SOCK_DGRAM, protocol)?;
-    // Identifier and checksum are put in by the kernel.
-    Ok((socket, [&[request, 0, 0, 0, 0, 0, 0, 1], MARKER].concat()))
+    (protocol, [&[request, 0, 0, 0, 0, 0, 0, 1], MARKER].concat())
+}
+
+fn ping(to: SocketAddr) -> Result<(Socket, Vec<u8>), Failure> {
+    let (protocol, request) = echo(to);
+    Ok((Socket::new(family(to), libc::SOCK_DGRAM, protocol)?, request))
 }
 
 pub(super) fn ping_connect_send(to: SocketAddr) -> Result<(), Failure> {
