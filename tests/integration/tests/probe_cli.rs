@@ -379,6 +379,8 @@ fn the_words_are_those_of_the_document() {
     let cgroup = TestCgroup::create();
     let text = probe(&cgroup, &["--color", "never"]);
     text.expect_code(0);
+    // For whoever reads the console of a kernel.
+    println!("{}", text.stdout);
     let report = report(probe(&cgroup, &["--output", "json"]).expect_code(0));
     for finding in all(&report) {
         let (name, answer) = (
