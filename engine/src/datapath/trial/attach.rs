@@ -9,8 +9,8 @@ use std::{
 use super::{
     hook::Place,
     refusal::{Refusal, Step},
+    syscall,
 };
-use crate::datapath::syscall;
 
 /// Where the kernel shows the number of its source of events for probes (Linux 4.17, CONFIG_KPROBE_EVENTS).
 const KPROBES: &str = "/sys/bus/event_source/devices/kprobe/type";

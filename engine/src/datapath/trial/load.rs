@@ -2,8 +2,11 @@
 
 use std::os::fd::OwnedFd;
 
-use super::{bytecode::Bytecode, refusal::Refusal};
-use crate::datapath::syscall::{self, ProgramLoad};
+use super::{
+    bytecode::Bytecode,
+    refusal::Refusal,
+    syscall::{self, ProgramLoad},
+};
 
 /// Bytes for the verifier's log: a program of a dozen instructions writes a fraction of it.
 const LOG_BYTES: usize = 16 * 1024;

@@ -13,6 +13,7 @@ mod helper;
 mod hook;
 mod load;
 mod refusal;
+mod syscall;
 mod table;
 
 use std::{
@@ -28,7 +29,7 @@ pub use self::{
     table::{TABLES, Table},
 };
 use self::{bytecode::Bytecode, hook::Place as P, load::Blueprint};
-use super::{btf::Btf, syscall, tables::raise_memory_limit};
+use super::{btf::Btf, syscall::read_first, tables::raise_memory_limit};
 
 /// The map in which trial programs leave a mark when they are called.
 pub struct Trials {
@@ -79,7 +80,7 @@ impl Trials {
     /// When the map cannot be read.
     pub fn was_called(&self, hook: &Hook) -> io::Result<bool> {
         let mut marks = [0u64; HOOKS.len()];
-        syscall::read_first(self.marks.as_fd(), &mut marks)?;
+        read_first(self.marks.as_fd(), &mut marks)?;
         Ok(marks[hook.place()] != 0)
     }
 

@@ -15,8 +15,9 @@ use super::{
     bytecode::Bytecode,
     hook::{CONNECT4, SOCK_CREATE},
     refusal::{Refusal, Step},
+    syscall::{MapCreate, create_map},
 };
-use crate::datapath::syscall::{self, MapCreate};
+use crate::datapath::syscall;
 
 const MAP_TYPE_ARRAY: u32 = 2;
 const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
@@ -72,7 +73,7 @@ impl Table {
 
 /// A map with one value of so many bytes.
 pub(super) fn array(bytes: u32) -> io::Result<OwnedFd> {
-    syscall::create_map(&MapCreate {
+    create_map(&MapCreate {
         map_type: MAP_TYPE_ARRAY,
         key_size: 4,
         value_size: bytes,
@@ -95,7 +96,7 @@ pub(super) fn try_out(
 }
 
 fn try_ring(trials: &Trials) -> Result<(), Refusal> {
-    let ring = syscall::create_map(&MapCreate {
+    let ring = create_map(&MapCreate {
         map_type: MAP_TYPE_RINGBUF,
         key_size: 0,
         value_size: 0,
@@ -110,7 +111,7 @@ fn try_ring(trials: &Trials) -> Result<(), Refusal> {
 
 fn try_images() -> io::Result<()> {
     let template = syscall::create_image(1)?;
-    let outer = syscall::create_map(&MapCreate {
+    let outer = create_map(&MapCreate {
         map_type: MAP_TYPE_ARRAY_OF_MAPS,
         key_size: 4,
         value_size: 4,
@@ -125,7 +126,7 @@ fn try_images() -> io::Result<()> {
 /// Without a cgroup only loads; with one, writes the storage and reads it again.
 fn try_scopes(trials: &Trials, cgroup: Option<(BorrowedFd<'_>, u64)>) -> Result<(), Refusal> {
     let refused = |error| Refusal::at(Step::Table, error);
-    let storage = syscall::create_map(&MapCreate {
+    let storage = create_map(&MapCreate {
         map_type: MAP_TYPE_CGROUP_STORAGE,
         key_size: 8,
         value_size: size_of::<Scope>() as u32,
