@@ -14,5 +14,7 @@ pub mod datapath;
 pub mod events;
 pub mod launch;
 pub mod policy;
+pub mod probe;
+pub mod selftest;
 pub mod sockets;
 pub mod standing;

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Rooms, and which other rooms their files may name.
-const MAY_KNOW: [(&str, &[&str]); 9] = [
+const MAY_KNOW: [(&str, &[&str]); 11] = [
     ("policy", &[]),
     ("compile", &["policy"]),
     ("datapath", &["compile", "policy"]),
@@ -20,10 +20,16 @@ const MAY_KNOW: [(&str, &[&str]); 9] = [
     ),
     ("events", &[]),
     ("launch", &["cgroup"]),
+    ("probe", &["datapath", "cgroup", "launch"]),
+    (
+        "selftest",
+        &["policy", "compile", "datapath", "events", "cgroup", "launch"],
+    ),
     (
         "cli",
         &[
-            "policy", "compile", "datapath", "cgroup", "sockets", "standing", "events", "launch",
+            "policy", "compile", "datapath", "cgroup", "sockets", "standing", "events", "launch", "probe",
+            "selftest",
         ],
     ),
 ];

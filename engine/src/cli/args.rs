@@ -6,7 +6,8 @@ use super::{
     command::{
         attach::AttachArgs, check::CheckArgs, completions::CompletionsArgs, detach::DetachArgs,
         events::EventsArgs, exec::args::ExecArgs, explain_args::ExplainArgs, policy_args::PolicyArgs,
-        set_mode::SetModeArgs, status::StatusArgs,
+        probe::ProbeArgs, selftest::SelftestArgs, set_mode::SetModeArgs, status::StatusArgs,
+        voyage::VoyageArgs,
     },
     exit::Exit,
     output::Output,
@@ -78,7 +79,14 @@ pub enum Command {
     #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
     Policy(PolicyArgs),
     #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
+    Probe(ProbeArgs),
+    #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
+    Selftest(SelftestArgs),
+    #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
     Completions(CompletionsArgs),
+    #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
+    #[command(hide = true)]
+    Voyage(VoyageArgs),
 }
 
 #[cfg(test)]

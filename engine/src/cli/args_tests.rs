@@ -162,6 +162,8 @@ fn help() {
         &["explain"],
         &["policy"],
         &["policy", "dump"],
+        &["probe"],
+        &["selftest"],
         &["completions"],
     ] {
         let line = ["tidegate"].iter().chain(path).chain(&["--help"]);

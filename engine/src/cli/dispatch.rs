@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use super::{
     Cli, Exit, Failure, Output,
     args::Command,
-    command::{attach, check, completions, detach, events, exec, explain, policy, set_mode, status},
+    command::{
+        attach, check, completions, detach, events, exec, explain, policy, probe, selftest, set_mode, status,
+        voyage,
+    },
     logging,
 };
 
@@ -38,7 +41,10 @@ fn command(command: &Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Exec(args) => exec::run(args, output),
         Command::Explain(args) => explain::run(args, output),
         Command::Policy(args) => policy::run(args, output),
+        Command::Probe(args) => probe::run(args, output),
+        Command::Selftest(args) => selftest::run(args, output),
         Command::SetMode(args) => set_mode::run(args, output),
         Command::Status(args) => status::run(args, output),
+        Command::Voyage(args) => voyage::run(args),
     }
 }

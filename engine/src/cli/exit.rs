@@ -18,6 +18,8 @@ pub enum Exit {
     Denied = 4,
     /// Done, but not all of it is enforced, or enforced fully.
     Partial = 5,
+    /// `selftest`: something arrived that the policy forbids.
+    Escaped = 6,
     /// `exec`: failed before the command was started.
     ExecFailed = 125,
     /// `exec`: the command was found but cannot be executed.
@@ -28,13 +30,14 @@ pub enum Exit {
 
 impl Exit {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Exit; 9] = [
+    pub const ALL: [Exit; 10] = [
         Exit::Fine,
         Exit::CouldNotRun,
         Exit::Usage,
         Exit::PolicyInvalid,
         Exit::Denied,
         Exit::Partial,
+        Exit::Escaped,
         Exit::ExecFailed,
         Exit::NotExecutable,
         Exit::NotFound,
@@ -54,6 +57,7 @@ impl Exit {
             Exit::PolicyInvalid => "a policy is not valid",
             Exit::Denied => "explain: the attempt would be denied",
             Exit::Partial => "done, or read, but something is enforced only in part",
+            Exit::Escaped => "selftest: something got out that the policy forbids",
             Exit::ExecFailed => "exec: tidegate itself failed, the command was not started",
             Exit::NotExecutable => "exec: the command was found but cannot be executed",
             Exit::NotFound => "exec: the command was not found",

@@ -14,6 +14,7 @@ const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_FUNCTION: u32 = 12;
 /// Anonymous members nest this deep at most; the kernel's own nest about four.
 const MAX_NESTING: u32 = 16;
 
@@ -134,6 +135,17 @@ impl Btf {
             None if seen => Err(BtfError::NoMember(structure, member)),
             None => Err(BtfError::NoStruct(structure)),
         }
+    }
+
+    /// The number of the type of a function, by its name.
+    pub(super) fn function_id(&self, name: &str) -> Option<u32> {
+        let is_it = |&(_, &at): &(usize, &usize)| {
+            let (name_at, info) = (self.word(at), self.word(at + 4));
+            matches!((name_at, info), (Ok(name_at), Ok(info))
+                if kind(info) == KIND_FUNCTION && self.name(name_at) == name.as_bytes())
+        };
+        let found = self.types.iter().enumerate().skip(1).find(is_it);
+        found.map(|(id, _)| id as u32)
     }
 
     fn member_bits(&self, at: usize, member: &str, depth: u32) -> Result<Option<u32>, BtfError> {

@@ -20,6 +20,7 @@ mod standing;
 mod syscall;
 mod tables;
 mod task_scopes;
+pub mod trial;
 
 pub use attachment::{AttachError, Attachment};
 pub use btf::{Btf, BtfError};

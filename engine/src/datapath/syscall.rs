@@ -47,7 +47,7 @@ struct Element {
 
 /// # Safety
 /// `attr` must be laid out as `command` wants it, and what it points to must be valid meanwhile.
-unsafe fn bpf<T>(command: c_long, attr: *mut T) -> io::Result<c_long> {
+pub(super) unsafe fn bpf<T>(command: c_long, attr: *mut T) -> io::Result<c_long> {
     // SAFETY: the caller's.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<T>()) };
     if result < 0 {
@@ -469,4 +469,19 @@ pub(super) fn cgroup_of_link(link: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: the kernel writes at most `length` bytes of `info`, which lives until the call returns.
     unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &raw mut get) }?;
     Ok(info.cgroup_id)
+}
+
+/// Reads the first value of an array whose values are `N` words.
+pub(super) fn read_first<const N: usize>(map: BorrowedFd<'_>, words: &mut [u64; N]) -> io::Result<()> {
+    let first = 0u32;
+    let mut lookup = Element {
+        map_fd: map.as_raw_fd() as u32,
+        padding: 0,
+        key: &raw const first as u64,
+        value: words.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: key (4 bytes) and value (the size of the map's values, as the caller made it) live until
+    // the call returns.
+    unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &raw mut lookup) }.map(drop)
 }

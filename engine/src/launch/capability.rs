@@ -152,6 +152,11 @@ impl CapabilitySet {
     /// Every capability, also those newer than this program.
     pub const ALL: CapabilitySet = CapabilitySet(u64::MAX);
 
+    /// One capability alone.
+    pub const fn of(capability: Capability) -> CapabilitySet {
+        CapabilitySet(capability.bit())
+    }
+
     /// Whether it is in the set.
     pub fn contains(self, capability: Capability) -> bool {
         self.0 & capability.bit() != 0

@@ -1,6 +1,7 @@
 //! What the running kernel lets a cgroup program do, found by loading one: the tests expect that and no
 //! less. It is asked without Tidegate, so that Tidegate's own idea of it is tested too.
 
+use crate::way::{Family, Way};
 use std::{io, os::fd::AsRawFd, sync::OnceLock};
 
 use nix::sys::{
@@ -71,7 +72,7 @@ pub fn has_lsm() -> bool {
 /// Whether the machine is the tests' alone (one of `cargo xtask vm`), so that they may try what holds for all of it:
 /// probes, policies on the root cgroup.
 pub fn is_whole_machine() -> bool {
-    std::env::var_os("TIDEGATE_WHOLE_MACHINE").is_some()
+    std::env::var_os("TIDEGATE_OWN_MACHINE").is_some()
 }
 
 /// What tidegate is to do without (`TIDEGATE_DISABLE`) where the machine is not the tests' alone.
@@ -89,6 +90,22 @@ pub fn probe_hook() -> &'static str {
     } else {
         "sock_state"
     }
+}
+
+/// The hook that denies a destination with this errno: an LSM program where the cgroup hook could only say EPERM.
+pub fn hook_that_blocks(way: Way, family: Family, errno: &str) -> Option<&'static str> {
+    if errno != "EPERM" && !cgroup_hooks_choose_errno() && has_lsm() {
+        return way.lsm_hook();
+    }
+    way.hook(family)
+}
+
+/// The hook that kills: an LSM program where the cgroup hook could only deny.
+pub fn hook_that_kills(way: Way, family: Family) -> Option<&'static str> {
+    if !cgroup_hooks_kill() && has_lsm() {
+        return way.lsm_hook();
+    }
+    way.hook(family)
 }
 
 /// What a caller sees where a policy says this errno.
@@ -199,4 +216,50 @@ fn loads(first: &[u64]) -> bool {
 /// Opcode, destination register and number, as they lie in memory (Documentation/bpf/standardization).
 fn instruction(opcode: u8, register: u8, number: i32) -> u64 {
     u64::from(opcode) | u64::from(register) << 8 | u64::from(number as u32) << 32
+}
+
+/// What the trial programs of `tidegate probe` are named in the kernel.
+pub const TRIAL_PROGRAM: &str = "tidegate_trial";
+
+/// How many programs of this name the kernel holds.
+///
+/// # Panics
+/// When it does not tell.
+pub fn programs_named(name: &str) -> usize {
+    const BPF_PROG_GET_NEXT_ID: libc::c_long = 11;
+    const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
+    const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+    /// Where `struct bpf_prog_info` has the name, 16 bytes.
+    const NAME: usize = 64;
+    let mut found = 0;
+    // Id, next id, flags.
+    let mut ids = [0u32; 3];
+    loop {
+        // SAFETY: the attributes are those of this command and live through the call.
+        let more = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_GET_NEXT_ID, &raw mut ids, 12) };
+        if more < 0 {
+            let error = io::Error::last_os_error();
+            assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
+            return found;
+        }
+        ids[0] = ids[1];
+        // SAFETY: as before.
+        let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_GET_FD_BY_ID, &raw mut ids, 12) };
+        // It may have gone in between.
+        if fd < 0 {
+            continue;
+        }
+        let mut info = [0u8; 256];
+        let mut attributes = [fd as u64 & 0xffff_ffff | 256 << 32, info.as_mut_ptr() as u64];
+        // SAFETY: descriptor, length and address of the buffer, which lives through the call.
+        let told = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw mut attributes, 16) };
+        assert_eq!(told, 0, "{}", io::Error::last_os_error());
+        // SAFETY: the descriptor is ours, and used nowhere else.
+        unsafe { libc::close(fd as i32) };
+        let its = info[NAME..NAME + 16]
+            .split(|&byte| byte == 0)
+            .next()
+            .unwrap_or_default();
+        found += usize::from(its == name.as_bytes());
+    }
 }

@@ -27,7 +27,7 @@ impl Voyager {
 
     /// The words that send it out one way.
     pub fn words(&self, way: Way, to: SocketAddr, via: Option<SocketAddr>) -> Vec<OsString> {
-        let mut words = self.task("go", &[&way.name(), &to.to_string()]);
+        let mut words = self.task("go", &[way.name(), &to.to_string()]);
         if let Some(via) = via {
             words.push(format!("--via={via}").into());
         }

@@ -10,6 +10,7 @@ macro_rules! test_of_each_way {
             udp_connected_sendto UdpConnectedSendto, udp_reconnect UdpReconnect,
             tcp_fastopen_sendto TcpFastopenSendto, tcp_fastopen_connect TcpFastopenConnect,
             io_uring_connect IoUringConnect, io_uring_sendmsg IoUringSendmsg,
+            io_uring_ping IoUringPing, sctp_connect SctpConnect,
             mptcp_connect MptcpConnect, mapped_tcp_connect MappedTcpConnect,
             mapped_udp_connect MappedUdpConnect, mapped_udp_sendto MappedUdpSendto,
             inet_on_udp6_connect InetOnUdp6Connect, inet_on_udp6_sendto InetOnUdp6Sendto,

@@ -3,7 +3,7 @@
 
 use integration::{
     gate::Gate,
-    kernel::{kills_at_once, outcome_of_kill},
+    kernel::{hook_that_kills, kills_at_once, outcome_of_kill},
     namespace::Namespace,
     receiver::Receiver,
     requirement::{Need, met},
@@ -45,7 +45,7 @@ fn dies_on(test: &str, ways: &[Way]) {
                     (event.verdict.as_str(), event.outcome.as_str()),
                     ("kill", outcome_of_kill())
                 );
-                assert_eq!(Some(event.hook.as_str()), way.hook_that_kills(family), "{way:?}");
+                assert_eq!(Some(event.hook.as_str()), hook_that_kills(way, family), "{way:?}");
                 assert_eq!(event.rule.as_deref(), Some("trap"));
                 assert_eq!(report.summary.exit.signal, Some(libc::SIGKILL));
             }

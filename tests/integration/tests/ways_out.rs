@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use integration::{
     gate::Gate,
-    kernel::{errno_seen, has_lsm},
+    kernel::{errno_seen, has_lsm, hook_that_blocks},
     namespace::Namespace,
     receiver::Receiver,
     report::{Destination, Event},
@@ -20,7 +20,7 @@ use integration::{
 const ALLOWING: &str = r#"{default: block, rules: [
     {name: target, action: allow, to: [198.51.100.1, "2001:db8::1"]},
     {name: first, action: allow, to: [203.0.113.1, "2001:db8:ffff::1"]},
-    {name: portless, action: allow, to: any, protocols: [udplite, raw, icmp, icmpv6]},
+    {name: portless, action: allow, to: any, protocols: [sctp, udplite, raw, icmp, icmpv6]},
 ]}"#;
 
 const BLOCKING: &str = r#"{default: allow, errno: EHOSTUNREACH, rules: [
@@ -192,7 +192,7 @@ fn blocked(course: &Course) {
     );
     let report = gate.report();
     let event = report.only_event();
-    course.expect_event(event, course.way.hook_that_blocks(course.family, "EHOSTUNREACH"));
+    course.expect_event(event, hook_that_blocks(course.way, course.family, "EHOSTUNREACH"));
     assert_eq!(
         (event.verdict.as_str(), event.outcome.as_str()),
         ("block", "blocked")

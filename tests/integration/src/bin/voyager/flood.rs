@@ -2,10 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::{
-    address::{Address, family},
-    socket::Socket,
-};
+use tidegate::selftest::voyager::{Address, Socket, family};
 
 /// Connects datagram sockets, which sends nothing, and tells how that went.
 pub(crate) fn flood(to: SocketAddr, times: u64) -> String {

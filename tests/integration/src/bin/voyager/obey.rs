@@ -10,15 +10,9 @@ use integration::{
     voyage::Step,
     way::{EXPERIMENTAL_PROTOCOL, MARKER},
 };
+use tidegate::selftest::voyager::{Address, Failure, Socket, go, packet_for, told};
 
-use crate::{
-    address::Address,
-    go,
-    portless::packet_for,
-    route, server,
-    socket::{Failure, Socket},
-    told,
-};
+use crate::{route, server};
 
 /// Lines: `udp4`, `udp6`, `tcp4`, `tcp6`, `raw4`, `header4`, `socket FAMILY TYPE PROTOCOL` make a socket; `connect N TO`,
 /// `begin N TO` (which does not wait), `sendto N TO`, `send N`, `receive N` and `flood N BYTES` use the N-th; `packet N TO
@@ -87,7 +81,7 @@ fn step(line: &str, sockets: &mut Vec<Socket>) -> Result<(), Failure> {
         ["shutdown", number] => server::shutdown(socket(number)?)?,
         ["disconnect", number] => socket(number)?.connect(&Address::nowhere())?,
         ["go", way, to] => {
-            let way = clap::ValueEnum::from_str(way, false).map_err(|_| misunderstood())?;
+            let way = way.parse().map_err(|_| misunderstood())?;
             go(way, place(to)?, None)?;
         }
         _ => return Err(misunderstood()),

@@ -16,11 +16,7 @@ use nix::{
     errno::Errno,
     sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg},
 };
-
-use crate::{
-    address::Address,
-    socket::{Failure, Socket},
-};
+use tidegate::selftest::voyager::{Address, Failure, Socket};
 
 fn preparation(error: &std::io::Error) -> Failure {
     Failure::of(

@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use integration::voyage::Step;
 use nix::errno::Errno;
-
-use crate::socket::{Failure, Socket};
+use tidegate::selftest::voyager::{Failure, Socket};
 
 /// Sends what comes by a hop. IPv4: a loose source route (RFC 791), for which newer kernels want
 /// CAP_NET_RAW. IPv6: a segment routing header (RFC 8754) by IPV6_RTHDR, which needs no privilege.

@@ -6,10 +6,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
-use crate::{
-    address::Address,
-    socket::{Failure, PATIENCE, Socket},
-};
+use tidegate::selftest::voyager::{Address, Failure, PATIENCE, Socket};
 
 fn done(answer: i32) -> Result<(), Failure> {
     if answer < 0 {

@@ -10,10 +10,7 @@ use std::{
 
 use integration::storm::Weather;
 
-use crate::{
-    address::{Address, family},
-    socket::{Failure, Socket},
-};
+use tidegate::selftest::voyager::{Address, Failure, Socket, family};
 
 /// Connects datagram sockets to each place in turn, which sends nothing, and sends datagrams there from
 /// others. Says `ready` when all threads go.

@@ -2,9 +2,8 @@
 
 use std::net::SocketAddr;
 
-use integration::{voyage::Step, way::MARKER};
-
-use crate::{
+use super::{
+    super::{voyage::Step, way::MARKER},
     address::{Address, family},
     socket::{Failure, Socket},
 };
@@ -13,26 +12,26 @@ fn socket(family: i32) -> Result<Socket, Failure> {
     Socket::new(family, libc::SOCK_STREAM, libc::IPPROTO_TCP)
 }
 
-pub(crate) fn connect(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn connect(to: SocketAddr) -> Result<(), Failure> {
     let socket = socket(family(to))?;
     socket.connect(&Address::of(to))?;
     socket.send(MARKER)
 }
 
-pub(crate) fn mapped(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn mapped(to: SocketAddr) -> Result<(), Failure> {
     let socket = socket(libc::AF_INET6)?;
     socket.connect(&Address::mapped(to))?;
     socket.send(MARKER)
 }
 
-pub(crate) fn multipath(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn multipath(to: SocketAddr) -> Result<(), Failure> {
     let socket = Socket::new(family(to), libc::SOCK_STREAM, libc::IPPROTO_MPTCP)?;
     socket.connect(&Address::of(to))?;
     socket.send(MARKER)
 }
 
 /// The connection is made by the call that sends.
-pub(crate) fn fast_open_send(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn fast_open_send(to: SocketAddr) -> Result<(), Failure> {
     let socket = socket(family(to))?;
     match socket.send_to(MARKER, &Address::of(to), libc::MSG_FASTOPEN) {
         // No cookie: the kernel connects as always and has taken no data.
@@ -46,7 +45,7 @@ pub(crate) fn fast_open_send(to: SocketAddr) -> Result<(), Failure> {
 }
 
 /// connect(2) only notes the destination; the connection is made by the first send.
-pub(crate) fn fast_open_connect(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn fast_open_connect(to: SocketAddr) -> Result<(), Failure> {
     let socket = socket(family(to))?;
     socket.set(libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)?;
     socket.connect(&Address::of(to))?;
@@ -60,7 +59,7 @@ pub(crate) fn fast_open_connect(to: SocketAddr) -> Result<(), Failure> {
     }
 }
 
-pub(crate) fn disconnect_and_reconnect(via: SocketAddr, to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn disconnect_and_reconnect(via: SocketAddr, to: SocketAddr) -> Result<(), Failure> {
     let socket = socket(family(to))?;
     socket
         .connect(&Address::of(via))

@@ -1,8 +1,8 @@
-//! Every way out of a process that the tests know, and what the gate should say about each.
+//! Every way out of a process that is tried, and what the gate should say about each.
 
-use clap::ValueEnum;
+use std::str::FromStr;
 
-use crate::kernel;
+use thiserror::Error;
 
 /// What a voyager sends.
 pub const MARKER: &[u8] = b"tidegate voyager";
@@ -11,7 +11,7 @@ pub const MARKER: &[u8] = b"tidegate voyager";
 pub const EXPERIMENTAL_PROTOCOL: i32 = 253;
 
 /// A way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Way {
     /// TCP: connect, send.
     TcpConnect,
@@ -35,8 +35,12 @@ pub enum Way {
     IoUringConnect,
     /// UDP: sendmsg submitted to an io_uring.
     IoUringSendmsg,
+    /// ICMP echo from a ping socket that an io_uring made: sendto.
+    IoUringPing,
     /// MPTCP: connect, send.
     MptcpConnect,
+    /// SCTP: connect, send.
+    SctpConnect,
     /// TCP on an IPv6 socket to an IPv4-mapped address.
     MappedTcpConnect,
     /// UDP on an IPv6 socket connected to an IPv4-mapped address.
@@ -75,6 +79,57 @@ pub enum Way {
     GrandchildConnect,
 }
 
+/// All of them, with their names on a command line.
+const NAMED: [(Way, &str); 32] = [
+    (Way::TcpConnect, "tcp-connect"),
+    (Way::UdpConnectSend, "udp-connect-send"),
+    (Way::UdpSendto, "udp-sendto"),
+    (Way::UdpSendmsg, "udp-sendmsg"),
+    (Way::UdpSendmmsg, "udp-sendmmsg"),
+    (Way::UdpConnectedSendto, "udp-connected-sendto"),
+    (Way::UdpReconnect, "udp-reconnect"),
+    (Way::TcpFastopenSendto, "tcp-fastopen-sendto"),
+    (Way::TcpFastopenConnect, "tcp-fastopen-connect"),
+    (Way::IoUringConnect, "io-uring-connect"),
+    (Way::IoUringSendmsg, "io-uring-sendmsg"),
+    (Way::IoUringPing, "io-uring-ping"),
+    (Way::MptcpConnect, "mptcp-connect"),
+    (Way::SctpConnect, "sctp-connect"),
+    (Way::MappedTcpConnect, "mapped-tcp-connect"),
+    (Way::MappedUdpConnect, "mapped-udp-connect"),
+    (Way::MappedUdpSendto, "mapped-udp-sendto"),
+    (Way::InetOnUdp6Connect, "inet-on-udp6-connect"),
+    (Way::InetOnUdp6Sendto, "inet-on-udp6-sendto"),
+    (Way::UnspecDisconnectSendto, "unspec-disconnect-sendto"),
+    (Way::UnspecTcpReconnect, "unspec-tcp-reconnect"),
+    (Way::UnspecFamilySendto, "unspec-family-sendto"),
+    (Way::UdpliteConnectSend, "udplite-connect-send"),
+    (Way::UdpliteSendto, "udplite-sendto"),
+    (Way::RawConnectSend, "raw-connect-send"),
+    (Way::RawSendto, "raw-sendto"),
+    (Way::RawOwnHeader, "raw-own-header"),
+    (Way::PingConnectSend, "ping-connect-send"),
+    (Way::PingSendto, "ping-sendto"),
+    (Way::Packet, "packet"),
+    (Way::ThreadConnect, "thread-connect"),
+    (Way::GrandchildConnect, "grandchild-connect"),
+];
+
+/// A name that is no way's.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("`{0}` is not the name of a way")]
+pub struct UnknownWay(String);
+
+impl FromStr for Way {
+    type Err = UnknownWay;
+
+    fn from_str(text: &str) -> Result<Way, UnknownWay> {
+        let mut all = Way::all();
+        all.find(|way| way.name() == text)
+            .ok_or_else(|| UnknownWay(text.to_owned()))
+    }
+}
+
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
@@ -96,6 +151,8 @@ pub enum Transport {
     Tcp,
     /// MPTCP connections, and plain TCP ones.
     Mptcp,
+    /// SCTP associations, one a socket.
+    Sctp,
     /// UDP datagrams.
     Udp,
     /// UDP-Lite datagrams.
@@ -121,13 +178,14 @@ pub enum Gatekeeper {
 
 impl Way {
     /// All of them.
-    pub fn all() -> &'static [Way] {
-        Way::value_variants()
+    pub fn all() -> impl Iterator<Item = Way> {
+        NAMED.into_iter().map(|(way, _)| way)
     }
 
     /// The name on the voyager's command line.
-    pub fn name(self) -> String {
-        self.to_possible_value().unwrap().get_name().to_owned()
+    pub fn name(self) -> &'static str {
+        let named = NAMED.into_iter().find(|(way, _)| *way == self);
+        named.map_or("", |(_, name)| name)
     }
 
     /// The families of destination that the way exists for.
@@ -157,6 +215,7 @@ impl Way {
             | Way::ThreadConnect
             | Way::GrandchildConnect => Transport::Tcp,
             Way::MptcpConnect => Transport::Mptcp,
+            Way::SctpConnect => Transport::Sctp,
             Way::UdpConnectSend
             | Way::UdpSendto
             | Way::UdpSendmsg
@@ -172,7 +231,7 @@ impl Way {
             | Way::UnspecFamilySendto => Transport::Udp,
             Way::UdpliteConnectSend | Way::UdpliteSendto => Transport::Udplite,
             Way::RawConnectSend | Way::RawSendto | Way::RawOwnHeader | Way::Packet => Transport::Raw,
-            Way::PingConnectSend | Way::PingSendto => Transport::Echo,
+            Way::PingConnectSend | Way::PingSendto | Way::IoUringPing => Transport::Echo,
         }
     }
 
@@ -207,7 +266,9 @@ impl Way {
             | Way::RawSendto
             | Way::RawOwnHeader
             | Way::PingConnectSend
-            | Way::PingSendto => Gatekeeper::SockCreate,
+            | Way::PingSendto
+            | Way::IoUringPing
+            | Way::SctpConnect => Gatekeeper::SockCreate,
             Way::Packet => Gatekeeper::Capability,
         }
     }
@@ -226,23 +287,6 @@ impl Way {
         })
     }
 
-    /// The hook that denies a destination with this errno: an LSM program where the cgroup hook could only
-    /// say EPERM.
-    pub fn hook_that_blocks(self, family: Family, errno: &str) -> Option<&'static str> {
-        if errno != "EPERM" && !kernel::cgroup_hooks_choose_errno() && kernel::has_lsm() {
-            return self.lsm_hook();
-        }
-        self.hook(family)
-    }
-
-    /// The hook that kills: an LSM program where the cgroup hook could only deny.
-    pub fn hook_that_kills(self, family: Family) -> Option<&'static str> {
-        if !kernel::cgroup_hooks_kill() && kernel::has_lsm() {
-            return self.lsm_hook();
-        }
-        self.hook(family)
-    }
-
     /// The LSM program that sees it first.
     pub fn lsm_hook(self) -> Option<&'static str> {
         Some(match self.gatekeeper() {
@@ -258,6 +302,7 @@ impl Way {
         match (self.transport(), family) {
             // A subflow of MPTCP is a TCP socket.
             (Transport::Tcp | Transport::Mptcp, _) => "tcp",
+            (Transport::Sctp, _) => "sctp",
             (Transport::Udp, _) => "udp",
             (Transport::Udplite, _) => "udplite",
             (Transport::Raw, _) => "raw",
@@ -310,9 +355,53 @@ mod tests {
 
     #[test]
     fn names_are_told_apart() {
-        let mut names: Vec<_> = Way::all().iter().map(|way| way.name()).collect();
-        names.sort();
+        let mut names: Vec<_> = Way::all().map(Way::name).collect();
+        names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), Way::all().len());
+        assert_eq!(names.len(), NAMED.len());
+        for way in Way::all() {
+            assert_eq!(way.name().parse(), Ok(way));
+        }
+        assert!("".parse::<Way>().is_err());
+    }
+
+    /// Does not compile when a way is missing here, and fails when it has no name.
+    #[test]
+    fn every_way_has_a_name() {
+        let count = |way: Way| match way {
+            Way::TcpConnect
+            | Way::UdpConnectSend
+            | Way::UdpSendto
+            | Way::UdpSendmsg
+            | Way::UdpSendmmsg
+            | Way::UdpConnectedSendto
+            | Way::UdpReconnect
+            | Way::TcpFastopenSendto
+            | Way::TcpFastopenConnect
+            | Way::IoUringConnect
+            | Way::IoUringSendmsg
+            | Way::IoUringPing
+            | Way::SctpConnect
+            | Way::MptcpConnect
+            | Way::MappedTcpConnect
+            | Way::MappedUdpConnect
+            | Way::MappedUdpSendto
+            | Way::InetOnUdp6Connect
+            | Way::InetOnUdp6Sendto
+            | Way::UnspecDisconnectSendto
+            | Way::UnspecTcpReconnect
+            | Way::UnspecFamilySendto
+            | Way::UdpliteConnectSend
+            | Way::UdpliteSendto
+            | Way::RawConnectSend
+            | Way::RawSendto
+            | Way::RawOwnHeader
+            | Way::PingConnectSend
+            | Way::PingSendto
+            | Way::Packet
+            | Way::ThreadConnect
+            | Way::GrandchildConnect => 1,
+        };
+        assert_eq!(Way::all().map(count).sum::<usize>(), 32);
     }
 }

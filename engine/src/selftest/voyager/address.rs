@@ -6,13 +6,14 @@ use libc::{sockaddr_in, sockaddr_in6, socklen_t};
 
 /// The bytes of a `sockaddr_in` or `sockaddr_in6`.
 #[derive(Clone, Copy)]
-pub(crate) struct Address {
+pub struct Address {
     storage: libc::sockaddr_storage,
     length: socklen_t,
 }
 
 impl Address {
-    pub(crate) fn of(address: SocketAddr) -> Address {
+    /// Of a socket address.
+    pub fn of(address: SocketAddr) -> Address {
         // SAFETY: plain numbers, for which zero is a value.
         let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
         let place = &raw mut storage;
@@ -31,6 +32,7 @@ impl Address {
                 place.sin6_family = libc::AF_INET6 as u16;
                 place.sin6_port = v6.port().to_be();
                 place.sin6_addr.s6_addr = v6.ip().octets();
+                place.sin6_scope_id = v6.scope_id();
                 size_of::<sockaddr_in6>()
             }
         };
@@ -41,7 +43,7 @@ impl Address {
     }
 
     /// The address in IPv6 spelling.
-    pub(crate) fn mapped(address: SocketAddr) -> Address {
+    pub fn mapped(address: SocketAddr) -> Address {
         let v6 = match address.ip() {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,
@@ -50,27 +52,29 @@ impl Address {
     }
 
     /// The same bytes with family AF_UNSPEC.
-    pub(crate) fn with_unspecified_family(mut self) -> Address {
+    pub fn with_unspecified_family(mut self) -> Address {
         self.storage.ss_family = libc::AF_UNSPEC as u16;
         self
     }
 
     /// What connect(2) takes for *disconnect*.
-    pub(crate) fn nowhere() -> Address {
+    pub fn nowhere() -> Address {
         Address::of(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0)).with_unspecified_family()
     }
 
-    pub(crate) fn pointer(&self) -> *const libc::sockaddr {
+    /// As system calls take it.
+    pub fn pointer(&self) -> *const libc::sockaddr {
         (&raw const self.storage).cast()
     }
 
-    pub(crate) fn length(&self) -> socklen_t {
+    /// Its length.
+    pub fn length(&self) -> socklen_t {
         self.length
     }
 }
 
 /// Family of sockets for an address.
-pub(crate) fn family(address: SocketAddr) -> i32 {
+pub fn family(address: SocketAddr) -> i32 {
     match address {
         SocketAddr::V4(_) => libc::AF_INET,
         SocketAddr::V6(_) => libc::AF_INET6,

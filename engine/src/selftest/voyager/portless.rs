@@ -1,29 +1,35 @@
-//! Ways whose destinations no address hook sees: UDP-Lite, raw IP, ping, packet sockets.
+//! Ways whose destinations no address hook sees: SCTP, UDP-Lite, raw IP, ping, packet sockets.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use integration::{
-    voyage::Step,
-    way::{EXPERIMENTAL_PROTOCOL, MARKER},
-};
 use nix::errno::Errno;
 
-use crate::{
+use super::{
+    super::{
+        voyage::Step,
+        way::{EXPERIMENTAL_PROTOCOL, MARKER},
+    },
     address::{Address, family},
     socket::{Failure, Socket},
 };
+
+pub(super) fn sctp_connect(to: SocketAddr) -> Result<(), Failure> {
+    let socket = Socket::new(family(to), libc::SOCK_STREAM, libc::IPPROTO_SCTP)?;
+    socket.connect(&Address::of(to))?;
+    socket.send(MARKER)
+}
 
 fn udplite(to: SocketAddr) -> Result<Socket, Failure> {
     Socket::new(family(to), libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE)
 }
 
-pub(crate) fn udplite_connect_send(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn udplite_connect_send(to: SocketAddr) -> Result<(), Failure> {
     let socket = udplite(to)?;
     socket.connect(&Address::of(to))?;
     socket.send(MARKER)
 }
 
-pub(crate) fn udplite_send_to(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn udplite_send_to(to: SocketAddr) -> Result<(), Failure> {
     udplite(to)?.send_to(MARKER, &Address::of(to), 0)
 }
 
@@ -31,44 +37,48 @@ fn raw(to: SocketAddr) -> Result<Socket, Failure> {
     Socket::new(family(to), libc::SOCK_RAW, EXPERIMENTAL_PROTOCOL)
 }
 
-pub(crate) fn raw_connect_send(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn raw_connect_send(to: SocketAddr) -> Result<(), Failure> {
     let socket = raw(to)?;
     socket.connect(&Address::of(to))?;
     socket.send(MARKER)
 }
 
-pub(crate) fn raw_send_to(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn raw_send_to(to: SocketAddr) -> Result<(), Failure> {
     raw(to)?.send_to(MARKER, &Address::of(to), 0)
 }
 
-pub(crate) fn raw_own_header(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn raw_own_header(to: SocketAddr) -> Result<(), Failure> {
     let socket = Socket::new(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
     socket.send_to(&packet_for(to), &Address::of(to), 0)
 }
 
-fn ping(to: SocketAddr) -> Result<(Socket, Vec<u8>), Failure> {
+/// The number of the protocol, and an echo request: identifier and checksum are put in by the kernel.
+pub(super) fn echo(to: SocketAddr) -> (i32, Vec<u8>) {
     let (protocol, request) = match to {
         SocketAddr::V4(_) => (libc::IPPROTO_ICMP, 8),
         SocketAddr::V6(_) => (libc::IPPROTO_ICMPV6, 128),
     };
-    let socket = Socket::new(family(to), libc::SOCK_DGRAM, protocol)?;
-    // Identifier and checksum are put in by the kernel.
-    Ok((socket, [&[request, 0, 0, 0, 0, 0, 0, 1], MARKER].concat()))
+    (protocol, [&[request, 0, 0, 0, 0, 0, 0, 1], MARKER].concat())
 }
 
-pub(crate) fn ping_connect_send(to: SocketAddr) -> Result<(), Failure> {
+fn ping(to: SocketAddr) -> Result<(Socket, Vec<u8>), Failure> {
+    let (protocol, request) = echo(to);
+    Ok((Socket::new(family(to), libc::SOCK_DGRAM, protocol)?, request))
+}
+
+pub(super) fn ping_connect_send(to: SocketAddr) -> Result<(), Failure> {
     let (socket, request) = ping(to)?;
     socket.connect(&Address::of(to))?;
     socket.send(&request)
 }
 
-pub(crate) fn ping_send_to(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn ping_send_to(to: SocketAddr) -> Result<(), Failure> {
     let (socket, request) = ping(to)?;
     socket.send_to(&request, &Address::of(to), 0)
 }
 
 /// A datagram socket of AF_PACKET: the kernel writes the link header, we the IP header.
-pub(crate) fn packet(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn packet(to: SocketAddr) -> Result<(), Failure> {
     let protocol = (libc::ETH_P_IP as u16).to_be();
     let socket = Socket::new(libc::AF_PACKET, libc::SOCK_DGRAM, i32::from(protocol))?;
     // SAFETY: plain numbers, for which zero is a value.
@@ -98,7 +108,7 @@ pub(crate) fn packet(to: SocketAddr) -> Result<(), Failure> {
 
 /// An IPv4 packet of the experimental protocol, from 127.0.0.1's neighbour to itself: the source is
 /// the destination, which loopback takes.
-pub(crate) fn packet_for(to: SocketAddr) -> Vec<u8> {
+pub fn packet_for(to: SocketAddr) -> Vec<u8> {
     let to = match to.ip() {
         IpAddr::V4(v4) => v4,
         IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,

@@ -5,30 +5,33 @@ use std::{
     thread,
 };
 
-use integration::voyage::Step;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
-use crate::address::Address;
+use super::{super::voyage::Step, address::Address};
 
 /// Longest wait for the far end, milliseconds.
-pub(crate) const PATIENCE: u16 = 20_000;
+pub const PATIENCE: u16 = 20_000;
 
 /// Where a voyage ended, and why.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) step: Step,
-    pub(crate) errno: String,
+pub struct Failure {
+    /// At which step.
+    pub step: Step,
+    /// The kernel's name of the error, or a word of ours.
+    pub errno: String,
 }
 
 impl Failure {
-    pub(crate) fn of(step: Step, errno: Errno) -> Failure {
+    /// What the kernel said.
+    pub fn of(step: Step, errno: Errno) -> Failure {
         Failure::named(step, &format!("{errno:?}"))
     }
 
-    pub(crate) fn named(step: Step, errno: &str) -> Failure {
+    /// Something of ours.
+    pub fn named(step: Step, errno: &str) -> Failure {
         Failure {
             step,
             errno: errno.to_owned(),
@@ -36,7 +39,7 @@ impl Failure {
     }
 
     /// The same failure on the way to the first place.
-    pub(crate) fn in_preparation(self) -> Failure {
+    pub fn in_preparation(self) -> Failure {
         Failure {
             step: Step::Preparation,
             ..self
@@ -50,10 +53,14 @@ fn answered(step: Step, answer: libc::ssize_t) -> Result<usize, Failure> {
 }
 
 /// A socket that never blocks.
-pub(crate) struct Socket(OwnedFd);
+pub struct Socket(OwnedFd);
 
 impl Socket {
-    pub(crate) fn new(family: i32, kind: i32, protocol: i32) -> Result<Socket, Failure> {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn new(family: i32, kind: i32, protocol: i32) -> Result<Socket, Failure> {
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: numbers only.
         let fd = unsafe { libc::socket(family, kind | flags, protocol) };
@@ -64,19 +71,26 @@ impl Socket {
         Ok(Socket(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    pub(crate) fn from_fd(fd: OwnedFd) -> Socket {
+    /// One that is there already.
+    pub fn from_fd(fd: OwnedFd) -> Socket {
         Socket(fd)
     }
 
-    pub(crate) fn fd(&self) -> RawFd {
+    /// Its descriptor.
+    pub fn fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
 
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+    /// Its descriptor, for as long as it lives.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 
-    pub(crate) fn set(&self, level: i32, name: i32, value: i32) -> Result<(), Failure> {
+    /// Sets an option that takes a number.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set(&self, level: i32, name: i32, value: i32) -> Result<(), Failure> {
         let length = size_of::<i32>() as libc::socklen_t;
         // SAFETY: the value lives through the call and has the length given.
         let answer = unsafe { libc::setsockopt(self.fd(), level, name, (&raw const value).cast(), length) };
@@ -84,7 +98,10 @@ impl Socket {
     }
 
     /// Connects, and waits until that has succeeded or failed.
-    pub(crate) fn connect(&self, to: &Address) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// When it failed.
+    pub fn connect(&self, to: &Address) -> Result<(), Failure> {
         // SAFETY: the address lives through the call and has the length given.
         let answer = unsafe { libc::connect(self.fd(), to.pointer(), to.length()) };
         match answered(Step::Connect, answer as libc::ssize_t) {
@@ -94,7 +111,7 @@ impl Socket {
     }
 
     /// Starts to connect, and does not wait.
-    pub(crate) fn begin(&self, to: &Address) -> Result<(), Failure> {
+    pub fn begin(&self, to: &Address) -> Result<(), Failure> {
         // SAFETY: the address lives through the call and has the length given.
         let answer = unsafe { libc::connect(self.fd(), to.pointer(), to.length()) };
         match answered(Step::Connect, answer as libc::ssize_t) {
@@ -104,7 +121,7 @@ impl Socket {
     }
 
     /// Binds, sharing the port with others that do.
-    pub(crate) fn bind(&self, at: &Address) -> Result<(), Failure> {
+    pub fn bind(&self, at: &Address) -> Result<(), Failure> {
         self.set(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
         // SAFETY: the address lives through the call and has the length given.
         let answer = unsafe { libc::bind(self.fd(), at.pointer(), at.length()) };
@@ -112,14 +129,14 @@ impl Socket {
     }
 
     /// Listens, with room for so many that connect.
-    pub(crate) fn listen(&self, backlog: i32) -> Result<(), Failure> {
+    pub fn listen(&self, backlog: i32) -> Result<(), Failure> {
         // SAFETY: numbers only.
         let answer = unsafe { libc::listen(self.fd(), backlog) };
         answered(Step::Preparation, answer as libc::ssize_t).map(drop)
     }
 
     /// Waits for somebody who connects.
-    pub(crate) fn accept(&self) -> Result<Socket, Failure> {
+    pub fn accept(&self) -> Result<Socket, Failure> {
         self.wait_to_read()?;
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: no address is asked for.
@@ -130,7 +147,7 @@ impl Socket {
     }
 
     /// Waits for something that was sent, or for the end, which is told as `END`.
-    pub(crate) fn receive(&self) -> Result<(), Failure> {
+    pub fn receive(&self) -> Result<(), Failure> {
         self.wait_to_read()?;
         let mut buffer = [0_u8; 256];
         // SAFETY: the buffer lives through the call and has the length given.
@@ -151,7 +168,10 @@ impl Socket {
     }
 
     /// Waits until the socket can be written, and takes its pending error.
-    pub(crate) fn settle(&self, step: Step) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// That error.
+    pub fn settle(&self, step: Step) -> Result<(), Failure> {
         let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLOUT)];
         match poll(&mut fds, PollTimeout::from(PATIENCE)) {
             Ok(0) => return Err(Failure::named(step, "STALLED")),
@@ -177,13 +197,21 @@ impl Socket {
         }
     }
 
-    pub(crate) fn send(&self, bytes: &[u8]) -> Result<(), Failure> {
+    /// Sends to where it is connected.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn send(&self, bytes: &[u8]) -> Result<(), Failure> {
         // SAFETY: the bytes live through the call.
         let answer = unsafe { libc::send(self.fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
         answered(Step::Send, answer).map(drop)
     }
 
-    pub(crate) fn send_to(&self, bytes: &[u8], to: &Address, flags: i32) -> Result<(), Failure> {
+    /// Sends to an address.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn send_to(&self, bytes: &[u8], to: &Address, flags: i32) -> Result<(), Failure> {
         let flags = flags | libc::MSG_NOSIGNAL;
         // SAFETY: the bytes and the address live through the call.
         let answer = unsafe {
@@ -199,7 +227,11 @@ impl Socket {
         answered(Step::Send, answer).map(drop)
     }
 
-    pub(crate) fn send_message(&self, bytes: &[u8], to: &Address) -> Result<(), Failure> {
+    /// The same by sendmsg(2).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn send_message(&self, bytes: &[u8], to: &Address) -> Result<(), Failure> {
         let mut part = part(bytes);
         let message = message(&mut part, to);
         // SAFETY: the message and all it points to live through the call.
@@ -208,7 +240,10 @@ impl Socket {
     }
 
     /// Sends the bytes twice, in one call.
-    pub(crate) fn send_messages(&self, bytes: &[u8], to: &Address) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// When the kernel refuses one of them.
+    pub fn send_messages(&self, bytes: &[u8], to: &Address) -> Result<(), Failure> {
         let mut parts = [part(bytes), part(bytes)];
         let mut messages = parts.each_mut().map(|part| libc::mmsghdr {
             msg_hdr: message(part, to),
@@ -226,7 +261,7 @@ impl Socket {
 }
 
 /// The bytes as part of a message; whoever sends it does not write to them.
-pub(crate) fn part(bytes: &[u8]) -> libc::iovec {
+pub(super) fn part(bytes: &[u8]) -> libc::iovec {
     libc::iovec {
         iov_base: bytes.as_ptr().cast_mut().cast(),
         iov_len: bytes.len(),
@@ -234,7 +269,7 @@ pub(crate) fn part(bytes: &[u8]) -> libc::iovec {
 }
 
 /// A message of one part. It points to both arguments.
-pub(crate) fn message(part: &mut libc::iovec, to: &Address) -> libc::msghdr {
+pub(super) fn message(part: &mut libc::iovec, to: &Address) -> libc::msghdr {
     // SAFETY: plain numbers and pointers, for which zero is a value.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_name = to.pointer().cast_mut().cast();
@@ -245,7 +280,10 @@ pub(crate) fn message(part: &mut libc::iovec, to: &Address) -> libc::msghdr {
 }
 
 /// What a thread tells; a panic in it is told as `DIED`.
-pub(crate) fn joined(thread: thread::JoinHandle<Result<(), Failure>>) -> Result<(), Failure> {
+///
+/// # Errors
+/// Those of the thread.
+pub fn joined(thread: thread::JoinHandle<Result<(), Failure>>) -> Result<(), Failure> {
     thread
         .join()
         .unwrap_or_else(|_| Err(Failure::named(Step::Preparation, "DIED")))

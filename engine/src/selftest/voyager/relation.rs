@@ -7,23 +7,23 @@ use std::{
     thread,
 };
 
-use integration::voyage::Step;
 use nix::{
     sys::wait::waitpid,
     unistd::{ForkResult, fork, pipe},
 };
 
-use crate::{
+use super::{
+    super::voyage::Step,
     socket::{Failure, joined},
     tcp,
 };
 
-pub(crate) fn in_thread(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn in_thread(to: SocketAddr) -> Result<(), Failure> {
     joined(thread::spawn(move || tcp::connect(to)))
 }
 
 /// Forks twice. The process between ends at once, so the one that connects is nobody's child.
-pub(crate) fn in_grandchild(to: SocketAddr) -> Result<(), Failure> {
+pub(super) fn in_grandchild(to: SocketAddr) -> Result<(), Failure> {
     let preparation = |errno| Failure::of(Step::Preparation, errno);
     let (reader, writer) = pipe().map_err(preparation)?;
     // SAFETY: this process has one thread, so the child may do whatever it likes.

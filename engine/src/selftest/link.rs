@@ -6,6 +6,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{
         AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, socket,
@@ -36,32 +37,33 @@ const RTN_LOCAL: u8 = 2;
 const PATIENCE: u16 = 20_000;
 
 /// A connection to the kernel's routing tables.
-pub(crate) struct Link {
+#[derive(Debug)]
+pub(super) struct Link {
     requests: OwnedFd,
     routes: OwnedFd,
 }
 
 impl Link {
-    pub(crate) fn open() -> Link {
-        let routes = netlink();
-        bind(routes.as_raw_fd(), &NetlinkAddr::new(0, GROUP_V6_ROUTES)).expect("netlink group");
-        Link {
-            requests: netlink(),
+    pub(super) fn open() -> Result<Link, Errno> {
+        let routes = netlink()?;
+        bind(routes.as_raw_fd(), &NetlinkAddr::new(0, GROUP_V6_ROUTES))?;
+        Ok(Link {
+            requests: netlink()?,
             routes,
-        }
+        })
     }
 
     /// Sets `lo` up.
-    pub(crate) fn up(&self) {
+    pub(super) fn up(&self) -> Result<(), Errno> {
         let mut body = vec![0; 4];
         body.extend(LOOPBACK.to_ne_bytes());
         body.extend(IFF_UP.to_ne_bytes());
         body.extend(IFF_UP.to_ne_bytes());
-        self.ask(RTM_NEWLINK, 0, &body);
+        self.ask(RTM_NEWLINK, 0, &body)
     }
 
     /// Gives `lo` an address. Of an IPv4 network on loopback every address is local.
-    pub(crate) fn add(&self, address: IpAddr, prefix: u8) {
+    pub(super) fn add(&self, address: IpAddr, prefix: u8) -> Result<(), Errno> {
         let (family, bytes) = match address {
             IpAddr::V4(v4) => (libc::AF_INET as u8, v4.octets().to_vec()),
             IpAddr::V6(v6) => (libc::AF_INET6 as u8, v6.octets().to_vec()),
@@ -73,28 +75,30 @@ impl Link {
             body.extend(kind.to_ne_bytes());
             body.extend(&bytes);
         }
-        self.ask(RTM_NEWADDR, NLM_F_CREATE, &body);
-        if let IpAddr::V6(v6) = address {
-            self.wait_for_route(v6);
+        self.ask(RTM_NEWADDR, NLM_F_CREATE, &body)?;
+        match address {
+            IpAddr::V4(_) => Ok(()),
+            IpAddr::V6(v6) => self.wait_for_route(v6),
         }
     }
 
     /// Waits until an IPv6 address can be reached: its route is made later, by a kernel worker
     /// (`addrconf_dad_work`, net/ipv6/addrconf.c).
-    fn wait_for_route(&self, address: Ipv6Addr) {
+    fn wait_for_route(&self, address: Ipv6Addr) -> Result<(), Errno> {
         let mut buffer = [0; 4096];
         loop {
             let mut fds = [PollFd::new(self.routes.as_fd(), PollFlags::POLLIN)];
-            let ready = poll(&mut fds, PollTimeout::from(PATIENCE)).expect("poll");
-            assert!(ready > 0, "{address} gets no route");
-            let length = recv(self.routes.as_raw_fd(), &mut buffer, MsgFlags::empty()).expect("netlink news");
+            if poll(&mut fds, PollTimeout::from(PATIENCE))? == 0 {
+                return Err(Errno::ETIMEDOUT);
+            }
+            let length = recv(self.routes.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
             if is_route_to(&buffer[..length], address) {
-                return;
+                return Ok(());
             }
         }
     }
 
-    fn ask(&self, kind: u16, flags: u16, body: &[u8]) {
+    fn ask(&self, kind: u16, flags: u16, body: &[u8]) -> Result<(), Errno> {
         let mut message = Vec::new();
         message.extend((16 + body.len() as u32).to_ne_bytes());
         message.extend(kind.to_ne_bytes());
@@ -102,24 +106,27 @@ impl Link {
         message.extend([0; 8]);
         message.extend(body);
         let kernel = NetlinkAddr::new(0, 0);
-        sendto(self.requests.as_raw_fd(), &message, &kernel, MsgFlags::empty()).expect("netlink request");
+        sendto(self.requests.as_raw_fd(), &message, &kernel, MsgFlags::empty())?;
         let mut answer = [0; 512];
-        let length = recv(self.requests.as_raw_fd(), &mut answer, MsgFlags::empty()).expect("netlink answer");
-        assert!(length >= 20, "netlink answer of {length} bytes");
-        let number = |at: usize| i32::from_ne_bytes(answer[at..at + 4].try_into().unwrap());
-        assert_eq!(u16::from_ne_bytes([answer[4], answer[5]]), NLMSG_ERROR);
-        assert_eq!(number(16), 0, "netlink request {kind} refused");
+        let length = recv(self.requests.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+        // nlmsghdr (length, type, ...: 16 bytes), then nlmsgerr: a negative errno, 0 for done.
+        if length < 20 || u16::from_ne_bytes([answer[4], answer[5]]) != NLMSG_ERROR {
+            return Err(Errno::EPROTO);
+        }
+        match i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]) {
+            0 => Ok(()),
+            error => Err(Errno::from_raw(-error)),
+        }
     }
 }
 
-fn netlink() -> OwnedFd {
-    let fd = socket(
+fn netlink() -> Result<OwnedFd, Errno> {
+    socket(
         AddressFamily::Netlink,
         SockType::Raw,
         SockFlag::SOCK_CLOEXEC,
         SockProtocol::NetlinkRoute,
-    );
-    fd.expect("netlink socket")
+    )
 }
 
 /// Whether a message (`nlmsghdr`, `rtmsg`, attributes) tells of a local route to an address.

@@ -1,0 +1,234 @@
+//! The table of hooks that are tried, one entry each.
+
+use std::{ffi::CStr, ptr};
+
+use crate::datapath::gate::OBJECT;
+
+/// Where a program is called from.
+#[derive(Clone, Copy, Debug)]
+pub enum Place {
+    /// A hook of a cgroup: program type and attach type (include/uapi/linux/bpf.h).
+    Cgroup {
+        /// `enum bpf_prog_type`.
+        kind: u32,
+        /// `enum bpf_attach_type`.
+        attach_type: u32,
+    },
+    /// A hook of the security modules, by the name of its function.
+    Lsm(&'static str),
+    /// The entry of a function of the kernel.
+    Kprobe(&'static CStr),
+    /// A tracepoint, with its raw arguments.
+    RawTracepoint(&'static CStr),
+}
+
+const CGROUP_SKB: u32 = 8;
+const CGROUP_SOCK: u32 = 9;
+const CGROUP_SOCK_ADDR: u32 = 18;
+
+impl Place {
+    /// `enum bpf_prog_type` and `enum bpf_attach_type`.
+    pub(super) const fn numbers(self) -> (u32, u32) {
+        match self {
+            Place::Cgroup { kind, attach_type } => (kind, attach_type),
+            Place::Kprobe(_) => (2, 0),
+            Place::RawTracepoint(_) => (17, 0),
+            // BPF_PROG_TYPE_LSM, BPF_LSM_MAC.
+            Place::Lsm(_) => (29, 27),
+        }
+    }
+
+    /// What a kernel must be built with to have it.
+    pub const fn configuration(self) -> &'static str {
+        match self {
+            Place::Cgroup { .. } => "CONFIG_CGROUP_BPF",
+            Place::Lsm(_) => "CONFIG_BPF_LSM",
+            Place::Kprobe(_) => "CONFIG_KPROBE_EVENTS",
+            Place::RawTracepoint(_) => "CONFIG_BPF_EVENTS",
+        }
+    }
+
+    /// Whether the whole machine calls a program there, not only what is in a cgroup.
+    pub const fn is_global(self) -> bool {
+        !matches!(self, Place::Cgroup { .. })
+    }
+
+    /// What a program returns that lets everything pass.
+    pub(super) const fn passes(self) -> i32 {
+        match self {
+            Place::Cgroup { .. } => 1,
+            Place::Lsm(_) | Place::Kprobe(_) | Place::RawTracepoint(_) => 0,
+        }
+    }
+}
+
+/// A hook that could be used.
+#[derive(Debug)]
+pub struct Hook {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is good for.
+    pub purpose: &'static str,
+    /// The kernel that had it first.
+    pub since: &'static str,
+    /// Where its program is called from.
+    pub place: Place,
+}
+
+impl Hook {
+    /// Whether the built-in programs have one for this hook: its name is that of a section of the object.
+    pub fn is_used(&self) -> bool {
+        OBJECT
+            .windows(self.name.len())
+            .any(|bytes| bytes == self.name.as_bytes())
+    }
+
+    /// Its place in [`HOOKS`].
+    pub(super) fn place(&self) -> usize {
+        HOOKS
+            .iter()
+            .position(|hook| ptr::eq(hook, self) || hook.name == self.name)
+            .unwrap_or_default()
+    }
+}
+
+/// Address hooks of a cgroup.
+pub(super) const CONNECT4: Place = address(10);
+/// The hook that sees sockets made.
+pub(super) const SOCK_CREATE: Place = Place::Cgroup {
+    kind: CGROUP_SOCK,
+    attach_type: 2,
+};
+
+const fn address(attach_type: u32) -> Place {
+    Place::Cgroup {
+        kind: CGROUP_SOCK_ADDR,
+        attach_type,
+    }
+}
+
+const fn hook(name: &'static str, purpose: &'static str, since: &'static str, place: Place) -> Hook {
+    Hook {
+        name,
+        purpose,
+        since,
+        place,
+    }
+}
+
+/// All of them. A hook that is new here is tried, told and asked for by the plan by its name.
+pub static HOOKS: [Hook; 15] = [
+    hook("cgroup/connect4", "decides on IPv4 connects", "4.17", CONNECT4),
+    hook("cgroup/connect6", "decides on IPv6 connects", "4.17", address(11)),
+    hook(
+        "cgroup/sendmsg4",
+        "decides on IPv4 datagrams with an address",
+        "4.18",
+        address(14),
+    ),
+    hook(
+        "cgroup/sendmsg6",
+        "decides on IPv6 datagrams with an address",
+        "4.18",
+        address(15),
+    ),
+    hook(
+        "cgroup/sock_create",
+        "decides on protocols without an address hook",
+        "4.10",
+        SOCK_CREATE,
+    ),
+    hook(
+        "cgroup/sock_release",
+        "holds a cgroup's list of policies",
+        "5.9",
+        Place::Cgroup {
+            kind: CGROUP_SOCK,
+            attach_type: 34,
+        },
+    ),
+    hook(
+        "cgroup_skb/egress",
+        "judges packets, whatever sent them",
+        "4.10",
+        Place::Cgroup {
+            kind: CGROUP_SKB,
+            attach_type: 1,
+        },
+    ),
+    hook(
+        "lsm/socket_connect",
+        "decides by the calling task, also on older and passed sockets",
+        "5.7",
+        Place::Lsm("socket_connect"),
+    ),
+    hook(
+        "lsm/socket_sendmsg",
+        "the same for datagrams and fast open",
+        "5.7",
+        Place::Lsm("socket_sendmsg"),
+    ),
+    hook(
+        "lsm/socket_create",
+        "decides on families without a cgroup hook (packet, vsock)",
+        "5.7",
+        Place::Lsm("socket_create"),
+    ),
+    hook(
+        "lsm/sctp_bind_connect",
+        "decides on SCTP's addresses",
+        "5.7",
+        Place::Lsm("sctp_bind_connect"),
+    ),
+    hook(
+        "kprobe/tcp_connect",
+        "tells the source port of TCP connects",
+        "4.17",
+        Place::Kprobe(c"tcp_connect"),
+    ),
+    hook(
+        "raw_tp/inet_sock_set_state",
+        "tells the life of TCP connections",
+        "4.17",
+        Place::RawTracepoint(c"inet_sock_set_state"),
+    ),
+    hook(
+        "raw_tp/sched_process_exec",
+        "tells which programs are started",
+        "4.17",
+        Place::RawTracepoint(c"sched_process_exec"),
+    ),
+    hook(
+        "raw_tp/cgroup_mkdir",
+        "tells of new cgroups",
+        "4.17",
+        Place::RawTracepoint(c"cgroup_mkdir"),
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hooks_of_the_gate_are_used() {
+        let used = HOOKS.iter().filter(|hook| hook.is_used()).map(|hook| hook.name);
+        let used: Vec<&str> = used.collect();
+        for (program, _) in crate::datapath::program::ENFORCING {
+            assert!(
+                used.contains(&format!("cgroup/{program}").as_str()),
+                "{program}: {used:?}"
+            );
+        }
+        for (_, hook) in crate::datapath::program::LSM {
+            assert!(used.contains(&format!("lsm/{hook}").as_str()), "{hook}: {used:?}");
+        }
+        assert!(used.contains(&"cgroup/sock_release"), "{used:?}");
+    }
+
+    #[test]
+    fn every_hook_has_a_mark_of_its_own() {
+        let places: Vec<usize> = HOOKS.iter().map(Hook::place).collect();
+        assert_eq!(places, (0..HOOKS.len()).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,141 @@
+//! Trial programs: what the running kernel really does with each hook and helper, found by loading,
+//! attaching and running a few instructions that let everything pass. For `tidegate probe`; nothing
+//! here is pinned, and what is attached goes when its [`Attached`] is dropped.
+//!
+//! ```text
+//! Trials::begin -> attach(hook) -> Attached -> (somebody makes a call) -> was_called
+//!               -> helper(helper), tables(table)
+//! ```
+
+mod attach;
+mod bytecode;
+mod helper;
+mod hook;
+mod load;
+mod refusal;
+mod syscall;
+mod table;
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+pub use self::{
+    attach::Attached,
+    helper::{HELPERS, Helper},
+    hook::{HOOKS, Hook, Place},
+    refusal::{Refusal, Step},
+    table::{TABLES, Table},
+};
+use self::{bytecode::Bytecode, hook::Place as P, load::Blueprint};
+use super::{btf::Btf, syscall::read_first, tables::raise_memory_limit};
+
+/// The map in which trial programs leave a mark when they are called.
+pub struct Trials {
+    marks: OwnedFd,
+    btf: Option<Btf>,
+    /// What a thread must be named for programs that the whole machine runs to mark its calls.
+    name: [u8; 8],
+}
+
+impl Trials {
+    /// Makes the map. `name` is what the calling thread is named (eight bytes, no more) while calls
+    /// of it are looked for: a name, since the number of a process is another one in each namespace.
+    ///
+    /// # Errors
+    /// [`Refusal`]: then nothing can be tried.
+    pub fn begin(name: [u8; 8]) -> Result<Trials, Refusal> {
+        raise_memory_limit();
+        let marks = table::array(8 * HOOKS.len() as u32).map_err(|error| Refusal::at(Step::Table, error))?;
+        Ok(Trials {
+            marks,
+            btf: Btf::of_running_kernel().ok(),
+            name,
+        })
+    }
+
+    /// Loads the trial program of a hook and lets go of it.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn load(&self, hook: &Hook) -> Result<(), Refusal> {
+        self.program(hook).map(drop)
+    }
+
+    /// Loads and attaches the trial program of a hook: to the cgroup, if the hook is one of a cgroup,
+    /// else for the whole machine.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn attach(&self, hook: &Hook, cgroup: BorrowedFd<'_>) -> Result<Attached, Refusal> {
+        let program = self.program(hook)?;
+        attach::attach(hook.place, program, cgroup)
+    }
+
+    /// Whether the trial program of a hook was called: by anybody in the cgroup it is attached to, or, for
+    /// the whole machine, by a thread of the name given.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn was_called(&self, hook: &Hook) -> io::Result<bool> {
+        let mut marks = [0u64; HOOKS.len()];
+        read_first(self.marks.as_fd(), &mut marks)?;
+        Ok(marks[hook.place()] != 0)
+    }
+
+    /// Loads a program that calls the helper, and lets go of it.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn helper(&self, helper: &Helper) -> Result<(), Refusal> {
+        for place in helper.places {
+            let code = Bytecode::calling(helper.number, helper.first_argument, place.passes());
+            self.load_at(*place, &code)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a kind of table, and uses it as the gate does; `cgroup` has programs of these trials
+    /// attached for a moment.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn table(&self, table: Table, cgroup: Option<(BorrowedFd<'_>, u64)>) -> Result<(), Refusal> {
+        table::try_out(self, table, cgroup)
+    }
+
+    fn program(&self, hook: &Hook) -> Result<OwnedFd, Refusal> {
+        let mark = hook.place() as u32 * 8;
+        let code = match hook.place {
+            P::Cgroup { .. } => Bytecode::marking(self.marks.as_fd(), mark, hook.place.passes()),
+            _ => Bytecode::marking_calls_of(self.name, self.marks.as_fd(), mark, hook.place.passes()),
+        };
+        self.load_at(hook.place, &code)
+    }
+
+    fn load_at(&self, place: Place, code: &Bytecode) -> Result<OwnedFd, Refusal> {
+        let (kind, attach_type) = place.numbers();
+        let function = match place {
+            P::Lsm(hook) => self.lsm_function(hook)?,
+            _ => 0,
+        };
+        load::load(
+            &Blueprint {
+                kind,
+                attach_type,
+                function,
+            },
+            code,
+        )
+    }
+
+    fn lsm_function(&self, hook: &str) -> Result<u32, Refusal> {
+        let lacking = |what: String| Refusal::told(Step::Load, what);
+        let Some(btf) = &self.btf else {
+            return Err(lacking("the kernel shows no type information (BTF)".into()));
+        };
+        btf.function_id(&format!("bpf_lsm_{hook}"))
+            .ok_or_else(|| lacking(format!("the kernel has no function bpf_lsm_{hook}")))
+    }
+}

@@ -1,0 +1,166 @@
+//! Whether sockets that exist already can be cut: SOCK_DESTROY over NETLINK_SOCK_DIAG (sock_diag(7)), tried
+//! on sockets of our own.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        socket::{setsockopt, sockopt::ReceiveTimeout},
+        time::{TimeVal, TimeValLike},
+    },
+};
+
+use super::{
+    finding::{Answer, Finding},
+    surroundings::Surroundings,
+};
+
+const TCP: (&str, u8) = ("cutting TCP sockets", 6);
+const UDP: (&str, u8) = ("cutting UDP sockets", 17);
+const PURPOSE: &str = "connections from before a policy end (SOCK_DESTROY)";
+
+/// `include/uapi/linux/sock_diag.h`.
+const SOCK_DESTROY: u16 = 21;
+/// `include/uapi/linux/netlink.h`.
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLMSG_ERROR: u16 = 2;
+/// Any socket of these addresses, whatever its cookie (`INET_DIAG_NOCOOKIE`).
+const ANY_COOKIE: u32 = u32::MAX;
+/// A kernel without the module that is asked for says nothing at all.
+const PATIENCE_SECONDS: i64 = 2;
+
+/// One finding a protocol.
+pub(super) fn findings(surroundings: &Surroundings, may_try: bool) -> Vec<Finding> {
+    let of = |(name, protocol): (&'static str, u8), made: io::Result<(SocketAddr, SocketAddr)>| {
+        let finding = |answer| Finding::new(name, PURPOSE, answer);
+        if !may_try {
+            return finding(Answer::Unknown).because("asked not to attach or cut anything");
+        }
+        let (from, to) = match made {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                return finding(Answer::Unknown)
+                    .because(format!("no socket on loopback to try it on: {error}"));
+            }
+        };
+        match destroy(protocol, from, to) {
+            Ok(()) => finding(Answer::Yes),
+            Err(error) => told(finding(Answer::No), &error, surroundings),
+        }
+    };
+    let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| {
+        socket.connect(socket.local_addr()?)?;
+        Ok(socket)
+    });
+    // A socket that could not be made is told with its error, one that was made lives until it is cut.
+    let tcp = match &listener {
+        Ok(listener) => listener.local_addr().map(|address| (address, nowhere)),
+        Err(error) => Err(error.kind().into()),
+    };
+    let udp = match &socket {
+        Ok(socket) => socket.local_addr().map(|address| (address, address)),
+        Err(error) => Err(error.kind().into()),
+    };
+    vec![of(TCP, tcp), of(UDP, udp)]
+}
+
+fn told(mut finding: Finding, error: &io::Error, surroundings: &Surroundings) -> Finding {
+    let errno = error.raw_os_error();
+    finding.errno = errno.map(|errno| format!("{:?}", Errno::from_raw(errno)));
+    match errno {
+        Some(libc::EPERM | libc::EACCES) if !surroundings.missing().is_empty() => {
+            finding.answer = Answer::Unknown;
+            finding
+                .because(error.to_string())
+                .remedy("run it as root, for instance with sudo")
+        }
+        Some(libc::EOPNOTSUPP) => finding
+            .because("the kernel was built without CONFIG_INET_DIAG_DESTROY")
+            .remedy("a kernel with CONFIG_INET_DIAG_DESTROY"),
+        Some(libc::ENOENT) => finding
+            .because("the kernel knows no such sockets: tcp_diag or udp_diag is not there")
+            .remedy("modprobe inet_diag tcp_diag udp_diag"),
+        Some(libc::EAGAIN) => finding
+            .because("the kernel does not answer: inet_diag is not there")
+            .remedy("modprobe inet_diag tcp_diag udp_diag"),
+        _ => finding.because(error.to_string()),
+    }
+}
+
+/// Asks for the end of the socket with these addresses, and waits for the answer.
+fn destroy(protocol: u8, from: SocketAddr, to: SocketAddr) -> io::Result<()> {
+    // SAFETY: plain numbers.
+    let fd = unsafe {
+        libc::socket(
+            libc::AF_NETLINK,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            libc::NETLINK_SOCK_DIAG,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else has.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(PATIENCE_SECONDS))?;
+    let request = request(protocol, from, to);
+    // SAFETY: the request lives through the call and is as long as it says.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) };
+    if sent < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut answer = [0u8; 512];
+    // SAFETY: the buffer lives through the call and is as long as it says.
+    let length = unsafe { libc::recv(socket.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0) };
+    if length < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // nlmsghdr (length, type, ...: 16 bytes), then nlmsgerr: a negative errno, 0 for done.
+    let kind = u16::from_ne_bytes([answer[4], answer[5]]);
+    if length < 20 || kind != NLMSG_ERROR {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "an answer of another kind",
+        ));
+    }
+    match i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]) {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
+
+/// `struct nlmsghdr` and `struct inet_diag_req_v2` (include/uapi/linux/inet_diag.h).
+fn request(protocol: u8, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    const LENGTH: u32 = 16 + 8 + 48;
+    let mut bytes = Vec::with_capacity(LENGTH as usize);
+    bytes.extend(LENGTH.to_ne_bytes());
+    bytes.extend(SOCK_DESTROY.to_ne_bytes());
+    bytes.extend((NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+    // Sequence and port: of no interest here.
+    bytes.extend([0; 8]);
+    // Family, protocol, extensions, padding; all states.
+    bytes.extend([libc::AF_INET as u8, protocol, 0, 0]);
+    bytes.extend(u32::MAX.to_ne_bytes());
+    bytes.extend(from.port().to_be_bytes());
+    bytes.extend(to.port().to_be_bytes());
+    for address in [from, to] {
+        let mut words = [0; 16];
+        if let SocketAddr::V4(address) = address {
+            words[..4].copy_from_slice(&address.ip().octets());
+        }
+        bytes.extend(words);
+    }
+    // Any device.
+    bytes.extend([0; 4]);
+    bytes.extend(ANY_COOKIE.to_ne_bytes());
+    bytes.extend(ANY_COOKIE.to_ne_bytes());
+    bytes
+}
