@@ -1,5 +1,4 @@
 //! Policies that are for the probe alone: nothing decides, connections are reported.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
 
 use std::net::{SocketAddr, TcpListener};
 
