@@ -1,12 +1,15 @@
 //! Any bytes at all are either an event or refused.
 #![no_main]
 
-use engine_common::event::EventRecord;
+use engine_common::event::{EventRecord, SourceRecord};
 use libfuzzer_sys::fuzz_target;
-use tidegate::events::decode;
+use tidegate::events::{Record, decode_record};
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Ok(event) = decode(bytes) {
-        assert_eq!(bytes.len(), size_of::<EventRecord>(), "{event:?}");
-    }
+    let length = match decode_record(bytes) {
+        Ok(Record::Event(_)) => size_of::<EventRecord>(),
+        Ok(Record::Source(_)) => size_of::<SourceRecord>(),
+        Err(_) => return,
+    };
+    assert_eq!(bytes.len(), length);
 });

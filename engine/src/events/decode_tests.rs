@@ -25,7 +25,8 @@ fn records() -> impl Strategy<Value = EventRecord> {
         let (words, destination, original, comm, [pid, tid, uid, gid]) = ids;
         let (errno, port, protocol) = numbers;
         let (hook, verdict, outcome, family, original_family, flags) = small;
-        let source_port = if family == 0 { 0 } else { words[1] as u16 };
+        let awaits = flags & flag::AWAITS_SOURCE != 0;
+        let source_port = if family == 0 || awaits { 0 } else { words[1] as u16 };
         EventRecord {
             monotonic_ns: words[0],
             generation: words[1],
@@ -56,7 +57,11 @@ fn records() -> impl Strategy<Value = EventRecord> {
             family,
             original_family,
             flags,
-            source: if source_port == 0 { [0; 16] } else { destination },
+            source: if source_port == 0 && !awaits {
+                [0; 16]
+            } else {
+                destination
+            },
             source_port,
             reserved: [0; 5],
         }
@@ -76,6 +81,9 @@ proptest! {
         prop_assert_eq!((event.uid, event.gid), (record.uid, record.gid));
         prop_assert_eq!(event.errno.map_or(0, NonZeroU16::get), record.errno);
         prop_assert_eq!(event.source.map_or(0, |source| source.port()), record.source_port);
+        let awaits = record.flags & flag::AWAITS_SOURCE != 0;
+        let key = || u64::from_le_bytes(record.source[..8].try_into().unwrap());
+        prop_assert_eq!(event.awaits, awaits.then(key));
         prop_assert_eq!(event.protocol.0, record.protocol);
         prop_assert_eq!(event.hook as u8, record.hook);
         prop_assert_eq!(event.verdict as u8, record.verdict);
@@ -145,7 +153,7 @@ fn what_is_not_known_is_refused() {
         (|r| r.abi = 1, "ABI version 1"),
         (|r| r.abi = 0, "ABI version 0"),
         (|r| r.reserved[4] = 1, "reserved"),
-        (|r| r.flags = 8, "unknown flag: 8"),
+        (|r| r.flags = 16, "unknown flag: 16"),
         (|r| r.slot = MAX_POLICIES, "unknown slot: 4096"),
         (|r| r.verdict = 4, "unknown verdict: 4"),
         (|r| r.outcome = 7, "unknown outcome: 7"),
@@ -166,5 +174,47 @@ fn what_is_not_known_is_refused() {
         assert!(error.contains(message), "{error:?} does not say {message:?}");
     }
     let error = decode(&[0; 3]).unwrap_err().to_string();
-    assert_eq!(error, "event record has 3 bytes, not 176");
+    assert_eq!(error, "event record has 3 bytes, neither 176 nor 48");
+}
+
+/// Where a connection sends from, as the kernel writes it.
+#[test]
+fn sources_are_told_by_their_length() {
+    let mapped: Ipv6Addr = "::ffff:192.0.2.7".parse().unwrap();
+    let bytes = |address: [u8; 16], family: u8, abi: u16, reserved: u8| {
+        let mut bytes = Vec::new();
+        bytes.extend(5u64.to_le_bytes());
+        bytes.extend(6u64.to_le_bytes());
+        bytes.extend(address);
+        bytes.extend(40_000u16.to_le_bytes());
+        bytes.extend(abi.to_le_bytes());
+        bytes.push(family);
+        bytes.extend([0; 10]);
+        bytes.push(reserved);
+        bytes
+    };
+    let now = ABI_VERSION as u16;
+    let v6: Ipv6Addr = "2001:db8::1".parse().unwrap();
+    for (address, family, told) in [
+        (sample::v4([192, 0, 2, 7]), 4, "192.0.2.7:40000"),
+        (mapped.octets(), 6, "192.0.2.7:40000"),
+        (v6.octets(), 6, "[2001:db8::1]:40000"),
+    ] {
+        let source = Source {
+            monotonic_ns: 5,
+            key: 6,
+            address: told.parse().unwrap(),
+        };
+        let read = decode_record(&bytes(address, family, now, 0));
+        assert_eq!(read, Ok(Record::Source(source)));
+    }
+    for (bytes, error) in [
+        (bytes([0; 16], 5, now, 0), unknown("family", 5u8)),
+        (bytes([0; 16], 4, 1, 0), DecodeError::Abi(1)),
+        (bytes([0; 16], 4, now, 1), DecodeError::Reserved),
+    ] {
+        assert_eq!(decode_record(&bytes), Err(error));
+    }
+    let event = decode_record(&encode(&sample::record())).unwrap();
+    assert_eq!(event, Record::Event(Box::new(sample::event(|_| {}))));
 }

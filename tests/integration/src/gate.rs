@@ -54,9 +54,7 @@ pub fn tidegate<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> Command 
 }
 
 /// What a test says of the environment, beside what holds for all of them.
-pub(crate) fn environment(
-    variables: &[(OsString, OsString)],
-) -> impl Iterator<Item = (&OsString, OsString)> {
+pub(crate) fn environment(variables: &[(OsString, OsString)]) -> impl Iterator<Item = (&OsString, OsString)> {
     variables.iter().map(|(name, value)| {
         let mut value = value.clone();
         if name == DISABLE && !is_whole_machine() {
