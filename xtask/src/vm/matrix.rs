@@ -13,6 +13,8 @@ pub(crate) struct Matrix {
     pub(crate) program_seconds: u64,
     /// How long a kernel may take in all, seconds.
     pub(crate) kernel_seconds: u64,
+    /// The kernel that `cargo xtask demo --vm` boots unless another is named.
+    pub(crate) demo_kernel: String,
     /// Modules to load where they are modules.
     pub(crate) modules: Vec<String>,
     /// Tests that are run on no kernel of the matrix.
@@ -99,6 +101,7 @@ impl Matrix {
 
     fn parse(text: &str) -> Result<Matrix> {
         let matrix: Matrix = toml::from_str(text)?;
+        matrix.chosen(std::slice::from_ref(&matrix.demo_kernel))?;
         for kernel in &matrix.kernels {
             let stars = kernel.package.matches('*').count();
             ensure!(stars == 1, "{}: `package` has {stars} `*`, not one", kernel.name);
@@ -197,8 +200,8 @@ mod tests {
 
     #[test]
     fn a_pattern_that_means_no_test_is_a_mistake() {
-        let head = "program_seconds = 1\nkernel_seconds = 1\nmodules = []\nkernel = []\n";
-        let slow = "[[slow]]\ntests = [\"kill::*\"]\nreason = \"x\"";
+        let head = "program_seconds = 1\nkernel_seconds = 1\ndemo_kernel = \"x\"\nmodules = []\n[[kernel]]\nname = \"x\"\nabout = \"\"\nsuites = []\npackage = \"a-*\"\n";
+        let slow = "\n[[slow]]\ntests = [\"kill::*\"]\nreason = \"x\"";
         let matrix = Matrix::parse(&format!("{head}{slow}")).unwrap();
         let tests = ["kill::a".to_owned(), "ring::b".to_owned()];
         assert!(matrix.meant(&[], &tests).is_ok());
@@ -210,7 +213,7 @@ mod tests {
     #[test]
     fn mistakes_are_refused() {
         let with = |kernel: &str| {
-            let head = "program_seconds = 1\nkernel_seconds = 1\nmodules = []\n[[kernel]]\nname = \"x\"\nabout = \"\"\nsuites = []\n";
+            let head = "program_seconds = 1\nkernel_seconds = 1\ndemo_kernel = \"x\"\nmodules = []\n[[kernel]]\nname = \"x\"\nabout = \"\"\nsuites = []\n";
             Matrix::parse(&format!("{head}{kernel}")).is_ok()
         };
         assert!(with("package = \"a-*\""));

@@ -55,6 +55,8 @@ pub(crate) struct Row {
     pub(crate) tests: Vec<Test>,
     /// What went wrong apart from tests.
     pub(crate) troubles: Vec<String>,
+    /// Why the first machine broke off, when this is of a second one.
+    pub(crate) first_try: Option<String>,
     /// How many tests were not to run here.
     pub(crate) left_out: usize,
     /// Seconds from power-on to power-off.
@@ -83,6 +85,7 @@ impl Row {
             release: console.release,
             security_modules: console.security_modules,
             troubles: console.troubles,
+            first_try: None,
             left_out,
             seconds: took.as_secs_f64(),
             log: None,
@@ -98,6 +101,7 @@ impl Row {
             security_modules: None,
             tests: Vec::new(),
             troubles: vec![why],
+            first_try: None,
             left_out: 0,
             seconds: 0.0,
             log: None,
