@@ -49,8 +49,15 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
-    /// Show it at work: real curl, allowed, audited, blocked and killed (needs root)
-    Demo,
+    /// Show it at work: real curl, allowed, audited, blocked and killed (needs root, or --vm)
+    Demo {
+        /// In a virtual machine, which needs no root
+        #[arg(long)]
+        vm: bool,
+        /// Boot this kernel of vm-tests/kernels.toml (`cargo xtask vm --list`)
+        #[arg(long, value_name = "NAME", requires = "vm")]
+        kernel: Option<String>,
+    },
     /// Check form: formatting, lints, dependencies
     Lint(Choice),
     /// Check everything: set-up, lint, unit to integration tests, fuzzing
@@ -120,7 +127,8 @@ fn run(command: &Command) -> Result<()> {
             println!("{}", tidegate.path().display());
             Ok(())
         }
-        Command::Demo => {
+        Command::Demo { vm: true, kernel } => vm::demonstration::run(kernel.as_deref()),
+        Command::Demo { vm: false, .. } => {
             if let Some(tidegate) = demo::inside() {
                 return demo::perform(&tidegate);
             }

@@ -9,6 +9,7 @@ mod boot;
 mod clients;
 mod console;
 mod cpio;
+pub(crate) mod demonstration;
 mod fetch;
 mod image;
 mod matrix;
