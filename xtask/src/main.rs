@@ -4,6 +4,7 @@ mod bench;
 mod command;
 mod compile;
 mod demo;
+mod docs;
 mod fuzz;
 mod lint;
 mod privilege;
@@ -17,6 +18,7 @@ mod test;
     reason = "set-up looks for the compiler; only the build script runs it"
 )]
 mod toolchain;
+mod verifier;
 mod vm;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -87,6 +89,8 @@ enum Command {
     Vm(vm::Options),
     /// Write policies/schema.json from the types of the policy language
     Schema,
+    /// Write the kernels in README.md, and the table of docs/verifier.md
+    Docs,
 }
 
 #[derive(Args)]
@@ -148,5 +152,6 @@ fn run(command: &Command) -> Result<()> {
         Command::Bench { arguments } => bench::run(arguments),
         Command::Vm(options) => vm::run(options),
         Command::Schema => schema::write(),
+        Command::Docs => docs::write(),
     }
 }

@@ -36,6 +36,9 @@ pub(crate) struct Kernel {
     pub(crate) name: String,
     /// Why this row is there.
     pub(crate) about: String,
+    /// What a user finds different there.
+    #[serde(default)]
+    pub(crate) differs: String,
     /// Suites of Debian to look in; the newest version of all is taken.
     pub(crate) suites: Vec<String>,
     /// Name of the package that has the kernel; `*` stands for the version.

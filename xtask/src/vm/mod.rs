@@ -23,7 +23,7 @@ mod stage;
 mod tree;
 mod verdict;
 
-use std::{num::NonZero, thread};
+use std::{collections::BTreeSet, fmt::Write as _, num::NonZero, thread};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -31,6 +31,7 @@ use clap::{Args, ValueEnum};
 use self::{matrix::Matrix, progress::Progress, stage::Stage, verdict::Row};
 use crate::setup::{self, Purpose};
 use crate::step::Outcome;
+use crate::verifier::Record;
 
 /// What `cargo xtask vm` takes.
 #[derive(Args)]
@@ -53,6 +54,9 @@ pub(crate) struct Options {
     /// Look for newer kernels than those that were fetched before
     #[arg(long)]
     update: bool,
+    /// Count what the verifier does for each program instead, and write docs/verifier.md and .json
+    #[arg(long, conflicts_with_all = ["test", "all"])]
+    record_verifier: bool,
     /// Run so many machines at a time [default: one a processor of this machine]
     #[arg(long, value_name = "N")]
     machines: Option<NonZero<usize>>,
@@ -74,6 +78,7 @@ impl Default for Options {
             list: false,
             keep: false,
             update: false,
+            record_verifier: false,
             machines: None,
             processors: NonZero::<u8>::MIN,
             output: Output::Text,
@@ -103,11 +108,43 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     let rows = rows(options, &matrix)?;
+    if options.record_verifier {
+        settled(&rows)?;
+        return record(&rows);
+    }
     match options.output {
         Output::Text => print!("\n{}", report::table(&rows)),
         Output::Json => println!("{}", serde_json::to_string(&rows)?),
     }
     settled(&rows)
+}
+
+/// Writes down what the verifier did; rows of kernels that were not run stay.
+fn record(rows: &[Row]) -> Result<()> {
+    let mut record = Record::read()?;
+    let mut taken = BTreeSet::new();
+    for row in rows {
+        let release = row.release.as_deref().unwrap_or(&row.kernel);
+        record.take(release, row.said.iter().map(String::as_str), &mut taken)?;
+    }
+    record.write()
+}
+
+/// The kernels as README.md tells of them: a table.
+///
+/// # Errors
+/// When kernels.toml cannot be read.
+pub(crate) fn kernels_in_words() -> Result<String> {
+    let mut text = "| Linux | what it is | what is different there |\n|---|---|---|\n".to_owned();
+    for kernel in Matrix::read()?.kernels {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} |",
+            kernel.name, kernel.about, kernel.differs
+        );
+    }
+    Ok(text)
 }
 
 /// The step of `cargo xtask test`: all kernels. One that cannot be fetched is left out, loudly: a network's

@@ -18,7 +18,7 @@ use super::{
     programs::{self, Built, Program},
     verdict::Row,
 };
-use crate::compile;
+use crate::{compile, verifier};
 
 /// What a program may be silent beyond the time that it has, seconds: booting takes less.
 const PATIENCE: u64 = 60;
@@ -154,6 +154,9 @@ impl Stage<'_> {
             let mut tests = Vec::new();
             for test in &program.tests {
                 let name = format!("{}::{test}", program.name);
+                if self.options.record_verifier && name != verifier::TEST {
+                    continue;
+                }
                 let asked = &self.options.test;
                 if !asked.is_empty() && !asked.iter().any(|glob| matrix::matches(glob, &name)) {
                     continue;
@@ -180,6 +183,9 @@ impl Stage<'_> {
     fn variables(&self) -> Vec<(&'static str, String)> {
         let mut variables = variables(&self.tidegate);
         variables.push(("TIDEGATE_REQUIRE_ROOT", "1".to_owned()));
+        if self.options.record_verifier {
+            variables.push((verifier::RECORDING, "1".to_owned()));
+        }
         variables
     }
 }

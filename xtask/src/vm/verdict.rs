@@ -59,6 +59,9 @@ pub(crate) struct Row {
     pub(crate) first_try: Option<String>,
     /// How many tests were not to run here.
     pub(crate) left_out: usize,
+    /// What the tests said.
+    #[serde(skip)]
+    pub(crate) said: Vec<String>,
     /// Seconds from power-on to power-off.
     pub(crate) seconds: f64,
     /// Where the console is written down, when it was kept.
@@ -82,6 +85,11 @@ impl Row {
             kernel: kernel.name.clone(),
             fetched: true,
             tests: expected.iter().map(judged).collect(),
+            said: console
+                .tests
+                .values()
+                .flat_map(|ended| ended.output.clone())
+                .collect(),
             release: console.release,
             security_modules: console.security_modules,
             troubles: console.troubles,
@@ -103,6 +111,7 @@ impl Row {
             troubles: vec![why],
             first_try: None,
             left_out: 0,
+            said: Vec::new(),
             seconds: 0.0,
             log: None,
         }
