@@ -52,9 +52,18 @@ pub(crate) struct Kernel {
     /// Tests that are not run on this kernel.
     #[serde(default)]
     pub(crate) left_out: Vec<Rule>,
+    /// Tests that are run on this kernel only when all are asked for.
+    #[serde(default)]
+    pub(crate) slow: Vec<Rule>,
     /// Tests that need not pass here; all others must.
     #[serde(default)]
     pub(crate) cannot: Vec<Rule>,
+}
+
+impl Kernel {
+    fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.cannot.iter().chain(&self.left_out).chain(&self.slow)
+    }
 }
 
 /// Something said of some tests.
@@ -108,7 +117,7 @@ impl Matrix {
         for kernel in &matrix.kernels {
             let stars = kernel.package.matches('*').count();
             ensure!(stars == 1, "{}: `package` has {stars} `*`, not one", kernel.name);
-            for rule in kernel.cannot.iter().chain(&kernel.left_out) {
+            for rule in kernel.rules() {
                 ensure!(
                     !rule.reason.is_empty(),
                     "{}: a rule without a reason",
@@ -125,10 +134,7 @@ impl Matrix {
     /// # Errors
     /// When there is such a pattern.
     pub(crate) fn meant(&self, asked: &[String], tests: &[String]) -> Result<()> {
-        let of_kernels = self
-            .kernels
-            .iter()
-            .flat_map(|kernel| kernel.cannot.iter().chain(&kernel.left_out));
+        let of_kernels = self.kernels.iter().flat_map(Kernel::rules);
         let rules = self.left_out.iter().chain(&self.slow).chain(of_kernels);
         let globs = rules.flat_map(|rule| &rule.tests).chain(asked);
         for glob in globs {

@@ -14,7 +14,7 @@ use super::{
     console::{Console, News},
     fetch::{self, Fetched},
     image::{self, Task},
-    matrix::{self, Kernel, Matrix, Rule},
+    matrix::{self, Kernel, Matrix},
     programs::{self, Built, Program},
     verdict::Row,
 };
@@ -161,12 +161,10 @@ impl Stage<'_> {
                 if !asked.is_empty() && !asked.iter().any(|glob| matrix::matches(glob, &name)) {
                     continue;
                 }
-                let slow: &[Rule] = if self.options.all || !asked.is_empty() {
-                    &[]
-                } else {
-                    &self.matrix.slow
-                };
-                let rules = [&self.matrix.left_out, &kernel.left_out, slow];
+                let mut rules = vec![&self.matrix.left_out, &kernel.left_out];
+                if !self.options.all && asked.is_empty() {
+                    rules.extend([&self.matrix.slow, &kernel.slow]);
+                }
                 if rules.iter().any(|rules| matrix::reason(rules, &name).is_some()) {
                     left_out += 1;
                 } else {
