@@ -66,7 +66,7 @@ enum Command {
     Test {
         #[command(flatten)]
         choice: Choice,
-        /// And on other kernels, in virtual machines: a quarter of an hour more
+        /// And on other kernels, in virtual machines: ten minutes more on two processors
         #[arg(long)]
         vm: bool,
     },
