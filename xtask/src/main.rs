@@ -4,6 +4,7 @@ mod bench;
 mod command;
 mod compile;
 mod demo;
+mod docs;
 mod fuzz;
 mod lint;
 mod privilege;
@@ -17,6 +18,7 @@ mod test;
     reason = "set-up looks for the compiler; only the build script runs it"
 )]
 mod toolchain;
+mod verifier;
 mod vm;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -49,15 +51,22 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
-    /// Show it at work: real curl, allowed, audited, blocked and killed (needs root)
-    Demo,
+    /// Show it at work: real curl, allowed, audited, blocked and killed (needs root, or --vm)
+    Demo {
+        /// In a virtual machine, which needs no root
+        #[arg(long)]
+        vm: bool,
+        /// Boot this kernel of vm-tests/kernels.toml (`cargo xtask vm --list`)
+        #[arg(long, value_name = "NAME", requires = "vm")]
+        kernel: Option<String>,
+    },
     /// Check form: formatting, lints, dependencies
     Lint(Choice),
     /// Check everything: set-up, lint, unit to integration tests, fuzzing
     Test {
         #[command(flatten)]
         choice: Choice,
-        /// And on other kernels, in virtual machines: a quarter of an hour more
+        /// And on other kernels, in virtual machines: ten minutes more on two processors
         #[arg(long)]
         vm: bool,
     },
@@ -80,6 +89,8 @@ enum Command {
     Vm(vm::Options),
     /// Write policies/schema.json from the types of the policy language
     Schema,
+    /// Write the kernels in README.md, and the table of docs/verifier.md
+    Docs,
 }
 
 #[derive(Args)]
@@ -120,7 +131,8 @@ fn run(command: &Command) -> Result<()> {
             println!("{}", tidegate.path().display());
             Ok(())
         }
-        Command::Demo => {
+        Command::Demo { vm: true, kernel } => vm::demonstration::run(kernel.as_deref()),
+        Command::Demo { vm: false, .. } => {
             if let Some(tidegate) = demo::inside() {
                 return demo::perform(&tidegate);
             }
@@ -140,5 +152,6 @@ fn run(command: &Command) -> Result<()> {
         Command::Bench { arguments } => bench::run(arguments),
         Command::Vm(options) => vm::run(options),
         Command::Schema => schema::write(),
+        Command::Docs => docs::write(),
     }
 }

@@ -19,12 +19,14 @@ pub mod kernel;
 pub mod mount_table;
 pub mod namespace;
 pub mod obedient;
+pub mod program_info;
 pub mod receiver;
 pub mod report;
 pub mod requirement;
 pub mod shared_file;
 pub mod standing;
 pub mod storm;
+pub mod verifier_log;
 pub mod voyager;
 mod way_tests;
 

@@ -20,6 +20,8 @@ pub(crate) enum News {
     Begins(String),
     /// A test ended.
     Test(String, String),
+    /// A program says something else.
+    Says(String),
     /// A program ended: its name, seconds, exit code or words.
     Ends(String, f64, String),
 }
@@ -37,11 +39,21 @@ pub(crate) struct Console {
     pub(crate) troubles: Vec<String>,
     /// Whether init came to its end.
     pub(crate) is_done: bool,
+    /// Whether the kernel or init gave up, and said so.
+    gave_up: bool,
     program: Option<String>,
     speaker: Option<String>,
 }
 
 impl Console {
+    /// Whether the machine hung or vanished and nothing inside of it is known to be the reason: neither a
+    /// test that failed or took too long, nor init, nor a kernel that got as far as running anything of ours. (A
+    /// busy machine here can be enough for one that does not: "IO-APIC + timer doesn't work!".)
+    pub(crate) fn is_broken_off(&self) -> bool {
+        let fine = |ended: &Ended| matches!(ended.how.as_str(), "ok" | "ignored");
+        !self.is_done && !self.gave_up && self.tests.values().all(fine)
+    }
+
     /// Takes the next line.
     pub(crate) fn line(&mut self, line: &str) -> Option<News> {
         let line = line.trim_end_matches('\r');
@@ -49,6 +61,7 @@ impl Console {
             && !line.starts_with("TEST-END ")
         {
             if line.contains("Kernel panic") {
+                self.gave_up = true;
                 self.troubles.push(line.to_owned());
             }
             return self.of_program(&program, line);
@@ -57,7 +70,11 @@ impl Console {
         match mark {
             "VM-KERNEL" => self.release = Some(rest.to_owned()),
             "VM-LSM" => self.security_modules = Some(rest.to_owned()),
-            "VM-MODULE" | "VM-FAILED" => self.troubles.push(rest.to_owned()),
+            "VM-MODULE" => self.troubles.push(rest.to_owned()),
+            "VM-FAILED" => {
+                self.gave_up = true;
+                self.troubles.push(rest.to_owned());
+            }
             "VM-DONE" => self.is_done = true,
             "TEST-BEGIN" => {
                 self.program = Some(rest.to_owned());
@@ -69,11 +86,15 @@ impl Console {
                 let mut fields = rest.splitn(3, ' ');
                 let (name, seconds, how) = (fields.next()?, fields.next()?, fields.next()?);
                 if how != "0" && how != "101" {
+                    self.gave_up = true;
                     self.troubles.push(format!("{name}: {how}"));
                 }
                 return Some(News::Ends(name.to_owned(), seconds.parse().ok()?, how.to_owned()));
             }
-            _ if line.contains("Kernel panic") => self.troubles.push(line.to_owned()),
+            _ if line.contains("Kernel panic") => {
+                self.gave_up = self.release.is_some();
+                self.troubles.push(line.to_owned());
+            }
             _ => {}
         }
         None
@@ -110,7 +131,7 @@ impl Console {
             }
             test.output.push(line.to_owned());
         }
-        None
+        Some(News::Says(line.to_owned()))
     }
 }
 
@@ -154,6 +175,7 @@ VM-DONE 1
     fn tests_and_what_they_said_are_told_apart() {
         let mut console = Console::default();
         let news: Vec<News> = SAID.lines().filter_map(|line| console.line(line)).collect();
+        assert!(news.contains(&News::Says("it lives".into())));
         assert_eq!(news.first(), Some(&News::Begins("kill".into())));
         assert_eq!(news.last(), Some(&News::Ends("kill".into(), 3.5, "101".into())));
         assert_eq!(console.release.as_deref(), Some("6.1.0"));
@@ -177,6 +199,28 @@ VM-DONE 1
             console.line(line);
         }
         assert_eq!(console.troubles, ["a: took longer than 60 seconds"]);
-        assert!(!console.is_done);
+        assert!(!console.is_done && !console.is_broken_off());
+    }
+
+    #[test]
+    fn a_machine_is_broken_off_only_where_nothing_inside_is_to_blame() {
+        let is_broken_off = |lines: &[&str]| {
+            let mut console = Console::default();
+            for line in lines {
+                console.line(line);
+            }
+            console.is_broken_off()
+        };
+        let begun = ["VM-KERNEL 6.1.0", "TEST-BEGIN a", "test x ... ok"];
+        assert!(is_broken_off(&[]) && is_broken_off(&begun));
+        for end in ["test y ... FAILED", "Kernel panic - not syncing: x"] {
+            assert!(!is_broken_off(&[&begun[..], &[end]].concat()), "{end}");
+        }
+        let panic = "[    0.068000] Kernel panic - not syncing: IO-APIC + timer doesn't work!";
+        assert!(is_broken_off(&[panic]), "nothing of ours ran");
+        assert!(!is_broken_off(&[begun[0], panic]));
+        for end in ["VM-DONE 1", "VM-FAILED no root"] {
+            assert!(!is_broken_off(&[end]), "{end}");
+        }
     }
 }

@@ -11,7 +11,6 @@ use anyhow::{Context, Result};
 use super::{
     clients,
     cpio::{Archive, Entry},
-    matrix::Matrix,
     modules::{self, Module},
     programs::{self, Built},
     tree::Tree,
@@ -19,21 +18,29 @@ use super::{
 
 const MODULES: &str = "/vm-modules";
 
-/// What a program is to run: nothing, or these tests.
+/// A program that is to be run.
 pub(crate) struct Task<'a> {
     /// Its name on the console.
     pub(crate) name: &'a str,
     /// Where it is.
     pub(crate) path: &'a Path,
-    /// Names of tests.
-    pub(crate) tests: Vec<&'a str>,
+    /// Its arguments.
+    pub(crate) words: Vec<&'a str>,
 }
 
-/// Writes the part that is the same for all kernels, and says where it is.
+/// Writes the part that is the same for all kernels, under this name, and says where it is. What else belongs
+/// into it is put there by `more`.
 ///
 /// # Errors
 /// When something that belongs into it is missing.
-pub(crate) fn base(folder: &Path, init: &Path, tidegate: &Path, built: &Built) -> Result<PathBuf> {
+pub(crate) fn base(
+    folder: &Path,
+    name: &str,
+    init: &Path,
+    tidegate: &Path,
+    built: &Built,
+    more: impl FnOnce(&mut Tree) -> Result<()>,
+) -> Result<PathBuf> {
     let mut tree = Tree::default();
     let stripped = folder.join("stripped");
     tree.put(
@@ -47,7 +54,8 @@ pub(crate) fn base(folder: &Path, init: &Path, tidegate: &Path, built: &Built) -
         tree.program(&programs::stripped(program, &stripped)?, program)?;
     }
     clients::add(&mut tree)?;
-    let path = folder.join("base.cpio");
+    more(&mut tree)?;
+    let path = folder.join(format!("{name}.cpio"));
     write(&tree, &path)?;
     Ok(path)
 }
@@ -62,11 +70,11 @@ pub(crate) fn whole(
     folder: &Path,
     module_folder: &Path,
     orders: impl Fn(&[String]) -> String,
-    matrix: &Matrix,
+    wanted: &[String],
 ) -> Result<PathBuf> {
     let mut tree = Tree::default();
     let mut paths = Vec::new();
-    for Module { name, bytes } in modules::collect(module_folder, &matrix.modules)? {
+    for Module { name, bytes } in modules::collect(module_folder, wanted)? {
         let path = format!("{MODULES}/{name}.ko");
         tree.put(Path::new(&path), Entry::Text(bytes));
         paths.push(path);
@@ -101,9 +109,9 @@ pub(crate) fn orders(
     let seconds = seconds.to_string();
     for task in tasks {
         let path = task.path.display().to_string();
-        let mut words = vec!["test", task.name, &seconds, &path, "--show-output", "--exact"];
-        words.extend(&task.tests);
-        say(&words);
+        let mut fields = vec!["test", task.name, &seconds, &path];
+        fields.extend(&task.words);
+        say(&fields);
     }
     text
 }
@@ -129,13 +137,13 @@ mod tests {
         let task = Task {
             name: "kill",
             path: Path::new("/t/kill"),
-            tests: vec!["a", "b"],
+            words: vec!["--exact", "a", "b"],
         };
         let variables = [("A", "1".to_owned())];
         let text = orders(&["/m.ko".into()], &variables, Path::new("/w"), 60, &[task]);
         assert_eq!(
             text,
-            "module\t/m.ko\nvariable\tA\t1\nfolder\t/w\ntest\tkill\t60\t/t/kill\t--show-output\t--exact\ta\tb\n"
+            "module\t/m.ko\nvariable\tA\t1\nfolder\t/w\ntest\tkill\t60\t/t/kill\t--exact\ta\tb\n"
         );
     }
 }

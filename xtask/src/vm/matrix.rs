@@ -13,6 +13,8 @@ pub(crate) struct Matrix {
     pub(crate) program_seconds: u64,
     /// How long a kernel may take in all, seconds.
     pub(crate) kernel_seconds: u64,
+    /// The kernel that `cargo xtask demo --vm` boots unless another is named.
+    pub(crate) demo_kernel: String,
     /// Modules to load where they are modules.
     pub(crate) modules: Vec<String>,
     /// Tests that are run on no kernel of the matrix.
@@ -34,6 +36,9 @@ pub(crate) struct Kernel {
     pub(crate) name: String,
     /// Why this row is there.
     pub(crate) about: String,
+    /// What a user finds different there.
+    #[serde(default)]
+    pub(crate) differs: String,
     /// Suites of Debian to look in; the newest version of all is taken.
     pub(crate) suites: Vec<String>,
     /// Name of the package that has the kernel; `*` stands for the version.
@@ -47,9 +52,18 @@ pub(crate) struct Kernel {
     /// Tests that are not run on this kernel.
     #[serde(default)]
     pub(crate) left_out: Vec<Rule>,
+    /// Tests that are run on this kernel only when all are asked for.
+    #[serde(default)]
+    pub(crate) slow: Vec<Rule>,
     /// Tests that need not pass here; all others must.
     #[serde(default)]
     pub(crate) cannot: Vec<Rule>,
+}
+
+impl Kernel {
+    fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.cannot.iter().chain(&self.left_out).chain(&self.slow)
+    }
 }
 
 /// Something said of some tests.
@@ -99,10 +113,11 @@ impl Matrix {
 
     fn parse(text: &str) -> Result<Matrix> {
         let matrix: Matrix = toml::from_str(text)?;
+        matrix.chosen(std::slice::from_ref(&matrix.demo_kernel))?;
         for kernel in &matrix.kernels {
             let stars = kernel.package.matches('*').count();
             ensure!(stars == 1, "{}: `package` has {stars} `*`, not one", kernel.name);
-            for rule in kernel.cannot.iter().chain(&kernel.left_out) {
+            for rule in kernel.rules() {
                 ensure!(
                     !rule.reason.is_empty(),
                     "{}: a rule without a reason",
@@ -119,10 +134,7 @@ impl Matrix {
     /// # Errors
     /// When there is such a pattern.
     pub(crate) fn meant(&self, asked: &[String], tests: &[String]) -> Result<()> {
-        let of_kernels = self
-            .kernels
-            .iter()
-            .flat_map(|kernel| kernel.cannot.iter().chain(&kernel.left_out));
+        let of_kernels = self.kernels.iter().flat_map(Kernel::rules);
         let rules = self.left_out.iter().chain(&self.slow).chain(of_kernels);
         let globs = rules.flat_map(|rule| &rule.tests).chain(asked);
         for glob in globs {
@@ -197,8 +209,8 @@ mod tests {
 
     #[test]
     fn a_pattern_that_means_no_test_is_a_mistake() {
-        let head = "program_seconds = 1\nkernel_seconds = 1\nmodules = []\nkernel = []\n";
-        let slow = "[[slow]]\ntests = [\"kill::*\"]\nreason = \"x\"";
+        let head = "program_seconds = 1\nkernel_seconds = 1\ndemo_kernel = \"x\"\nmodules = []\n[[kernel]]\nname = \"x\"\nabout = \"\"\nsuites = []\npackage = \"a-*\"\n";
+        let slow = "\n[[slow]]\ntests = [\"kill::*\"]\nreason = \"x\"";
         let matrix = Matrix::parse(&format!("{head}{slow}")).unwrap();
         let tests = ["kill::a".to_owned(), "ring::b".to_owned()];
         assert!(matrix.meant(&[], &tests).is_ok());
@@ -210,7 +222,7 @@ mod tests {
     #[test]
     fn mistakes_are_refused() {
         let with = |kernel: &str| {
-            let head = "program_seconds = 1\nkernel_seconds = 1\nmodules = []\n[[kernel]]\nname = \"x\"\nabout = \"\"\nsuites = []\n";
+            let head = "program_seconds = 1\nkernel_seconds = 1\ndemo_kernel = \"x\"\nmodules = []\n[[kernel]]\nname = \"x\"\nabout = \"\"\nsuites = []\n";
             Matrix::parse(&format!("{head}{kernel}")).is_ok()
         };
         assert!(with("package = \"a-*\""));

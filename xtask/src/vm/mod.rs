@@ -9,41 +9,33 @@ mod boot;
 mod clients;
 mod console;
 mod cpio;
+pub(crate) mod demonstration;
 mod egress_paths;
 mod fetch;
 mod image;
 mod matrix;
 mod modules;
+mod pool;
 mod programs;
+mod progress;
 pub(crate) mod qemu;
 mod report;
+mod stage;
 mod tree;
 mod verdict;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, fmt::Write as _, num::NonZero, thread};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use self::{
-    boot::Machine,
-    fetch::Fetched,
-    image::Task,
-    matrix::{Kernel, Matrix, Rule},
-    programs::Built,
-    report::Progress,
-    verdict::Row,
-};
-use crate::compile;
+use self::{matrix::Matrix, progress::Progress, stage::Stage, verdict::Row};
 use crate::setup::{self, Purpose};
 use crate::step::Outcome;
+use crate::verifier::Record;
 
 /// What `cargo xtask vm` takes.
-#[derive(Args, Default)]
+#[derive(Args)]
 pub(crate) struct Options {
     /// Run this kernel only; may be repeated
     #[arg(long, value_name = "NAME")]
@@ -66,9 +58,37 @@ pub(crate) struct Options {
     /// Run only `tidegate selftest`, and write docs/egress-paths.md of what became of each way
     #[arg(long, conflicts_with_all = ["test", "all"])]
     selftest: bool,
+    /// Count what the verifier does for each program instead, and write docs/verifier.md and .json
+    #[arg(long, conflicts_with_all = ["test", "all"])]
+    record_verifier: bool,
+    /// Run so many machines at a time [default: one a processor of this machine]
+    #[arg(long, value_name = "N")]
+    machines: Option<NonZero<usize>>,
+    /// Give each machine so many processors; two machines of one are faster than one of two
+    #[arg(long, value_name = "N", default_value = "1")]
+    processors: NonZero<u8>,
     /// How the result is shown
     #[arg(long, value_enum, default_value_t)]
     output: Output,
+}
+
+impl Default for Options {
+    /// What `cargo xtask vm` without any options takes.
+    fn default() -> Options {
+        Options {
+            kernel: Vec::new(),
+            test: Vec::new(),
+            all: false,
+            list: false,
+            keep: false,
+            update: false,
+            selftest: false,
+            record_verifier: false,
+            machines: None,
+            processors: NonZero::<u8>::MIN,
+            output: Output::Text,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -96,11 +116,43 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return egress_paths::write(options, &matrix);
     }
     let rows = rows(options, &matrix)?;
+    if options.record_verifier {
+        settled(&rows)?;
+        return record(&rows);
+    }
     match options.output {
         Output::Text => print!("\n{}", report::table(&rows)),
         Output::Json => println!("{}", serde_json::to_string(&rows)?),
     }
     settled(&rows)
+}
+
+/// Writes down what the verifier did; rows of kernels that were not run stay.
+fn record(rows: &[Row]) -> Result<()> {
+    let mut record = Record::read()?;
+    let mut taken = BTreeSet::new();
+    for row in rows {
+        let release = row.release.as_deref().unwrap_or(&row.kernel);
+        record.take(release, row.said.iter().map(String::as_str), &mut taken)?;
+    }
+    record.write()
+}
+
+/// The kernels as README.md tells of them: a table.
+///
+/// # Errors
+/// When kernels.toml cannot be read.
+pub(crate) fn kernels_in_words() -> Result<String> {
+    let mut text = "| Linux | what it is | what is different there |\n|---|---|---|\n".to_owned();
+    for kernel in Matrix::read()?.kernels {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} |",
+            kernel.name, kernel.about, kernel.differs
+        );
+    }
+    Ok(text)
 }
 
 /// The step of `cargo xtask test`: all kernels. One that cannot be fetched is left out, loudly: a network's
@@ -142,140 +194,12 @@ fn rows(options: &Options, matrix: &Matrix) -> Result<Vec<Row>> {
     let kernels = matrix.chosen(&options.kernel)?;
     setup::ensure(&[Purpose::Build, Purpose::Demo, Purpose::Vm])?;
     let stage = Stage::set(options, matrix)?;
-    let mut rows = Vec::new();
-    for kernel in kernels {
-        // One that cannot be had does not keep the others from being run.
-        let row = match fetch::fetch(kernel, &stage.folder, options.update) {
-            Ok(fetched) => stage
-                .perform(kernel, &fetched)
-                .unwrap_or_else(|error| Row::without_start(kernel, true, format!("{error:#}"))),
-            Err(error) => Row::without_start(kernel, false, format!("{error:#}")),
-        };
-        if options.output == Output::Text {
-            println!("    {}", report::line(&row));
-        }
-        rows.push(row);
-    }
-    Ok(rows)
-}
-
-/// What all kernels share.
-struct Stage<'a> {
-    options: &'a Options,
-    matrix: &'a Matrix,
-    folder: PathBuf,
-    base: PathBuf,
-    tidegate: PathBuf,
-    built: Built,
-}
-
-impl Stage<'_> {
-    fn set<'a>(options: &'a Options, matrix: &'a Matrix) -> Result<Stage<'a>> {
-        let tidegate = compile::build(false)?.path().to_owned();
-        let built = programs::build()?;
-        matrix.meant(&options.test, &built.names())?;
-        let target = compile::target_folder()?;
-        let init = programs::init(&target)?;
-        let folder = target.join("vm");
-        let logs = folder.join("logs");
-        fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
-        Ok(Stage {
-            base: image::base(&folder, &init, &tidegate, &built)?,
-            options,
-            matrix,
-            folder,
-            tidegate,
-            built,
-        })
-    }
-
-    fn perform(&self, kernel: &Kernel, fetched: &Fetched) -> Result<Row> {
-        let (tasks, left_out) = self.tasks(kernel);
-        let expected: Vec<String> = tasks
-            .iter()
-            .flat_map(|task| task.tests.iter().map(|test| format!("{}::{test}", task.name)))
-            .collect();
-        let image = image::whole(
-            &self.base,
-            &kernel.name,
-            &self.folder,
-            &fetched.modules,
-            |modules| {
-                // Anywhere that is there: tests ask only where they are.
-                let folder = Path::new("/root");
-                let seconds = self.matrix.program_seconds;
-                image::orders(modules, &self.variables(), folder, seconds, &tasks)
-            },
-            self.matrix,
-        )?;
-        let log = self.folder.join("logs").join(format!("{}.log", kernel.name));
-        let machine = Machine {
-            kernel,
-            fetched,
-            image: &image,
-            log: &log,
-            limit: Duration::from_secs(self.matrix.kernel_seconds),
-        };
-        let quiet = self.options.output == Output::Json;
-        let mut progress = Progress::of(&kernel.name, expected.len(), quiet);
-        let start = Instant::now();
-        let console = machine.run(|news| progress.tell(news))?;
-        progress.end();
-        let mut row = Row::of(kernel, console, &expected, left_out, start.elapsed());
-        if row.holds() && !self.options.keep {
-            // Large, and made again in a moment.
-            fs::remove_file(&image)?;
-            fs::remove_file(&log)?;
-        } else {
-            row.log = Some(log.display().to_string());
-        }
-        Ok(row)
-    }
-
-    /// What each program is to run on this kernel, and how many tests are not.
-    fn tasks(&self, kernel: &Kernel) -> (Vec<Task<'_>>, usize) {
-        let mut left_out = 0;
-        let mut tasks = Vec::new();
-        for program in &self.built.programs {
-            let mut tests = Vec::new();
-            for test in &program.tests {
-                let name = format!("{}::{test}", program.name);
-                let asked = &self.options.test;
-                if !asked.is_empty() && !asked.iter().any(|glob| matrix::matches(glob, &name)) {
-                    continue;
-                }
-                let slow: &[Rule] = if self.options.all || !asked.is_empty() {
-                    &[]
-                } else {
-                    &self.matrix.slow
-                };
-                let rules = [&self.matrix.left_out, &kernel.left_out, slow];
-                if rules.iter().any(|rules| matrix::reason(rules, &name).is_some()) {
-                    left_out += 1;
-                } else {
-                    tests.push(test.as_str());
-                }
-            }
-            if !tests.is_empty() {
-                tasks.push(Task {
-                    name: &program.name,
-                    path: &program.path,
-                    tests,
-                });
-            }
-        }
-        (tasks, left_out)
-    }
-
-    fn variables(&self) -> [(&'static str, String); 6] {
-        [
-            ("PATH", "/usr/bin:/usr/sbin:/bin:/sbin".to_owned()),
-            ("HOME", "/root".to_owned()),
-            ("LANG", "C.UTF-8".to_owned()),
-            ("TIDEGATE_BIN", self.tidegate.display().to_string()),
-            ("TIDEGATE_REQUIRE_ROOT", "1".to_owned()),
-            // What is attached for the whole machine disturbs nobody there.
-            ("TIDEGATE_OWN_MACHINE", "1".to_owned()),
-        ]
-    }
+    // All of them first: what apt says would stand in the midst of the progress.
+    let fetched = kernels.iter().map(|kernel| stage.fetch(kernel)).collect();
+    let at_a_time = options
+        .machines
+        .or_else(|| thread::available_parallelism().ok())
+        .map_or(1, NonZero::get);
+    let mut progress = Progress::of(kernels.len(), options.output == Output::Json);
+    Ok(pool::run(&stage, &kernels, fetched, at_a_time, &mut progress))
 }

@@ -1,78 +1,9 @@
-//! What is shown: progress while a kernel runs, and a table at the end.
+//! What is shown at the end: a line about each kernel, and a table with all that needs words.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
 
-use super::console::News;
 use super::verdict::{Row, Verdict};
-
-/// Progress of one kernel: a line that is overwritten on a terminal, a line a program elsewhere.
-pub(crate) struct Progress {
-    kernel: String,
-    expected: usize,
-    ended: usize,
-    failed: usize,
-    in_place: bool,
-    quiet: bool,
-}
-
-impl Progress {
-    /// Of a kernel with so many tests. Quiet where the output is for programs.
-    pub(crate) fn of(kernel: &str, expected: usize, quiet: bool) -> Progress {
-        Progress {
-            kernel: kernel.to_owned(),
-            expected,
-            ended: 0,
-            failed: 0,
-            in_place: io::stdout().is_terminal(),
-            quiet,
-        }
-    }
-
-    /// Shows it.
-    pub(crate) fn tell(&mut self, news: &News) {
-        if let News::Test(_, how) = news {
-            self.ended += 1;
-            self.failed += usize::from(how != "ok");
-        }
-        if self.quiet {
-            return;
-        }
-        let Progress {
-            kernel,
-            expected,
-            ended,
-            failed,
-            ..
-        } = self;
-        let so_far = format!("    {kernel}: {ended}/{expected}");
-        let failed = if *failed > 0 {
-            format!(", {failed} failed")
-        } else {
-            String::new()
-        };
-        match news {
-            News::Begins(name) | News::Test(name, _) if self.in_place => {
-                // Cleared first: names differ in length.
-                print!("\r\u{1b}[K{so_far}{failed}  {name}");
-            }
-            News::Ends(name, seconds, _) if !self.in_place => {
-                println!("{so_far}{failed}  {name} ({seconds:.0} s)");
-            }
-            _ => {}
-        }
-        // A progress line that cannot be shown is no loss.
-        let _ = io::stdout().flush();
-    }
-
-    /// Leaves the line.
-    pub(crate) fn end(&self) {
-        if self.in_place && !self.quiet {
-            print!("\r\u{1b}[K");
-        }
-    }
-}
 
 /// One line about a kernel that is through.
 pub(crate) fn line(row: &Row) -> String {
@@ -125,6 +56,9 @@ fn cells(row: &Row) -> [String; 7] {
 
 fn words(row: &Row, text: &mut String) {
     let mut said = String::new();
+    if let Some(why) = &row.first_try {
+        let _ = writeln!(said, "  TRIED TWICE: the first machine broke off: {why}");
+    }
     for trouble in &row.troubles {
         let _ = writeln!(said, "  TROUBLE {trouble}");
     }

@@ -55,8 +55,13 @@ pub(crate) struct Row {
     pub(crate) tests: Vec<Test>,
     /// What went wrong apart from tests.
     pub(crate) troubles: Vec<String>,
+    /// Why the first machine broke off, when this is of a second one.
+    pub(crate) first_try: Option<String>,
     /// How many tests were not to run here.
     pub(crate) left_out: usize,
+    /// What the tests said.
+    #[serde(skip)]
+    pub(crate) said: Vec<String>,
     /// Seconds from power-on to power-off.
     pub(crate) seconds: f64,
     /// Where the console is written down, when it was kept.
@@ -80,9 +85,15 @@ impl Row {
             kernel: kernel.name.clone(),
             fetched: true,
             tests: expected.iter().map(judged).collect(),
+            said: console
+                .tests
+                .values()
+                .flat_map(|ended| ended.output.clone())
+                .collect(),
             release: console.release,
             security_modules: console.security_modules,
             troubles: console.troubles,
+            first_try: None,
             left_out,
             seconds: took.as_secs_f64(),
             log: None,
@@ -98,7 +109,9 @@ impl Row {
             security_modules: None,
             tests: Vec::new(),
             troubles: vec![why],
+            first_try: None,
             left_out: 0,
+            said: Vec::new(),
             seconds: 0.0,
             log: None,
         }

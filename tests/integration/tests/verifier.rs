@@ -1,0 +1,187 @@
+//! How much the verifier has to do for each program, held against docs/verifier.json: a program that takes
+//! much more of it than it did is on its way to be refused by some kernel.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what a test stands on fails it"
+)]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use integration::{
+    cgroup::TestCgroup,
+    program_info::verified_instructions,
+    requirement::{Need, met},
+    standing::Stand,
+    verifier_log,
+};
+use serde::Deserialize;
+
+/// Written by `cargo xtask vm --record-verifier`.
+const RECORD: &str = include_str!("../../../docs/verifier.json");
+
+/// Set while it is written: nothing is compared then.
+const RECORDING: &str = "TIDEGATE_RECORD_VERIFIER";
+
+/// Percent above the record that are no jump yet.
+const MARGIN: u32 = 20;
+
+#[derive(Deserialize)]
+struct Row {
+    programs: BTreeMap<String, Option<u32>>,
+}
+
+/// Any policy will do: there is one set of programs for all.
+const POLICY: &str = "{default: audit}";
+
+/// The programs that are pinned below a folder, wherever that may be.
+fn programs(folder: &Path, found: &mut BTreeMap<String, PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            programs(&path, found);
+        } else if folder.ends_with("programs") {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            found.insert(name, path);
+        }
+    }
+}
+
+/// What the verifier did for each program of a standing gate.
+fn counted() -> BTreeMap<String, Option<u32>> {
+    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let policy = stand.policy("counted", POLICY);
+    let words = ["attach", "--policy", &policy, "--cgroup", &cgroup.spelled()];
+    stand.done(words);
+    let mut pins = BTreeMap::new();
+    programs(stand.pins(), &mut pins);
+    assert!(
+        pins.contains_key("connect4"),
+        "no gate below {}",
+        stand.pins().display()
+    );
+    let told = pins
+        .into_iter()
+        .map(|(name, pin)| (name, verified_instructions(&pin).expect("a program")));
+    let mut counts: BTreeMap<String, Option<u32>> = told.collect();
+    if counts.values().all(Option::is_none) {
+        // A kernel that says so only while it loads them.
+        stand.done(["detach", "--all"]);
+        let logged = verifier_log::counted(&mut stand.command(words));
+        for (name, count) in &mut counts {
+            // The kernel keeps 15 characters of a name.
+            let kept = name.get(..15).unwrap_or(name);
+            *count = logged.get(kept).copied();
+        }
+    }
+    counts
+}
+
+/// `6.18` of `6.18.15+deb13-cloud-amd64`.
+fn version() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let numbers: Vec<&str> = release.trim().split(['.', '-', '+']).take(2).collect();
+    numbers.join(".")
+}
+
+/// What is wrong with a program's count, if anything is.
+fn complaint(kernel: &str, program: &str, count: Option<u32>, record: Option<Option<u32>>) -> Option<String> {
+    let update = "if that is meant, `cargo xtask vm --record-verifier` writes the new record";
+    match (count, record) {
+        (_, None) => Some(format!(
+            "`{program}` on {kernel} is not in docs/verifier.json: run `cargo xtask vm --record-verifier`"
+        )),
+        (None, Some(Some(before))) => Some(format!(
+            "`{program}` on {kernel}: {before} are on record, and now the kernel does not tell"
+        )),
+        (Some(now), Some(Some(before))) if now > before + before * MARGIN / 100 => Some(format!(
+            "`{program}` takes the verifier of {kernel} {now} instructions, and {before} are on record: \
+             more than {MARGIN} percent above it. CONTRIBUTING.md says what makes the verifier work \
+             (\"When the verifier refuses a program\"); {update}"
+        )),
+        _ => None,
+    }
+}
+
+#[test]
+fn no_program_takes_much_more_than_it_did() {
+    const NAME: &str = "no_program_takes_much_more_than_it_did";
+    if !met(NAME, &[Need::Root]) {
+        return;
+    }
+    let record: BTreeMap<String, Row> = serde_json::from_str(RECORD).expect("docs/verifier.json");
+    let kernel = version();
+    let is_recording = std::env::var_os(RECORDING).is_some();
+    let known = is_recording || record.contains_key(&kernel);
+    let row = "a row in docs/verifier.json (`cargo xtask vm --record-verifier` writes those of the matrix)";
+    if !met(NAME, &[Need::Kernel(known, row)]) {
+        return;
+    }
+    let counts = counted();
+    for (program, count) in &counts {
+        // Read by `cargo xtask vm --record-verifier`.
+        let told = count.map_or("-".to_owned(), |count| count.to_string());
+        println!("VERIFIER {kernel} {program} {told}");
+    }
+    if is_recording {
+        return;
+    }
+    let recorded = &record[&kernel].programs;
+    let complaints: Vec<String> = counts
+        .iter()
+        .filter_map(|(program, count)| complaint(&kernel, program, *count, recorded.get(program).copied()))
+        .collect();
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+#[test]
+fn a_jump_is_more_than_the_margin() {
+    let says = |now, before| complaint("6.1", "connect4", now, before).unwrap_or_default();
+    assert_eq!(says(Some(1200), Some(Some(1000))), "");
+    assert_eq!(says(Some(10), Some(Some(1000))), "");
+    assert_eq!(says(None, Some(None)), "");
+    assert_eq!(says(Some(10), Some(None)), "");
+    let jump = says(Some(1201), Some(Some(1000)));
+    assert!(
+        jump.contains("1201") && jump.contains("1000") && jump.contains("--record-verifier"),
+        "{jump}"
+    );
+    assert!(says(Some(10), None).contains("not in docs/verifier.json"));
+    assert!(says(None, Some(Some(10))).contains("does not tell"));
+}
+
+#[test]
+fn what_is_told_afterwards_is_what_the_verifier_says() {
+    const NAME: &str = "what_is_told_afterwards_is_what_the_verifier_says";
+    if !met(NAME, &[Need::Root]) {
+        return;
+    }
+    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let policy = stand.policy("counted", POLICY);
+    let words = ["attach", "--policy", &policy, "--cgroup", &cgroup.spelled()];
+    let logged = verifier_log::counted(&mut stand.command(words));
+    let mut pins = BTreeMap::new();
+    programs(stand.pins(), &mut pins);
+    let told: Vec<Option<u32>> = pins
+        .values()
+        .map(|pin| verified_instructions(pin).unwrap())
+        .collect();
+    let tells = told.iter().all(Option::is_some);
+    if !met(
+        NAME,
+        &[Need::Kernel(tells, "bpf_prog_info.verified_insns (Linux 5.16)")],
+    ) {
+        return;
+    }
+    for ((name, _), told) in pins.iter().zip(told) {
+        assert_eq!(
+            logged.get(name.get(..15).unwrap_or(name)).copied(),
+            told,
+            "{name}"
+        );
+    }
+}
