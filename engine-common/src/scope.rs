@@ -267,7 +267,7 @@ mod tests {
         let mut scope = Scope {
             cgroup: 7,
             level: 1,
-            flags: u32::MAX,
+            flags: !Scope::STRICT,
             slots: [SlotRef::NONE; MAX_STACKED],
         };
         let mut with = |hooks: HookSet| {
