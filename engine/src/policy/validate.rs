@@ -122,6 +122,16 @@ fn document(
     let rules = spec
         .get("rules")
         .map_or(Some(Vec::new()), |n| rules(n, default, &mut sets, reporter));
+    if let (Some(Hooks::Only(kinds)), Some(true), Some(node)) = (hooks, strict, spec.get("strict"))
+        && !kinds.has(HookSet::CGROUP)
+    {
+        reporter.error(
+            Code::WrongValue,
+            node.span,
+            "packets are judged by a hook of the cgroup, which the policy is not for",
+            "add `cgroup` to the hooks, or take `strict` out",
+        );
+    }
     if let (Some(Hooks::Only(kinds)), Some(rules), Some(node)) = (hooks, &rules, spec.get("hooks"))
         && !kinds.has(HookSet::LSM)
         && let Some(rule) = rules.iter().find(|rule| rule.is_about_families())
