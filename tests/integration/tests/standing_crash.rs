@@ -276,9 +276,13 @@ fn killed_at_any_moment() {
         all.expect_code(0);
         assert_eq!((bench.tried(), leftovers(&bench.pins)), (State::Nothing, vec![]));
         let ended = load.finish();
-        for Weather { to, result, .. } in Weather::read(&ended.expect_code(0).stdout) {
+        for Weather { to, call, result, .. } in Weather::read(&ended.expect_code(0).stdout) {
             let other = usize::from(to == bench.places[0]);
-            assert!(["ok", ERRNO[other]].contains(&result.as_str()), "{to}: {result}");
+            // A datagram whose call the first version let pass may meet the packet floor of the second, which is
+            // strict, on its way out.
+            let dropped = other == 1 && call == "sendto" && result == "EPERM";
+            let expected = dropped || ["ok", ERRNO[other]].contains(&result.as_str());
+            assert!(expected, "{call} {to}: {result}");
         }
     });
 }
