@@ -89,6 +89,10 @@ constants! {
     INET_SOURCE_PORT => inet_source_port: u32;
     /// Offset of `msg_name` in `msghdr`.
     MSGHDR_NAME => msghdr_name: u32;
+    /// Offset of `msg_flags` in `msghdr` (4 bytes wide).
+    MSGHDR_FLAGS => msghdr_flags: u32;
+    /// Offset of `sk_kern_sock` in `sock`, in bits.
+    SOCK_KERN_BIT => sock_kern_bit: u32;
     /// Offset of `msg_namelen` in `msghdr` (4 bytes wide).
     MSGHDR_NAMELEN => msghdr_namelen: u32;
     /// Offset of `sk_socket` in `sock`.

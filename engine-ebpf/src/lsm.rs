@@ -33,7 +33,13 @@ const AF_INET6: u64 = 10;
 const AF_NETLINK: u64 = 16;
 const AF_ALG: u64 = 38;
 const SOCK_RAW: u64 = 3;
+const SOCK_SEQPACKET: u64 = 5;
+const SOCK_DCCP: u64 = 6;
 const TCP_CLOSE: u8 = 7;
+const MSG_FASTOPEN: u32 = 0x2000_0000;
+/// What peers ask for (ASCONF), as the kernel names it to the hook: network order, while packets come in.
+const SCTP_PARAM_ADD_IP: u32 = 0x01c0;
+const SCTP_PARAM_SET_PRIMARY: u32 = 0x04c0;
 
 /// Families that stay on this machine.
 #[inline(always)]
@@ -378,10 +384,32 @@ struct Socket {
 fn socket_of(socket: u64) -> Option<Socket> {
     let sock: u64 = field(socket, features::socket_sk());
     let file: u64 = field(socket, features::socket_file());
-    if sock == 0 || file == 0 {
+    if sock == 0 || file == 0 || is_kernels(sock) {
         return None;
     }
     Some(socket_at(sock))
+}
+
+/// Whether the kernel made the socket for itself: some of those have a file (`xs_create_sock`, net/sunrpc/xprtsock.c).
+#[inline(always)]
+fn is_kernels(sock: u64) -> bool {
+    let bit = features::sock_kern_bit();
+    field::<u8>(sock, bit / 8) >> (bit % 8) & 1 != 0
+}
+
+/// Whether a name is where a socket goes already.
+#[inline(always)]
+fn is_peer(socket: &Socket, name: u64) -> bool {
+    if read::<u16>(name.wrapping_add(2)) != field::<u16>(socket.sock, features::sock_peer_port()) {
+        return false;
+    }
+    if socket.family == AF_INET {
+        read::<u32>(name.wrapping_add(4)) == field::<u32>(socket.sock, features::sock_peer_v4())
+    } else {
+        let [first, second] = read::<[u64; 2]>(name.wrapping_add(8));
+        let [peer, rest] = field::<[u64; 2]>(socket.sock, features::sock_peer_v6());
+        first == peer && second == rest
+    }
 }
 
 #[inline(always)]
@@ -445,8 +473,8 @@ fn kind_of_peer(socket: &Socket) -> u64 {
     if socket.protocol.0 == Protocol::TCP.0 && field::<u32>(socket.sock, features::sock_max_backlog()) != 0 {
         return NOTHING;
     }
-    if field::<u16>(socket.sock, features::sock_peer_port()) == 0 {
-        // It has no peer.
+    if socket.state == TCP_CLOSE {
+        // It has no peer. (Of UDP too: a connected socket is "established", even to port 0.)
         return NOTHING;
     }
     if socket.family == AF_INET { PEER4 } else { PEER6 }
@@ -482,8 +510,9 @@ pub fn lsm_connect(context: LsmContext) -> i32 {
         // It takes the peer away.
         return 0;
     }
-    if socket.protocol.0 == Protocol::TCP.0 && socket.state != TCP_CLOSE {
-        // Asked before: a second call, of io_uring for example, waits for the first.
+    if socket.protocol.0 == Protocol::TCP.0 && socket.state != TCP_CLOSE && is_peer(&socket, name) {
+        // Asked before: a second call, of io_uring for example, waits for the first. Any other destination is judged: the
+        // socket may be taken from its peer by another thread before the kernel looks.
         return 0;
     }
     let kind = kind_of_name(&socket, name, length);
@@ -509,9 +538,10 @@ pub fn lsm_sendmsg(context: LsmContext) -> i32 {
     let name: u64 = field(message, features::msghdr_name());
     let length = field::<u32>(message, features::msghdr_namelen()) as u64 & 0xff;
     let is_named = name != 0 && length >= 2;
-    // A connected TCP socket ignores names; an IPv6 one takes one without family for none (`udpv6_sendmsg`).
+    // TCP ignores names but for fast open; an IPv6 socket takes one without family for none (`udpv6_sendmsg`).
+    let flags: u32 = field(message, features::msghdr_flags());
     let by_name = is_named
-        && (socket.protocol.0 != Protocol::TCP.0 || socket.state == TCP_CLOSE)
+        && (socket.protocol.0 != Protocol::TCP.0 || flags & MSG_FASTOPEN != 0)
         && !(socket.family == AF_INET6 && read::<u16>(name) as u64 == AF_UNSPEC);
     let kind = if by_name {
         kind_of_name(&socket, name, length)
@@ -532,8 +562,15 @@ pub fn lsm_create(context: LsmContext) -> i32 {
     if by_kernel as u32 != 0 || is_local(family) {
         return 0;
     }
-    let protocol = protocol_of(family, kind, protocol as u16);
-    // Zero: TCP or UDP, by the type.
+    let mut protocol = protocol_of(family, kind, protocol as u16);
+    if protocol.0 == 0 {
+        // By the type: TCP and UDP, or one of these.
+        protocol = match kind {
+            SOCK_SEQPACKET => Protocol::SCTP,
+            SOCK_DCCP => Protocol::DCCP,
+            _ => protocol,
+        };
+    }
     if protocol.has_address_hook() || protocol.0 == 0 {
         return 0;
     }
@@ -544,9 +581,13 @@ pub fn lsm_create(context: LsmContext) -> i32 {
 /// Associations of SCTP that are made by socket options and while sending (Linux 4.17; as LSM program 5.7).
 #[lsm(hook = "sctp_bind_connect")]
 pub fn lsm_sctp(context: LsmContext) -> i32 {
-    let [sock, _option, _name, _length, before] = arguments(&context);
+    let [sock, option, _name, _length, before] = arguments(&context);
     if is_denied(before) {
         return denied(before);
+    }
+    if matches!(option as u32, SCTP_PARAM_ADD_IP | SCTP_PARAM_SET_PRIMARY) {
+        // No call of the current task, which is whoever the packet met.
+        return 0;
     }
     if task_scope::levels() == 0 {
         return 0;

@@ -107,6 +107,18 @@ impl Btf {
     /// # Errors
     /// When structure or member is not there, or not in one place.
     pub fn offset(&self, structure: &'static str, member: &'static str) -> Result<u32, BtfError> {
+        let bits = self.bit(structure, member)?;
+        if bits % 8 != 0 {
+            return Err(BtfError::Malformed("a bit field where a member was wanted"));
+        }
+        Ok(bits / 8)
+    }
+
+    /// The same in bits: of a bit field too.
+    ///
+    /// # Errors
+    /// As [`Btf::offset`].
+    pub fn bit(&self, structure: &'static str, member: &'static str) -> Result<u32, BtfError> {
         let mut found = None;
         let mut seen = false;
         for &at in &self.types[1..] {
@@ -122,12 +134,9 @@ impl Btf {
             let bits = self
                 .member_bits(at, member, 0)?
                 .ok_or(BtfError::NoMember(structure, member))?;
-            if bits % 8 != 0 {
-                return Err(BtfError::Malformed("a bit field where a member was wanted"));
-            }
             match found {
-                Some(other) if other != bits / 8 => return Err(BtfError::Ambiguous(structure, member)),
-                _ => found = Some(bits / 8),
+                Some(other) if other != bits => return Err(BtfError::Ambiguous(structure, member)),
+                _ => found = Some(bits),
             }
         }
         match found {

@@ -75,7 +75,7 @@ fn supported(helper: BpfHelper) -> bool {
 }
 
 /// Member offsets that the programs are told: name of the constant, structure, member.
-const MEMBERS: [(&str, &str, &str); 31] = [
+const MEMBERS: [(&str, &str, &str); 32] = [
     ("TASK_MM", "task_struct", "mm"),
     ("MM_EXE_FILE", "mm_struct", "exe_file"),
     ("FILE_INODE", "file", "f_inode"),
@@ -107,6 +107,7 @@ const MEMBERS: [(&str, &str, &str); 31] = [
     ("INET_SOURCE_PORT", "inet_sock", "inet_sport"),
     ("MSGHDR_NAME", "msghdr", "msg_name"),
     ("MSGHDR_NAMELEN", "msghdr", "msg_namelen"),
+    ("MSGHDR_FLAGS", "msghdr", "msg_flags"),
     // `__sk_common` is the first member of `sock`, so that offsets in it are offsets in `sock`.
     ("SOCK_COMMON", "sock", "__sk_common"),
 ];
@@ -132,6 +133,7 @@ impl Offsets {
             Err(_) => (btf.offset("cgroup", "ancestor_ids")?, 1),
         };
         offsets.extend([("CGROUP_ANCESTORS", ancestors), ("ANCESTORS_ARE_IDS", are_ids)]);
+        offsets.push(("SOCK_KERN_BIT", btf.bit("sock", "sk_kern_sock")?));
         Ok(Offsets(offsets))
     }
 }

@@ -13,12 +13,26 @@ impl Standing {
     /// done, one that was not is forgotten. Then takes away what no record knows.
     pub(super) fn recover(&mut self) -> Result<(), StandError> {
         let mut records = self.journal.records()?;
+        if records.iter().any(|record| record.pending.is_some()) {
+            self.level_scopes()?;
+        }
         for record in records.iter_mut() {
             if let Some(pending) = record.pending.take() {
                 self.settle(record, pending)?;
             }
         }
         self.sweep_links()
+    }
+
+    /// A command may have died between the two writes of a scope: what programs find by the task follows what they find
+    /// by the socket, which is the truth.
+    fn level_scopes(&self) -> Result<(), StandError> {
+        for cgroup in self.gate.cgroups()? {
+            if let Some(scope) = self.scope_of(cgroup, "")?.filter(|scope| scope.cgroup != 0) {
+                self.write_scope(&scope, "")?;
+            }
+        }
+        Ok(())
     }
 
     /// Settles an intention, and writes what came of it. `record.pending` has been taken.
