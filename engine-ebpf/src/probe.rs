@@ -10,7 +10,6 @@ use aya_ebpf::{
 };
 use engine_common::{
     Action, Hook, Protocol,
-    destination::{canonical_v4, canonical_v6},
     limits::MAX_STACKED,
     scope::{Scope, SlotRef},
     verifier::forget,
@@ -21,7 +20,7 @@ use crate::{
     features,
     gate::{Answer, Side, respond},
     kernel::{field, read},
-    question::{AddressQuestion, Question, words_of},
+    question::{AddressQuestion, Question},
     source::{self, Connect, NO_SOURCE},
     task_scope,
 };
@@ -79,31 +78,9 @@ fn question(socket: u64) -> AddressQuestion {
         is_v6 = 1;
         address = features::sock_peer_v6() as u64;
     }
-    let (is_v6, address) = (forget(is_v6, unknown), forget(address, unknown));
-    // What follows an IPv4 address is of no interest, but readable.
-    let [mut first, mut second] = read::<[u64; 2]>(socket.wrapping_add(address));
-    let (family, high, low);
-    if is_v6 != 0 {
-        (family, high, low) = words_of(canonical_v6(u64::from_be(first), u64::from_be(second)));
-    } else {
-        (first, second) = (first & 0xffff_ffff, 0);
-        (family, high, low) = words_of(canonical_v4(u32::from_be(first as u32)));
-    }
-    let (first, second) = (forget(first, unknown), forget(second, unknown));
-    AddressQuestion {
-        original: [
-            first as u32,
-            (first >> 32) as u32,
-            second as u32,
-            (second >> 32) as u32,
-        ],
-        original_family: forget(4 + 2 * is_v6, unknown) as u8,
-        family: forget(family, unknown),
-        high: forget(high, unknown),
-        low: forget(low, unknown),
-        port: u16::from_be(field(socket, features::sock_peer_port())),
-        protocol: Protocol::TCP,
-    }
+    let address = socket.wrapping_add(forget(address, unknown));
+    let port = u16::from_be(field(socket, features::sock_peer_port()));
+    AddressQuestion::read(address, is_v6, port, Protocol::TCP, unknown)
 }
 
 /// Where the socket sends from, in the family of the destination: of an IPv4-mapped one the kernel keeps both

@@ -2,11 +2,19 @@
 
 use core::mem::offset_of;
 use engine_common::{
-    Address, Attempt, Protocol, SocketFamily, decide, event::EventRecord, fold::FoldKey, judge_socket,
-    scope::SlotRef, verifier::forget,
+    Address, Attempt, Protocol, SocketFamily, decide,
+    destination::{canonical_v4, canonical_v6},
+    event::EventRecord,
+    fold::FoldKey,
+    judge_socket,
+    scope::SlotRef,
+    verifier::forget,
 };
 
-use crate::gate::{self, Answer};
+use crate::{
+    gate::{self, Answer},
+    kernel,
+};
 
 /// A question to a policy, and its part of the report.
 pub(crate) trait Question {
@@ -111,6 +119,43 @@ pub(crate) fn write_halves(place: &mut [u8; 16], high: u64, low: u64) {
 }
 
 impl AddressQuestion {
+    /// What stands at an address of the kernel's memory, IPv6 where `is_v6` is not zero; `port` in host order. Nothing that
+    /// the verifier knows of it goes on: `unknown` as for [`forget`].
+    #[inline(always)]
+    pub(crate) fn read(
+        address: u64,
+        is_v6: u64,
+        port: u16,
+        protocol: Protocol,
+        unknown: u64,
+    ) -> AddressQuestion {
+        let is_v6 = forget(is_v6, unknown);
+        // What follows an IPv4 address is of no interest, but readable: both are parts of something bigger.
+        let [mut first, mut second] = kernel::read::<[u64; 2]>(address);
+        let (family, high, low);
+        if is_v6 != 0 {
+            (family, high, low) = words_of(canonical_v6(u64::from_be(first), u64::from_be(second)));
+        } else {
+            (first, second) = (first & 0xffff_ffff, 0);
+            (family, high, low) = words_of(canonical_v4(u32::from_be(first as u32)));
+        }
+        let (first, second) = (forget(first, unknown), forget(second, unknown));
+        AddressQuestion {
+            original: [
+                first as u32,
+                (first >> 32) as u32,
+                second as u32,
+                (second >> 32) as u32,
+            ],
+            original_family: forget(4 + 2 * is_v6, unknown) as u8,
+            family: forget(family, unknown),
+            high: forget(high, unknown),
+            low: forget(low, unknown),
+            port,
+            protocol,
+        }
+    }
+
     /// The canonical address as [`ask_address`] takes it.
     #[inline(always)]
     pub(crate) fn asked_as(&self) -> (u64, u64) {

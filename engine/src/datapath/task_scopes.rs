@@ -26,6 +26,14 @@ impl TaskScopes {
         if scope.slots == [SlotRef::NONE; engine_common::limits::MAX_STACKED] {
             return self.remove(scope.cgroup);
         }
+        if scope.level >= Scope::LEVELS && scope.level != Scope::UNKNOWN_LEVEL {
+            // Programs would not come across it.
+            return Err(io::Error::other(format!(
+                "the cgroup lies {} levels deep; policies stand above level {}",
+                scope.level,
+                Scope::LEVELS
+            )));
+        }
         syscall::write_scope(self.scopes.as_fd(), scope)?;
         // Then the depth: until it is there nobody looks.
         let levels = syscall::read_word(self.levels.as_fd(), 0)? | scope.level_bit();

@@ -9,8 +9,8 @@
 
 mod attach;
 mod bytecode;
-mod helper;
 mod hook;
+mod kernel_function;
 mod load;
 mod refusal;
 mod syscall;
@@ -23,8 +23,8 @@ use std::{
 
 pub use self::{
     attach::Attached,
-    helper::{HELPERS, Helper},
     hook::{HOOKS, Hook, Place},
+    kernel_function::{HELPERS, Helper},
     refusal::{Refusal, Step},
     table::{TABLES, Table},
 };

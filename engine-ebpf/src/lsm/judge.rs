@@ -1,0 +1,146 @@
+//! Judges a call by the scopes of the calling task.
+
+use engine_common::{
+    Action, Hook, Mode,
+    limits::MAX_STACKED,
+    scope::{Scope, SlotRef},
+    verifier::forget,
+};
+
+use super::call::{Call, ask_for_task, respond_about_address, respond_about_socket};
+use crate::{
+    features,
+    gate::{Answer, Denial, EPERM},
+    task_scope,
+};
+
+/// Whether this hook must see to an answer about a socket of the same scope, since the cgroup hook cannot do
+/// what it says.
+#[inline(always)]
+fn is_beyond_cgroup_hook(answer: Answer) -> bool {
+    if let Mode::Audit = answer.life().mode {
+        return false;
+    }
+    match answer.verdict().action() {
+        Action::Kill => features::has_send_signal() == 0 || is_beyond_errno(answer),
+        Action::Block => is_beyond_errno(answer),
+        Action::Allow | Action::Audit => false,
+    }
+}
+
+#[inline(always)]
+fn is_beyond_errno(answer: Answer) -> bool {
+    features::has_set_retval() == 0 && answer.errno() != EPERM
+}
+
+/// Whether there is anything that a cgroup hook cannot do: otherwise sockets of the same scope need not be asked
+/// about.
+#[inline(always)]
+fn are_cgroup_hooks_short() -> bool {
+    features::has_send_signal() == 0 || features::has_set_retval() == 0
+}
+
+/// Judges a call by the scope of the task at one depth; the denial, or 0. A global function: checked once, and
+/// not once a depth.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn judge_level(level: u32, socket: u64, name: u64, call: u64) -> u64 {
+    let Some(scope) = task_scope::at_level(level & 0xff) else {
+        return 0;
+    };
+    let call = Call(call);
+    let is_create = call.hook() == Hook::LsmCreate as u8;
+    let is_family = call.protocol().family().is_some();
+    let own = is_create || task_scope::ancestor_of_socket(socket, level & 0xff) == scope.cgroup;
+    // A cgroup hook follows, or has been there: at connect for what has addresses, at the socket for the rest.
+    let follows = own && !(is_create && is_family);
+    if own && !is_create && !call.is_named() {
+        // What is connected was judged then, and the others when they were made.
+        return 0;
+    }
+    if follows && scope.flags & Scope::NO_CGROUP_HOOKS == 0 && !are_cgroup_hooks_short() {
+        return 0;
+    }
+    let unknown = scope.cgroup;
+    let mut denial = Denial(forget(0, unknown));
+    let mut i = 0;
+    while i < MAX_STACKED {
+        let reference = scope.slots[i];
+        let Some(slot) = reference.slot() else { break };
+        if !reference.is_for_lsm() {
+            i += 1;
+            continue;
+        }
+        let defers = follows && reference.is_for_cgroup();
+        let mut answer = Answer::from_word(ask_for_task(
+            socket,
+            name,
+            call.0,
+            reference.0 | SlotRef::ANY_ERRNO | SlotRef::UNCOUNTED,
+        ));
+        if !defers || is_beyond_cgroup_hook(answer) {
+            // Counted only by whoever sees to it.
+            answer = Answer::from_word(ask_for_task(
+                socket,
+                name,
+                call.0,
+                reference.0 | SlotRef::ANY_ERRNO,
+            ));
+            if !matches!(answer.verdict().action(), Action::Allow) {
+                let told = call.about(own, slot);
+                let outcome = if call.is_address() {
+                    respond_about_address(socket, name, told.0, answer.word(), scope.cgroup)
+                } else {
+                    respond_about_socket(socket, told.0, answer.word(), scope.cgroup)
+                };
+                denial = Denial(forget(denial.joined(outcome as u8, answer.errno()).0, unknown));
+            }
+        }
+        i += 1;
+    }
+    denial.0
+}
+
+/// Judges a call by all scopes of the task, the nearest first, whose errno holds.
+#[inline(always)]
+pub(super) fn judge(socket: u64, name: u64, call: Call) -> i32 {
+    let levels = task_scope::levels();
+    if levels == 0 {
+        return 0;
+    }
+    let mut denial = 0;
+    let mut level = Scope::LEVELS;
+    while level > 0 {
+        level -= 1;
+        if levels >> level & 1 != 0 {
+            let one = judge_level(level, socket, name, call.0);
+            if denial == 0 {
+                denial = one;
+            }
+        }
+        denial = forget(denial, levels);
+    }
+    errno(denial, levels)
+}
+
+/// What the program returns for an errno. Newer verifiers (6.12) want to see that it is one, and see nothing
+/// through a negation.
+#[inline(always)]
+fn errno(number: u64, unknown: u64) -> i32 {
+    let complement = forget(MAX_ERRNO.wrapping_sub(number), unknown) & MAX_ERRNO;
+    complement as i32 - MAX_ERRNO as i32
+}
+
+/// Greatest errno (include/linux/err.h).
+const MAX_ERRNO: u64 = 4095;
+
+/// What programs before this one returned is returned again, without a look at the call.
+#[inline(always)]
+pub(super) fn is_denied(before: u64) -> bool {
+    before as u32 != 0
+}
+
+#[inline(always)]
+pub(super) fn denied(before: u64) -> i32 {
+    errno(0u64.wrapping_sub(before as i32 as u64) & MAX_ERRNO, before)
+}

@@ -1,0 +1,132 @@
+//! What is to be known of a socket, read from the kernel's structures.
+
+use engine_common::Protocol;
+
+use super::call::{NAME4, NAME6, NOTHING, PEER4, PEER6, SOCKET, SOCKET6};
+use crate::{
+    features,
+    kernel::{field, read},
+};
+
+pub(super) const AF_UNSPEC: u64 = 0;
+const AF_UNIX: u64 = 1;
+pub(super) const AF_INET: u64 = 2;
+pub(super) const AF_INET6: u64 = 10;
+const AF_NETLINK: u64 = 16;
+const AF_ALG: u64 = 38;
+const SOCK_RAW: u64 = 3;
+pub(super) const TCP_CLOSE: u8 = 7;
+
+/// Families that stay on this machine. None (0) is not among them: a family that cannot be read is no reason to let
+/// a call pass.
+#[inline(always)]
+pub(super) fn is_local(family: u64) -> bool {
+    matches!(family, AF_UNIX | AF_NETLINK | AF_ALG)
+}
+
+/// What is to be known of a socket.
+pub(super) struct Socket {
+    pub(super) sock: u64,
+    pub(super) family: u64,
+    pub(super) protocol: Protocol,
+    pub(super) state: u8,
+}
+
+/// A socket of a process; none for those of the kernel itself (of file systems, tunnels), which have
+/// no file.
+#[inline(always)]
+pub(super) fn socket_of(socket: u64) -> Option<Socket> {
+    let sock: u64 = field(socket, features::socket_sk());
+    let file: u64 = field(socket, features::socket_file());
+    if sock == 0 || file == 0 || is_kernels(sock) {
+        return None;
+    }
+    Some(socket_at(sock))
+}
+
+/// Whether the kernel made the socket for itself: some of those have a file (`xs_create_sock`, net/sunrpc/xprtsock.c).
+#[inline(always)]
+fn is_kernels(sock: u64) -> bool {
+    let bit = features::sock_kern_bit();
+    field::<u8>(sock, bit / 8) >> (bit % 8) & 1 != 0
+}
+
+/// Whether a name is where a socket goes already.
+#[inline(always)]
+pub(super) fn is_peer(socket: &Socket, name: u64) -> bool {
+    if read::<u16>(name.wrapping_add(2)) != field::<u16>(socket.sock, features::sock_peer_port()) {
+        return false;
+    }
+    if socket.family == AF_INET {
+        read::<u32>(name.wrapping_add(4)) == field::<u32>(socket.sock, features::sock_peer_v4())
+    } else {
+        let [first, second] = read::<[u64; 2]>(name.wrapping_add(8));
+        let [peer, rest] = field::<[u64; 2]>(socket.sock, features::sock_peer_v6());
+        first == peer && second == rest
+    }
+}
+
+#[inline(always)]
+pub(super) fn socket_at(sock: u64) -> Socket {
+    let family = field::<u16>(sock, features::sock_family()) as u64;
+    let kind = field::<u16>(sock, features::sock_type()) as u64;
+    Socket {
+        sock,
+        family,
+        protocol: protocol_of(family, kind, field::<u16>(sock, features::sock_protocol())),
+        state: field(sock, features::sock_state()),
+    }
+}
+
+#[inline(always)]
+pub(super) fn protocol_of(family: u64, kind: u64, protocol: u16) -> Protocol {
+    if family != AF_INET && family != AF_INET6 {
+        return Protocol::of_family(family as u16);
+    }
+    if kind == SOCK_RAW {
+        return Protocol::RAW;
+    }
+    if protocol == Protocol::MPTCP.0 {
+        // Its subflows are TCP, and that is how rules and the cgroup hooks know them.
+        return Protocol::TCP;
+    }
+    Protocol(protocol)
+}
+
+/// The kind of question that a name makes; `SOCKET*` where the protocol is judged without addresses.
+#[inline(always)]
+pub(super) fn kind_of_name(socket: &Socket, name: u64, length: u64) -> u64 {
+    if !socket.protocol.has_address_hook() {
+        return if socket.family == AF_INET { SOCKET } else { SOCKET6 };
+    }
+    let family = if length >= 2 {
+        read::<u16>(name) as u64
+    } else {
+        AF_UNSPEC
+    };
+    // An IPv4 socket takes a name without family for one of IPv4 (`udp_sendmsg`).
+    if family == AF_INET6 && length >= 24 {
+        NAME6
+    } else if length >= 16 {
+        NAME4
+    } else {
+        // Too short for any address: the kernel refuses it.
+        NOTHING
+    }
+}
+
+#[inline(always)]
+pub(super) fn kind_of_peer(socket: &Socket) -> u64 {
+    if !socket.protocol.has_address_hook() {
+        return if socket.family == AF_INET { SOCKET } else { SOCKET6 };
+    }
+    // What listened, or was accepted from what did, answers others; it does not connect.
+    if socket.protocol.0 == Protocol::TCP.0 && field::<u32>(socket.sock, features::sock_max_backlog()) != 0 {
+        return NOTHING;
+    }
+    if socket.state == TCP_CLOSE {
+        // It has no peer. (Of UDP too: a connected socket is "established", even to port 0.)
+        return NOTHING;
+    }
+    if socket.family == AF_INET { PEER4 } else { PEER6 }
+}
