@@ -14,9 +14,9 @@ use crate::{
     attempt::{Address, Attempt, SocketFamily},
     destination::{canonical_v4, embedded_v4},
     executable::ExecutableId,
-    image::{Header, LineId, Location, Page, Trait},
+    image::{Header, LineId, Location, PAGE_WORDS, Page, Trait},
     limits::MAX_BITMAP_WORDS,
-    line::{find_narrow, find_wide, page},
+    line::{find_narrow, find_wide},
     protocol::Protocol,
     verdict::{Fault, Reason, Verdict},
     verifier::forget,
@@ -41,20 +41,42 @@ struct Bitmap<'a> {
     word: usize,
 }
 
-impl<'a> Bitmap<'a> {
-    #[inline(always)]
-    fn at<T: Tables + ?Sized>(tables: &'a T, root: &'a Page, place: Location) -> Result<Bitmap<'a>, Fault> {
-        let word = forget(place.word() as u64, root[0]) as usize;
-        Ok(Bitmap {
-            page: page(tables, root, place.page())?,
-            word,
-        })
-    }
-
+impl Bitmap<'_> {
     #[inline(always)]
     fn word(&self, i: usize) -> u64 {
-        self.page[(self.word + i) & (crate::image::PAGE_WORDS - 1)]
+        self.page[(self.word + i) & (PAGE_WORDS - 1)]
     }
+}
+
+/// Classes of four dimensions: a rule that all four bitmaps have matches.
+type Classes = [Location; 4];
+
+/// The bitmaps of classes: all in page 0, as in small images, or each looked up.
+///
+/// Nothing between the two: a page that may be page 0 under another name doubles what newer verifiers (7.0) have
+/// to follow, since they tell pointers to the same page from those to different ones; four of them take it sixteen
+/// times. For the same reason pages are not held longer than the walk over them.
+#[inline(always)]
+fn bitmaps<'a, T: Tables + ?Sized>(
+    tables: &'a T,
+    root: &'a Page,
+    classes: &Classes,
+) -> Result<[Bitmap<'a>; 4], Fault> {
+    let word = |i: usize| forget(classes[i].word() as u64, root[0]) as usize;
+    let pages = if (classes[0].0 | classes[1].0 | classes[2].0 | classes[3].0) < PAGE_WORDS as u32 {
+        [root; 4]
+    } else {
+        let page = |i: usize| match tables.page(classes[i].page()) {
+            Some(page) => Ok(page),
+            None => Err(Fault::NoPage),
+        };
+        [page(0)?, page(1)?, page(2)?, page(3)?]
+    };
+    let bitmap = |i: usize| Bitmap {
+        page: pages[i],
+        word: word(i),
+    };
+    Ok([bitmap(0), bitmap(1), bitmap(2), bitmap(3)])
 }
 
 /// Whether the image is one this code can read.
@@ -70,7 +92,7 @@ fn check(header: Header<'_>) -> Result<(), Fault> {
 #[inline(always)]
 fn bit(root: &Page, of: Trait, rule: u16) -> bool {
     let at = of.word() + ((rule as usize / 64) & (MAX_BITMAP_WORDS - 1));
-    root[at & (crate::image::PAGE_WORDS - 1)] >> (rule & 63) & 1 != 0
+    root[at & (PAGE_WORDS - 1)] >> (rule & 63) & 1 != 0
 }
 
 /// Action of a rule, from the trait bitmaps.
@@ -90,11 +112,17 @@ pub fn rule_action(root: &Page, rule: u16) -> Action {
 /// No rule, where a rule's index is a word (kernel functions return one word).
 const NO_RULE: u64 = u64::MAX;
 
-/// First rule that all four bitmaps have, or [`NO_RULE`]. A function of its own in the kernel
+/// A page of a bitmap is missing, where a rule's index is a word.
+const NO_PAGE: u64 = u64::MAX - 1;
+
+/// First rule that is in all four classes, or [`NO_RULE`], or [`NO_PAGE`]. A function of its own in the kernel
 /// programs, for the sake of their stack.
 #[cfg_attr(not(target_arch = "bpf"), inline(always))]
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn first_common(root: &Page, words: usize, maps: &[Bitmap<'_>; 4]) -> u64 {
+fn first_common<T: Tables + ?Sized>(tables: &T, root: &Page, words: usize, classes: &Classes) -> u64 {
+    let Ok(maps) = bitmaps(tables, root, classes) else {
+        return NO_PAGE;
+    };
     let words = forget(words as u64, root[0]) as usize;
     let mut first = NO_RULE;
     let mut i = 0;
@@ -148,10 +176,8 @@ pub fn decide<T: Tables + ?Sized>(tables: &T, root: &Page, attempt: &Attempt) ->
     let port = if protocol.has_ports() { attempt.port } else { 0 };
     let service = forget((protocol.0 as u64) << 16 | port as u64, root[0]) as u32;
     let service = find_narrow(tables, root, header.line(LineId::Port), service)?;
-    let service = Bitmap::at(tables, root, service)?;
+    let service = unknown_class(service, root);
     let (uid, executable) = subject_classes(tables, root, header, attempt.uid, attempt.executable)?;
-    let uid = Bitmap::at(tables, root, uid)?;
-    let executable = Bitmap::at(tables, root, executable)?;
 
     // Both spellings, own first. Whatever was found, the verifier goes on with one state.
     let mut own = forget(NO_RULE, root[0]);
@@ -159,8 +185,7 @@ pub fn decide<T: Tables + ?Sized>(tables: &T, root: &Page, attempt: &Attempt) ->
         Address::V4(v4) => v4 as u64,
         Address::V6 { high, low } => {
             let place = find_wide(tables, root, header.line(LineId::V6), high, low)?;
-            let place = Bitmap::at(tables, root, place)?;
-            own = first_common(root, words, &[place, service, uid, executable]);
+            own = first_common(tables, root, words, &[place, service, uid, executable]);
             inside(root, high, low)
         }
     };
@@ -168,8 +193,10 @@ pub fn decide<T: Tables + ?Sized>(tables: &T, root: &Page, attempt: &Attempt) ->
     let mut other = forget(NO_RULE, root[0]);
     if v4 != NOTHING_INSIDE {
         let place = find_narrow(tables, root, header.line(LineId::V4), v4 as u32)?;
-        let place = Bitmap::at(tables, root, place)?;
-        other = first_common(root, words, &[place, service, uid, executable]);
+        other = first_common(tables, root, words, &[place, service, uid, executable]);
+    }
+    if own == NO_PAGE || other == NO_PAGE {
+        return Err(Fault::NoPage);
     }
     let rule = if own == NO_RULE {
         other
@@ -216,32 +243,69 @@ pub fn judge_socket<T: Tables + ?Sized>(
 
     let key = protocol.0 as u32;
     let some = find_narrow(tables, root, header.line(LineId::ProtocolSome), key)?;
-    let some = Bitmap::at(tables, root, some)?;
+    let some = unknown_class(some, root);
     let every = find_narrow(tables, root, header.line(LineId::ProtocolEvery), key)?;
-    let every = Bitmap::at(tables, root, every)?;
+    let every = unknown_class(every, root);
     let (uid, executable) = subject_classes(tables, root, header, uid, executable)?;
-    let uid = Bitmap::at(tables, root, uid)?;
-    let executable = Bitmap::at(tables, root, executable)?;
+    let answer = strictest(tables, root, words, family, &[some, every, uid, executable]);
+    if answer == NO_PAGE {
+        return Err(Fault::NoPage);
+    }
+    let default = header.default_action();
+    let rank = answer >> RANK & 7;
+    if rank != 0 && (answer & SETTLED != 0 || rank > default as u64) {
+        return Ok(Verdict {
+            action: Action::from_u8(rank as u8 - 1).unwrap_or(Action::Block),
+            reason: Reason::Rule(answer as u16),
+        });
+    }
+    Ok(Verdict {
+        action: default,
+        reason: Reason::Default,
+    })
+}
+
+/// Where the rank of an action is in the answer of [`strictest`]: its number and one, and zero where no rule is meant.
+const RANK: u32 = 16;
+/// Some rule settles the question.
+const SETTLED: u64 = 1 << 19;
+
+/// The first of the strictest rules that may be meant: bits 0 to 15 the rule, then [`RANK`] and [`SETTLED`]; or
+/// [`NO_PAGE`]. A function of its own in the kernel programs, so that its pages are gone when it returns.
+#[cfg_attr(not(target_arch = "bpf"), inline(always))]
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn strictest<T: Tables + ?Sized>(
+    tables: &T,
+    root: &Page,
+    words: usize,
+    family: SocketFamily,
+    classes: &Classes,
+) -> u64 {
+    let Ok([some, every, uid, executable]) = bitmaps(tables, root, classes) else {
+        return NO_PAGE;
+    };
     let (settling, meeting) = match family {
         SocketFamily::Inet => (Trait::EveryV4, Trait::SomeV4),
         SocketFamily::Inet6 => (Trait::EveryAddress, Trait::SomeAddress),
     };
-
     let unknown = root[0];
     let words = forget(words as u64, unknown) as usize;
-    let mut strictest = forget(Action::Allow as u64, unknown);
-    let mut named = forget(NO_RULE, unknown);
+    let (settling, meeting) = (
+        forget(settling.word() as u64, unknown) as usize,
+        forget(meeting.word() as u64, unknown) as usize,
+    );
+    let of = |base: usize, i: usize| root[(base + i) & (PAGE_WORDS - 1)];
+    let mut strictest = forget(0, unknown);
     let mut settled = forget(0, unknown);
     let mut i = 0;
     while i < MAX_BITMAP_WORDS && i < words && settled == 0 {
         let subject = uid.word(i) & executable.word(i);
-        let settles = every.word(i) & subject & root[settling.word() + i];
+        let settles = every.word(i) & subject & of(settling, i);
         // The lowest bit of `settles` and all below it; all where there is none.
-        let candidates =
-            some.word(i) & subject & root[meeting.word() + i] & (settles ^ settles.wrapping_sub(1));
-        let kill = candidates & root[Trait::Kill.word() + i];
-        let block = candidates & root[Trait::Block.word() + i];
-        let audit = candidates & root[Trait::Audit.word() + i];
+        let candidates = some.word(i) & subject & of(meeting, i) & (settles ^ settles.wrapping_sub(1));
+        let kill = candidates & of(Trait::Kill.word(), i);
+        let block = candidates & of(Trait::Block.word(), i);
+        let audit = candidates & of(Trait::Audit.word(), i);
         let (action, bits) = if kill != 0 {
             (Action::Kill, kill)
         } else if block != 0 {
@@ -251,27 +315,24 @@ pub fn judge_socket<T: Tables + ?Sized>(
         } else {
             (Action::Allow, candidates)
         };
-        let (action, bits) = (forget(action as u64, unknown), forget(bits, unknown));
-        if bits != 0 && (named == NO_RULE || action > strictest) {
-            strictest = action;
-            named = i as u64 * 64 + bits.trailing_zeros() as u64;
+        let (rank, bits) = (forget(action as u64 + 1, unknown), forget(bits, unknown));
+        if bits != 0 && rank > strictest >> RANK {
+            strictest = rank << RANK | (i as u64 * 64 + bits.trailing_zeros() as u64);
         }
         strictest = forget(strictest, unknown);
-        named = forget(named, unknown);
         settled = forget(settles, unknown);
         i += 1;
     }
-    let default = header.default_action();
-    if named != NO_RULE && (settled != 0 || strictest >= default as u64) {
-        return Ok(Verdict {
-            action: Action::from_u8(strictest as u8).unwrap_or(Action::Block),
-            reason: Reason::Rule(named as u16),
-        });
+    if settled != 0 {
+        strictest |= SETTLED;
     }
-    Ok(Verdict {
-        action: default,
-        reason: Reason::Default,
-    })
+    forget(strictest, unknown)
+}
+
+/// A class of which the verifier knows nothing.
+#[inline(always)]
+fn unknown_class(class: Location, root: &Page) -> Location {
+    Location(forget(class.0 as u64, root[0]) as u32)
 }
 
 /// Classes of uid and executable. Most policies do not look at either, and then nothing is searched.
@@ -296,6 +357,5 @@ fn subject_classes<T: Tables + ?Sized>(
             executable.inode,
         )?;
     }
-    let forgotten = |class: Location| Location(forget(class.0 as u64, root[0]) as u32);
-    Ok((forgotten(uids), forgotten(executables)))
+    Ok((unknown_class(uids, root), unknown_class(executables, root)))
 }

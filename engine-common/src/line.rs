@@ -125,7 +125,7 @@ impl Node {
 
 /// Looks a page up; page 0 is at hand already.
 #[inline(always)]
-pub(crate) fn page<'a, T: Tables + ?Sized>(
+fn page<'a, T: Tables + ?Sized>(
     tables: &'a T,
     root: &'a Page,
     number: u32,
