@@ -125,11 +125,7 @@ impl Node {
 
 /// Looks a page up; page 0 is at hand already.
 #[inline(always)]
-fn page<'a, T: Tables + ?Sized>(
-    tables: &'a T,
-    root: &'a Page,
-    number: u32,
-) -> Result<&'a Page, Fault> {
+fn page<'a, T: Tables + ?Sized>(tables: &'a T, root: &'a Page, number: u32) -> Result<&'a Page, Fault> {
     if number == 0 {
         return Ok(root);
     }

@@ -26,11 +26,11 @@ use engine_common::{
 };
 
 use crate::{
-    events::{Caller, Place, Report, report_by},
+    events::{self, Caller, Place, Report, report_by},
     floor, fold,
     gate::{Answer, DENY, EPERM, NO_SLOT, PASS, fold_window},
     images::LiveImage,
-    question::{AddressQuestion, Question, words_of},
+    question::{AddressQuestion, Question},
     scope,
     sender::{kind, sender_kind},
 };
@@ -102,25 +102,19 @@ fn question_of(context: *mut __sk_buff, reading: Reading, of: u64) -> (AddressQu
     };
     let [a, b, c, d] = original;
     let half = |a: u32, b: u32| (u32::from_be(a) as u64) << 32 | u32::from_be(b) as u64;
-    let (family, high, low) = words_of(if reading.is_v6() {
+    let canonical = if reading.is_v6() {
         canonical_v6(half(a, b), half(c, d))
     } else {
         canonical_v4(u32::from_be(a))
-    });
+    };
     let (protocol, port) = if of & aspect::RAW != 0 {
         (Protocol::RAW, 0)
     } else {
         (Protocol(reading.protocol()), reading.port())
     };
-    let question = AddressQuestion {
-        original,
-        original_family: if reading.is_v6() { 6 } else { 4 },
-        family: forget(family, reading.0),
-        high: forget(high, reading.0),
-        low: forget(low, reading.0),
-        port,
-        protocol,
-    };
+    let port = forget(port as u64, reading.0) as u16;
+    let original_family = if reading.is_v6() { 6 } else { 4 };
+    let question = AddressQuestion::about(original, original_family, canonical, port, protocol, reading.0);
     (question, failed == 0)
 }
 
@@ -291,6 +285,17 @@ extern "C" fn respond_packet(context: *mut __sk_buff, slot: u32, reading: u64, a
         slot,
         cookie,
     };
+    let executable = ExecutableId {
+        device: owner.map_or(0, |owner: &Owner| owner.executable_device),
+        inode: owner.map_or(0, |owner: &Owner| owner.executable_inode),
+    };
+    let foreign = owner.is_some_and(|owner| owner.foreign != 0);
+    let flags = events::flags(
+        foreign,
+        matches!(life.mode, Mode::Audit),
+        executable,
+        scope.cgroup,
+    );
     report_by(
         &question,
         &place,
@@ -299,13 +304,9 @@ extern "C" fn respond_packet(context: *mut __sk_buff, slot: u32, reading: u64, a
             generation: life.generation,
             verdict,
             outcome: outcome as u8,
-            errno: if denied { EPERM } else { 0 },
-            executable: ExecutableId {
-                device: owner.map_or(0, |owner: &Owner| owner.executable_device),
-                inode: owner.map_or(0, |owner: &Owner| owner.executable_inode),
-            },
-            foreign: owner.is_some_and(|owner| owner.foreign != 0),
-            audit_mode: matches!(life.mode, Mode::Audit),
+            errno: forget(if denied { EPERM as u64 } else { 0 }, scope.cgroup) as u16,
+            executable,
+            flags,
             repeats,
         },
         caller,

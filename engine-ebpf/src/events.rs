@@ -9,15 +9,22 @@ use aya_ebpf::{
     },
     macros::btf_map,
 };
-use core::ptr::addr_of;
+use core::{mem::offset_of, ptr::addr_of};
 use engine_common::{
     ABI_VERSION, ExecutableId, Outcome, VerdictWord,
     event::{EventRecord, SourceRecord, flag, loss},
     floor::Owner,
     limits::EVENT_RING_BYTES,
+    verifier::forget,
 };
 
-use crate::{counter::Counter, features, fold::Repeats, question::Question, subject};
+use crate::{
+    counter::Counter,
+    features,
+    fold::Repeats,
+    question::{Question, write_halves},
+    subject,
+};
 
 /// The reports; user space may load it with another size.
 #[btf_map]
@@ -45,8 +52,8 @@ pub(crate) struct Report {
     pub(crate) outcome: u8,
     pub(crate) errno: u16,
     pub(crate) executable: ExecutableId,
-    pub(crate) foreign: bool,
-    pub(crate) audit_mode: bool,
+    /// Bits of [`flag`], but for those of the question.
+    pub(crate) flags: u64,
     pub(crate) repeats: Repeats,
 }
 
@@ -80,6 +87,7 @@ pub(crate) fn report_by<Q: Question>(question: &Q, place: &Place, what: &Report,
         return;
     };
     what.repeats.told();
+    let attempts = forget(what.repeats.attempts() as u64, what.scope) as u32;
     // SAFETY: the reservation has the record's size and alignment. Every field is written below:
     // the ring hands out memory as the last record left it.
     let record = unsafe { &mut *entry.as_mut_ptr() };
@@ -92,11 +100,11 @@ pub(crate) fn report_by<Q: Question>(question: &Q, place: &Place, what: &Report,
     record.socket_cookie = place.cookie;
     record.executable_device = what.executable.device;
     record.executable_inode = what.executable.inode;
-    record.source = [0; 16];
+    write_halves(&mut record.source, 0, 0);
     record.source_port = 0;
     question.describe(record);
     record.slot = place.slot;
-    record.repeats = what.repeats.attempts();
+    record.repeats = attempts;
     record.reason = what.verdict.reason();
     record.detail = what.verdict.detail();
     record.errno = what.errno;
@@ -104,19 +112,30 @@ pub(crate) fn report_by<Q: Question>(question: &Q, place: &Place, what: &Report,
     record.hook = place.hook;
     record.verdict = what.verdict.0 as u8;
     record.outcome = what.outcome;
-    let mut flags = question.flags();
-    if what.foreign {
-        flags |= flag::FOREIGN_SOCKET;
-    }
-    if what.audit_mode {
-        flags |= flag::AUDIT_MODE;
-    }
-    if !subject::is_known(what.executable) {
-        flags |= flag::NO_EXECUTABLE;
-    }
-    record.flags = flags;
-    record.reserved = [0; 5];
+    record.flags = forget(what.flags | question.flags() as u64, what.scope) as u8;
+    clear_reserved(&mut record.reserved);
     entry.submit(wake_up(what.outcome));
+}
+
+/// The bits of [`flag`] that answer and caller have. No branch of it is followed to the end of the program.
+#[inline(always)]
+pub(crate) fn flags(foreign: bool, audit_mode: bool, executable: ExecutableId, unknown: u64) -> u64 {
+    let bit = |is_set: bool, bit: u8| forget(if is_set { bit as u64 } else { 0 }, unknown);
+    bit(foreign, flag::FOREIGN_SOCKET)
+        | bit(audit_mode, flag::AUDIT_MODE)
+        | bit(!subject::is_known(executable), flag::NO_EXECUTABLE)
+}
+
+/// Writes the five zeroes at the end of a record: of an array the compiler makes a loop.
+#[inline(always)]
+fn clear_reserved(reserved: &mut [u8; 5]) {
+    const { assert!(offset_of!(EventRecord, reserved) % 4 == 3) };
+    let first = reserved.as_mut_ptr();
+    // SAFETY: five bytes of a record, which is aligned to eight bytes; so the last four are aligned to four.
+    unsafe {
+        first.write_volatile(0);
+        first.add(1).cast::<u32>().write_volatile(0);
+    }
 }
 
 /// Writes cgroup, name and numbers of whoever it is.
@@ -147,7 +166,7 @@ fn write_caller(record: &mut EventRecord, caller: Caller) {
         }
         Caller::Nobody => {
             record.cgroup = 0;
-            record.comm = [0; 16];
+            write_halves(&mut record.comm, 0, 0);
             record.pid = 0;
             record.tid = 0;
             record.uid = 0;

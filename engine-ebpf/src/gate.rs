@@ -15,7 +15,7 @@ use engine_common::{
 };
 
 use crate::{
-    events::{Place, Report, report},
+    events::{self, Place, Report, report},
     features,
     fold::{self, Repeats},
     images::LiveImage,
@@ -215,10 +215,12 @@ impl Side {
 pub(crate) fn respond<Q: Question>(question: &Q, place: &Place, side: Side, answer: Answer) -> u64 {
     let scope = side.scope();
     let (verdict, life) = (answer.verdict(), answer.life());
-    let mut outcome = Outcome::of(verdict.action(), life.mode, KillAbility::Later);
-    let foreign = side.is_foreign();
+    // Its number, of which the verifier knows nothing: with each outcome it would go through all that follows.
+    let number = |kill| forget(Outcome::of(verdict.action(), life.mode, kill) as u64, scope) as u8;
+    let mut outcome = number(KillAbility::Later);
+    let foreign = forget(side.is_foreign() as u64, scope) != 0;
     let executable = subject::executable();
-    if let Outcome::KillPending = outcome {
+    if outcome == Outcome::KillPending as u8 {
         let kill = if !side.is_killed(foreign) || !subject::is_known(executable) {
             KillAbility::NotOurs
         } else if side.can_kill() && send_kill() {
@@ -226,12 +228,12 @@ pub(crate) fn respond<Q: Question>(question: &Q, place: &Place, side: Side, answ
         } else {
             KillAbility::Later
         };
-        outcome = Outcome::of(verdict.action(), life.mode, kill);
+        outcome = number(kill);
     }
-    let outcome_number = forget(outcome as u64, scope) as u8;
+    let flags = events::flags(foreign, matches!(life.mode, Mode::Audit), executable, scope);
     let mut repeats = Repeats::NONE;
     // What user space is still to kill, it must be told.
-    if outcome_number != Outcome::KillPending as u8 {
+    if outcome != Outcome::KillPending as u8 {
         let window = fold_window(place.slot, verdict);
         if window != 0 {
             let mut key = FoldKey {
@@ -245,16 +247,17 @@ pub(crate) fn respond<Q: Question>(question: &Q, place: &Place, side: Side, answ
                 verdict: verdict.0 as u8,
                 family: 0,
                 original_family: 0,
-                flags: foreign as u8 * flag::FOREIGN_SOCKET,
+                flags: flags as u8 & flag::FOREIGN_SOCKET,
                 reserved: 0,
             };
             question.identify(&mut key);
             repeats = fold::take(&key, window, answer.told_as());
             if repeats.is_folded() {
-                return outcome_number as u64;
+                return outcome as u64;
             }
         }
     }
+    let is_denied = outcome >= Outcome::Blocked as u8;
     report(
         question,
         place,
@@ -262,15 +265,14 @@ pub(crate) fn respond<Q: Question>(question: &Q, place: &Place, side: Side, answ
             scope,
             generation: life.generation,
             verdict,
-            outcome: outcome_number,
-            errno: if outcome.denied() { answer.errno() } else { 0 },
+            outcome,
+            errno: forget(if is_denied { answer.errno() as u64 } else { 0 }, scope) as u16,
             executable,
-            foreign,
-            audit_mode: matches!(life.mode, Mode::Audit),
+            flags,
             repeats,
         },
     );
-    outcome_number as u64
+    outcome as u64
 }
 
 /// The window within which a policy folds repeats, nanoseconds. Of the version that is live now, which

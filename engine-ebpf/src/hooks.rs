@@ -18,7 +18,7 @@ use crate::{
     events::Place,
     floor::{self, ask_listened, remember_owner},
     gate::{Answer, Side, judge, respond},
-    question::{AddressQuestion, Question, SocketQuestion, words_of},
+    question::{AddressQuestion, Question, SocketQuestion},
     scope,
     sender::has_listened,
     source::{self, Connect, NO_SOURCE},
@@ -60,16 +60,14 @@ fn cookie_of(context: *mut bpf_sock_addr) -> u64 {
 #[inline(always)]
 fn question_v4(context: *mut bpf_sock_addr) -> AddressQuestion {
     let address = read!(context, user_ip4);
-    let (family, high, low) = words_of(canonical_v4(u32::from_be(address)));
-    AddressQuestion {
-        original: [address, 0, 0, 0],
-        original_family: 4,
-        family,
-        high,
-        low,
-        port: port_of(context),
-        protocol: protocol_of(context),
-    }
+    AddressQuestion::about(
+        [address, 0, 0, 0],
+        4,
+        canonical_v4(u32::from_be(address)),
+        port_of(context),
+        protocol_of(context),
+        address as u64,
+    )
 }
 
 #[inline(always)]
@@ -81,16 +79,14 @@ fn question_v6(context: *mut bpf_sock_addr) -> AddressQuestion {
         read!(context, user_ip6[3]),
     ];
     let half = |a: u32, b: u32| (u32::from_be(a) as u64) << 32 | u32::from_be(b) as u64;
-    let (family, high, low) = words_of(canonical_v6(half(words[0], words[1]), half(words[2], words[3])));
-    AddressQuestion {
-        original: words,
-        original_family: 6,
-        family,
-        high,
-        low,
-        port: port_of(context),
-        protocol: protocol_of(context),
-    }
+    AddressQuestion::about(
+        words,
+        6,
+        canonical_v6(half(words[0], words[1]), half(words[2], words[3])),
+        port_of(context),
+        protocol_of(context),
+        words[0] as u64,
+    )
 }
 
 /// Reports and acts; a global function, see [`Answer`]: it reads the context again, so that only

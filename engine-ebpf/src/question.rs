@@ -98,7 +98,7 @@ pub(crate) struct AddressQuestion {
 
 /// A canonical address in words: family, and both halves as they go into records.
 #[inline(always)]
-pub(crate) fn words_of(canonical: Address) -> (u64, u64, u64) {
+fn words_of(canonical: Address) -> (u64, u64, u64) {
     match canonical {
         Address::V4(v4) => (4, (v4 as u64) << 32, 0),
         Address::V6 { high, low } => (6, high, low),
@@ -109,9 +109,9 @@ pub(crate) fn words_of(canonical: Address) -> (u64, u64, u64) {
 #[inline(always)]
 pub(crate) fn write_halves(place: &mut [u8; 16], high: u64, low: u64) {
     const { assert!(offset_of!(EventRecord, destination) % 8 == 0 && offset_of!(EventRecord, original) % 8 == 0) };
-    const { assert!(offset_of!(EventRecord, source) % 8 == 0) };
+    const { assert!(offset_of!(EventRecord, source) % 8 == 0 && offset_of!(EventRecord, comm) % 8 == 0) };
     let words = place.as_mut_ptr().cast::<u64>();
-    // SAFETY: sixteen bytes of a record, which is aligned to eight bytes, and so are these three fields.
+    // SAFETY: sixteen bytes of a record, which is aligned to eight bytes, and so are these four fields.
     unsafe {
         words.write(high.to_be());
         words.add(1).write(low.to_be());
@@ -119,6 +119,29 @@ pub(crate) fn write_halves(place: &mut [u8; 16], high: u64, low: u64) {
 }
 
 impl AddressQuestion {
+    /// About an address as the caller spelled it, and what is meant by it. Nothing that the verifier knows of family,
+    /// address or protocol goes on: `unknown` as for [`forget`].
+    #[inline(always)]
+    pub(crate) fn about(
+        original: [u32; 4],
+        original_family: u64,
+        canonical: Address,
+        port: u16,
+        protocol: Protocol,
+        unknown: u64,
+    ) -> AddressQuestion {
+        let (family, high, low) = words_of(canonical);
+        AddressQuestion {
+            original,
+            original_family: forget(original_family, unknown) as u8,
+            family: forget(family, unknown),
+            high: forget(high, unknown),
+            low: forget(low, unknown),
+            port,
+            protocol: Protocol(forget(protocol.0 as u64, unknown) as u16),
+        }
+    }
+
     /// What stands at an address of the kernel's memory, IPv6 where `is_v6` is not zero; `port` in host order. Nothing that
     /// the verifier knows of it goes on: `unknown` as for [`forget`].
     #[inline(always)]
@@ -132,28 +155,20 @@ impl AddressQuestion {
         let is_v6 = forget(is_v6, unknown);
         // What follows an IPv4 address is of no interest, but readable: both are parts of something bigger.
         let [mut first, mut second] = kernel::read::<[u64; 2]>(address);
-        let (family, high, low);
-        if is_v6 != 0 {
-            (family, high, low) = words_of(canonical_v6(u64::from_be(first), u64::from_be(second)));
+        let canonical = if is_v6 != 0 {
+            canonical_v6(u64::from_be(first), u64::from_be(second))
         } else {
             (first, second) = (first & 0xffff_ffff, 0);
-            (family, high, low) = words_of(canonical_v4(u32::from_be(first as u32)));
-        }
+            canonical_v4(u32::from_be(first as u32))
+        };
         let (first, second) = (forget(first, unknown), forget(second, unknown));
-        AddressQuestion {
-            original: [
-                first as u32,
-                (first >> 32) as u32,
-                second as u32,
-                (second >> 32) as u32,
-            ],
-            original_family: forget(4 + 2 * is_v6, unknown) as u8,
-            family: forget(family, unknown),
-            high: forget(high, unknown),
-            low: forget(low, unknown),
-            port,
-            protocol,
-        }
+        let original = [
+            first as u32,
+            (first >> 32) as u32,
+            second as u32,
+            (second >> 32) as u32,
+        ];
+        AddressQuestion::about(original, 4 + 2 * is_v6, canonical, port, protocol, unknown)
     }
 
     /// The canonical address as [`ask_address`] takes it.
