@@ -53,7 +53,7 @@ type Classes = [Location; 4];
 
 /// The bitmaps of classes: all in page 0, as in small images, or each looked up.
 ///
-/// Nothing between the two: a page that may be page 0 under another name doubles what newer verifiers (7.0) have
+/// Nothing between the two: a page that may be page 0 under another name doubles what newer verifiers (7.3) have
 /// to follow, since they tell pointers to the same page from those to different ones; four of them take it sixteen
 /// times. For the same reason pages are not held longer than the walk over them.
 #[inline(always)]

@@ -68,9 +68,6 @@ pub fn lsm_connect(context: LsmContext) -> i32 {
     let Some(socket) = socket_of(socket) else {
         return 0;
     };
-    if is_local(socket.family) {
-        return 0;
-    }
     let length = length & 0xff;
     if length < 2 || read::<u16>(name) as u64 == AF_UNSPEC {
         // It takes the peer away.
@@ -98,9 +95,6 @@ pub fn lsm_sendmsg(context: LsmContext) -> i32 {
     let Some(socket) = socket_of(socket) else {
         return 0;
     };
-    if is_local(socket.family) {
-        return 0;
-    }
     let name: u64 = field(message, features::msghdr_name());
     let length = field::<u32>(message, features::msghdr_namelen()) as u64 & 0xff;
     let is_named = name != 0 && length >= 2;

@@ -32,8 +32,8 @@ pub(super) struct Socket {
     pub(super) state: u8,
 }
 
-/// A socket of a process; none for those of the kernel itself (of file systems, tunnels), which have
-/// no file.
+/// A socket of a process whose data may leave this machine; none for those of the kernel itself (of file systems,
+/// tunnels), which have no file.
 #[inline(always)]
 pub(super) fn socket_of(socket: u64) -> Option<Socket> {
     let sock: u64 = field(socket, features::socket_sk());
@@ -41,7 +41,11 @@ pub(super) fn socket_of(socket: u64) -> Option<Socket> {
     if sock == 0 || file == 0 || is_kernels(sock) {
         return None;
     }
-    Some(socket_at(sock))
+    let socket = socket_at(sock);
+    if is_local(socket.family) {
+        return None;
+    }
+    Some(socket)
 }
 
 /// Whether the kernel made the socket for itself: some of those have a file (`xs_create_sock`, net/sunrpc/xprtsock.c).
