@@ -1,6 +1,7 @@
-//! The record the kernel programs write into the ring: one a policy that had something to say.
+//! The records the kernel programs write into the ring: one a policy that had something to say, and what belongs
+//! to those.
 
-use crate::limits::MAX_STACKED;
+use crate::{limits::MAX_STACKED, scope::SlotRef};
 
 /// One report. 176 bytes, little endian (the only targets are), no padding. Numbers are plain
 /// integers: the reader refuses what it does not know (`events::decode` in the engine).
@@ -119,6 +120,52 @@ pub struct SourceRecord {
     pub reserved: [u8; 11],
 }
 
+/// A task has left a cgroup that carries policies. Told apart by its length: 128 bytes, little endian, no padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct MoveRecord {
+    /// Nanoseconds of CLOCK_MONOTONIC.
+    pub monotonic_ns: u64,
+    /// Id of the cgroup that carries the policies.
+    pub scope: u64,
+    /// Id of the cgroup that the task was in: that one, or one below.
+    pub from: u64,
+    /// Id of the cgroup that it is in now.
+    pub to: u64,
+    /// Records lost in this ring before this one, since it was made.
+    pub lost: u64,
+    /// Name of the thread that was moved (of a process: its first one), NUL padded; chosen by the process.
+    pub comm: [u8; 16],
+    /// Name of the thread that moved it, or made it elsewhere.
+    pub mover_comm: [u8; 16],
+    /// The policies that were left behind.
+    pub slots: [SlotRef; MAX_STACKED],
+    /// Process id (tgid) in the initial pid namespace.
+    pub pid: u32,
+    /// Thread id of the one that was moved, or of the process's first one.
+    pub tid: u32,
+    /// Process id of whoever moved it.
+    pub mover_pid: u32,
+    /// Real user id of whoever moved it, in the initial user namespace.
+    pub mover_uid: u32,
+    /// [`crate::ABI_VERSION`].
+    pub abi: u16,
+    /// [`move_flag`] bits.
+    pub flags: u8,
+    /// Reserved, zero.
+    pub reserved: [u8; 5],
+}
+
+/// Bits of [`MoveRecord::flags`].
+pub mod move_flag {
+    /// One thread alone, not its whole process.
+    pub const THREAD: u8 = 1;
+    /// It was made there (clone3 with CLONE_INTO_CGROUP), by a thread that is inside.
+    pub const BORN: u8 = 2;
+    /// All bits there are.
+    pub const ALL: u8 = 3;
+}
+
 /// Connections that wait for their source at one time. When there are more, those that waited longest are told
 /// without.
 pub const MAX_AWAITED: u32 = 4096;
@@ -137,4 +184,5 @@ pub mod loss {
 
 const _: () = assert!(size_of::<EventRecord>() == 176);
 const _: () = assert!(size_of::<SourceRecord>() == 48);
-const _: () = assert!(MAX_STACKED <= 8);
+const _: () = assert!(size_of::<MoveRecord>() == 128);
+const _: () = assert!(MAX_STACKED == 8);

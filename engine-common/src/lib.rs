@@ -38,4 +38,4 @@ pub use verdict::{Fault, Reason, Verdict, VerdictWord};
 
 /// Version of every layout in this crate that crosses into the kernel: image, scope and event.
 /// It moves when any of them changes, so that a binary never reads the pins of another.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

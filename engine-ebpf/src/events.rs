@@ -12,7 +12,7 @@ use aya_ebpf::{
 use core::{mem::offset_of, ptr::addr_of};
 use engine_common::{
     ABI_VERSION, ExecutableId, Outcome, VerdictWord,
-    event::{EventRecord, SourceRecord, flag, loss},
+    event::{EventRecord, MoveRecord, SourceRecord, flag, loss},
     floor::Owner,
     limits::EVENT_RING_BYTES,
     verifier::forget,
@@ -188,6 +188,23 @@ pub(crate) fn tell_source(write: impl FnOnce(&mut SourceRecord)) {
     } else {
         BPF_RB_NO_WAKEUP as u64
     });
+}
+
+/// Writes a record about a move, or counts that it could not. The closure is given the number of records lost so far.
+#[inline(always)]
+pub(crate) fn tell_move(write: impl FnOnce(&mut MoveRecord, u64)) {
+    let losses = match LOSSES.get_ptr_mut(loss::RING_FULL) {
+        // SAFETY: a value of an array map.
+        Some(value) => unsafe { Counter::at(value) },
+        None => return,
+    };
+    let Some(mut entry) = EVENTS.reserve_untyped::<MoveRecord>(0) else {
+        losses.increment();
+        return;
+    };
+    // SAFETY: the reservation has the record's size and alignment, and the caller writes every field.
+    write(unsafe { &mut *entry.as_mut_ptr() }, losses.get());
+    entry.submit(0);
 }
 
 /// Whether the reader is to be woken: to wake it costs more than all the rest of a record. What is

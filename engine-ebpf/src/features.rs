@@ -43,6 +43,12 @@ constants! {
     INODE_SB => inode_sb: u32;
     /// Offset of `s_dev` in `super_block` (4 bytes wide).
     SB_DEV => sb_dev: u32;
+    /// Offset of `comm` in `task_struct` (16 bytes wide).
+    TASK_COMM => task_comm: u32;
+    /// Offset of `pid` in `task_struct` (4 bytes wide): the thread's.
+    TASK_PID => task_pid: u32;
+    /// Offset of `tgid` in `task_struct` (4 bytes wide): the process's.
+    TASK_TGID => task_tgid: u32;
     /// Offset of `cgroups` in `task_struct`.
     TASK_CGROUPS => task_cgroups: u32;
     /// Offset of `dfl_cgrp` in `css_set`.
@@ -51,6 +57,10 @@ constants! {
     CGROUP_LEVEL => cgroup_level: u32;
     /// Offset of `ancestors` or `ancestor_ids` in `cgroup`.
     CGROUP_ANCESTORS => cgroup_ancestors: u32;
+    /// Offset of `root` in `cgroup`.
+    CGROUP_ROOT => cgroup_root: u32;
+    /// Offset of `cgrp` in `kernel_clone_args`.
+    CLONE_CGROUP => clone_cgroup: u32;
     /// Offset of `kn` in `cgroup`.
     CGROUP_KN => cgroup_kn: u32;
     /// Offset of `id` in `kernfs_node` (8 bytes wide).

@@ -2,7 +2,7 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::{EbpfContext, helpers::generated::bpf_probe_read_kernel};
 
 /// Numbers, of which any bits are one.
 pub(crate) trait Plain: Copy {}
@@ -11,7 +11,17 @@ macro_rules! plain {
     ($($type:ty),*) => {$(impl Plain for $type {})*};
 }
 
-plain!(u8, u16, u32, u64, [u64; 2], [u64; 4], [u64; 5]);
+plain!(u8, u16, u32, u64, [u64; 2], [u64; 3], [u64; 4], [u64; 5]);
+
+/// Arguments of the function that a program is called from, as plain numbers: pointers that the verifier knows the
+/// type of it does not let global functions have.
+#[inline(always)]
+pub(crate) fn arguments<const N: usize>(context: &impl EbpfContext) -> [u64; N]
+where
+    [u64; N]: Plain,
+{
+    read(context.as_ptr() as u64)
+}
 
 /// Reads what stands at an address; zero where it cannot be read. (No `Option`: see
 /// `engine_common::verdict::VerdictWord`.)

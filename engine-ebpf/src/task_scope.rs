@@ -35,7 +35,12 @@ pub(crate) fn levels() -> u64 {
 /// The scope of the calling task's ancestor at a depth, if there is one.
 #[inline(always)]
 pub(crate) fn at_level(level: u32) -> Option<&'static Scope> {
-    let id = ancestor_of_task(level);
+    of_cgroup(ancestor_of_task(level))
+}
+
+/// What the cgroup with this id carries; nothing for 0.
+#[inline(always)]
+pub(crate) fn of_cgroup(id: u64) -> Option<&'static Scope> {
     if id == 0 {
         return None;
     }
@@ -52,9 +57,20 @@ fn ancestor_of_task(level: u32) -> u64 {
         return unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
     }
     // SAFETY: the helper has no arguments.
-    let task = unsafe { bpf_get_current_task() };
+    ancestor_of(cgroup_of(unsafe { bpf_get_current_task() }), level)
+}
+
+/// The cgroup (its address) that a task is in.
+#[inline(always)]
+pub(crate) fn cgroup_of(task: u64) -> u64 {
     let css_set: u64 = field(task, features::task_cgroups());
-    ancestor_of(field(css_set, features::css_set_cgroup()), level)
+    field(css_set, features::css_set_cgroup())
+}
+
+/// The id of a cgroup.
+#[inline(always)]
+pub(crate) fn id_of(cgroup: u64) -> u64 {
+    field(field(cgroup, features::cgroup_kn()), features::kernfs_id())
 }
 
 /// Id of the cgroup at a depth above a socket's cgroup, or itself; 0 where that is not that deep, and for
@@ -69,8 +85,9 @@ pub(crate) fn ancestor_of_socket(socket: u64, level: u32) -> u64 {
     ancestor_of(cgroup & !3, level)
 }
 
+/// Id of the cgroup at a depth above a cgroup, or itself; 0 where that is not that deep.
 #[inline(always)]
-fn ancestor_of(cgroup: u64, level: u32) -> u64 {
+pub(crate) fn ancestor_of(cgroup: u64, level: u32) -> u64 {
     if cgroup == 0 || level > field::<u32>(cgroup, features::cgroup_level()) {
         return 0;
     }
@@ -82,5 +99,5 @@ fn ancestor_of(cgroup: u64, level: u32) -> u64 {
         // Before 6.1 (commit 7f203bc89eb6).
         return entry;
     }
-    field(field(entry, features::cgroup_kn()), features::kernfs_id())
+    id_of(entry)
 }

@@ -7,12 +7,14 @@
 //! - Where a cgroup hook cannot kill, or has no errno but EPERM, this one does.
 //!
 //! Everything else is left to the cgroup hook that follows, so that one attempt is one event.
+//!
+//! The last argument of each is what programs before it returned.
 
 mod call;
 mod judge;
 mod socket;
 
-use aya_ebpf::{EbpfContext, macros::lsm, programs::LsmContext};
+use aya_ebpf::{macros::lsm, programs::LsmContext};
 use engine_common::{Hook, Protocol};
 
 use self::{
@@ -25,7 +27,7 @@ use self::{
 };
 use crate::{
     features,
-    kernel::{Plain, field, read},
+    kernel::{arguments, field, read},
     task_scope,
 };
 
@@ -35,16 +37,6 @@ const MSG_FASTOPEN: u32 = 0x2000_0000;
 /// What peers ask for (ASCONF), as the kernel names it to the hook: network order, while packets come in.
 const SCTP_PARAM_ADD_IP: u32 = 0x01c0;
 const SCTP_PARAM_SET_PRIMARY: u32 = 0x04c0;
-
-/// Arguments of a hook, as plain numbers: pointers that the verifier knows the type of it does not let
-/// global functions have. The last one is what programs before this one returned.
-#[inline(always)]
-fn arguments<const N: usize>(context: &LsmContext) -> [u64; N]
-where
-    [u64; N]: Plain,
-{
-    read(context.as_ptr() as u64)
-}
 
 #[inline(always)]
 fn judge_kind(hook: Hook, socket: &Socket, name: u64, length: u64, kind: u64) -> i32 {
