@@ -1,7 +1,7 @@
 //! Any bytes at all are either an event or refused.
 #![no_main]
 
-use engine_common::event::{EventRecord, SourceRecord};
+use engine_common::event::{EventRecord, MoveRecord, SourceRecord};
 use libfuzzer_sys::fuzz_target;
 use tidegate::events::{Record, decode_record};
 
@@ -9,6 +9,7 @@ fuzz_target!(|bytes: &[u8]| {
     let length = match decode_record(bytes) {
         Ok(Record::Event(_)) => size_of::<EventRecord>(),
         Ok(Record::Source(_)) => size_of::<SourceRecord>(),
+        Ok(Record::Departure(_)) => size_of::<MoveRecord>(),
         Err(_) => return,
     };
     assert_eq!(bytes.len(), length);

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::fd::{AsRawFd, FromRawFd},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
     path::{Component, Path, PathBuf},
 };
 
@@ -104,9 +104,22 @@ impl Hierarchy {
     }
 
     /// Whether the cgroup with this id (inode number) exists. True where it cannot be known.
-    ///
-    /// By its file handle, whose form is kernfs's own (`kernfs_encode_fh`, FILEID_KERNFS, Linux 5.5).
     pub fn has(&self, id: u64) -> bool {
+        match self.open(id) {
+            Ok(_) => true,
+            Err(error) => error.raw_os_error() != Some(libc::ESTALE),
+        }
+    }
+
+    /// The cgroup with this id as the kernel spells it, while it exists and the mount shows it.
+    pub fn path_of(&self, id: u64) -> Option<PathBuf> {
+        let directory = self.open(id).ok()?;
+        let path = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).ok()?;
+        path.starts_with(&self.mount_point).then(|| self.spelled(&path))
+    }
+
+    /// Opens a cgroup by its file handle, whose form is kernfs's own (`kernfs_encode_fh`, FILEID_KERNFS, Linux 5.5).
+    fn open(&self, id: u64) -> io::Result<OwnedFd> {
         /// `struct file_handle` with the eight bytes that follow it.
         #[repr(C)]
         struct KernfsHandle {
@@ -115,9 +128,7 @@ impl Hierarchy {
             id: [u8; 8],
         }
         const FILEID_KERNFS: libc::c_int = 0xfe;
-        let Ok(mount) = std::fs::File::open(&self.mount_point) else {
-            return true;
-        };
+        let mount = fs::File::open(&self.mount_point)?;
         let mut handle = KernfsHandle {
             bytes: 8,
             kind: FILEID_KERNFS,
@@ -132,11 +143,10 @@ impl Hierarchy {
             )
         };
         if fd < 0 {
-            return std::io::Error::last_os_error().raw_os_error() != Some(libc::ESTALE);
+            return Err(io::Error::last_os_error());
         }
-        // SAFETY: a new descriptor that nobody else has; it is only to be closed.
-        drop(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) });
-        true
+        // SAFETY: a new descriptor that nobody else has.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
     /// Where the hierarchy is mounted.

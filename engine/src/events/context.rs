@@ -34,6 +34,9 @@ pub trait Names {
     /// Path of a cgroup below the root of the hierarchy, such as `/system.slice/shop.service`.
     fn scope(&self, cgroup: u64) -> Option<&str>;
 
+    /// Path of any cgroup, while it exists; of those that carry policies also afterwards.
+    fn cgroup(&self, id: u64) -> Option<String>;
+
     /// Path of an executable that process `pid` was running when it made the attempt. Best effort:
     /// the process may be gone.
     fn executable(&self, pid: u32, id: ExecutableId) -> Option<PathBuf>;
@@ -48,7 +51,11 @@ pub struct Context<F> {
     scopes: HashMap<u64, String>,
     executables: RefCell<HashMap<ExecutableId, PathBuf>>,
     find_executable: F,
+    find_cgroup: Option<FindCgroup>,
 }
+
+/// Looks for the path of a cgroup by its id.
+type FindCgroup = Box<dyn Fn(u64) -> Option<String>>;
 
 impl<F: Fn(u32, ExecutableId) -> Option<PathBuf>> Context<F> {
     /// A context without names. `find_executable` is given the process and the identity its
@@ -59,6 +66,16 @@ impl<F: Fn(u32, ExecutableId) -> Option<PathBuf>> Context<F> {
             scopes: HashMap::new(),
             executables: RefCell::default(),
             find_executable,
+            find_cgroup: None,
+        }
+    }
+
+    /// With a look-up of cgroups that nobody has added.
+    #[must_use]
+    pub fn with_cgroups(self, find: impl Fn(u64) -> Option<String> + 'static) -> Context<F> {
+        Context {
+            find_cgroup: Some(Box::new(find)),
+            ..self
         }
     }
 
@@ -102,6 +119,12 @@ impl<F: Fn(u32, ExecutableId) -> Option<PathBuf>> Names for Context<F> {
 
     fn scope(&self, cgroup: u64) -> Option<&str> {
         self.scopes.get(&cgroup).map(String::as_str)
+    }
+
+    fn cgroup(&self, id: u64) -> Option<String> {
+        // What was added may have another path by now, or none, and have been this one when it was left.
+        let known = || self.scope(id).map(str::to_owned);
+        self.find_cgroup.as_ref().and_then(|find| find(id)).or_else(known)
     }
 
     fn executable(&self, pid: u32, id: ExecutableId) -> Option<PathBuf> {

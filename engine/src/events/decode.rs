@@ -7,14 +7,15 @@ use std::{
 
 use engine_common::{
     ABI_VERSION, Action, ExecutableId, Fault, Hook, Mode, Outcome, Protocol, Reason, SocketFamily,
-    event::{EventRecord, SourceRecord, flag, reason},
+    event::{EventRecord, MoveRecord, SourceRecord, flag, move_flag, reason},
     limits::{MAX_POLICIES, MAX_RULES},
 };
 
 use super::{
+    departure::{Departure, Mover},
     event::{Comm, Event},
     join::Source,
-    record_bytes::{self, LENGTH, SOURCE_LENGTH},
+    record_bytes::{self, LENGTH, MOVE_LENGTH, SOURCE_LENGTH},
     target::Target,
 };
 
@@ -27,7 +28,7 @@ const MAX_ERRNO: u16 = 4095;
 #[non_exhaustive]
 pub enum DecodeError {
     /// Not the size of a record.
-    #[error("event record has {0} bytes, neither {LENGTH} nor {SOURCE_LENGTH}")]
+    #[error("event record has {0} bytes, none of {LENGTH}, {MOVE_LENGTH} and {SOURCE_LENGTH}")]
     Length(usize),
     /// Written by programs of another version.
     #[error("event record has ABI version {0}, this binary reads version {ABI_VERSION}")]
@@ -52,6 +53,8 @@ pub enum Record {
     Event(Box<Event>),
     /// Where a connection sends from.
     Source(Source),
+    /// That a task has left a cgroup.
+    Departure(Box<Departure>),
 }
 
 /// Reads one record of the ring.
@@ -59,10 +62,49 @@ pub enum Record {
 /// # Errors
 /// [`DecodeError`] when the bytes are no record of this version of the ABI.
 pub fn decode_record(bytes: &[u8]) -> Result<Record, DecodeError> {
-    match record_bytes::parse_source(bytes) {
-        Some(record) => source_record(&record).map(Record::Source),
-        None => decode(bytes).map(|event| Record::Event(Box::new(event))),
+    if let Some(record) = record_bytes::parse_source(bytes) {
+        return source_record(&record).map(Record::Source);
     }
+    if let Some(record) = record_bytes::parse_move(bytes) {
+        return move_record(&record).map(|departure| Record::Departure(Box::new(departure)));
+    }
+    decode(bytes).map(|event| Record::Event(Box::new(event)))
+}
+
+fn move_record(record: &MoveRecord) -> Result<Departure, DecodeError> {
+    if u32::from(record.abi) != ABI_VERSION {
+        return Err(DecodeError::Abi(record.abi));
+    }
+    if record.reserved != [0; 5] {
+        return Err(DecodeError::Reserved);
+    }
+    if record.flags & !move_flag::ALL != 0 {
+        return Err(unknown("flag", record.flags));
+    }
+    // The first that refers to none ends the list.
+    let slots = record.slots.iter().map_while(|reference| reference.slot());
+    let slots = slots.map(|number| match slot(number) {
+        Ok(Some(number)) => Ok(number),
+        _ => Err(unknown("slot", number)),
+    });
+    Ok(Departure {
+        monotonic_ns: record.monotonic_ns,
+        scope: record.scope,
+        from: record.from,
+        to: record.to,
+        slots: slots.collect::<Result<_, _>>()?,
+        pid: record.pid,
+        tid: record.tid,
+        comm: Comm(record.comm),
+        is_whole: record.flags & move_flag::THREAD == 0,
+        is_born: record.flags & move_flag::BORN != 0,
+        by: Mover {
+            pid: record.mover_pid,
+            uid: record.mover_uid,
+            comm: Comm(record.mover_comm),
+        },
+        lost: record.lost,
+    })
 }
 
 fn source_record(record: &SourceRecord) -> Result<Source, DecodeError> {

@@ -128,7 +128,17 @@ proptest! {
 
     #[test]
     fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        let _ = decode(&bytes);
+        let _ = decode_record(&bytes);
+    }
+
+    /// A record about a move, past its first checks.
+    #[test]
+    fn any_change_of_a_move_is_survived(at in 0..MOVE_LENGTH, byte in any::<u8>()) {
+        let mut bytes = record_bytes::encode_move(&sample::move_record());
+        bytes[at] = byte;
+        if let Ok(Record::Departure(departure)) = decode_record(&bytes) {
+            prop_assert_eq!(departure.pid, record_bytes::parse_move(&bytes).unwrap().pid);
+        }
     }
 
     /// Like the above, but past the first checks.
@@ -174,7 +184,61 @@ fn what_is_not_known_is_refused() {
         assert!(error.contains(message), "{error:?} does not say {message:?}");
     }
     let error = decode(&[0; 3]).unwrap_err().to_string();
-    assert_eq!(error, "event record has 3 bytes, neither 176 nor 48");
+    assert_eq!(error, "event record has 3 bytes, none of 176, 128 and 48");
+}
+
+/// What fuzzing begins with is of this version, so that it gets past the first checks.
+#[test]
+fn the_seeds_of_the_fuzzer_are_records() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/event");
+    let mut kinds = std::collections::HashSet::new();
+    for seed in std::fs::read_dir(seeds).unwrap() {
+        let path = seed.unwrap().path();
+        let record = decode_record(&std::fs::read(&path).unwrap());
+        let record = record.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        kinds.insert(std::mem::discriminant(&record));
+    }
+    assert_eq!(kinds.len(), 3, "one of each kind at least");
+}
+
+/// Who left a cgroup, as the kernel writes it.
+#[test]
+fn departures_are_told_by_their_length() {
+    let departure = sample::departure(|_| {});
+    assert_eq!(
+        (departure.scope, departure.from, departure.to),
+        (42, 43, 7),
+        "cgroups"
+    );
+    assert_eq!(departure.slots, [0, 5]);
+    assert_eq!(
+        (departure.pid, departure.is_whole, departure.is_born),
+        (123, true, false)
+    );
+    assert_eq!(departure.comm.as_bytes(), b"bash");
+    assert_eq!(
+        (departure.by.pid, departure.by.comm.as_bytes()),
+        (1, &b"systemd"[..])
+    );
+    let born = sample::departure(|r| r.flags = move_flag::THREAD | move_flag::BORN);
+    assert_eq!((born.is_whole, born.is_born), (false, true));
+    // What stands behind the end of the list is not looked at.
+    let none = sample::departure(|r| r.slots[0].0 = 0);
+    assert_eq!(none.slots, [0_u32; 0]);
+
+    type Change = fn(&mut MoveRecord);
+    let cases: [(Change, DecodeError); 4] = [
+        (|r| r.abi = 1, DecodeError::Abi(1)),
+        (|r| r.flags = 4, unknown("flag", 4u8)),
+        (|r| r.reserved[4] = 1, DecodeError::Reserved),
+        (|r| r.slots[1].0 = MAX_POLICIES + 1, unknown("slot", MAX_POLICIES)),
+    ];
+    for (change, error) in cases {
+        let mut record = sample::move_record();
+        change(&mut record);
+        let bytes = record_bytes::encode_move(&record);
+        assert_eq!(decode_record(&bytes), Err(error));
+    }
 }
 
 /// Where a connection sends from, as the kernel writes it.

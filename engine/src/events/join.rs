@@ -5,7 +5,7 @@ use std::{collections::VecDeque, net::SocketAddr};
 
 use engine_common::event::READER_PERIOD_MS;
 
-use super::event::Event;
+use super::{departure::Departure, event::Event};
 
 /// Nanoseconds after which an event waits no longer, once all that the kernel wrote in them was read: a connect
 /// that fails before its SYN leaves gets no source.
@@ -25,15 +25,51 @@ pub struct Source {
     pub address: SocketAddr,
 }
 
+/// What there is to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// An attempt.
+    Event(Box<Event>),
+    /// That a task has left a cgroup. It waits for nothing itself.
+    Departure(Box<Departure>),
+}
+
+impl Told {
+    fn event(&self) -> Option<&Event> {
+        match self {
+            Told::Event(event) => Some(event),
+            Told::Departure(_) => None,
+        }
+    }
+
+    fn event_mut(&mut self) -> Option<&mut Event> {
+        match self {
+            Told::Event(event) => Some(event),
+            Told::Departure(_) => None,
+        }
+    }
+
+    fn awaits(&self) -> Option<u64> {
+        self.event()?.awaits
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        match self {
+            Told::Event(event) => event.monotonic_ns,
+            Told::Departure(departure) => departure.monotonic_ns,
+        }
+    }
+}
+
 /// Events on their way, in their order.
 #[derive(Debug, Default)]
 pub struct Join {
-    held: VecDeque<Event>,
+    held: VecDeque<Told>,
 }
 
 impl Join {
     /// Takes an event in.
-    pub fn event(&mut self, event: Event) {
+    pub fn event(&mut self, event: Box<Event>) {
         self.passed(event.monotonic_ns);
         if let Some(key) = event.awaits {
             // Of one attempt each policy on each cgroup says something once, and its thread does nothing else
@@ -41,16 +77,28 @@ impl Join {
             let of_key = |held: &Event| held.awaits == Some(key);
             let same = |held: &Event| (held.scope, held.slot) == (event.scope, event.slot);
             let is_other = |held: &Event| same(held) || held.tid != event.tid;
-            if self.held.iter().any(|held| of_key(held) && is_other(held)) {
+            let mut held = self.held.iter().filter_map(Told::event);
+            if held.any(|held| of_key(held) && is_other(held)) {
                 self.held
                     .iter_mut()
+                    .filter_map(Told::event_mut)
                     .filter(|held| held.awaits == Some(key))
                     .for_each(|held| held.awaits = None);
             }
         }
-        self.held.push_back(event);
+        self.hold(Told::Event(event));
+    }
+
+    /// Takes a departure in: it is told in its place.
+    pub fn departure(&mut self, departure: Box<Departure>) {
+        self.passed(departure.monotonic_ns);
+        self.hold(Told::Departure(departure));
+    }
+
+    fn hold(&mut self, told: Told) {
+        self.held.push_back(told);
         if self.held.len() > MAX_HELD
-            && let Some(first) = self.held.front_mut()
+            && let Some(first) = self.held.front_mut().and_then(Told::event_mut)
         {
             first.awaits = None;
         }
@@ -58,7 +106,7 @@ impl Join {
 
     /// Takes a source in; one that no event waits for is nothing to anybody.
     pub fn source(&mut self, source: &Source) {
-        for held in &mut self.held {
+        for held in self.held.iter_mut().filter_map(Told::event_mut) {
             if held.awaits == Some(source.key) {
                 held.source = Some(source.address);
                 held.awaits = None;
@@ -70,22 +118,25 @@ impl Join {
     /// Everything that the kernel wrote until this time (CLOCK_MONOTONIC, nanoseconds) was read.
     pub fn passed(&mut self, now_ns: u64) {
         for held in &mut self.held {
-            if now_ns.saturating_sub(held.monotonic_ns) < PATIENCE_NS {
+            if now_ns.saturating_sub(held.monotonic_ns()) < PATIENCE_NS {
                 break;
             }
-            held.awaits = None;
+            if let Some(event) = held.event_mut() {
+                event.awaits = None;
+            }
         }
     }
 
     /// Nothing more will come.
     pub fn ended(&mut self) {
-        self.held.iter_mut().for_each(|held| held.awaits = None);
+        let events = self.held.iter_mut().filter_map(Told::event_mut);
+        events.for_each(|held| held.awaits = None);
     }
 
-    /// The next event that waits for nothing, in the order in which they came.
-    pub fn next_event(&mut self) -> Option<Event> {
+    /// The next that waits for nothing, in the order in which they came.
+    pub fn take_ready(&mut self) -> Option<Told> {
         match self.held.front() {
-            Some(first) if first.awaits.is_none() => self.held.pop_front(),
+            Some(first) if first.awaits().is_none() => self.held.pop_front(),
             _ => None,
         }
     }
@@ -103,13 +154,13 @@ mod tests {
 
     const START: u64 = 1_000_000_000;
 
-    fn event(port: u16, after_ns: u64, awaits: Option<u64>) -> Event {
+    fn event(port: u16, after_ns: u64, awaits: Option<u64>) -> Box<Event> {
         let mut event = sample::event(|record| {
             record.port = port;
             record.monotonic_ns = START + after_ns;
         });
         event.awaits = awaits;
-        event
+        Box::new(event)
     }
 
     fn source(key: u64, port: u16) -> Source {
@@ -120,10 +171,14 @@ mod tests {
         }
     }
 
-    /// Destination port and source port of everything that comes out.
+    /// Destination port and source port of everything that comes out; noughts for a departure.
     fn told(join: &mut Join) -> Vec<(u16, Option<u16>)> {
         let mut told = Vec::new();
-        while let Some(event) = join.next_event() {
+        while let Some(next) = join.take_ready() {
+            let Told::Event(event) = next else {
+                told.push((0, None));
+                continue;
+            };
             let crate::events::Target::Destination { port, .. } = event.target else {
                 panic!("{event:?}");
             };
@@ -202,6 +257,28 @@ mod tests {
         // Too late.
         join.source(&source(13, 2013));
         assert!(!join.holds());
+    }
+
+    #[test]
+    fn departures_keep_their_place() {
+        let mut join = Join::default();
+        let departure = |after_ns| {
+            Box::new(sample::departure(|record| {
+                record.monotonic_ns = START + after_ns;
+            }))
+        };
+        join.departure(departure(0));
+        assert_eq!(told(&mut join), [(0, None)]);
+        join.event(event(1, 1, Some(11)));
+        join.departure(departure(2));
+        join.event(event(2, 3, None));
+        assert_eq!(told(&mut join), []);
+        join.source(&source(11, 2011));
+        assert_eq!(told(&mut join), [(1, Some(2011)), (0, None), (2, None)]);
+        // It tells what time it is by then.
+        join.event(event(3, 4, Some(12)));
+        join.departure(departure(4 + PATIENCE_NS));
+        assert_eq!(told(&mut join), [(3, None), (0, None)]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Events, gaps and the summary as JSON, one object a line: the contract with programs that read
+//! Events, moves, gaps and the summary as JSON, one object a line: the contract with programs that read
 //! reports. Fields are only ever added. 64-bit ids are plain numbers; readers that keep numbers as
 //! floating point lose their last digits.
 
@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
 use super::{
-    context::NamedEvent, escape::shows_as_itself, loss::Gap, protocol_name::protocol_name,
-    summary::PolicyCounters, tally::Tally, target::Target,
+    context::NamedEvent, departure::NamedDeparture, escape::shows_as_itself, loss::Gap,
+    protocol_name::protocol_name, summary::PolicyCounters, tally::Tally, target::Target,
 };
 
 /// An address and a port.
@@ -123,6 +123,69 @@ impl EventLine {
             foreign_socket: event.foreign_socket,
             socket_cookie: event.socket_cookie,
             repeats: event.repeats,
+        }
+    }
+}
+
+/// `{"type":"move",...}`: a process, or a thread of one, that has left a cgroup with policies and is under them no
+/// longer. One line a cgroup that was left.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "type", rename = "move")]
+pub struct MoveLine {
+    time: String,
+    /// The cgroup that carries the policies.
+    scope: Option<String>,
+    scope_id: u64,
+    /// The policies that were left; `null` for one whose name is not known.
+    policies: Vec<Option<String>>,
+    /// Where it was: `scope`, or a cgroup below; `null` for one that does not exist any more.
+    from: Option<String>,
+    from_id: u64,
+    /// Where it is now.
+    to: Option<String>,
+    to_id: u64,
+    pid: u32,
+    tid: u32,
+    comm: String,
+    /// Whether the whole process left, or the thread `tid` alone.
+    whole_process: bool,
+    /// Whether it was made there (clone3 with CLONE_INTO_CGROUP), by a process that is inside, and not moved.
+    born: bool,
+    by: MoverLine,
+}
+
+/// Who moved a process, or made it.
+#[derive(Clone, Debug, Serialize)]
+struct MoverLine {
+    pid: u32,
+    uid: u32,
+    comm: String,
+}
+
+impl MoveLine {
+    /// The line of a departure.
+    pub fn new(named: &NamedDeparture<'_>) -> MoveLine {
+        let departure = named.departure;
+        let names = named.policies().iter();
+        MoveLine {
+            time: time(named.time),
+            scope: named.scope.clone(),
+            scope_id: departure.scope,
+            policies: names.map(|name| name.map(str::to_owned)).collect(),
+            from: named.from.clone(),
+            from_id: departure.from,
+            to: named.to.clone(),
+            to_id: departure.to,
+            pid: departure.pid,
+            tid: departure.tid,
+            comm: text(departure.comm.as_bytes()),
+            whole_process: departure.is_whole,
+            born: departure.is_born,
+            by: MoverLine {
+                pid: departure.by.pid,
+                uid: departure.by.uid,
+                comm: text(departure.by.comm.as_bytes()),
+            },
         }
     }
 }

@@ -4,7 +4,7 @@ use engine_common::{Action, Protocol, event::reason};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::events::sample::{comm, named, v4};
+use crate::events::sample::{comm, named, named_departure, v4};
 
 fn read(object: &impl Serialize) -> Value {
     serde_json::from_str(&line(object).unwrap()).unwrap()
@@ -45,6 +45,40 @@ fn a_blocked_connect() {
             "socket_cookie": 77,
             "repeats": 0,
         })
+    );
+}
+
+#[test]
+fn a_move() {
+    let value = named_departure(|_| {}, |departure| read(&MoveLine::new(departure)));
+    assert_eq!(
+        value,
+        json!({
+            "type": "move",
+            "time": "2026-01-02T12:00:01.123000000Z",
+            "scope": "/tidegate-exec-1",
+            "scope_id": 42,
+            "policies": ["payments", null],
+            "from": null,
+            "from_id": 43,
+            "to": "/other",
+            "to_id": 7,
+            "pid": 123,
+            "tid": 123,
+            "comm": "bash",
+            "whole_process": true,
+            "born": false,
+            "by": {"pid": 1, "uid": 0, "comm": "systemd"},
+        })
+    );
+    let value = named_departure(
+        |r| (r.comm, r.flags) = (comm(b"\xff\x1b"), 3),
+        |departure| read(&MoveLine::new(departure)),
+    );
+    assert_eq!(value["comm"], "\\xff\u{1b}");
+    assert_eq!(
+        (&value["whole_process"], &value["born"]),
+        (&json!(false), &json!(true))
     );
 }
 

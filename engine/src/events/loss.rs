@@ -2,8 +2,6 @@
 
 use jiff::Timestamp;
 
-use super::event::Event;
-
 /// A hole in the stream of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
@@ -25,10 +23,10 @@ impl LossWatch {
         LossWatch { seen }
     }
 
-    /// The gap before this event, if there is one. To be called for every event, in order, with the
-    /// event's wall time.
-    pub fn before(&mut self, event: &Event, time: Timestamp) -> Option<Gap> {
-        self.advance(event.lost, time)
+    /// The gap before an event, if there is one. To be called for every one, in order, with the number of records
+    /// lost that it carries, and its wall time.
+    pub fn before(&mut self, lost_by_then: u64, time: Timestamp) -> Option<Gap> {
+        self.advance(lost_by_then, time)
     }
 
     /// The gap after the last event, by the ring's own counter.

@@ -2,12 +2,14 @@
 //! policy: names come in through [`Names`].
 //!
 //! ```text
-//! bytes -decode-> Record -Join-> Event -NamedEvent::new-> NamedEvent -> text line | JSON line | Tally -> table
+//! bytes -decode-> Record -Join-> Told: Event -NamedEvent::new-> NamedEvent -> text line | JSON line | Tally -> table
+//!                                      Departure -NamedDeparture::new-> NamedDeparture -> text line | JSON line
 //! ```
 
 pub mod clock;
 pub mod context;
 pub mod decode;
+pub mod departure;
 pub mod escape;
 pub mod event;
 pub mod join;
@@ -27,8 +29,9 @@ mod sample;
 pub use clock::Clock;
 pub use context::{Context, NamedEvent, Names, PolicyNames};
 pub use decode::{DecodeError, Record, decode, decode_record};
+pub use departure::{Departure, Mover, NamedDeparture};
 pub use event::Event;
-pub use join::{Join, Source};
+pub use join::{Join, Source, Told};
 pub use loss::{Gap, LossWatch};
 pub use report_file::{ReportError, ReportFile};
 pub use summary::{Layout, PolicyCounters, table};

@@ -1,13 +1,19 @@
-//! The bytes of an [`EventRecord`], field by field: no transmutation, so neither alignment nor the
+//! The bytes of an [`EventRecord`] and of the other records, field by field: no transmutation, so neither alignment nor the
 //! machine's byte order matters.
 
-use engine_common::event::{EventRecord, SourceRecord};
+use engine_common::{
+    event::{EventRecord, MoveRecord, SourceRecord},
+    scope::SlotRef,
+};
 
 /// Bytes of one record.
 pub const LENGTH: usize = size_of::<EventRecord>();
 
 /// Bytes of one record about a source.
 pub const SOURCE_LENGTH: usize = size_of::<SourceRecord>();
+
+/// Bytes of one record about a move.
+pub const MOVE_LENGTH: usize = size_of::<MoveRecord>();
 
 /// Takes fixed-size fields off the front of a slice.
 struct Fields<'a>(&'a [u8]);
@@ -29,6 +35,14 @@ impl Fields<'_> {
 
     fn u16(&mut self) -> Option<u16> {
         self.take().map(u16::from_le_bytes)
+    }
+
+    fn slots<const N: usize>(&mut self) -> Option<[SlotRef; N]> {
+        let mut slots = [SlotRef::NONE; N];
+        for slot in &mut slots {
+            *slot = SlotRef(self.u32()?);
+        }
+        Some(slots)
     }
 
     fn u8(&mut self) -> Option<u8> {
@@ -97,6 +111,31 @@ pub fn parse_source(bytes: &[u8]) -> Option<SourceRecord> {
     })
 }
 
+/// Reads a record about a move; `None` unless there are exactly [`MOVE_LENGTH`] bytes.
+pub fn parse_move(bytes: &[u8]) -> Option<MoveRecord> {
+    if bytes.len() != MOVE_LENGTH {
+        return None;
+    }
+    let mut fields = Fields(bytes);
+    Some(MoveRecord {
+        monotonic_ns: fields.u64()?,
+        scope: fields.u64()?,
+        from: fields.u64()?,
+        to: fields.u64()?,
+        lost: fields.u64()?,
+        comm: fields.take()?,
+        mover_comm: fields.take()?,
+        slots: fields.slots()?,
+        pid: fields.u32()?,
+        tid: fields.u32()?,
+        mover_pid: fields.u32()?,
+        mover_uid: fields.u32()?,
+        abi: fields.u16()?,
+        flags: fields.u8()?,
+        reserved: fields.take()?,
+    })
+}
+
 /// Writes a record as the kernel programs do: what tests feed to [`decode`](super::decode()).
 pub fn encode(record: &EventRecord) -> [u8; LENGTH] {
     let parts: [&[u8]; 32] = [
@@ -134,6 +173,33 @@ pub fn encode(record: &EventRecord) -> [u8; LENGTH] {
         &record.reserved,
     ];
     let mut out = [0; LENGTH];
+    for (to, from) in out.iter_mut().zip(parts.into_iter().flatten()) {
+        *to = *from;
+    }
+    out
+}
+
+/// The same of a record about a move.
+pub fn encode_move(record: &MoveRecord) -> [u8; MOVE_LENGTH] {
+    let slots = record.slots.map(|slot| slot.0.to_le_bytes());
+    let parts: [&[u8]; 15] = [
+        &record.monotonic_ns.to_le_bytes(),
+        &record.scope.to_le_bytes(),
+        &record.from.to_le_bytes(),
+        &record.to.to_le_bytes(),
+        &record.lost.to_le_bytes(),
+        &record.comm,
+        &record.mover_comm,
+        slots.as_flattened(),
+        &record.pid.to_le_bytes(),
+        &record.tid.to_le_bytes(),
+        &record.mover_pid.to_le_bytes(),
+        &record.mover_uid.to_le_bytes(),
+        &record.abi.to_le_bytes(),
+        &[record.flags],
+        &record.reserved,
+    ];
+    let mut out = [0; MOVE_LENGTH];
     for (to, from) in out.iter_mut().zip(parts.into_iter().flatten()) {
         *to = *from;
     }
@@ -187,6 +253,29 @@ mod tests {
             monotonic_ns => 7; key => 7; address => first(); port => 7; abi => 7; family => 7; reserved => first();
         }
         assert!(parse_source(&[0; SOURCE_LENGTH + 1]).is_none());
+    }
+
+    #[test]
+    fn so_is_every_field_of_a_move() {
+        macro_rules! check {
+            ($($field:ident => $value:expr;)*) => {$(
+                let mut bytes = [0u8; MOVE_LENGTH];
+                bytes[std::mem::offset_of!(MoveRecord, $field)] = 7;
+                let record = parse_move(&bytes).unwrap();
+                assert_eq!(record.$field, $value, stringify!($field));
+                assert_eq!(encode_move(&record), bytes, stringify!($field));
+            )*};
+        }
+        fn first<const N: usize>() -> [u8; N] {
+            std::array::from_fn(|i| if i == 0 { 7 } else { 0 })
+        }
+        let slots = std::array::from_fn(|i| SlotRef(if i == 0 { 7 } else { 0 }));
+        check! {
+            monotonic_ns => 7; scope => 7; from => 7; to => 7; lost => 7; comm => first(); mover_comm => first();
+            slots => slots; pid => 7; tid => 7; mover_pid => 7; mover_uid => 7; abi => 7; flags => 7;
+            reserved => first();
+        }
+        assert!(parse_move(&[0; MOVE_LENGTH - 1]).is_none());
     }
 
     #[test]

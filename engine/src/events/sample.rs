@@ -4,11 +4,15 @@ use std::path::PathBuf;
 
 use engine_common::{
     ABI_VERSION, Action, ExecutableId, Hook, Mode, Outcome, Protocol,
-    event::{EventRecord, reason},
+    event::{EventRecord, MoveRecord, reason},
+    scope::SlotRef,
 };
 use jiff::Timestamp;
 
-use super::{Clock, Context, Event, NamedEvent, PolicyNames, decode, record_bytes::encode};
+use super::{
+    Clock, Context, Departure, Event, NamedDeparture, NamedEvent, PolicyNames, Record, decode, decode_record,
+    record_bytes::{encode, encode_move},
+};
 
 /// curl, blocked at connect4 on its way to 198.51.100.7:443/tcp by the rule `metadata`.
 pub(super) fn record() -> EventRecord {
@@ -55,6 +59,39 @@ pub(super) fn event(change: impl FnOnce(&mut EventRecord)) -> Event {
     decode(&encode(&record)).unwrap()
 }
 
+/// bash, moved from a cgroup below 42 to 7 by systemd, and so away from `payments` and from an unknown policy.
+pub(super) fn move_record() -> MoveRecord {
+    let mut slots = [SlotRef::NONE; 8];
+    slots[..2].copy_from_slice(&[SlotRef::new(0, Mode::Enforce), SlotRef::new(5, Mode::Audit)]);
+    MoveRecord {
+        monotonic_ns: 1_123_000_000,
+        scope: 42,
+        from: 43,
+        to: 7,
+        lost: 0,
+        comm: comm(b"bash"),
+        mover_comm: comm(b"systemd"),
+        slots,
+        pid: 123,
+        tid: 123,
+        mover_pid: 1,
+        mover_uid: 0,
+        abi: ABI_VERSION as u16,
+        flags: 0,
+        reserved: [0; 5],
+    }
+}
+
+/// The sample move, changed.
+pub(super) fn departure(change: impl FnOnce(&mut MoveRecord)) -> Departure {
+    let mut record = move_record();
+    change(&mut record);
+    match decode_record(&encode_move(&record)) {
+        Ok(Record::Departure(departure)) => *departure,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// An IPv4 address as records hold it.
 pub(super) fn v4(address: [u8; 4]) -> [u8; 16] {
     let mut bytes = [0; 16];
@@ -71,7 +108,8 @@ pub(super) fn comm(name: &[u8]) -> [u8; 16] {
 
 /// The policy `payments` in slot 0, the cgroup 42, and curl.
 pub(super) fn context() -> Context<impl Fn(u32, ExecutableId) -> Option<PathBuf>> {
-    let mut context = Context::new(|_, id| (id.inode == 1001).then(|| PathBuf::from("/usr/bin/curl")));
+    let mut context = Context::new(|_, id| (id.inode == 1001).then(|| PathBuf::from("/usr/bin/curl")))
+        .with_cgroups(|id| (id == 7).then(|| "/other".to_owned()));
     context.add_policy(
         0,
         1,
@@ -89,6 +127,15 @@ pub(super) fn context() -> Context<impl Fn(u32, ExecutableId) -> Option<PathBuf>
 /// Wall time at monotonic zero: noon.
 pub(super) fn clock() -> Clock {
     Clock::with_origin("2026-01-02T12:00:00Z".parse::<Timestamp>().unwrap())
+}
+
+/// Runs `with` on the sample move, changed, with its names.
+pub(super) fn named_departure<R>(
+    change: impl FnOnce(&mut MoveRecord),
+    with: impl FnOnce(&NamedDeparture<'_>) -> R,
+) -> R {
+    let departure = departure(change);
+    with(&NamedDeparture::new(&departure, &clock(), &context()))
 }
 
 /// Runs `with` on the sample event, changed, with its names.

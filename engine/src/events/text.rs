@@ -8,6 +8,7 @@ use engine_common::Outcome;
 
 use super::{
     context::NamedEvent,
+    departure::NamedDeparture,
     escape::{escaped, word},
     event::Event,
     loss::Gap,
@@ -72,6 +73,44 @@ fn who(event: &Event) -> String {
     }
 }
 
+/// The line of a departure, without line feed.
+///
+/// ```text
+/// 12:00:01.123Z MOVED bash[123] left /shop.service for /other, by systemd[1] uid 0  payments
+/// ```
+pub fn departure_line(named: &NamedDeparture<'_>) -> String {
+    let departure = named.departure;
+    let style = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
+    let (dim, time) = (Style::new().dimmed(), named.time.strftime("%H:%M:%S%.3fZ"));
+    let cgroup = |path: Option<&str>, id: u64| match path {
+        Some(path) => word(path.as_bytes()).to_string(),
+        None => format!("cgroup {id}"),
+    };
+    let by = departure.by;
+    let mut line = format!(
+        "{dim}{time}{dim:#} {style}MOVED{style:#} {}[{}] left {} for {}, by {}[{}] uid {}  {}",
+        word(departure.comm.as_bytes()),
+        departure.pid,
+        cgroup(named.scope.as_deref(), departure.scope),
+        cgroup(named.to.as_deref(), departure.to),
+        word(by.comm.as_bytes()),
+        by.pid,
+        by.uid,
+        escaped(named.policy_list().as_bytes()),
+    );
+    let mut notes = Vec::new();
+    if !departure.is_whole {
+        notes.push(format!("thread {} alone", departure.tid));
+    }
+    if departure.is_born {
+        notes.push("made there".to_owned());
+    }
+    if !notes.is_empty() {
+        line += &format!(" {dim}({}){dim:#}", notes.join(", "));
+    }
+    line
+}
+
 /// The line of a gap, without line feed.
 pub fn gap_line(gap: &Gap) -> String {
     let style = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
@@ -110,11 +149,14 @@ pub(super) fn style_of(outcome: Outcome) -> Style {
 
 #[cfg(test)]
 mod tests {
-    use engine_common::{Protocol, event::flag, event::reason};
+    use engine_common::{
+        Protocol,
+        event::{flag, move_flag, reason},
+    };
     use jiff::Timestamp;
 
     use super::*;
-    use crate::events::sample::{comm, named, v4};
+    use crate::events::sample::{comm, named, named_departure, v4};
 
     fn plain(text: &str) -> String {
         anstream::adapter::strip_str(text).to_string()
@@ -128,6 +170,29 @@ mod tests {
              (errno EPERM, connect4)"
         );
         assert!(named(|_| {}, line).contains("\x1b[31mBLOCK"));
+    }
+
+    #[test]
+    fn departures() {
+        assert_eq!(
+            plain(&named_departure(|_| {}, departure_line)),
+            "12:00:01.123Z MOVED bash[123] left /tidegate-exec-1 for /other, by systemd[1] uid 0  payments, slot 5"
+        );
+        let strange = named_departure(
+            |r| {
+                r.comm = comm(b"\x1b[31ma b");
+                (r.mover_comm, r.mover_pid, r.mover_uid) = (comm(b"x] uid 7"), 9, 1000);
+                (r.tid, r.to, r.scope) = (124, 8, 41);
+                r.flags = move_flag::ALL;
+                r.slots[1] = r.slots[7];
+            },
+            departure_line,
+        );
+        assert_eq!(
+            plain(&strange),
+            "12:00:01.123Z MOVED \"\\x1b[31ma b\"[123] left cgroup 41 for cgroup 8, by \"x] uid 7\"[9] uid 1000  \
+             payments (thread 124 alone, made there)"
+        );
     }
 
     #[test]

@@ -1,10 +1,8 @@
 //! `tidegate events`: what standing policies had to say.
 
 use std::{
-    collections::HashMap,
     io::{self, Write},
     os::fd::AsFd,
-    path::PathBuf,
     process::ExitCode,
 };
 
@@ -16,23 +14,26 @@ use nix::{
     sys::signal::{SigSet, Signal},
 };
 
-use super::{exec::recorder::path_of_process, standing};
+use super::{event_names::EventNames, standing};
 use crate::{
     cgroup::Hierarchy,
     cli::{Exit, Failure, Output},
     datapath::EventRing,
     events::{
-        Clock, Context, Event, Join, LossWatch, NamedEvent, Names as _, PolicyNames, Record,
+        Clock, Departure, Event, Join, LossWatch, NamedDeparture, NamedEvent, Record, Told,
         clock::monotonic_ns,
         decode_record,
-        json::{self, EventLine, GapLine},
+        json::{self, EventLine, GapLine, MoveLine},
         text,
     },
     launch,
-    standing::{ReaderLock, Standing},
+    standing::ReaderLock,
 };
 
 /// Read the events of standing policies
+///
+/// Beside attempts it is told who leaves a cgroup that carries policies (MOVED): that is for root, and
+/// whoever may write to both cgroups, and ends nothing but the policies' hold on the process.
 ///
 /// Each event is read once, by one reader at a time. Nothing depends on reading: when nobody does, the
 /// ring fills up, later events are lost, and their number is told as a gap. Where the kernel cannot kill
@@ -43,6 +44,7 @@ Examples:
   sudo tidegate events
   sudo tidegate events --follow
   sudo tidegate events --follow --output json | jq 'select(.outcome == \"blocked\")'
+  sudo tidegate events --follow --output json | jq 'select(.type == \"move\")'
 
 Exit codes:
   0 read; 1 could not run, or somebody else is reading; 2 the command line is wrong.")]
@@ -74,7 +76,7 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
     let began = Timestamp::now();
     let mut stream = Stream {
         ring: standing.events().map_err(standing::failed)?,
-        names: Names::of(&standing)?,
+        names: EventNames::of(&standing)?,
         losses: LossWatch::starting_at(reader.told()),
         hierarchy: standing.hierarchy().clone(),
         reader,
@@ -132,7 +134,7 @@ fn signals() -> SigSet {
 
 struct Stream {
     ring: EventRing,
-    names: Names,
+    names: EventNames,
     losses: LossWatch,
     hierarchy: Hierarchy,
     reader: ReaderLock,
@@ -168,7 +170,8 @@ impl Stream {
         let record = self.ring.take(decode_record);
         let is_record = record.is_some();
         match record {
-            Some(Ok(Record::Event(event))) => self.arrived(*event),
+            Some(Ok(Record::Event(event))) => self.arrived(event),
+            Some(Ok(Record::Departure(departure))) => self.join.departure(departure),
             Some(Ok(Record::Source(source))) => self.join.source(&source),
             Some(Err(error)) => tracing::warn!(%error, "an event was not understood"),
             None => match monotonic_ns() {
@@ -177,38 +180,59 @@ impl Stream {
                 Err(_) => self.join.ended(),
             },
         }
-        while let Some(event) = self.join.next_event() {
-            self.tell(&event)?;
+        while let Some(told) = self.join.take_ready() {
+            match told {
+                Told::Event(event) => self.tell(&event)?,
+                Told::Departure(departure) => self.tell_departure(&departure)?,
+            }
         }
         Ok(is_record)
     }
 
     /// What cannot wait until the event is told.
-    fn arrived(&mut self, event: Event) {
+    fn arrived(&mut self, event: Box<Event>) {
         let is_new = |from: Timestamp| from <= self.clock.wall(event.monotonic_ns);
         if event.outcome == Outcome::KillPending && self.kills_from.is_some_and(is_new) {
             self.names.learn(&event);
-            kill_late(&self.hierarchy, self.names.paths.get(&event.scope), event.pid);
+            kill_late(&self.hierarchy, self.names.path(event.scope), event.pid);
         }
         if (event.awaits.is_some() || self.join.holds())
             && let Some(id) = event.executable
         {
             // Looked up while the process lives; it is remembered.
-            let _ = self.names.context.executable(event.pid, id);
+            let _ = self.names.executable(event.pid, id);
         }
         self.join.event(event);
     }
 
     fn tell(&mut self, event: &Event) -> io::Result<()> {
         self.names.learn(event);
-        let named = NamedEvent::new(event, &self.clock, &self.names.context);
-        let gap = self.losses.before(event, named.time);
+        let named = NamedEvent::new(event, &self.clock, self.names.context());
+        let text = line(self.output, || text::line(&named), &EventLine::new(&named));
+        let (lost, time) = (event.lost, named.time);
+        self.print(&text, lost, time)
+    }
+
+    fn tell_departure(&mut self, departure: &Departure) -> io::Result<()> {
+        self.names.learn_left(departure);
+        let named = NamedDeparture::new(departure, &self.clock, self.names.context());
+        let text = line(
+            self.output,
+            || text::departure_line(&named),
+            &MoveLine::new(&named),
+        );
+        let (lost, time) = (departure.lost, named.time);
+        self.print(&text, lost, time)
+    }
+
+    /// Prints a line, and the gap before it if there is one.
+    fn print(&mut self, text: &str, lost_by_then: u64, time: Timestamp) -> io::Result<()> {
+        let gap = self.losses.before(lost_by_then, time);
         let mut stdout = anstream::stdout().lock();
         if let Some(gap) = gap {
             let text = line(self.output, || text::gap_line(&gap), &GapLine::new(&gap));
             writeln!(stdout, "{text}")?;
         }
-        let text = line(self.output, || text::line(&named), &EventLine::new(&named));
         writeln!(stdout, "{text}")?;
         stdout.flush()?;
         if gap.is_some() {
@@ -240,69 +264,6 @@ fn line(output: Output, text: impl FnOnce() -> String, object: &impl serde::Seri
     match output {
         Output::Text => text(),
         Output::Json => json::line(object).unwrap_or_default(),
-    }
-}
-
-type FindExecutable = fn(u32, engine_common::ExecutableId) -> Option<PathBuf>;
-
-/// Names of policies and cgroups, learned from the journal, again whenever an event speaks of another.
-struct Names {
-    context: Context<FindExecutable>,
-    known: HashMap<u32, Vec<(u64, u64)>>,
-    paths: HashMap<u64, String>,
-}
-
-impl Names {
-    fn of(standing: &Standing) -> Result<Names, Failure> {
-        let mut names = Names {
-            context: Context::new(path_of_process),
-            known: HashMap::new(),
-            paths: HashMap::new(),
-        };
-        names.read(standing).map_err(standing::failed)?;
-        Ok(names)
-    }
-
-    fn read(&mut self, standing: &Standing) -> Result<(), crate::standing::StandError> {
-        self.known.clear();
-        for of in standing.slot_names()? {
-            let names = PolicyNames {
-                name: of.policy,
-                rules: of.rules,
-                source: of.source,
-                // Events carry the mode themselves.
-                mode: engine_common::Mode::Enforce,
-            };
-            let (first, last) = of.generations;
-            self.known.entry(of.slot).or_default().push((first, last));
-            self.context.add_policy_span(of.slot, first, last, names);
-        }
-        for (cgroup, path) in standing.cgroup_names()? {
-            self.context.add_scope(cgroup, path.clone());
-            self.paths.insert(cgroup, path);
-        }
-        Ok(())
-    }
-
-    /// Looks into the journal again where the event speaks of something it did not name before.
-    fn learn(&mut self, event: &Event) {
-        let Some(slot) = event.slot else { return };
-        let spans = self.known.entry(slot).or_default();
-        let is_known = |(first, last): &(u64, u64)| (*first..=*last).contains(&event.generation);
-        if event.generation == 0 || spans.iter().any(is_known) {
-            return;
-        }
-        // Asked once a generation: what the journal does not name now it will not name later.
-        let reread = Hierarchy::find()
-            .ok()
-            .and_then(|hierarchy| Standing::open(hierarchy, |_| {}).ok().flatten());
-        if let Some(standing) = reread
-            && let Err(error) = self.read(&standing)
-        {
-            tracing::warn!(%error, "the journal cannot be read");
-        }
-        let spans = self.known.entry(slot).or_default();
-        spans.push((event.generation, event.generation));
     }
 }
 

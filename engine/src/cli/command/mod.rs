@@ -4,6 +4,7 @@ pub mod attach;
 pub mod check;
 pub mod completions;
 pub mod detach;
+mod event_names;
 pub mod events;
 pub mod exec;
 mod existing_text;

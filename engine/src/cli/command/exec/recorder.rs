@@ -16,7 +16,7 @@ use crate::{
     cli::Output,
     events::{
         Clock, Context, Event, Join, LossWatch, NamedEvent, Names, PolicyCounters, Record, ReportError,
-        ReportFile, Tally,
+        ReportFile, Tally, Told,
         clock::monotonic_ns,
         decode_record,
         json::{self, EventLine, GapLine, SummaryLine},
@@ -71,6 +71,8 @@ impl Recorder {
                 self.record_ready();
                 return None;
             }
+            // Nobody leaves the command's cgroup (`launch::isolation`), and no program is attached that would tell.
+            Ok(Record::Departure(_)) => return None,
             Err(error) => {
                 tracing::warn!(%error, "an event was not understood");
                 self.strange += 1;
@@ -84,7 +86,7 @@ impl Recorder {
             // Looked up while the process lives; it is remembered.
             let _ = self.names.executable(event.pid, id);
         }
-        self.join.event(*event);
+        self.join.event(event);
         self.record_ready();
         to_kill
     }
@@ -101,14 +103,16 @@ impl Recorder {
     }
 
     fn record_ready(&mut self) {
-        while let Some(event) = self.join.next_event() {
-            self.record(&event);
+        while let Some(told) = self.join.take_ready() {
+            if let Told::Event(event) = told {
+                self.record(&event);
+            }
         }
     }
 
     fn record(&mut self, event: &Event) {
         let named = NamedEvent::new(event, &self.clock, &self.names);
-        if let Some(gap) = self.losses.before(event, named.time) {
+        if let Some(gap) = self.losses.before(event.lost, named.time) {
             self.tally.add_lost(gap.lost);
             print(self.live, || text::gap_line(&gap), &GapLine::new(&gap));
             write(&mut self.report, &mut self.failed, &GapLine::new(&gap));

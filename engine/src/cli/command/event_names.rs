@@ -1,0 +1,111 @@
+//! The names behind the numbers in events of standing policies, from the journal.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+};
+
+use engine_common::ExecutableId;
+
+use super::{exec::recorder::path_of_process, standing};
+use crate::{
+    cgroup::Hierarchy,
+    cli::Failure,
+    events::{Context, Departure, Event, Names as _, PolicyNames},
+    standing::Standing,
+};
+
+type FindExecutable = fn(u32, ExecutableId) -> Option<PathBuf>;
+
+/// Names of policies and cgroups, learned from the journal, again whenever an event speaks of another.
+pub(super) struct EventNames {
+    context: Context<FindExecutable>,
+    known: HashMap<u32, Vec<(u64, u64)>>,
+    paths: HashMap<u64, String>,
+    /// Cgroups that the journal was asked about, and did not name.
+    nameless: HashSet<u64>,
+}
+
+impl EventNames {
+    pub(super) fn of(standing: &Standing) -> Result<EventNames, Failure> {
+        let hierarchy = standing.hierarchy().clone();
+        let path = move |id| Some(hierarchy.path_of(id)?.to_string_lossy().into_owned());
+        let mut names = EventNames {
+            context: Context::new(path_of_process as FindExecutable).with_cgroups(path),
+            known: HashMap::new(),
+            paths: HashMap::new(),
+            nameless: HashSet::new(),
+        };
+        names.read(standing).map_err(standing::failed)?;
+        Ok(names)
+    }
+
+    pub(super) fn context(&self) -> &Context<FindExecutable> {
+        &self.context
+    }
+
+    /// The path of a cgroup that carries policies.
+    pub(super) fn path(&self, cgroup: u64) -> Option<&String> {
+        self.paths.get(&cgroup)
+    }
+
+    /// Looks up the executable of a process; it is remembered.
+    pub(super) fn executable(&self, pid: u32, id: ExecutableId) -> Option<PathBuf> {
+        self.context.executable(pid, id)
+    }
+
+    fn read(&mut self, standing: &Standing) -> Result<(), crate::standing::StandError> {
+        self.known.clear();
+        for of in standing.slot_names()? {
+            let names = PolicyNames {
+                name: of.policy,
+                rules: of.rules,
+                source: of.source,
+                // Events carry the mode themselves.
+                mode: engine_common::Mode::Enforce,
+            };
+            let (first, last) = of.generations;
+            self.known.entry(of.slot).or_default().push((first, last));
+            self.context.add_policy_span(of.slot, first, last, names);
+        }
+        for (cgroup, path) in standing.cgroup_names()? {
+            self.context.add_scope(cgroup, path.clone());
+            self.paths.insert(cgroup, path);
+        }
+        Ok(())
+    }
+
+    /// Looks into the journal again where the event speaks of something it did not name before.
+    pub(super) fn learn(&mut self, event: &Event) {
+        let Some(slot) = event.slot else { return };
+        let spans = self.known.entry(slot).or_default();
+        let is_known = |(first, last): &(u64, u64)| (*first..=*last).contains(&event.generation);
+        if event.generation == 0 || spans.iter().any(is_known) {
+            return;
+        }
+        // Asked once a generation: what the journal does not name now it will not name later.
+        self.read_again();
+        let spans = self.known.entry(slot).or_default();
+        spans.push((event.generation, event.generation));
+    }
+    /// The same for a cgroup that was left.
+    pub(super) fn learn_left(&mut self, departure: &Departure) {
+        let knows_all = departure.slots.iter().all(|slot| self.known.contains_key(slot));
+        let knows_scope = self.paths.contains_key(&departure.scope);
+        if (knows_all && knows_scope) || !self.nameless.insert(departure.scope) {
+            return;
+        }
+        self.read_again();
+    }
+
+    fn read_again(&mut self) {
+        let reread = Hierarchy::find()
+            .ok()
+            .and_then(|hierarchy| Standing::open(hierarchy, |_| {}).ok().flatten());
+        if let Some(standing) = reread
+            && let Err(error) = self.read(&standing)
+        {
+            tracing::warn!(%error, "the journal cannot be read");
+        }
+    }
+}
