@@ -12,8 +12,8 @@ use super::{
 };
 
 /// Environment variable that takes abilities away, separated by commas: `send_signal`,
-/// `set_retval`, `task_btf`, `lsm`, `probe`, `kprobe`, `packets`. For tests of what an older kernel would do; it can only
-/// take, never grant.
+/// `set_retval`, `task_btf`, `lsm`, `probe`, `kprobe`, `packets`, `moves`. For tests of what an older kernel would do; it
+/// can only take, never grant.
 pub const DISABLE_VARIABLE: &str = "TIDEGATE_DISABLE";
 
 /// Abilities of the kernel's cgroup hooks.
@@ -32,6 +32,8 @@ pub struct Features {
     pub lsm: bool,
     /// Whether a program that judges packets is tried at all; whether the kernel takes it, loading tells.
     pub packets: bool,
+    /// Whether programs that tell who leaves a cgroup are tried at all; whether the kernel takes them, loading tells.
+    pub moves: bool,
     /// How connections can be watched, for where they send from.
     pub probe: Option<Probe>,
 }
@@ -62,6 +64,7 @@ impl Features {
             .unwrap_or(false),
             lsm: enabled("lsm") && lsm::lsm_obstacle().is_none(),
             packets: enabled("packets"),
+            moves: enabled("moves"),
             probe: Probe::detect(enabled),
         }
     }
@@ -112,8 +115,17 @@ const MEMBERS: [(&str, &str, &str); 32] = [
     ("SOCK_COMMON", "sock", "__sk_common"),
 ];
 
+/// The same for the programs that tell who leaves a cgroup: what is not there, only they are without.
+const MOVE_MEMBERS: [(&str, &str, &str); 5] = [
+    ("TASK_COMM", "task_struct", "comm"),
+    ("TASK_PID", "task_struct", "pid"),
+    ("TASK_TGID", "task_struct", "tgid"),
+    ("CGROUP_ROOT", "cgroup", "root"),
+    ("CLONE_CGROUP", "kernel_clone_args", "cgrp"),
+];
+
 /// Member offsets in bytes, by the names of the constants that the programs have for them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Offsets(pub(super) Vec<(&'static str, u32)>);
 
 impl Offsets {
@@ -135,5 +147,15 @@ impl Offsets {
         offsets.extend([("CGROUP_ANCESTORS", ancestors), ("ANCESTORS_ARE_IDS", are_ids)]);
         offsets.push(("SOCK_KERN_BIT", btf.bit("sock", "sk_kern_sock")?));
         Ok(Offsets(offsets))
+    }
+
+    /// With those for moves; `Err` where this kernel lacks one of them, and nothing is added.
+    pub(super) fn add_moves(&mut self, btf: &Btf) -> Result<(), BtfError> {
+        let found: Result<Vec<_>, BtfError> = MOVE_MEMBERS
+            .iter()
+            .map(|&(name, structure, member)| Ok((name, btf.offset(structure, member)?)))
+            .collect();
+        self.0.extend(found?);
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, os::fd::BorrowedFd, thread};
 use aya::{
     Btf as KernelTypes, Ebpf, EbpfError, EbpfLoader,
     maps::MapError,
-    programs::{CgroupSkb, CgroupSock, CgroupSockAddr, Lsm, Program, ProgramError},
+    programs::{CgroupSkb, CgroupSock, CgroupSockAddr, FEntry, Lsm, Program, ProgramError},
 };
 use engine_common::{
     limits::{EVENT_RING_BYTES, MAX_POLICIES},
@@ -19,7 +19,7 @@ use super::{
     features::{Features, Offsets},
     pins::PinFolder,
     probe::Probe,
-    program::{self, FLOOR, Kind},
+    program::{self, FLOOR, Kind, MOVES},
     ring::{EventRing, RingError},
     tables::{FoldCounts, Slot, TableError, Tables, raise_memory_limit},
 };
@@ -79,6 +79,8 @@ pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
     /// Whether the one that judges packets is among them.
     pub(super) has_floor: bool,
+    /// Whether those that tell who leaves a cgroup are.
+    pub(super) has_moves: bool,
 }
 
 /// Loaded programs with their tables. Enforces nothing until attached; dropping it takes away
@@ -97,7 +99,14 @@ impl Gate {
     /// # Errors
     /// [`LoadError`]; the likeliest cause is a missing capability, see `launch::requirement`.
     pub fn load(features: Features, wake: WakeUp) -> Result<Gate, LoadError> {
-        let Loaded { mut ebpf, has_floor } = load(features, wake, ring_bytes()?)?;
+        // A gate that goes with its process is on a cgroup that nobody leaves (`launch::isolation`).
+        let features = Features {
+            moves: false,
+            ..features
+        };
+        let Loaded {
+            mut ebpf, has_floor, ..
+        } = load(features, wake, ring_bytes()?)?;
         let tables = Tables::of(|name| ebpf.take_map(name).ok_or(LoadError::Missing(name)))?;
         Ok(Gate {
             tables,
@@ -206,16 +215,24 @@ impl Gate {
 }
 
 /// Loads object and programs, told about this kernel.
-pub(super) fn load(features: Features, wake: WakeUp, ring_bytes: u32) -> Result<Loaded, LoadError> {
+pub(super) fn load(mut features: Features, wake: WakeUp, ring_bytes: u32) -> Result<Loaded, LoadError> {
     raise_memory_limit();
     // Both read the kernel's type information, a few megabytes: ours for the offsets, and aya's
     // loader for relocations that Rust does not emit, which it cannot be kept from.
     let (loader, offsets) = thread::scope(|scope| {
         let loader = scope.spawn(EbpfLoader::new);
-        let offsets = Btf::of_running_kernel().and_then(|btf| Offsets::of(&btf));
+        let offsets = Btf::of_running_kernel().and_then(|btf| {
+            let mut offsets = Offsets::of(&btf)?;
+            let moves = offsets.add_moves(&btf);
+            Ok((offsets, moves))
+        });
         (loader.join(), offsets)
     });
-    let offsets = offsets?;
+    let (offsets, moves) = offsets?;
+    if let Err(error) = moves {
+        tracing::debug!(%error, "who leaves a cgroup cannot be told here");
+        features.moves = false;
+    }
     let mut loader = loader.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let (send_signal, set_retval) = (features.send_signal as u32, features.set_retval as u32);
     let ancestor_helper = features.ancestor_helper as u32;
@@ -232,15 +249,19 @@ pub(super) fn load(features: Features, wake: WakeUp, ring_bytes: u32) -> Result<
         loader.override_global(name, offset, true);
     }
     let mut ebpf = loader.load(OBJECT).map_err(|e| LoadError::Object(Box::new(e)))?;
-    let has_floor = load_programs(&mut ebpf, features)?;
-    Ok(Loaded { ebpf, has_floor })
+    let (has_floor, has_moves) = load_programs(&mut ebpf, features)?;
+    Ok(Loaded {
+        ebpf,
+        has_floor,
+        has_moves,
+    })
 }
 
-/// Loads all programs at a time: the verifier takes tens of milliseconds for each. Whether the floor was
-/// loaded too: a kernel that refuses it has all the others.
-fn load_programs(ebpf: &mut Ebpf, features: Features) -> Result<bool, LoadError> {
+/// Loads all programs at a time: the verifier takes tens of milliseconds for each. Whether the floor and those about
+/// moves were loaded too: a kernel that refuses them has all the others.
+fn load_programs(ebpf: &mut Ebpf, features: Features) -> Result<(bool, bool), LoadError> {
     // Types of the hooks, as aya wants them.
-    let types = if features.lsm {
+    let types = if features.lsm || features.moves {
         Some(KernelTypes::from_sys_fs().map_err(|source| LoadError::Types(Box::new(source)))?)
     } else {
         None
@@ -255,12 +276,25 @@ fn load_programs(ebpf: &mut Ebpf, features: Features) -> Result<bool, LoadError>
         let program = found.remove(name).ok_or(LoadError::Missing(name))?;
         programs.push((name, kind, program));
     }
-    let (name, kind) = FLOOR;
-    let floor = found.remove(name).ok_or(LoadError::Missing(name))?;
+    let mut optional = |wanted: bool, names: &[(&'static str, Kind)]| {
+        let names = names.iter().filter(|_| wanted);
+        let found = names.map(|&(name, kind)| {
+            let program = found.remove(name).ok_or(LoadError::Missing(name))?;
+            Ok((name, kind, program))
+        });
+        found.collect::<Result<Vec<_>, LoadError>>()
+    };
+    let floor = optional(features.packets, &[FLOOR])?;
+    let moves = optional(features.moves, &MOVES)?;
     thread::scope(|scope| {
-        let floor = features
-            .packets
-            .then(|| scope.spawn(move || load_program(name, kind, floor, types)));
+        let try_all = |programs: Vec<(&'static str, Kind, _)>| {
+            scope.spawn(move || {
+                let mut programs = programs.into_iter();
+                programs.try_for_each(|(name, kind, program)| load_program(name, kind, program, types))
+            })
+        };
+        let floor = features.packets.then(|| try_all(floor));
+        let moves = features.moves.then(|| try_all(moves));
         let loading: Vec<_> = programs
             .into_iter()
             .map(|(name, kind, program)| scope.spawn(move || load_program(name, kind, program, types)))
@@ -269,16 +303,24 @@ fn load_programs(ebpf: &mut Ebpf, features: Features) -> Result<bool, LoadError>
             Ok(loaded) => loaded,
             Err(panic) => std::panic::resume_unwind(panic),
         })?;
-        match floor.map(thread::ScopedJoinHandle::join) {
-            None => Ok(false),
-            Some(Ok(Ok(()))) => Ok(true),
-            Some(Ok(Err(error))) => {
-                tracing::debug!(error = ?error, "packets cannot be judged here");
-                Ok(false)
-            }
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-        }
+        Ok((
+            is_loaded(floor, "packets cannot be judged here"),
+            is_loaded(moves, "who leaves a cgroup cannot be told here"),
+        ))
     })
+}
+
+/// Whether programs that a gate can do without were loaded.
+fn is_loaded(loading: Option<thread::ScopedJoinHandle<'_, Result<(), LoadError>>>, refused: &str) -> bool {
+    match loading.map(thread::ScopedJoinHandle::join) {
+        None => false,
+        Some(Ok(Ok(()))) => true,
+        Some(Ok(Err(error))) => {
+            tracing::debug!(error = ?error, "{refused}");
+            false
+        }
+        Some(Err(panic)) => std::panic::resume_unwind(panic),
+    }
 }
 
 fn load_program(
@@ -291,7 +333,10 @@ fn load_program(
         (Kind::Lsm(hook), Some(types)) => {
             <&mut Lsm>::try_from(program).and_then(|program| program.load(hook, types))
         }
-        (Kind::Lsm(_), None) => return Ok(()),
+        (Kind::Function(function), Some(types)) => {
+            <&mut FEntry>::try_from(program).and_then(|program| program.load(function, types))
+        }
+        (Kind::Lsm(_) | Kind::Function(_), None) => return Ok(()),
         (Kind::Probe, _) => Probe::load(program),
         (Kind::Socket(_), _) => <&mut CgroupSock>::try_from(program).and_then(CgroupSock::load),
         (Kind::Address(_), _) => <&mut CgroupSockAddr>::try_from(program).and_then(CgroupSockAddr::load),

@@ -10,7 +10,7 @@ use engine_common::scope::{HookSet, Scope};
 
 use super::{
     attachment::{AttachError, attach_pinned},
-    lsm,
+    lsm, moves,
     pins::{self, PinsError},
     probe,
     program::{self, ANCHOR, ENFORCING, FLOOR, PinnedPrograms},
@@ -113,6 +113,9 @@ impl StandingGate {
         }
         if !left.has(HookSet::PROBE) {
             probe::detach(&self.folder)?;
+        }
+        if self.tasks.is_empty().map_err(at("read", &tables))? {
+            moves::rest(&self.folder)?;
         }
         detach_from(&self.folder, cgroup)
     }

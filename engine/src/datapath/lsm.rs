@@ -50,7 +50,7 @@ pub fn lsm_obstacle() -> Option<String> {
     }
 }
 
-/// Attaches a loaded LSM program by a link that is pinned in a folder.
+/// Attaches a loaded LSM program, or one at a function of the kernel, by a link that is pinned in a folder.
 pub(super) fn attach(program: BorrowedFd<'_>, name: &'static str, folder: &Path) -> Result<(), AttachError> {
     let global = |source| AttachError::Global {
         program: name,
@@ -118,22 +118,26 @@ pub(super) fn rest(folder: &Path) -> Result<(), StandingError> {
     }
 }
 
-/// Before Linux 5.14 (commit f3a95075549e) a loaded LSM program attaches once in its life: there it stays, finds
-/// that no depth is in use, and lets everything pass. Told by a helper that came a little later (5.18).
-fn can_attach_again() -> bool {
+/// Before Linux 5.14 (commit f3a95075549e) a loaded program of this kind attaches once in its life: there it stays,
+/// finds that no depth is in use, and lets everything pass. Told by a helper that came a little later (5.18).
+pub(super) fn can_attach_again() -> bool {
     is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false)
 }
 
 /// Takes the LSM programs of a gate away for good.
 pub(super) fn detach(folder: &Path) -> Result<(), StandingError> {
-    let links = lsm_links(folder);
-    let entries = match fs::read_dir(&links) {
+    remove_links(&lsm_links(folder))
+}
+
+/// Removes a folder of links, and so detaches what they hold.
+pub(super) fn remove_links(links: &Path) -> Result<(), StandingError> {
+    let entries = match fs::read_dir(links) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(at("read", &links))?,
+        entries => entries.map_err(at("read", links))?,
     };
     for entry in entries.flatten() {
         let path = entry.path();
         pins::gone_is_fine(fs::remove_file(&path)).map_err(at("remove", &path))?;
     }
-    pins::gone_is_fine(fs::remove_dir(&links)).map_err(at("remove", &links))
+    pins::gone_is_fine(fs::remove_dir(links)).map_err(at("remove", links))
 }

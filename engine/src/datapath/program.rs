@@ -29,6 +29,8 @@ pub(super) enum Kind {
     Packet(SkbAt),
     /// What connections come by; for the whole machine.
     Probe,
+    /// A function of the kernel, by its name; for the whole machine.
+    Function(&'static str),
 }
 
 /// The program that decides nothing; attached first, see [`super::Attachment`].
@@ -55,7 +57,14 @@ pub(super) const LSM: [(&str, &str); 4] = [
 /// kernel refuses it.
 pub(super) const FLOOR: (&str, Kind) = ("egress", Kind::Packet(SkbAt::Egress));
 
-/// The programs that every gate of this kernel has, but for the floor.
+/// The programs that tell who leaves a cgroup, with the functions of the kernel that call them. Not loaded where the
+/// kernel refuses one of them.
+pub(super) const MOVES: [(&str, Kind); 2] = [
+    ("cgroup_move", Kind::Function("cgroup_attach_task")),
+    ("cgroup_clone", Kind::Function("cgroup_post_fork")),
+];
+
+/// The programs that every gate of this kernel has: all but the floor and those about moves.
 pub(super) fn all(features: Features) -> impl Iterator<Item = (&'static str, Kind)> {
     let lsm = LSM.iter().filter(move |_| features.lsm);
     let lsm = lsm.map(|&(name, hook)| (name, Kind::Lsm(hook)));
@@ -88,7 +97,7 @@ impl Programs for Ebpf {
             Kind::Address(_) => {
                 <&mut CgroupSockAddr>::try_from(program).and_then(|p| link_address(p, cgroup))
             }
-            Kind::Lsm(_) | Kind::Probe => return Err(AttachError::NoCgroupProgram(name)),
+            Kind::Lsm(_) | Kind::Probe | Kind::Function(_) => return Err(AttachError::NoCgroupProgram(name)),
             Kind::Packet(at) => <&mut CgroupSkb>::try_from(program).and_then(|p| link_packet(p, at, cgroup)),
         };
         told(name, attached)
@@ -111,7 +120,7 @@ impl Programs for PinnedPrograms {
             Kind::Address(at) => {
                 CgroupSockAddr::from_pin(path, at).and_then(|mut p| link_address(&mut p, cgroup))
             }
-            Kind::Lsm(_) | Kind::Probe => return Err(AttachError::NoCgroupProgram(name)),
+            Kind::Lsm(_) | Kind::Probe | Kind::Function(_) => return Err(AttachError::NoCgroupProgram(name)),
             Kind::Packet(at) => {
                 CgroupSkb::from_pin(path, at).and_then(|mut p| link_packet(&mut p, at, cgroup))
             }

@@ -25,10 +25,10 @@ use super::{
     features::Features,
     gate::{self, LoadError, Loaded, WakeUp},
     links::{cgroups_of, detach_from},
-    lsm,
+    lsm, moves,
     pins::{self, PinsError},
     probe,
-    program::{self, FLOOR},
+    program::{self, FLOOR, MOVES},
     ring::{EventRing, RingError},
     syscall,
     tables::{FoldCounts, LiveImage, Slot, TableError, Tables},
@@ -193,6 +193,7 @@ impl StandingGate {
         }
         lsm::detach(&folder)?;
         probe::detach(&folder)?;
+        moves::detach(&folder)?;
         remove_all(&folder)?;
         super::cache::remove_idle();
         // Best effort: runs of `exec` may have theirs beside it.
@@ -354,8 +355,14 @@ pub fn other_versions() -> Result<Vec<PathBuf>, PinsError> {
 
 /// Loads everything and pins it in a new folder.
 fn make(draft: &Path, wake: WakeUp) -> Result<(), StandingError> {
-    let features = Features::detect();
-    let Loaded { mut ebpf, has_floor } = gate::load(features, wake, gate::ring_bytes()?)?;
+    let mut features = Features::detect();
+    // Who wants each record at once is `exec`, and nobody leaves its cgroup (`launch::isolation`).
+    features.moves &= wake == WakeUp::AtLeisure;
+    let Loaded {
+        mut ebpf,
+        has_floor,
+        has_moves,
+    } = gate::load(features, wake, gate::ring_bytes()?)?;
     for folder in ["", "maps", "programs", "links", "retiring"] {
         pins::make(&draft.join(folder))?;
     }
@@ -370,7 +377,9 @@ fn make(draft: &Path, wake: WakeUp) -> Result<(), StandingError> {
         let map = ebpf.map(name).ok_or(LoadError::Missing(name))?;
         pinned(&path, map.pin(&path))?;
     }
-    for (name, _) in program::all(features).chain(has_floor.then_some(FLOOR)) {
+    let optional = has_floor.then_some(FLOOR).into_iter();
+    let optional = optional.chain(MOVES.into_iter().filter(|_| has_moves));
+    for (name, _) in program::all(features).chain(optional) {
         let path = draft.join("programs").join(name);
         let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
         pinned(&path, program.pin(&path))?;

@@ -160,7 +160,7 @@ pub(super) fn write_word(map: BorrowedFd<'_>, index: u32, word: u64) -> io::Resu
     unsafe { bpf(BPF_MAP_UPDATE_ELEM, &raw mut update) }.map(drop)
 }
 
-/// Attaches a loaded LSM program where it was loaded for: the link detaches it when nobody holds it any more
+/// Attaches a loaded program of LSM or at a function where it was loaded for: the link detaches it when nobody holds it any more
 /// (`bpf_tracing_prog_attach`, kernel/bpf/syscall.c; LSM programs since 5.7).
 pub(super) fn open_tracing_link(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     #[repr(C)]
@@ -190,8 +190,8 @@ struct Load {
     rest: [u64; 14],
 }
 
-/// Loads a program that does nothing.
-fn load_nothing(kind: u32, attach_type: u32) -> io::Result<OwnedFd> {
+/// Loads a program that does nothing, at the function with this BTF id if it is not 0.
+fn load_nothing(kind: u32, attach_type: u32, function: u32) -> io::Result<OwnedFd> {
     // r0 = 0; exit.
     let instructions: [u64; 2] = [0xb7, 0x95];
     let license = c"GPL";
@@ -204,6 +204,8 @@ fn load_nothing(kind: u32, attach_type: u32) -> io::Result<OwnedFd> {
     };
     // The expected attach type: bytes 68 to 71 of the attributes.
     load.rest[5] = u64::from(attach_type) << 32;
+    // `attach_btf_id`: bytes 108 to 111.
+    load.rest[10] = u64::from(function) << 32;
     // SAFETY: instructions and licence (with its NUL) live until the call returns; the rest are numbers.
     let fd = unsafe { bpf(BPF_PROG_LOAD, &raw mut load) }?;
     // SAFETY: a new descriptor that nobody else has.
@@ -224,7 +226,7 @@ pub(super) fn try_probe_link() -> io::Result<()> {
     const KPROBE: u32 = 2;
     /// BPF_PERF_EVENT.
     const PERF_EVENT: u32 = 41;
-    let program = load_nothing(KPROBE, 0)?;
+    let program = load_nothing(KPROBE, 0, 0)?;
     let mut create = Create {
         prog_fd: program.as_raw_fd() as u32,
         target_fd: u32::MAX,
@@ -249,10 +251,19 @@ pub(super) fn try_lsm_program() -> io::Result<()> {
     const LSM: u32 = 29;
     /// BPF_LSM_MAC.
     const LSM_MAC: u32 = 27;
-    match load_nothing(LSM, LSM_MAC) {
+    match load_nothing(LSM, LSM_MAC, 0) {
         Err(error) if error.raw_os_error() != Some(libc::EINVAL) => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Whether the kernel takes a program at the entry of one of its functions, named by its BTF id.
+pub(super) fn try_function_program(function: u32) -> io::Result<()> {
+    /// BPF_PROG_TYPE_TRACING.
+    const TRACING: u32 = 26;
+    /// BPF_TRACE_FENTRY.
+    const FENTRY: u32 = 24;
+    load_nothing(TRACING, FENTRY, function).map(drop)
 }
 
 /// Makes an array of so many pages: the map of an image.

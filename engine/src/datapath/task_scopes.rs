@@ -51,7 +51,7 @@ impl TaskScopes {
     }
 
     /// Whether no cgroup carries anything.
-    fn is_empty(&self) -> io::Result<bool> {
+    pub(super) fn is_empty(&self) -> io::Result<bool> {
         Ok(syscall::scope_after(self.scopes.as_fd(), None)?.is_none())
     }
 

@@ -47,18 +47,19 @@ impl Exercised {
             "lsm/socket_create" | "lsm/socket_sendmsg" => self.unix,
             "lsm/socket_connect" => self.disconnected,
             "kprobe/tcp_connect" | "raw_tp/inet_sock_set_state" => self.tcp,
+            // The child of `in_cgroup` was made and has moved.
+            "fentry/cgroup_attach_task" | "fentry/cgroup_post_fork" => self.cgroup & OF_A_SOCKET != 0,
             "raw_tp/cgroup_mkdir" => self.cgroup_made,
             _ => false,
         }
     }
 
-    /// Makes all the calls: in the cgroup by a child, for the others by this thread, under a name.
+    /// Makes all the calls: in the cgroup by a child, for the others by this thread; both under a name.
     /// `processes` is the cgroup's `cgroup.procs`, opened for writing.
     pub(super) fn make(processes: &File, name: [u8; 8], make_cgroup: impl FnOnce() -> bool) -> Exercised {
-        let cgroup = in_cgroup(processes).unwrap_or(0);
         let named = Named::as_(name);
         let exercised = Exercised {
-            cgroup,
+            cgroup: in_cgroup(processes).unwrap_or(0),
             tcp: connect_to_ourselves().is_ok(),
             unix: send_to_ourselves().is_ok(),
             disconnected: disconnect().is_ok(),

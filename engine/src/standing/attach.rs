@@ -226,6 +226,10 @@ impl Standing {
                 cgroup: path.clone(),
                 source: Box::new(source),
             })?;
+            if let Err(error) = self.gate.attach_moves() {
+                // Nothing is enforced by it, and `status` tells.
+                tracing::warn!(error = ?error, "who leaves the cgroup will not be reported");
+            }
             let now = self.scope_of(step.attachment.cgroup, path)?.unwrap_or(empty);
             let slot = Slot(step.record.slot);
             let stacked = || StandError::Stacked { cgroup: path.clone() };

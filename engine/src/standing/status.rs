@@ -12,7 +12,7 @@ use super::{
     scope,
     totals::Totals,
 };
-use crate::datapath::{LinkState, Slot, lsm_obstacle};
+use crate::datapath::{LinkState, Slot, lsm_obstacle, moves_obstacle};
 
 /// Everything there is to know.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -26,6 +26,10 @@ pub struct Status {
     /// Why LSM programs cannot run here: sockets made elsewhere are then judged by their own cgroup's policies only,
     /// and other families not at all.
     pub lsm_obstacle: Option<String>,
+    /// The programs that tell who leaves a cgroup, which run for the whole machine; empty where the gate has none.
+    pub moves: Vec<HookStatus>,
+    /// Why it is not reported who leaves a cgroup; nothing that is enforced depends on it.
+    pub moves_obstacle: Option<String>,
     /// Events lost because the ring was full; verdicts and counters do not depend on it.
     pub events_lost: u64,
     /// Repeats that were folded into later events.
@@ -123,10 +127,28 @@ impl Standing {
             unknown_cgroups,
             lsm: hooks(self.gate.lsm_states()),
             lsm_obstacle: lsm_obstacle(),
+            moves: hooks(self.gate.move_states()),
+            moves_obstacle: self.moves_obstacle(),
             events_lost: self.gate.lost()?,
             repeats_folded: folds.folded,
             repeats_untold: folds.folded.saturating_sub(folds.told),
         })
+    }
+
+    fn moves_obstacle(&self) -> Option<String> {
+        if !self.gate.has_moves() {
+            return Some(moves_obstacle().unwrap_or_else(|| {
+                "the programs for it were not loaded when the first policy was attached; `tidegate detach --all` \
+                 and attaching anew tries again"
+                    .to_owned()
+            }));
+        }
+        let states = self.gate.move_states().into_iter();
+        let lacking: Vec<&str> = states
+            .filter(|(_, state)| *state != LinkState::Attached)
+            .map(|(program, _)| program)
+            .collect();
+        (!lacking.is_empty()).then(|| format!("not attached: {}: attach a policy again", lacking.join(", ")))
     }
 
     fn policy_status(&self, record: Record) -> Result<PolicyStatus, StandError> {

@@ -76,7 +76,7 @@ pub fn is_whole_machine() -> bool {
 }
 
 /// What tidegate is to do without (`TIDEGATE_DISABLE`) where the machine is not the tests' alone.
-pub const GLOBAL: &str = "probe";
+pub const GLOBAL: &str = "probe,moves";
 
 /// The hook that connections are seen by where nothing else is attached: a kprobe, or the tracepoint where links of
 /// kprobes cannot be pinned (before Linux 5.15).

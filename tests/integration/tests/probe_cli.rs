@@ -210,7 +210,12 @@ fn what_the_whole_machine_calls() {
     let _alone = alone();
     let report = report(probe(&TestCgroup::create(), &["--output", "json"]).expect_code(0));
     let kprobe = finding(&report, "kprobe/tcp_connect");
-    let tracepoints = ["raw_tp/inet_sock_set_state", "raw_tp/cgroup_mkdir"];
+    let tracepoints = [
+        "raw_tp/inet_sock_set_state",
+        "raw_tp/cgroup_mkdir",
+        "fentry/cgroup_attach_task",
+        "fentry/cgroup_post_fork",
+    ];
     if own_machine() {
         expect_answer(&report, "kprobe/tcp_connect", Path::new(KPROBES).exists());
         for name in tracepoints {

@@ -98,6 +98,15 @@ fn text(status: &Status) -> String {
             escaped(obstacle.as_bytes())
         );
     }
+    if let Some(obstacle) = &status.moves_obstacle
+        && !status.policies.is_empty()
+    {
+        let _ = writeln!(
+            text,
+            "processes that leave a cgroup are not reported here: {}",
+            escaped(obstacle.as_bytes())
+        );
+    }
     let memory: u64 = status.policies.iter().map(|policy| policy.memory).sum();
     let _ = writeln!(
         text,

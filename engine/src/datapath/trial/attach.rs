@@ -31,7 +31,9 @@ pub(super) fn attach(place: Place, program: OwnedFd, cgroup: BorrowedFd<'_>) -> 
             syscall::link_to_cgroup(program.as_fd(), cgroup, attach_type).map_err(refused)?
         }
         // The program names its function itself.
-        Place::Lsm(_) => syscall::open_raw_tracepoint(program.as_fd(), None).map_err(refused)?,
+        Place::Lsm(_) | Place::Function(_) => {
+            syscall::open_raw_tracepoint(program.as_fd(), None).map_err(refused)?
+        }
         Place::RawTracepoint(name) => {
             syscall::open_raw_tracepoint(program.as_fd(), Some(name)).map_err(refused)?
         }

@@ -18,6 +18,8 @@ pub enum Place {
     Lsm(&'static str),
     /// The entry of a function of the kernel.
     Kprobe(&'static CStr),
+    /// The same by a trampoline, for which the kernel must know the function's type.
+    Function(&'static str),
     /// A tracepoint, with its raw arguments.
     RawTracepoint(&'static CStr),
 }
@@ -33,6 +35,8 @@ impl Place {
             Place::Cgroup { kind, attach_type } => (kind, attach_type),
             Place::Kprobe(_) => (2, 0),
             Place::RawTracepoint(_) => (17, 0),
+            // BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY.
+            Place::Function(_) => (26, 24),
             // BPF_PROG_TYPE_LSM, BPF_LSM_MAC.
             Place::Lsm(_) => (29, 27),
         }
@@ -45,6 +49,7 @@ impl Place {
             Place::Lsm(_) => "CONFIG_BPF_LSM",
             Place::Kprobe(_) => "CONFIG_KPROBE_EVENTS",
             Place::RawTracepoint(_) => "CONFIG_BPF_EVENTS",
+            Place::Function(_) => "CONFIG_DEBUG_INFO_BTF and CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS",
         }
     }
 
@@ -57,7 +62,7 @@ impl Place {
     pub(super) const fn passes(self) -> i32 {
         match self {
             Place::Cgroup { .. } => 1,
-            Place::Lsm(_) | Place::Kprobe(_) | Place::RawTracepoint(_) => 0,
+            Place::Lsm(_) | Place::Kprobe(_) | Place::RawTracepoint(_) | Place::Function(_) => 0,
         }
     }
 }
@@ -117,7 +122,7 @@ const fn hook(name: &'static str, purpose: &'static str, since: &'static str, pl
 }
 
 /// All of them. A hook that is new here is tried, told and asked for by the plan by its name.
-pub static HOOKS: [Hook; 15] = [
+pub static HOOKS: [Hook; 17] = [
     hook("cgroup/connect4", "decides on IPv4 connects", "4.17", CONNECT4),
     hook("cgroup/connect6", "decides on IPv6 connects", "4.17", address(11)),
     hook(
@@ -193,6 +198,18 @@ pub static HOOKS: [Hook; 15] = [
         Place::RawTracepoint(c"inet_sock_set_state"),
     ),
     hook(
+        "fentry/cgroup_attach_task",
+        "tells of processes that are moved out of a policy's cgroup",
+        "5.7",
+        Place::Function("cgroup_attach_task"),
+    ),
+    hook(
+        "fentry/cgroup_post_fork",
+        "tells of processes that are made outside of their parent's cgroup",
+        "5.7",
+        Place::Function("cgroup_post_fork"),
+    ),
+    hook(
         "raw_tp/sched_process_exec",
         "tells which programs are started",
         "4.17",
@@ -224,6 +241,13 @@ mod tests {
             assert!(used.contains(&format!("lsm/{hook}").as_str()), "{hook}: {used:?}");
         }
         assert!(used.contains(&"cgroup/sock_release"), "{used:?}");
+        for (_, kind) in crate::datapath::program::MOVES {
+            let crate::datapath::program::Kind::Function(function) = kind else {
+                panic!("{kind:?}");
+            };
+            let name = format!("fentry/{function}");
+            assert!(used.contains(&name.as_str()), "{name}: {used:?}");
+        }
     }
 
     #[test]

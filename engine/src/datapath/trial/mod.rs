@@ -117,7 +117,8 @@ impl Trials {
     fn load_at(&self, place: Place, code: &Bytecode) -> Result<OwnedFd, Refusal> {
         let (kind, attach_type) = place.numbers();
         let function = match place {
-            P::Lsm(hook) => self.lsm_function(hook)?,
+            P::Lsm(hook) => self.function(&format!("bpf_lsm_{hook}"))?,
+            P::Function(name) => self.function(name)?,
             _ => 0,
         };
         load::load(
@@ -130,12 +131,13 @@ impl Trials {
         )
     }
 
-    fn lsm_function(&self, hook: &str) -> Result<u32, Refusal> {
+    /// The BTF id of a function of the kernel.
+    fn function(&self, name: &str) -> Result<u32, Refusal> {
         let lacking = |what: String| Refusal::told(Step::Load, what);
         let Some(btf) = &self.btf else {
             return Err(lacking("the kernel shows no type information (BTF)".into()));
         };
-        btf.function_id(&format!("bpf_lsm_{hook}"))
-            .ok_or_else(|| lacking(format!("the kernel has no function bpf_lsm_{hook}")))
+        btf.function_id(name)
+            .ok_or_else(|| lacking(format!("the kernel has no function {name}")))
     }
 }
