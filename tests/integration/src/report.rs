@@ -74,6 +74,50 @@ pub struct Event {
     pub repeats: u64,
 }
 
+/// That a process has left a cgroup which carries policies.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Move {
+    /// RFC 3339, UTC.
+    pub time: String,
+    /// Path of the cgroup that carries the policies.
+    pub scope: Option<String>,
+    /// Id of that cgroup.
+    pub scope_id: u64,
+    /// Names of the policies.
+    pub policies: Vec<Option<String>>,
+    /// Where it was.
+    pub from: Option<String>,
+    /// Id of that cgroup.
+    pub from_id: u64,
+    /// Where it is.
+    pub to: Option<String>,
+    /// Id of that cgroup.
+    pub to_id: u64,
+    /// Process.
+    pub pid: i32,
+    /// Thread.
+    pub tid: i32,
+    /// Name of the thread.
+    pub comm: String,
+    /// Whether the whole process left.
+    pub whole_process: bool,
+    /// Whether it was made there.
+    pub born: bool,
+    /// Who did it.
+    pub by: Mover,
+}
+
+/// Who moved a process.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Mover {
+    /// Process.
+    pub pid: i32,
+    /// Real user id.
+    pub uid: u32,
+    /// Name of the thread.
+    pub comm: String,
+}
+
 /// An executable file.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Executable {
@@ -166,6 +210,7 @@ pub struct DefaultSummary {
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Line {
     Event(Box<Event>),
+    Move(Box<Move>),
     Gap(Gap),
     Summary(Summary),
 }
@@ -188,6 +233,7 @@ impl Report {
             assert!(end.is_none(), "a line after the summary: {line}");
             match serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")) {
                 Line::Event(event) => events.push(*event),
+                Line::Move(_) => panic!("nobody leaves the cgroup of `exec`: {line}"),
                 Line::Gap(gap) => gaps.push(gap),
                 Line::Summary(summary) => end = Some(summary),
             }
@@ -199,7 +245,7 @@ impl Report {
         }
     }
 
-    /// Reads a stream of events and gaps, which has no summary.
+    /// Reads a stream of events and gaps, which has no summary. Moves are left to [`Report::moves`].
     ///
     /// # Panics
     /// When a line is something else.
@@ -208,11 +254,25 @@ impl Report {
         for line in text.lines() {
             match serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")) {
                 Line::Event(event) => events.push(*event),
+                Line::Move(_) => {}
                 Line::Gap(gap) => gaps.push(gap),
                 Line::Summary(_) => panic!("a summary: {line}"),
             }
         }
         (events, gaps)
+    }
+
+    /// The moves in a stream, in which there is nothing else.
+    ///
+    /// # Panics
+    /// When there is.
+    #[track_caller]
+    pub fn moves(text: &str) -> Vec<Move> {
+        let read = |line: &str| match serde_json::from_str(line) {
+            Ok(Line::Move(found)) => *found,
+            _ => panic!("no move: {line}"),
+        };
+        text.lines().map(read).collect()
     }
 
     /// The one event there is.

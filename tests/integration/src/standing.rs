@@ -18,7 +18,7 @@ use crate::{
     cgroup::TestCgroup,
     gate::{enter, environment, policy, tidegate},
     mount_table::mount_of,
-    report::{Event, Report},
+    report::{Event, Move, Report},
     shared_file::SharedFolder,
     voyage::Voyage,
 };
@@ -176,6 +176,15 @@ impl Stand {
         let (events, gaps) = Report::stream(&self.done(["events", "--output", "json"]));
         assert!(gaps.is_empty(), "lost: {gaps:?}");
         events
+    }
+
+    /// Moves that nobody has read yet, and nothing else is there to read.
+    ///
+    /// # Panics
+    /// When they cannot be read, or something else is there.
+    #[track_caller]
+    pub fn moves(&self) -> Vec<Move> {
+        Report::moves(&self.done(["events", "--output", "json"]))
     }
 
     /// Sends a voyager out from a cgroup, and expects it to come home and tell.

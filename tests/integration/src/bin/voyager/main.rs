@@ -1,6 +1,7 @@
 //! Tries one way out and tells, in one line of JSON, how far it came. Ends with 0 even when refused:
 //! what it tells is the result.
 
+mod born;
 mod flood;
 mod obey;
 mod passing;
