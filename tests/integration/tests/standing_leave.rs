@@ -15,7 +15,11 @@ use integration::{
     standing::Stand,
     voyager::Voyager,
 };
-use nix::{sys::signal::Signal, unistd::Pid};
+use nix::{
+    mount::{MsFlags, mount, umount},
+    sys::signal::Signal,
+    unistd::Pid,
+};
 
 const POLICY: &str = "{default: block}";
 
@@ -176,6 +180,38 @@ fn what_is_no_leaving() {
     );
     process.goes_home();
     stranger.goes_home();
+}
+
+/// A hierarchy of the first version has cgroups of its own: a process is in one of each.
+#[test]
+fn another_hierarchy_is_another_matter() {
+    if !ready("another_hierarchy_is_another_matter") {
+        return;
+    }
+    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    stand.attach(&cgroup, "shop", POLICY);
+    let process = Obedient::start(&voyager(), &cgroup);
+    let pid = process.pid();
+    let mounted = tempfile::tempdir().unwrap();
+    let (name, options) = ("tidegate-leave", "none,name=tidegate-leave");
+    mount(
+        Some(name),
+        mounted.path(),
+        Some("cgroup"),
+        MsFlags::empty(),
+        Some(options),
+    )
+    .unwrap();
+    let other = mounted.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("cgroup.procs"), pid.to_string()).unwrap();
+    let places = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert!(places.contains(":name=tidegate-leave:/other\n"), "{places}");
+    expect_in(pid, &cgroup);
+    assert!(stand.moves().is_empty());
+    process.goes_home();
+    fs::remove_dir(&other).unwrap();
+    umount(mounted.path()).unwrap();
 }
 
 /// One line for each cgroup with policies that is left.
