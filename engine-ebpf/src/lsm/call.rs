@@ -12,7 +12,7 @@ use crate::{
 
 /// A call as its numbers travel between global functions, which take plain numbers only: bits 0 to 7
 /// the hook, 8 to 15 the length of the socket address, 16 to 31 the protocol, 32 to 39 the kind of
-/// question, 40 whether the socket is of the same scope, 48 to 63 the slot.
+/// question, 40 whether the socket is of the same scope, 41 whether the call is denied already, 48 to 63 the slot.
 #[derive(Clone, Copy)]
 pub(super) struct Call(pub(super) u64);
 
@@ -59,6 +59,17 @@ impl Call {
     #[inline(always)]
     pub(super) fn is_named(self) -> bool {
         matches!(self.kind(), NAME4 | NAME6)
+    }
+
+    /// The same call, of which some policy has said that it is denied.
+    #[inline(always)]
+    pub(super) fn when_denied(self) -> Call {
+        Call(self.0 | 1 << 41)
+    }
+
+    #[inline(always)]
+    pub(super) fn is_denied(self) -> bool {
+        self.0 >> 41 & 1 != 0
     }
 
     #[inline(always)]

@@ -40,7 +40,8 @@ fn are_cgroup_hooks_short() -> bool {
     features::has_send_signal() == 0 || features::has_set_retval() == 0
 }
 
-/// Judges a call by the scope of the task at one depth; the denial, or 0. A global function: checked once, and
+/// Judges a call by the scope of the task at one depth; the denial, or 0. Of a call that is denied already it tells
+/// what those policies say that leave it to a cgroup hook, which will not see it. A global function: checked once, and
 /// not once a depth.
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -58,7 +59,8 @@ extern "C" fn judge_level(level: u32, socket: u64, name: u64, call: u64) -> u64 
         // What is connected was judged then, and the others when they were made.
         return 0;
     }
-    if follows && scope.flags & Scope::NO_CGROUP_HOOKS == 0 && !are_cgroup_hooks_short() {
+    if follows && !call.is_denied() && scope.flags & Scope::NO_CGROUP_HOOKS == 0 && !are_cgroup_hooks_short()
+    {
         return 0;
     }
     let unknown = scope.cgroup;
@@ -78,7 +80,8 @@ extern "C" fn judge_level(level: u32, socket: u64, name: u64, call: u64) -> u64 
             call.0,
             reference.0 | SlotRef::ANY_ERRNO | SlotRef::UNCOUNTED,
         ));
-        if !defers || is_beyond_cgroup_hook(answer) {
+        let is_ours = forget((!defers || is_beyond_cgroup_hook(answer)) as u64, unknown);
+        if is_ours != call.is_denied() as u64 {
             // Counted only by whoever sees to it.
             answer = Answer::from_word(ask_for_task(
                 socket,
@@ -120,13 +123,23 @@ pub(super) fn judge(socket: u64, name: u64, call: Call) -> i32 {
         }
         denial = forget(denial, levels);
     }
+    if denial != 0 {
+        // No cgroup hook comes after this one.
+        level = Scope::LEVELS;
+        while level > 0 {
+            level -= 1;
+            if levels >> level & 1 != 0 {
+                judge_level(level, socket, name, call.when_denied().0);
+            }
+        }
+    }
     errno(denial, levels)
 }
 
 /// What the program returns for an errno. Newer verifiers (6.12) want to see that it is one, and see nothing
 /// through a negation.
 #[inline(always)]
-fn errno(number: u64, unknown: u64) -> i32 {
+pub(super) fn errno(number: u64, unknown: u64) -> i32 {
     let complement = forget(MAX_ERRNO.wrapping_sub(number), unknown) & MAX_ERRNO;
     complement as i32 - MAX_ERRNO as i32
 }

@@ -131,6 +131,23 @@ impl Captured {
         self.stdout.wait_for(text, &self.description, &self.stderr)
     }
 
+    /// Waits until standard output holds so many lines, and returns all of it so far.
+    ///
+    /// # Panics
+    /// When the output ends before, or it takes too long.
+    pub fn wait_for_lines(&self, count: usize) -> String {
+        self.stdout.wait_until(
+            |so_far| so_far.lines().count() >= count && so_far.ends_with('\n'),
+            || {
+                let other = self.stderr.text();
+                format!(
+                    "{}: not {count} lines, and on the other stream\n{other}",
+                    self.description
+                )
+            },
+        )
+    }
+
     /// The same for standard error.
     ///
     /// # Panics
@@ -223,18 +240,26 @@ impl Stream {
     }
 
     fn wait_for(&self, text: &str, description: &str, other: &Stream) -> String {
+        self.wait_until(
+            |so_far| so_far.contains(text),
+            || {
+                format!(
+                    "{description}: no `{text}`, and on the other stream\n{}",
+                    other.text()
+                )
+            },
+        )
+    }
+
+    fn wait_until(&self, is_there: impl Fn(&str) -> bool, what: impl Fn() -> String) -> String {
         let (content, changed) = &*self.0;
         let content = content.lock().unwrap();
-        let is_there = |content: &Content| String::from_utf8_lossy(&content.bytes).contains(text);
+        let is_there = |content: &Content| is_there(&String::from_utf8_lossy(&content.bytes));
         let (content, _) = changed
             .wait_timeout_while(content, PATIENCE, |content| !content.ended && !is_there(content))
             .unwrap();
         let so_far = String::from_utf8_lossy(&content.bytes).into_owned();
-        assert!(
-            is_there(&content),
-            "{description}: no `{text}` in\n{so_far}\n--- the other stream\n{}",
-            other.text()
-        );
+        assert!(is_there(&content), "{}\n--- so far\n{so_far}", what());
         so_far
     }
 

@@ -132,7 +132,7 @@ fn kill_9_of_a_reader_opens_nothing() {
         stand.attach(&cgroup, "shop", HOLDING);
         let follower = Captured::spawn(&mut stand.command(["events", "--follow"]));
         let denied = expect_held(&stand, &cgroup);
-        follower.wait_for_stdout("sendmsg6");
+        follower.wait_for_lines(usize::try_from(denied).unwrap());
         follower.signal(Signal::SIGKILL);
         waitid(
             Id::Pid(follower.pid()),
