@@ -15,6 +15,7 @@
 pub mod captured;
 pub mod cgroup;
 pub mod gate;
+mod handed_on;
 pub mod kernel;
 pub mod mount_table;
 pub mod namespace;

@@ -6,7 +6,10 @@ use std::{
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{self, Command},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use nix::mount::{MsFlags, mount};
@@ -17,6 +20,8 @@ use crate::{
     captured::{Captured, Ended},
     cgroup::TestCgroup,
     gate::{enter, environment, policy, tidegate},
+    handed_on,
+    kernel::is_whole_machine,
     mount_table::mount_of,
     report::{Event, Move, Report},
     shared_file::SharedFolder,
@@ -34,6 +39,9 @@ pub struct Stand {
     pins: PathBuf,
     folder: SharedFolder,
     variables: Vec<(OsString, OsString)>,
+    /// Whether a gate of others will do, and others may have this one.
+    shares: bool,
+    begun: Once,
 }
 
 impl Stand {
@@ -59,6 +67,8 @@ impl Stand {
             pins,
             folder: SharedFolder::create(),
             variables: Vec::new(),
+            shares: true,
+            begun: Once::new(),
         };
         fs::DirBuilder::new()
             .mode(0o700)
@@ -68,8 +78,17 @@ impl Stand {
     }
 
     /// Sets an environment variable for every tidegate from now on.
+    #[must_use]
     pub fn variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Stand {
         self.variables.push((name.into(), value.into()));
+        // The gate is made as they say.
+        self.of_its_own()
+    }
+
+    /// With a gate that no other stand has had or will have: it is going to be damaged, or looked at.
+    #[must_use]
+    pub fn of_its_own(mut self) -> Stand {
+        self.shares = false;
         self
     }
 
@@ -90,6 +109,11 @@ impl Stand {
 
     /// `tidegate` with any words.
     pub fn command<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> Command {
+        self.begun.call_once(|| {
+            if self.shares {
+                handed_on::take(&self.pins);
+            }
+        });
         let mut command = tidegate(words);
         command
             .env("TIDEGATE_RUN", self.run.path())
@@ -200,8 +224,42 @@ impl Stand {
     }
 }
 
+impl Stand {
+    /// Leaves the gate to the next stand, in the state of a new one. Whether that could be done.
+    fn hand_on(&self) -> bool {
+        if !self.shares || std::thread::panicking() || !is_whole_machine() {
+            return false;
+        }
+        let read = || {
+            let ended = self.command(["status", "--output", "json"]).output().ok()?;
+            serde_json::from_slice(&ended.stdout).ok().map(Status)
+        };
+        let succeeds = |words: &[&str]| {
+            let ended = self.command(words).output();
+            ended.is_ok_and(|ended| ended.status.success())
+        };
+        let Some(status) = read() else { return false };
+        if !status.names().into_iter().all(|name| succeeds(&["detach", name])) {
+            return false;
+        }
+        // What was counted, and what nobody has read, would be the next one's.
+        let is_new = |status: Status| {
+            let none = |of: &str| status.0[of] == 0;
+            let unknown = status.0["unknown_cgroups"]
+                .as_array()
+                .is_some_and(|all| all.is_empty());
+            status.names().is_empty() && unknown && none("events_lost") && none("repeats_folded")
+        };
+        succeeds(&["events", "--output", "json"]) && read().is_some_and(is_new) && handed_on::give(&self.pins)
+    }
+}
+
 impl Drop for Stand {
     fn drop(&mut self) {
+        if self.hand_on() {
+            let _ = fs::remove_dir_all(&self.pins);
+            return;
+        }
         // What fails here is left for whoever looks; the test's own result stands.
         let _ = self.command(["detach", "--all"]).output();
         let _ = fs::remove_dir_all(&self.pins);

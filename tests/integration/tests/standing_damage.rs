@@ -37,7 +37,7 @@ fn a_record_that_cannot_be_read() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
         stand.attach(&cgroup, "shop", BLOCKING);
         fs::write(stand.journal().join("policies/shop.json"), "{}").unwrap();
         stand.refused(
@@ -56,7 +56,7 @@ fn a_table_that_is_gone() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
         stand.attach(&cgroup, "shop", BLOCKING);
         let gate = fs::read_dir(stand.pins().join("tidegate")).unwrap().flatten();
         let gate = gate
@@ -77,7 +77,7 @@ fn pins_that_are_gone() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
         stand.attach(&cgroup, "shop", BLOCKING);
         fs::remove_dir_all(stand.pins().join("tidegate")).unwrap();
         assert!(!is_held(&stand, &cgroup));
@@ -100,7 +100,11 @@ fn a_journal_that_is_gone() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup, other) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
+        let (stand, cgroup, other) = (
+            Stand::open().of_its_own(),
+            TestCgroup::create(),
+            TestCgroup::create(),
+        );
         stand.attach(&cgroup, "shop", BLOCKING);
         for name in ["policies", "detached"] {
             fs::remove_dir_all(stand.journal().join(name)).unwrap();
@@ -128,7 +132,7 @@ fn a_hook_that_is_gone() {
     if !met("a_hook_that_is_gone", &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
     stand.attach(&cgroup, "shop", BLOCKING);
     let place = stand.status().policy("shop")["attachments"][0]["cgroup_id"].to_string();
     let gate = fs::read_dir(stand.pins().join("tidegate")).unwrap().flatten();

@@ -51,7 +51,7 @@ fn once_each_with_names_and_generation() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
         assert_eq!(stand.done(["events"]), "", "nothing stands");
         stand.refused(1, &["nothing stands"], ["events", "--follow"]);
         stand.attach(&cgroup, "shop", "{default: block, errno: EACCES, rules: [{name: one, action: block, to: [198.51.100.1], reason: for a reason}]}");

@@ -36,7 +36,7 @@ fn the_root_cgroup() {
     if !met("the_root_cgroup", &[Need::Root]) {
         return;
     }
-    let stand = Stand::open();
+    let stand = Stand::open().of_its_own();
     let file = stand.policy("shop", HARMLESS);
     let mount = mount_of("cgroup2").unwrap();
     let mount = mount.to_str().unwrap();
@@ -68,7 +68,7 @@ fn cgroups_that_are_none() {
     if !met("cgroups_that_are_none", &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
     let file = stand.policy("shop", HARMLESS);
     let own = cgroup.spelled();
     let members = format!("{own}/cgroup.procs");
@@ -96,7 +96,7 @@ fn nine_policies() {
     if !met("nine_policies", &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
     let files: Vec<String> = (0..9).map(|i| stand.policy(&format!("p{i}"), HARMLESS)).collect();
     let own = cgroup.spelled();
     let words = |files: &[String]| {
@@ -126,7 +126,7 @@ fn a_batch_with_a_wrong_line() {
     if !met("a_batch_with_a_wrong_line", &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
     let (file, own) = (stand.policy("shop", HARMLESS), cgroup.spelled());
     let wrong = stand.policy("wrong", "{default: perhaps}");
     let run = |lines: &str| {
@@ -171,7 +171,7 @@ fn a_batch_that_fails_halfway() {
     if !met("a_batch_that_fails_halfway", &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
     let (first, second, third) = (
         cgroup.child("first"),
         cgroup.child("second"),
@@ -207,7 +207,7 @@ fn commands_at_the_same_time() {
     if !met("commands_at_the_same_time", &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
     let names = ["a", "b", "c", "d", "e", "f"];
     let own = cgroup.spelled();
     let running = names.map(|name| {
@@ -228,7 +228,7 @@ fn whoever_is_not_root() {
     if !met("whoever_is_not_root", &[Need::Root, Need::Program("setpriv")]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
     stand.attach(&cgroup, "shop", HARMLESS);
     let file = stand.policy("shop", HARMLESS);
     let program = stand.folder().copy_program(&tidegate_bin(), "tidegate");
@@ -267,7 +267,7 @@ fn a_journal_that_is_not_ours() {
     if !met("a_journal_that_is_not_ours", &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
     stand.attach(&cgroup, "shop", HARMLESS);
     let other = stand.folder().path().join("journal");
     fs::create_dir(&other).unwrap();

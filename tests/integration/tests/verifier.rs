@@ -53,7 +53,7 @@ fn programs(folder: &Path, found: &mut BTreeMap<String, PathBuf>) {
 
 /// What the verifier did for each program of a standing gate.
 fn counted() -> BTreeMap<String, Option<u32>> {
-    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
     let policy = stand.policy("counted", POLICY);
     let words = ["attach", "--policy", &policy, "--cgroup", &cgroup.spelled()];
     stand.done(words);
@@ -160,7 +160,7 @@ fn what_is_told_afterwards_is_what_the_verifier_says() {
     if !met(NAME, &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
     let policy = stand.policy("counted", POLICY);
     let words = ["attach", "--policy", &policy, "--cgroup", &cgroup.spelled()];
     let logged = verifier_log::counted(&mut stand.command(words));
