@@ -30,11 +30,15 @@ pub enum Hook {
     TcpConnect = 10,
     /// Tracepoint inet_sock_set_state, where there are no kprobes. Never decides.
     SockState = 11,
+    /// LSM unix_stream_connect: a connect to a unix socket.
+    LsmUnixConnect = 12,
+    /// LSM unix_may_send: a datagram to a unix socket.
+    LsmUnixSend = 13,
 }
 
 impl Hook {
     /// All hooks, in the order of their numbers.
-    pub const ALL: [Hook; 12] = [
+    pub const ALL: [Hook; 14] = [
         Hook::Connect4,
         Hook::Connect6,
         Hook::Sendmsg4,
@@ -47,6 +51,8 @@ impl Hook {
         Hook::Egress,
         Hook::TcpConnect,
         Hook::SockState,
+        Hook::LsmUnixConnect,
+        Hook::LsmUnixSend,
     ];
 
     /// The hook's name as events and reports print it.
@@ -64,6 +70,8 @@ impl Hook {
             Hook::Egress => "egress",
             Hook::TcpConnect => "tcp_connect",
             Hook::SockState => "sock_state",
+            Hook::LsmUnixConnect => "lsm_unix_connect",
+            Hook::LsmUnixSend => "lsm_unix_send",
         }
     }
 

@@ -18,6 +18,7 @@ use crate::{
     limits::MAX_BITMAP_WORDS,
     line::{find_narrow, find_wide},
     protocol::Protocol,
+    socket_place::SocketPlace,
     verdict::{Fault, Reason, Verdict},
     verifier::forget,
 };
@@ -262,6 +263,49 @@ pub fn judge_socket<T: Tables + ?Sized>(
     Ok(Verdict {
         action: default,
         reason: Reason::Default,
+    })
+}
+
+/// What the policy says about reaching a unix socket: the first rule that names it answers. No rule, no answer but
+/// to let it pass: the default is about what leaves the machine.
+///
+/// # Errors
+/// A [`Fault`] when the image cannot be read; it denies.
+#[inline(always)]
+pub fn judge_unix<T: Tables + ?Sized>(
+    tables: &T,
+    root: &Page,
+    place: SocketPlace,
+    uid: u32,
+    executable: ExecutableId,
+) -> Result<Verdict, Fault> {
+    let header = Header(root);
+    check(header)?;
+    if !header.names_unix() {
+        return Ok(Verdict {
+            action: Action::Allow,
+            reason: Reason::Default,
+        });
+    }
+    let words = header.bitmap_words();
+    let place = find_wide(tables, root, header.line(LineId::Unix), place.space, place.name)?;
+    let place = unknown_class(place, root);
+    let (uid, executable) = subject_classes(tables, root, header, uid, executable)?;
+    let every = unknown_class(Trait::Every.location(), root);
+    let rule = first_common(tables, root, words, &[place, every, uid, executable]);
+    if rule == NO_PAGE {
+        return Err(Fault::NoPage);
+    }
+    if rule == NO_RULE {
+        return Ok(Verdict {
+            action: Action::Allow,
+            reason: Reason::Default,
+        });
+    }
+    let rule = forget(rule, root[0]) as u16;
+    Ok(Verdict {
+        action: rule_action(root, rule),
+        reason: Reason::Rule(rule),
     })
 }
 

@@ -1,7 +1,7 @@
 //! The records the kernel programs write into the ring: one a policy that had something to say, and what belongs
 //! to those.
 
-use crate::{limits::MAX_STACKED, scope::SlotRef};
+use crate::{limits::MAX_STACKED, scope::SlotRef, socket_place::UNIX_NAME_BYTES};
 
 /// One report. 176 bytes, little endian (the only targets are), no padding. Numbers are plain
 /// integers: the reader refuses what it does not know (`events::decode` in the engine).
@@ -120,6 +120,19 @@ pub struct SourceRecord {
     pub reserved: [u8; 11],
 }
 
+/// A report about a unix socket: `protocol` is [`crate::Protocol::UNIX`], and `destination` has the words of the
+/// [`crate::SocketPlace`], in network order. Told apart by its length: 288 bytes, no padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct UnixRecord {
+    /// The report.
+    pub event: EventRecord,
+    /// Bytes of `name` that count.
+    pub length: u32,
+    /// What the socket was bound to, as its owner gave it (`sun_path`): a path, or a NUL and an abstract name.
+    pub name: [u8; UNIX_NAME_BYTES],
+}
+
 /// A task has left a cgroup that carries policies. Told apart by its length: 128 bytes, little endian, no padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -184,5 +197,6 @@ pub mod loss {
 
 const _: () = assert!(size_of::<EventRecord>() == 176);
 const _: () = assert!(size_of::<SourceRecord>() == 48);
+const _: () = assert!(size_of::<UnixRecord>() == 288);
 const _: () = assert!(size_of::<MoveRecord>() == 128);
 const _: () = assert!(MAX_STACKED == 8);

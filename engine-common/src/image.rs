@@ -115,11 +115,14 @@ pub enum LineId {
     Uid = 5,
     /// Wide: executable (device, inode).
     Executable = 6,
+    /// Wide: place of a unix socket ([`crate::SocketPlace`]). Rules about unix sockets are on this line and on none of
+    /// addresses or services.
+    Unix = 7,
 }
 
 impl LineId {
     /// All lines.
-    pub const ALL: [LineId; 7] = [
+    pub const ALL: [LineId; 8] = [
         LineId::V4,
         LineId::V6,
         LineId::Port,
@@ -127,6 +130,7 @@ impl LineId {
         LineId::ProtocolEvery,
         LineId::Uid,
         LineId::Executable,
+        LineId::Unix,
     ];
 }
 
@@ -211,6 +215,12 @@ impl<'a> Header<'a> {
         self.0[word::POLICY] >> 34 & 1 != 0
     }
 
+    /// Whether some rule is about unix sockets.
+    #[inline(always)]
+    pub const fn names_unix(self) -> bool {
+        self.0[word::POLICY] >> 35 & 1 != 0
+    }
+
     /// Words of every bitmap, 1 to 16.
     #[inline(always)]
     pub const fn bitmap_words(self) -> usize {
@@ -279,6 +289,8 @@ pub struct HeaderFields {
     pub needs_executable: bool,
     /// See [`Header::is_strict`].
     pub strict: bool,
+    /// See [`Header::names_unix`].
+    pub names_unix: bool,
     /// Words of every bitmap.
     pub bitmap_words: usize,
     /// Number of rules.
@@ -290,7 +302,7 @@ pub struct HeaderFields {
     /// Windows within which repeats are folded.
     pub fold: FoldWindows,
     /// Roots, in the order of [`LineId`].
-    pub lines: [Node; 7],
+    pub lines: [Node; 8],
     /// NAT64 prefixes; length 0 where unused.
     pub nat64: [Nat64Prefix; MAX_NAT64_PREFIXES],
 }
@@ -304,7 +316,8 @@ impl HeaderFields {
             | (self.errno as u64) << 16
             | (self.needs_subject as u64) << 32
             | (self.needs_executable as u64) << 33
-            | (self.strict as u64) << 34;
+            | (self.strict as u64) << 34
+            | (self.names_unix as u64) << 35;
         page[word::SHAPE] =
             self.bitmap_words as u64 | (self.rule_count as u64) << 16 | (self.page_count as u64) << 32;
         page[word::COUNTERS] = self.counters.0 as u64;

@@ -25,17 +25,19 @@ pub mod packet;
 pub mod protocol;
 pub mod respond;
 pub mod scope;
+pub mod socket_place;
 pub mod verdict;
 pub mod verifier;
 
 pub use action::{Action, Mode};
 pub use attempt::{Address, Attempt, Hook, SocketFamily};
-pub use decide::{Tables, decide, judge_socket};
+pub use decide::{Tables, decide, judge_socket, judge_unix};
 pub use executable::ExecutableId;
 pub use protocol::Protocol;
 pub use respond::{KillAbility, Outcome};
+pub use socket_place::SocketPlace;
 pub use verdict::{Fault, Reason, Verdict, VerdictWord};
 
 /// Version of every layout in this crate that crosses into the kernel: image, scope and event.
 /// It moves when any of them changes, so that a binary never reads the pins of another.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;

@@ -32,6 +32,9 @@ impl Protocol {
     /// Families have numbers below this (AF_MAX is 46 in Linux 7.3).
     pub const FAMILIES: u16 = 63;
 
+    /// Unix sockets, which are judged only by rules that name them.
+    pub const UNIX: Protocol = Protocol::of_family(1);
+
     /// Families other than the two inet ones that policies can name, by AF number (include/linux/socket.h). Not
     /// among them: AF_UNIX, AF_NETLINK and AF_ALG, which stay on this machine.
     pub const FAMILY_NAMES: [(u16, &'static str); 26] = [

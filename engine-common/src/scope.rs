@@ -96,6 +96,8 @@ impl HookSet {
     /// The probe on TCP connections: beside the cgroup's hooks it tells where a connection sends from, alone
     /// it reports connections.
     pub const PROBE: HookSet = HookSet(4);
+    /// Those of the security modules that see unix sockets: only for policies with rules about these.
+    pub const UNIX: HookSet = HookSet(8);
 
     /// These and those.
     #[must_use]
@@ -131,12 +133,14 @@ impl SlotRef {
     const BESIDE_CGROUP: u32 = 1 << 28;
     const BESIDE_LSM: u32 = 1 << 27;
     const PROBE: u32 = 1 << 26;
+    const UNIX: u32 = 1 << 25;
     const MARKS: u32 = Self::AUDIT
         | Self::UNCOUNTED
         | Self::ANY_ERRNO
         | Self::BESIDE_CGROUP
         | Self::BESIDE_LSM
-        | Self::PROBE;
+        | Self::PROBE
+        | Self::UNIX;
 
     /// Refers to `slot` (below [`MAX_POLICIES`]). `mode` is what a missing image is judged by:
     /// audit mode never denies, not even for a fault.
@@ -151,7 +155,7 @@ impl SlotRef {
     /// The same for these hooks: unless it is said, a policy is for those of the cgroup and of the security modules.
     #[must_use]
     pub const fn for_hooks(self, hooks: HookSet) -> SlotRef {
-        let mut word = self.0 & !(Self::BESIDE_CGROUP | Self::BESIDE_LSM | Self::PROBE);
+        let mut word = self.0 & !(Self::BESIDE_CGROUP | Self::BESIDE_LSM | Self::PROBE | Self::UNIX);
         if !hooks.has(HookSet::CGROUP) {
             word |= Self::BESIDE_CGROUP;
         }
@@ -160,6 +164,9 @@ impl SlotRef {
         }
         if hooks.has(HookSet::PROBE) {
             word |= Self::PROBE;
+        }
+        if hooks.has(HookSet::UNIX) {
+            word |= Self::UNIX;
         }
         SlotRef(word)
     }
@@ -179,6 +186,9 @@ impl SlotRef {
         if self.0 & Self::PROBE != 0 {
             hooks = hooks.and(HookSet::PROBE);
         }
+        if self.0 & Self::UNIX != 0 {
+            hooks = hooks.and(HookSet::UNIX);
+        }
         hooks
     }
 
@@ -192,6 +202,12 @@ impl SlotRef {
     #[inline(always)]
     pub const fn is_for_lsm(self) -> bool {
         self.0 & Self::BESIDE_LSM == 0
+    }
+
+    /// Whether those that see unix sockets do: some rule of the policy may be about these.
+    #[inline(always)]
+    pub const fn is_for_unix(self) -> bool {
+        self.0 & Self::UNIX != 0
     }
 
     /// Whether the probe does: nothing else is to be attached for the policy.
@@ -241,13 +257,17 @@ mod tests {
 
     #[test]
     fn a_reference_keeps_slot_mode_and_hooks_apart() {
-        let every = HookSet::CGROUP.and(HookSet::LSM).and(HookSet::PROBE);
+        let every = HookSet::CGROUP
+            .and(HookSet::LSM)
+            .and(HookSet::PROBE)
+            .and(HookSet::UNIX);
         for slot in [0, 7, MAX_POLICIES - 1] {
             for hooks in [
                 HookSet::NONE,
                 HookSet::CGROUP,
                 HookSet::LSM,
                 HookSet::PROBE,
+                HookSet::LSM.and(HookSet::UNIX),
                 every,
             ] {
                 let reference = SlotRef::new(slot, Mode::Audit).for_hooks(hooks);

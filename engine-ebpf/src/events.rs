@@ -22,7 +22,7 @@ use crate::{
     counter::Counter,
     features,
     fold::Repeats,
-    question::{Question, write_halves},
+    question::{Question, Recorded, write_halves},
     subject,
 };
 
@@ -82,7 +82,7 @@ pub(crate) fn report_by<Q: Question>(question: &Q, place: &Place, what: &Report,
         Some(value) => unsafe { Counter::at(value) },
         None => return,
     };
-    let Some(mut entry) = EVENTS.reserve(0) else {
+    let Some(mut entry) = EVENTS.reserve_untyped::<Q::Record>(0) else {
         losses.increment();
         return;
     };
@@ -90,7 +90,8 @@ pub(crate) fn report_by<Q: Question>(question: &Q, place: &Place, what: &Report,
     let attempts = forget(what.repeats.attempts() as u64, what.scope) as u32;
     // SAFETY: the reservation has the record's size and alignment. Every field is written below:
     // the ring hands out memory as the last record left it.
-    let record = unsafe { &mut *entry.as_mut_ptr() };
+    let whole = unsafe { &mut *entry.as_mut_ptr() };
+    let record = whole.report();
     // SAFETY: a helper without arguments.
     record.monotonic_ns = unsafe { bpf_ktime_get_ns() };
     write_caller(record, caller);
@@ -114,6 +115,7 @@ pub(crate) fn report_by<Q: Question>(question: &Q, place: &Place, what: &Report,
     record.outcome = what.outcome;
     record.flags = forget(what.flags | question.flags() as u64, what.scope) as u8;
     clear_reserved(&mut record.reserved);
+    question.complete(whole);
     entry.submit(wake_up(what.outcome));
 }
 

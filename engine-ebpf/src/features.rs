@@ -107,4 +107,24 @@ constants! {
     MSGHDR_NAMELEN => msghdr_namelen: u32;
     /// Offset of `sk_socket` in `sock`.
     SOCK_SOCKET => sock_socket: u32;
+    /// Offset of `addr` in `unix_sock`, which begins with a `sock`.
+    UNIX_ADDR => unix_addr: u32;
+    /// Offset of `path` in `unix_sock`.
+    UNIX_PATH => unix_path: u32;
+    /// Offset of `len` in `unix_address` (4 bytes wide).
+    UNIX_ADDRESS_LEN => unix_address_len: u32;
+    /// Offset of `name` in `unix_address`.
+    UNIX_ADDRESS_NAME => unix_address_name: u32;
+    /// Offset of `dentry` in `path`.
+    PATH_DENTRY => path_dentry: u32;
+    /// Offset of `d_parent` in `dentry`.
+    DENTRY_PARENT => dentry_parent: u32;
+    /// Offset of `d_name` in `dentry`.
+    DENTRY_NAME => dentry_name: u32;
+    /// Offset of `d_sb` in `dentry`.
+    DENTRY_SB => dentry_sb: u32;
+    /// Offset of `name` in `qstr`.
+    QSTR_NAME => qstr_name: u32;
+    /// Offset of `len` in `qstr` (4 bytes wide).
+    QSTR_LEN => qstr_len: u32;
 }

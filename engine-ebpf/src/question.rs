@@ -4,7 +4,7 @@ use core::mem::offset_of;
 use engine_common::{
     Address, Attempt, Protocol, SocketFamily, decide,
     destination::{canonical_v4, canonical_v6},
-    event::EventRecord,
+    event::{EventRecord, UnixRecord},
     fold::FoldKey,
     judge_socket,
     scope::SlotRef,
@@ -18,6 +18,9 @@ use crate::{
 
 /// A question to a policy, and its part of the report.
 pub(crate) trait Question {
+    /// What is written about it.
+    type Record: Recorded;
+
     /// Asks the policy of a slot.
     fn ask(&self, reference: SlotRef) -> Answer;
 
@@ -27,10 +30,34 @@ pub(crate) trait Question {
     /// Writes destination, protocol and families into the key of repeats.
     fn identify(&self, key: &mut FoldKey);
 
+    /// Writes what the record has beside the report itself.
+    #[inline(always)]
+    fn complete(&self, _record: &mut Self::Record) {}
+
     /// What is to be said of it beside: bits of [`engine_common::event::flag`].
     #[inline(always)]
     fn flags(&self) -> u8 {
         0
+    }
+}
+
+/// A record with a report in it.
+pub(crate) trait Recorded: Copy + 'static {
+    /// The report.
+    fn report(&mut self) -> &mut EventRecord;
+}
+
+impl Recorded for EventRecord {
+    #[inline(always)]
+    fn report(&mut self) -> &mut EventRecord {
+        self
+    }
+}
+
+impl Recorded for UnixRecord {
+    #[inline(always)]
+    fn report(&mut self) -> &mut EventRecord {
+        &mut self.event
     }
 }
 
@@ -183,6 +210,8 @@ impl AddressQuestion {
 }
 
 impl Question for AddressQuestion {
+    type Record = EventRecord;
+
     #[inline(always)]
     fn ask(&self, reference: SlotRef) -> Answer {
         let service = (self.protocol.0 as u64) << 16 | self.port as u64;
@@ -222,6 +251,8 @@ pub(crate) struct SocketQuestion {
 }
 
 impl Question for SocketQuestion {
+    type Record = EventRecord;
+
     #[inline(always)]
     fn ask(&self, reference: SlotRef) -> Answer {
         let family = matches!(self.family, SocketFamily::Inet6) as u32;

@@ -38,6 +38,8 @@ pub(crate) struct Connect {
 pub(crate) const NO_SOURCE: (u64, u64, u64) = (0, 0, 0);
 
 impl Question for Connect {
+    type Record = EventRecord;
+
     #[inline(always)]
     fn ask(&self, reference: SlotRef) -> Answer {
         self.question.ask(reference)

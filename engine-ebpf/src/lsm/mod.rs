@@ -13,6 +13,7 @@
 mod call;
 mod judge;
 mod socket;
+mod unix;
 
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 use engine_common::{Hook, Protocol};

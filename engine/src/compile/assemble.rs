@@ -9,7 +9,7 @@ use engine_common::{
 };
 
 use super::{
-    CompileError, Executables, Image, MAX_PAGES,
+    CompileError, Identities, Image, MAX_PAGES,
     class::{ClassId, Classes, set},
     coverage::{self, LAST_PORT_KEY, LAST_PROTOCOL},
     interval::cut,
@@ -29,19 +29,20 @@ const SMALL_ROOT: usize = 128;
 ///
 /// # Errors
 /// See [`CompileError`]: limits, and executables that are not in `executables`.
-pub fn compile(policy: &Policy, executables: &Executables, life: Life) -> Result<Image, CompileError> {
+pub fn compile(policy: &Policy, executables: &Identities, life: Life) -> Result<Image, CompileError> {
     check_limits(policy)?;
     let mut classes = Classes::new(policy.rules.len());
     let lines = Lines::cut(policy, executables, &mut classes)?;
     let mut arena = PageArena::new(MAX_PAGES);
 
     // Page 0 first gets what every decision reads: the roots of small lines, then bitmaps.
-    let mut roots = [None; 7];
+    let mut roots = [None; LineId::ALL.len()];
     lines.reserve(&lines.asked_at_connect(), SMALL_ROOT, &mut arena, &mut roots)?;
     let places = place_bitmaps(&lines, &classes, &mut arena)?;
     lines.reserve(&lines.asked_at_socket(), usize::MAX, &mut arena, &mut roots)?;
     lines.reserve(&lines.asked_at_connect(), usize::MAX, &mut arena, &mut roots)?;
-    let mut nodes = [Node(0); 7];
+    lines.reserve(&lines.asked_at_unix(), usize::MAX, &mut arena, &mut roots)?;
+    let mut nodes = [Node(0); LineId::ALL.len()];
     for line in lines.all() {
         let at = roots[line.id() as usize].unwrap_or(Location(0));
         nodes[line.id() as usize] = line.write(&mut arena, at, &places)?;
@@ -57,6 +58,7 @@ pub fn compile(policy: &Policy, executables: &Executables, life: Life) -> Result
         needs_subject: binds_uid || binds_executable,
         needs_executable: binds_executable,
         strict: policy.strict,
+        names_unix: lines.unix.is_some(),
         bitmap_words: classes.words(),
         rule_count: policy.rules.len() as u32,
         page_count: arena.page_count() as u32,
@@ -160,10 +162,12 @@ struct Lines {
     protocol_every: Line<u32>,
     uid: Line<u32>,
     executable: Line<u128>,
+    /// Only where some rule is about unix sockets.
+    unix: Option<Line<u128>>,
 }
 
 impl Lines {
-    fn cut(policy: &Policy, known: &Executables, classes: &mut Classes) -> Result<Lines, CompileError> {
+    fn cut(policy: &Policy, known: &Identities, classes: &mut Classes) -> Result<Lines, CompileError> {
         let executables = coverage::executables(policy, known)?;
         let port = cut(coverage::services(policy), LAST_PORT_KEY, classes);
         let some = cut(coverage::protocols_in_part(policy), LAST_PROTOCOL, classes);
@@ -172,6 +176,10 @@ impl Lines {
         let executable = cut(executables, u128::MAX, classes);
         let v4 = cut(coverage::v4(policy), u32::MAX, classes);
         let v6 = cut(coverage::v6(policy), u128::MAX, classes);
+        let unix = match policy.rules.iter().any(Rule::is_about_unix) {
+            true => Some(cut(coverage::unix(policy, known)?, u128::MAX, classes)),
+            false => None,
+        };
         Ok(Lines {
             v4: Line::plan(LineId::V4, 32, v4),
             v6: Line::plan(LineId::V6, 64, v6),
@@ -180,6 +188,7 @@ impl Lines {
             protocol_every: Line::plan(LineId::ProtocolEvery, LAST_PROTOCOL.count_ones(), every),
             uid: Line::plan(LineId::Uid, 32, uid),
             executable: Line::plan(LineId::Executable, 64, executable),
+            unix: unix.map(|unix| Line::plan(LineId::Unix, 64, unix)),
         })
     }
 
@@ -200,9 +209,14 @@ impl Lines {
         [&self.protocol_some, &self.protocol_every]
     }
 
+    fn asked_at_unix(&self) -> Vec<&dyn Plan> {
+        self.unix.iter().map(|line| line as &dyn Plan).collect()
+    }
+
     fn all(&self) -> impl Iterator<Item = &dyn Plan> {
         let connect = self.asked_at_connect().into_iter();
-        self.asked_at_socket().into_iter().chain(connect)
+        let others = self.asked_at_socket().into_iter().chain(connect);
+        others.chain(self.asked_at_unix())
     }
 
     /// Finds places for the roots that have none yet and are at most `most` words.
@@ -211,7 +225,7 @@ impl Lines {
         lines: &[&dyn Plan],
         most: usize,
         arena: &mut PageArena,
-        roots: &mut [Option<Location>; 7],
+        roots: &mut [Option<Location>; LineId::ALL.len()],
     ) -> Result<(), CompileError> {
         for line in lines {
             let root = &mut roots[line.id() as usize];

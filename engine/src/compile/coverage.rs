@@ -1,9 +1,9 @@
 //! Which keys of each line a policy's rules cover.
 
-use engine_common::{ExecutableId, Protocol};
+use engine_common::{ExecutableId, Protocol, SocketPlace};
 
-use super::{CompileError, Executables};
-use crate::policy::{Policy, Rule, Services};
+use super::{CompileError, Identities};
+use crate::policy::{Policy, Rule, Services, UnixSockets};
 
 /// Last key of the port line.
 pub(super) const LAST_PORT_KEY: u32 = ((Protocol::COUNT as u32) << 16) - 1;
@@ -77,7 +77,7 @@ pub(super) fn uids(policy: &Policy) -> Spans<u32> {
 ///
 /// # Errors
 /// [`CompileError::MissingExecutable`] when a rule names one whose identity is not known.
-pub(super) fn executables(policy: &Policy, known: &Executables) -> Result<Spans<u128>, CompileError> {
+pub(super) fn executables(policy: &Policy, known: &Identities) -> Result<Spans<u128>, CompileError> {
     let mut spans = Vec::new();
     for (i, rule) in policy.rules.iter().enumerate() {
         let Some(binaries) = &rule.subject.binaries else {
@@ -87,7 +87,7 @@ pub(super) fn executables(policy: &Policy, known: &Executables) -> Result<Spans<
         let mut keys = Vec::with_capacity(binaries.len());
         for binary in binaries {
             let id = known
-                .get(&binary.path)
+                .executable(&binary.path)
                 .ok_or_else(|| CompileError::MissingExecutable {
                     rule: rule.name.clone(),
                     path: binary.path.clone(),
@@ -95,6 +95,41 @@ pub(super) fn executables(policy: &Policy, known: &Executables) -> Result<Spans<
             keys.push(executable_key(id));
         }
         // Two paths may lead to one file.
+        keys.sort_unstable();
+        keys.dedup();
+        spans.extend(keys.into_iter().map(|key| (key, key, i)));
+    }
+    Ok(spans)
+}
+
+/// Key of a unix socket's place on its line.
+pub(super) fn place_key(place: SocketPlace) -> u128 {
+    u128::from(place.space) << 64 | u128::from(place.name)
+}
+
+/// Unix sockets.
+///
+/// # Errors
+/// [`CompileError::MissingSocket`] when a rule names one whose place is not known.
+pub(super) fn unix(policy: &Policy, known: &Identities) -> Result<Spans<u128>, CompileError> {
+    let mut spans = Vec::new();
+    for (i, rule) in policy.rules.iter().enumerate() {
+        let names = match &rule.unix {
+            None => continue,
+            Some(UnixSockets::Any) => {
+                spans.push((0, u128::MAX, i));
+                continue;
+            }
+            Some(UnixSockets::Only(names)) => names,
+        };
+        let mut keys = Vec::with_capacity(names.len());
+        for name in names {
+            let places = known.socket(name).ok_or_else(|| CompileError::MissingSocket {
+                rule: rule.name.clone(),
+                name: name.to_string(),
+            })?;
+            keys.extend(places.into_iter().map(place_key));
+        }
         keys.sort_unstable();
         keys.dedup();
         spans.extend(keys.into_iter().map(|key| (key, key, i)));

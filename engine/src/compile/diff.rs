@@ -75,6 +75,11 @@ pub fn diff_up_to(old: &Side<'_>, new: &Side<'_>, limit: usize) -> PolicyDiff {
         other_executables[slot] = true;
     });
 
+    let mut other_sockets = vec![false; pairing.slots()];
+    compare(&pairing, both, &wide(LineId::Unix), |slot, _, _, _| {
+        other_sockets[slot] = true;
+    });
+
     let action = |image: &Image, rule: usize| rule_action(&image.pages()[0], rule as u16);
     let summary = |rule: usize, slot: usize, names: &[String], image: &Image, fate: Fate| RuleSummary {
         name: names[rule].clone(),
@@ -102,6 +107,7 @@ pub fn diff_up_to(old: &Side<'_>, new: &Side<'_>, limit: usize) -> PolicyDiff {
             services: ports[slot].map(|ranges| services(ranges, limit)),
             uids: users[slot].map(|ranges| uids(ranges, limit)),
             executables_changed: other_executables[slot],
+            unix_changed: other_sockets[slot],
         }
     });
     PolicyDiff {

@@ -75,6 +75,12 @@ impl<'a> Dump<'a> {
         self.line(LineId::Executable, "executable", 64, executable, |key| {
             format!("{:#x}:{}", key >> 64, key as u64)
         });
+        if image.header().names_unix() {
+            let unix = walk::wide(image, LineId::Unix);
+            self.line(LineId::Unix, "unix socket", 64, unix, |key| {
+                format!("{:#x}:{:016x}", key >> 64, key as u64)
+            });
+        }
         self.out
     }
 
@@ -242,6 +248,7 @@ pub(super) fn protocol(number: u32) -> String {
         Protocol::UDPLITE => "udplite",
         Protocol::MPTCP => "mptcp",
         Protocol::RAW => "raw",
+        Protocol::UNIX => "unix",
         other => {
             let named = |family| {
                 Protocol::FAMILY_NAMES

@@ -19,6 +19,14 @@ pub enum CompileError {
         /// The path it names.
         path: PathBuf,
     },
+    /// A rule names a unix socket whose place is not known.
+    #[error("rule {rule:?} names the unix socket {name}, which was not looked up here")]
+    MissingSocket {
+        /// The rule.
+        rule: String,
+        /// The name, as policies write it.
+        name: String,
+    },
     /// More rules than a bitmap has bits.
     #[error("the policy has {rules} rules; at most {limit} are possible: join some, or use two policies")]
     TooManyRules {

@@ -9,18 +9,21 @@ use engine_common::{
 use serde::Serialize;
 
 use super::{
-    CompileError, Executables, compile,
+    CompileError, Identities, compile,
     oracle::{self, Mismatch},
 };
-use crate::policy::{Policy, Rule};
+use crate::policy::{Policy, Rule, UnixName};
 
 /// The answer of one policy with its reasons.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explanation {
     /// The policy's name.
     pub policy: String,
-    /// The destination as the rules see it.
-    pub destination: IpAddr,
+    /// The destination as the rules see it; `None` for a unix socket.
+    pub destination: Option<IpAddr>,
+    /// The unix socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unix: Option<String>,
     /// The IPv4 address inside it, which is judged too.
     pub inside: Option<IpAddr>,
     /// Allow, audit, block or kill.
@@ -48,6 +51,8 @@ pub enum Decided {
     Destination,
     /// socket(2).
     Socket,
+    /// connect or a datagram, to a unix socket.
+    Unix,
 }
 
 /// What a rule had to say.
@@ -74,7 +79,7 @@ pub struct RuleView {
 /// [`CompileError`].
 pub fn explain(
     policy: &Policy,
-    executables: &Executables,
+    executables: &Identities,
     attempt: &Attempt,
 ) -> Result<Explanation, CompileError> {
     let mut attempt = Attempt {
@@ -114,7 +119,7 @@ pub fn explain(
                 let missed = |address| oracle::mismatch(rule, executables, address, &attempt);
                 spellings.map(missed).collect()
             }
-            Decided::Socket => {
+            Decided::Socket | Decided::Unix => {
                 vec![oracle::socket_mismatch(
                     rule,
                     executables,
@@ -135,7 +140,8 @@ pub fn explain(
     };
     Ok(Explanation {
         policy: policy.name.clone(),
-        destination: own,
+        destination: Some(own),
+        unix: None,
         inside,
         verdict: verdict.action.as_str(),
         outcome: outcome.as_str(),
@@ -144,6 +150,60 @@ pub fn explain(
         errno: outcome.denied().then_some(policy.errno.as_str()),
         at,
         rules: policy.rules.iter().take(shown).map(view).collect(),
+    })
+}
+
+/// Asks a policy about a unix socket and lists the reasons. Files are compared by their paths: `identities` are those
+/// that [`Identities::synthetic`] makes up.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn explain_unix(
+    policy: &Policy,
+    identities: &Identities,
+    name: &UnixName,
+    uid: u32,
+    executable: ExecutableId,
+) -> Result<Explanation, CompileError> {
+    let life = Life {
+        generation: 1,
+        mode: policy.mode,
+    };
+    let image = compile(policy, identities, life)?;
+    let place = Identities::synthetic_place(name);
+    let verdict = image.judge_unix(place, uid, executable);
+    let outcome = Outcome::of(verdict.action, policy.mode, KillAbility::Now);
+    let shown = match verdict.reason {
+        Reason::Rule(rule) => rule as usize + 1,
+        Reason::Default | Reason::Fault(_) => policy.rules.len(),
+    };
+    let view = |rule: &Rule| {
+        let mismatch = oracle::unix_mismatch(rule, identities, place, uid, executable);
+        RuleView {
+            name: rule.name.clone(),
+            action: rule.action.as_str(),
+            matches: mismatch.is_none(),
+            mismatches: mismatch.into_iter().collect(),
+            reason: rule.reason.clone(),
+        }
+    };
+    let about_unix = policy
+        .rules
+        .iter()
+        .take(shown)
+        .filter(|rule| rule.is_about_unix());
+    Ok(Explanation {
+        policy: policy.name.clone(),
+        destination: None,
+        unix: Some(name.to_string()),
+        inside: None,
+        verdict: verdict.action.as_str(),
+        outcome: outcome.as_str(),
+        denied: outcome.denied(),
+        rule: rule_name(policy, verdict),
+        errno: outcome.denied().then_some(policy.errno.as_str()),
+        at: Decided::Unix,
+        rules: about_unix.map(view).collect(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! The compiled policy.
 
 use engine_common::{
-    Address, Attempt, ExecutableId, Protocol, SocketFamily, Verdict,
+    Address, Attempt, ExecutableId, Protocol, SocketFamily, SocketPlace, Verdict,
     image::{Header, Life, Page},
 };
 
@@ -83,6 +83,12 @@ impl Image {
         executable: ExecutableId,
     ) -> Verdict {
         engine_common::judge_socket(self.pages(), &self.pages[0], family, protocol, uid, executable)
+            .unwrap_or_else(Verdict::fault)
+    }
+
+    /// What the policy says about reaching a unix socket ([`engine_common::judge_unix`]).
+    pub fn judge_unix(&self, place: SocketPlace, uid: u32, executable: ExecutableId) -> Verdict {
+        engine_common::judge_unix(self.pages(), &self.pages[0], place, uid, executable)
             .unwrap_or_else(Verdict::fault)
     }
 }

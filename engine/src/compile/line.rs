@@ -149,8 +149,8 @@ fn choose<K: LineKey>(id: LineId, key_bits: u32, intervals: &[Interval<K>]) -> R
         return Root::Leaf;
     }
     let flat = K::FANOUT.pow(1 + K::LEVELS);
-    // Executables are a few devices and many inodes: an index tells none of them apart.
-    if id != LineId::Executable {
+    // Executables and sockets are a few devices and many numbers: an index tells none of them apart.
+    if !matches!(id, LineId::Executable | LineId::Unix) {
         let bits = (count.ilog2() - 1).clamp(INDEX_BITS.0, INDEX_BITS.1);
         if count > flat || 2 * in_small_buckets(intervals, key_bits - bits) >= count {
             return Root::Index(bits);

@@ -4,14 +4,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use engine_common::{
-    ExecutableId, Protocol, Reason, Verdict,
+    Action, ExecutableId, Protocol, Reason, SocketPlace, Verdict,
     attempt::{Address, Attempt, SocketFamily},
     destination::{canonical_v4, embedded_v4},
 };
 use serde::Serialize;
 
-use super::Executables;
-use crate::policy::{Policy, Rule, Services};
+use super::Identities;
+use crate::policy::{Policy, Rule, Services, UnixSockets};
 
 /// Why a rule does not match: the first of its selectors, in the order in which they are listed
 /// here, that refuses.
@@ -52,7 +52,7 @@ pub fn spellings(policy: &Policy, address: Address) -> (IpAddr, Option<IpAddr>) 
 }
 
 /// What the policy says about an attempt.
-pub fn evaluate(policy: &Policy, executables: &Executables, attempt: &Attempt) -> Verdict {
+pub fn evaluate(policy: &Policy, executables: &Identities, attempt: &Attempt) -> Verdict {
     let (own, inside) = spellings(policy, attempt.address);
     let first = |address: IpAddr| {
         let matches = |rule: &Rule| mismatch(rule, executables, address, attempt).is_none();
@@ -71,7 +71,7 @@ pub fn evaluate(policy: &Policy, executables: &Executables, attempt: &Attempt) -
 /// Why a rule does not match an attempt by one of its spellings; `None` when it does.
 pub fn mismatch(
     rule: &Rule,
-    executables: &Executables,
+    executables: &Identities,
     address: IpAddr,
     attempt: &Attempt,
 ) -> Option<Mismatch> {
@@ -89,7 +89,7 @@ pub fn mismatch(
 
 fn subject_mismatch(
     rule: &Rule,
-    executables: &Executables,
+    executables: &Identities,
     uid: u32,
     executable: ExecutableId,
 ) -> Option<Mismatch> {
@@ -101,18 +101,59 @@ fn subject_mismatch(
     if let Some(binaries) = &rule.subject.binaries
         && !binaries
             .iter()
-            .any(|b| executables.get(&b.path) == Some(executable))
+            .any(|b| executables.executable(&b.path) == Some(executable))
     {
         return Some(Mismatch::Binary);
     }
     None
 }
 
+/// What the policy says about reaching a unix socket: the first rule that names it; what none names passes.
+pub fn judge_unix(
+    policy: &Policy,
+    identities: &Identities,
+    place: SocketPlace,
+    uid: u32,
+    executable: ExecutableId,
+) -> Verdict {
+    let matches = |rule: &Rule| unix_mismatch(rule, identities, place, uid, executable).is_none();
+    match policy.rules.iter().position(matches) {
+        Some(rule) => by_rule(policy, rule),
+        None => Verdict {
+            action: Action::Allow,
+            reason: Reason::Default,
+        },
+    }
+}
+
+/// Why a rule does not match an attempt at a unix socket; `None` when it does.
+pub fn unix_mismatch(
+    rule: &Rule,
+    identities: &Identities,
+    place: SocketPlace,
+    uid: u32,
+    executable: ExecutableId,
+) -> Option<Mismatch> {
+    let names_it = match &rule.unix {
+        None => false,
+        Some(UnixSockets::Any) => true,
+        Some(UnixSockets::Only(names)) => names.iter().any(|name| {
+            identities
+                .socket(name)
+                .is_some_and(|places| places.contains(&place))
+        }),
+    };
+    if !names_it {
+        return Some(Mismatch::Destination);
+    }
+    subject_mismatch(rule, identities, uid, executable)
+}
+
 /// What the policy says about making a socket whose destinations no hook sees: the strictest answer
 /// that any of its destinations could get.
 pub fn judge_socket(
     policy: &Policy,
-    executables: &Executables,
+    executables: &Identities,
     family: SocketFamily,
     protocol: Protocol,
     uid: u32,
@@ -140,7 +181,7 @@ pub fn judge_socket(
 /// Why no destination of a socket can match a rule; `None` when some can.
 pub fn socket_mismatch(
     rule: &Rule,
-    executables: &Executables,
+    executables: &Identities,
     family: SocketFamily,
     protocol: Protocol,
     uid: u32,

@@ -70,7 +70,9 @@ impl Image {
         image.check_header()?;
         for line in LineId::ALL {
             match line {
-                LineId::V6 | LineId::Executable => image.check_line(line, &walk::wide(&image, line))?,
+                LineId::V6 | LineId::Executable | LineId::Unix => {
+                    image.check_line(line, &walk::wide(&image, line))?
+                }
                 LineId::V4 | LineId::Port | LineId::ProtocolSome | LineId::ProtocolEvery | LineId::Uid => {
                     image.check_line(line, &walk::narrow(&image, line))?;
                 }

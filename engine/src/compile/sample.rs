@@ -16,6 +16,7 @@ pub(super) fn addresses(text: &str) -> AddressSet {
 /// A rule about all services, for anybody.
 pub(super) fn rule(name: &str, action: Action, to: &str) -> Rule {
     Rule {
+        unix: None,
         name: name.to_owned(),
         action,
         to: addresses(to),

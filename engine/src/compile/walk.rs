@@ -41,7 +41,7 @@ pub(super) fn narrow(image: &Image, line: LineId) -> Walk<u32> {
     let last = match line {
         LineId::Port => LAST_PORT_KEY,
         LineId::ProtocolSome | LineId::ProtocolEvery => LAST_PROTOCOL,
-        LineId::V4 | LineId::V6 | LineId::Uid | LineId::Executable => u32::MAX,
+        LineId::V4 | LineId::V6 | LineId::Uid | LineId::Executable | LineId::Unix => u32::MAX,
     };
     walk(image, line, last.count_ones(), last)
 }
@@ -60,7 +60,12 @@ fn walk<K: LineKey>(image: &Image, line: LineId, key_bits: u32, last: K) -> Walk
         pages: BTreeSet::new(),
         broken: false,
     };
-    let root = Header(&image.pages()[0]).line(line);
+    let header = Header(&image.pages()[0]);
+    if line == LineId::Unix && !header.names_unix() {
+        // There is none where no rule is about such sockets.
+        return walk;
+    }
+    let root = header.line(line);
     walk.broken = walk.node(image, root, key_bits, last).is_none();
     walk
 }

@@ -22,7 +22,7 @@ use super::{
     lsm,
     pins::{PinFolder, PinsError},
     probe::Probe,
-    program::{ANCHOR, ENFORCING, FLOOR, Kind, LSM, Programs},
+    program::{ANCHOR, ENFORCING, FLOOR, Kind, LSM, Programs, UNIX},
     syscall::write_scope,
     task_scopes::TaskScopes,
 };
@@ -150,7 +150,8 @@ impl Attachment {
         if hooks.has(HookSet::PROBE) {
             self.attach_probe(ebpf)?;
         }
-        for (name, _) in LSM.iter().filter(|_| hooks.has(HookSet::LSM)) {
+        let lsm = LSM.iter().filter(|_| hooks.has(HookSet::LSM));
+        for (name, _) in lsm.chain(UNIX.iter().filter(|_| hooks.has(HookSet::UNIX))) {
             // Not loaded where they would not run.
             let program = match ebpf.program(name) {
                 Some(Program::Lsm(program)) => program.fd(),

@@ -129,6 +129,11 @@ impl CachedGate {
         self.gate.has_floor()
     }
 
+    /// Whether unix sockets can be judged here.
+    pub fn has_unix(&self) -> bool {
+        self.gate.has_unix()
+    }
+
     /// The stream of events.
     ///
     /// # Errors

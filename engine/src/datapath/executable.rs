@@ -1,22 +1,23 @@
 //! Identities of the executables that a policy names.
 
 use std::{
-    collections::BTreeSet,
     fs::{self, OpenOptions},
     io,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
 };
 
-use engine_common::ExecutableId;
+use engine_common::{ExecutableId, SocketPlace};
 use thiserror::Error;
 
-use crate::compile::Executables;
+use super::mount::Mount;
 
-/// Why an executable could not be identified.
+const MAX_DEPTH: usize = SocketPlace::MAX_DEPTH;
+
+/// Why a file that a policy names could not be identified.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum IdentifyError {
@@ -46,47 +47,32 @@ pub enum IdentifyError {
         /// The file system's type.
         file_system: String,
     },
+    /// The folder that a unix socket is or will be in could not be looked at.
+    #[error("cannot tell where the unix socket {} is", path.display())]
+    Socket {
+        /// As the policy names it.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It lies deeper in its file system than the kernel programs go.
+    #[error(
+        "the unix socket {} is {depth} folders deep in its file system, and programs go up {MAX_DEPTH}",
+        path.display()
+    )]
+    TooDeep {
+        /// As the policy names it.
+        path: PathBuf,
+        /// Parts of its path.
+        depth: usize,
+    },
     /// Its mount was not found.
     #[error("cannot find the file system of {} in mountinfo", path.display())]
     NoMount {
         /// As the policy names it.
         path: PathBuf,
     },
-}
-
-/// Executables identified, and held open so that their inode numbers cannot be given to other
-/// files for as long as this lives.
-#[derive(Debug, Default)]
-pub struct IdentifiedExecutables {
-    /// The identities.
-    pub executables: Executables,
-    held: Vec<OwnedFd>,
-}
-
-impl IdentifiedExecutables {
-    /// Identifies the files, following symbolic links.
-    ///
-    /// # Errors
-    /// [`IdentifyError`] about the first that fails.
-    pub fn identify(paths: &BTreeSet<&Path>) -> Result<IdentifiedExecutables, IdentifyError> {
-        let mut identified = IdentifiedExecutables::default();
-        for &path in paths {
-            let (id, fd) = identify(path)?;
-            identified.executables.insert(path.to_owned(), id);
-            identified.held.push(fd);
-        }
-        Ok(identified)
-    }
-
-    /// How many files are held.
-    pub fn len(&self) -> usize {
-        self.held.len()
-    }
-
-    /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
-    }
 }
 
 /// Identity of the executable that a process runs; `None` where its file system shows user space another
@@ -104,7 +90,8 @@ pub fn identify_process(pid: u32) -> Result<Option<ExecutableId>, IdentifyError>
     }
 }
 
-fn identify(path: &Path) -> Result<(ExecutableId, OwnedFd), IdentifyError> {
+/// Identity of a file, following symbolic links, and the file, held open.
+pub(super) fn identify(path: &Path) -> Result<(ExecutableId, OwnedFd), IdentifyError> {
     identify_among(path, "/proc/self/mountinfo")
 }
 
@@ -124,16 +111,11 @@ fn identify_among(path: &Path, mounts: &str) -> Result<(ExecutableId, OwnedFd), 
             path: path.to_owned(),
         });
     }
-    // st_dev may be another number than the superblock's (btrfs): mountinfo shows the latter.
-    let fdinfo = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).map_err(io)?;
     let mounts = fs::read_to_string(mounts).map_err(io)?;
-    let mount = fdinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("mnt_id:"))
-        .and_then(|id| mount_of(&mounts, id.trim()))
-        .ok_or_else(|| IdentifyError::NoMount {
-            path: path.to_owned(),
-        })?;
+    let mount = Mount::of(file.as_fd(), &mounts).map_err(io)?;
+    let mount = mount.ok_or_else(|| IdentifyError::NoMount {
+        path: path.to_owned(),
+    })?;
     if mount.file_system == "overlay" || mount.file_system.starts_with("fuse") {
         return Err(IdentifyError::UnstableIdentity {
             path: path.to_owned(),
@@ -147,42 +129,9 @@ fn identify_among(path: &Path, mounts: &str) -> Result<(ExecutableId, OwnedFd), 
     Ok((id, file.into()))
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Mount {
-    /// In the kernel's encoding, see [`ExecutableId::device`].
-    device: u64,
-    file_system: String,
-}
-
-/// The mount with this id (Documentation/filesystems/proc.rst, 3.5).
-fn mount_of(mountinfo: &str, id: &str) -> Option<Mount> {
-    mountinfo.lines().find_map(|line| {
-        let (left, right) = line.split_once(" - ")?;
-        let mut fields = left.split(' ');
-        if fields.next()? != id {
-            return None;
-        }
-        let (major, minor) = fields.nth(1)?.split_once(':')?;
-        Some(Mount {
-            device: major.parse::<u64>().ok()? << 20 | minor.parse::<u64>().ok()?,
-            file_system: right.split(' ').next()?.to_owned(),
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mounts_are_found_by_id() {
-        let text =
-            "36 35 98:1 /a /b rw shared:1 - ext4 /dev/root rw\n361 35 0:27 / /c rw - overlay overlay rw\n";
-        let mount = mount_of(text, "36").unwrap();
-        assert_eq!((mount.device, mount.file_system.as_str()), (98 << 20 | 1, "ext4"));
-        assert_eq!(mount_of(text, "361").unwrap().file_system, "overlay");
-        assert_eq!(mount_of(text, "3"), None);
-    }
 
     #[test]
     fn a_process_runs_its_file() {

@@ -115,6 +115,21 @@ const MEMBERS: [(&str, &str, &str); 32] = [
     ("SOCK_COMMON", "sock", "__sk_common"),
 ];
 
+/// The same for the programs that see unix sockets, in the same way.
+const UNIX_MEMBERS: [(&str, &str, &str); 10] = [
+    // A `sock` is the first member of a `unix_sock`, in all kernels.
+    ("UNIX_ADDR", "unix_sock", "addr"),
+    ("UNIX_PATH", "unix_sock", "path"),
+    ("UNIX_ADDRESS_LEN", "unix_address", "len"),
+    ("UNIX_ADDRESS_NAME", "unix_address", "name"),
+    ("PATH_DENTRY", "path", "dentry"),
+    ("DENTRY_PARENT", "dentry", "d_parent"),
+    ("DENTRY_NAME", "dentry", "d_name"),
+    ("DENTRY_SB", "dentry", "d_sb"),
+    ("QSTR_NAME", "qstr", "name"),
+    ("QSTR_LEN", "qstr", "len"),
+];
+
 /// The same for the programs that tell who leaves a cgroup: what is not there, only they are without.
 const MOVE_MEMBERS: [(&str, &str, &str); 5] = [
     ("TASK_COMM", "task_struct", "comm"),
@@ -151,7 +166,20 @@ impl Offsets {
 
     /// With those for moves; `Err` where this kernel lacks one of them, and nothing is added.
     pub(super) fn add_moves(&mut self, btf: &Btf) -> Result<(), BtfError> {
-        let found: Result<Vec<_>, BtfError> = MOVE_MEMBERS
+        self.add(&MOVE_MEMBERS, btf)
+    }
+
+    /// With those for unix sockets, in the same way.
+    pub(super) fn add_unix(&mut self, btf: &Btf) -> Result<(), BtfError> {
+        self.add(&UNIX_MEMBERS, btf)
+    }
+
+    fn add(
+        &mut self,
+        members: &[(&'static str, &'static str, &'static str)],
+        btf: &Btf,
+    ) -> Result<(), BtfError> {
+        let found: Result<Vec<_>, BtfError> = members
             .iter()
             .map(|&(name, structure, member)| Ok((name, btf.offset(structure, member)?)))
             .collect();

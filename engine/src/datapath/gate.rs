@@ -79,6 +79,8 @@ pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
     /// Whether the one that judges packets is among them.
     pub(super) has_floor: bool,
+    /// Whether those that see unix sockets are.
+    pub(super) has_unix: bool,
     /// Whether those that tell who leaves a cgroup are.
     pub(super) has_moves: bool,
 }
@@ -88,6 +90,7 @@ pub(super) struct Loaded {
 pub struct Gate {
     ebpf: Ebpf,
     has_floor: bool,
+    has_unix: bool,
     features: Features,
     tables: Tables,
     next: u32,
@@ -105,13 +108,17 @@ impl Gate {
             ..features
         };
         let Loaded {
-            mut ebpf, has_floor, ..
+            mut ebpf,
+            has_floor,
+            has_unix,
+            ..
         } = load(features, wake, ring_bytes()?)?;
         let tables = Tables::of(|name| ebpf.take_map(name).ok_or(LoadError::Missing(name)))?;
         Ok(Gate {
             tables,
             ebpf,
             has_floor,
+            has_unix,
             features,
             next: 0,
         })
@@ -125,6 +132,11 @@ impl Gate {
     /// Whether packets can be judged here, as strict policies want.
     pub fn has_floor(&self) -> bool {
         self.has_floor
+    }
+
+    /// Whether unix sockets can be judged here.
+    pub fn has_unix(&self) -> bool {
+        self.has_unix
     }
 
     /// Puts a policy live in a slot of its own. No cgroup refers to it yet.
@@ -224,14 +236,18 @@ pub(super) fn load(mut features: Features, wake: WakeUp, ring_bytes: u32) -> Res
         let offsets = Btf::of_running_kernel().and_then(|btf| {
             let mut offsets = Offsets::of(&btf)?;
             let moves = offsets.add_moves(&btf);
-            Ok((offsets, moves))
+            let unix = offsets.add_unix(&btf);
+            Ok((offsets, moves, unix))
         });
         (loader.join(), offsets)
     });
-    let (offsets, moves) = offsets?;
+    let (offsets, moves, unix) = offsets?;
     if let Err(error) = moves {
         tracing::debug!(%error, "who leaves a cgroup cannot be told here");
         features.moves = false;
+    }
+    if let Err(error) = &unix {
+        tracing::debug!(%error, "unix sockets cannot be judged here");
     }
     let mut loader = loader.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let (send_signal, set_retval) = (features.send_signal as u32, features.set_retval as u32);
@@ -249,17 +265,18 @@ pub(super) fn load(mut features: Features, wake: WakeUp, ring_bytes: u32) -> Res
         loader.override_global(name, offset, true);
     }
     let mut ebpf = loader.load(OBJECT).map_err(|e| LoadError::Object(Box::new(e)))?;
-    let (has_floor, has_moves) = load_programs(&mut ebpf, features)?;
+    let (has_floor, has_moves, has_unix) = load_programs(&mut ebpf, features, features.lsm && unix.is_ok())?;
     Ok(Loaded {
         ebpf,
         has_floor,
         has_moves,
+        has_unix,
     })
 }
 
-/// Loads all programs at a time: the verifier takes tens of milliseconds for each. Whether the floor and those about
-/// moves were loaded too: a kernel that refuses them has all the others.
-fn load_programs(ebpf: &mut Ebpf, features: Features) -> Result<(bool, bool), LoadError> {
+/// Loads all programs at a time: the verifier takes tens of milliseconds for each. Whether the floor, those about
+/// moves and those about unix sockets were loaded too: a kernel that refuses them has all the others.
+fn load_programs(ebpf: &mut Ebpf, features: Features, unix: bool) -> Result<(bool, bool, bool), LoadError> {
     // Types of the hooks, as aya wants them.
     let types = if features.lsm || features.moves {
         Some(KernelTypes::from_sys_fs().map_err(|source| LoadError::Types(Box::new(source)))?)
@@ -286,6 +303,8 @@ fn load_programs(ebpf: &mut Ebpf, features: Features) -> Result<(bool, bool), Lo
     };
     let floor = optional(features.packets, &[FLOOR])?;
     let moves = optional(features.moves, &MOVES)?;
+    let of_unix: Vec<(&'static str, Kind)> = program::unix().collect();
+    let of_unix = optional(unix, &of_unix)?;
     thread::scope(|scope| {
         let try_all = |programs: Vec<(&'static str, Kind, _)>| {
             scope.spawn(move || {
@@ -295,6 +314,7 @@ fn load_programs(ebpf: &mut Ebpf, features: Features) -> Result<(bool, bool), Lo
         };
         let floor = features.packets.then(|| try_all(floor));
         let moves = features.moves.then(|| try_all(moves));
+        let of_unix = unix.then(|| try_all(of_unix));
         let loading: Vec<_> = programs
             .into_iter()
             .map(|(name, kind, program)| scope.spawn(move || load_program(name, kind, program, types)))
@@ -306,6 +326,7 @@ fn load_programs(ebpf: &mut Ebpf, features: Features) -> Result<(bool, bool), Lo
         Ok((
             is_loaded(floor, "packets cannot be judged here"),
             is_loaded(moves, "who leaves a cgroup cannot be told here"),
+            is_loaded(of_unix, "unix sockets cannot be judged here"),
         ))
     })
 }

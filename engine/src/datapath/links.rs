@@ -73,6 +73,9 @@ impl StandingGate {
         if hooks.has(HookSet::LSM) {
             self.attach_lsm()?;
         }
+        if hooks.has(HookSet::UNIX) {
+            self.attach_unix()?;
+        }
         Ok(())
     }
 
@@ -110,6 +113,8 @@ impl StandingGate {
         let left = self.tasks.hooks().map_err(at("read", &tables))?;
         if !left.has(HookSet::LSM) {
             lsm::rest(&self.folder)?;
+        } else if !left.has(HookSet::UNIX) {
+            lsm::rest_unix(&self.folder)?;
         }
         if !left.has(HookSet::PROBE) {
             probe::detach(&self.folder)?;

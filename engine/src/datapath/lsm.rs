@@ -10,12 +10,13 @@ use aya::{
     programs::ProgramType,
     sys::{BpfHelper, is_helper_supported},
 };
+use engine_common::scope::HookSet;
 
 use super::{
     attachment::AttachError,
     links::LinkState,
     pins,
-    program::LSM,
+    program::{LSM, UNIX},
     standing::{StandingError, StandingGate, at},
     syscall,
 };
@@ -66,14 +67,47 @@ impl StandingGate {
         self.programs().join(LSM[0].0).exists()
     }
 
+    /// Whether it has those that see unix sockets.
+    pub fn has_unix(&self) -> bool {
+        self.programs().join(UNIX[0].0).exists()
+    }
+
     /// Attaches those LSM programs that are not attached yet.
     pub(super) fn attach_lsm(&self) -> Result<(), AttachError> {
         if !self.has_lsm() {
             return Ok(());
         }
+        self.attach_lacking(&LSM)
+    }
+
+    /// Attaches those that see unix sockets.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach_unix(&self) -> Result<(), AttachError> {
+        if !self.has_unix() {
+            return Ok(());
+        }
+        self.attach_lacking(&UNIX)
+    }
+
+    /// Has those that see unix sockets attached where some policy names such sockets, and takes them away where none
+    /// does.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn settle_unix(&self) -> Result<(), AttachError> {
+        let hooks = self.tasks.hooks().map_err(AttachError::Scope)?;
+        if hooks.has(HookSet::UNIX) {
+            return self.attach_unix();
+        }
+        rest_unix(&self.folder).map_err(|source| AttachError::Detach(Box::new(source)))
+    }
+
+    fn attach_lacking(&self, programs: &[(&'static str, &'static str)]) -> Result<(), AttachError> {
         let links = lsm_links(&self.folder);
         pins::make(&links)?;
-        for (name, _) in LSM {
+        for &(name, _) in programs {
             if links.join(name).exists() {
                 continue;
             }
@@ -92,12 +126,26 @@ impl StandingGate {
         if !self.has_lsm() {
             return Vec::new();
         }
-        let links = lsm_links(&self.folder);
-        let state = |name: &str| match syscall::open_pin(&links.join(name)) {
+        LSM.iter()
+            .map(|(name, _)| (*name, self.lsm_state(name)))
+            .collect()
+    }
+
+    fn lsm_state(&self, name: &str) -> LinkState {
+        match syscall::open_pin(&lsm_links(&self.folder).join(name)) {
             Ok(_) => LinkState::Attached,
             Err(_) => LinkState::Missing,
-        };
-        LSM.iter().map(|(name, _)| (*name, state(name))).collect()
+        }
+    }
+
+    /// How each of those that see unix sockets is attached; empty where the gate has none.
+    pub fn unix_states(&self) -> Vec<(&'static str, LinkState)> {
+        if !self.has_unix() {
+            return Vec::new();
+        }
+        UNIX.iter()
+            .map(|(name, _)| (*name, self.lsm_state(name)))
+            .collect()
     }
 
     fn programs(&self) -> PathBuf {
@@ -116,6 +164,18 @@ pub(super) fn rest(folder: &Path) -> Result<(), StandingError> {
     } else {
         Ok(())
     }
+}
+
+/// Takes those that see unix sockets off, for as long as nobody needs them.
+pub(super) fn rest_unix(folder: &Path) -> Result<(), StandingError> {
+    if !can_attach_again() {
+        return Ok(());
+    }
+    for (name, _) in UNIX {
+        let path = lsm_links(folder).join(name);
+        pins::gone_is_fine(fs::remove_file(&path)).map_err(at("remove", &path))?;
+    }
+    Ok(())
 }
 
 /// Before Linux 5.14 (commit f3a95075549e) a loaded program of this kind attaches once in its life: there it stays,

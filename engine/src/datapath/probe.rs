@@ -137,7 +137,7 @@ impl Features {
     pub fn hooks(self) -> HookSet {
         let mut hooks = HookSet::CGROUP;
         if self.lsm {
-            hooks = hooks.and(HookSet::LSM);
+            hooks = hooks.and(HookSet::LSM).and(HookSet::UNIX);
         }
         if self.probe.is_some() {
             hooks = hooks.and(HookSet::PROBE);
@@ -170,6 +170,9 @@ impl StandingGate {
         let mut hooks = HookSet::CGROUP;
         if self.has_lsm() {
             hooks = hooks.and(HookSet::LSM);
+        }
+        if self.has_unix() {
+            hooks = hooks.and(HookSet::UNIX);
         }
         if self.probe().is_some() {
             hooks = hooks.and(HookSet::PROBE);

@@ -53,6 +53,13 @@ pub(super) const LSM: [(&str, &str); 4] = [
     ("lsm_sctp", "sctp_bind_connect"),
 ];
 
+/// Those of the LSM programs that see unix sockets, with their hooks. Attached only where a policy names such
+/// sockets, and not loaded where the kernel's types do not tell how they are read.
+pub(super) const UNIX: [(&str, &str); 2] = [
+    ("lsm_unix_connect", "unix_stream_connect"),
+    ("lsm_unix_send", "unix_may_send"),
+];
+
 /// The program that judges packets. Attached only where a strict policy stands, and not loaded where the
 /// kernel refuses it.
 pub(super) const FLOOR: (&str, Kind) = ("egress", Kind::Packet(SkbAt::Egress));
@@ -64,12 +71,17 @@ pub(super) const MOVES: [(&str, Kind); 2] = [
     ("cgroup_clone", Kind::Function("cgroup_post_fork")),
 ];
 
-/// The programs that every gate of this kernel has: all but the floor and those about moves.
+/// The programs that every gate of this kernel has: all but the floor, those about moves and those that see unix sockets.
 pub(super) fn all(features: Features) -> impl Iterator<Item = (&'static str, Kind)> {
     let lsm = LSM.iter().filter(move |_| features.lsm);
     let lsm = lsm.map(|&(name, hook)| (name, Kind::Lsm(hook)));
     let probe = features.probe.map(|probe| (probe.program(), Kind::Probe));
     [ANCHOR].into_iter().chain(ENFORCING).chain(lsm).chain(probe)
+}
+
+/// The programs that see unix sockets, as they are loaded.
+pub(super) fn unix() -> impl Iterator<Item = (&'static str, Kind)> {
+    UNIX.iter().map(|&(name, hook)| (name, Kind::Lsm(hook)))
 }
 
 /// Programs that can be attached.

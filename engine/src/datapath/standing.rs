@@ -362,6 +362,7 @@ fn make(draft: &Path, wake: WakeUp) -> Result<(), StandingError> {
         mut ebpf,
         has_floor,
         has_moves,
+        has_unix,
     } = gate::load(features, wake, gate::ring_bytes()?)?;
     for folder in ["", "maps", "programs", "links", "retiring"] {
         pins::make(&draft.join(folder))?;
@@ -379,6 +380,7 @@ fn make(draft: &Path, wake: WakeUp) -> Result<(), StandingError> {
     }
     let optional = has_floor.then_some(FLOOR).into_iter();
     let optional = optional.chain(MOVES.into_iter().filter(|_| has_moves));
+    let optional = optional.chain(program::unix().filter(|_| has_unix));
     for (name, _) in program::all(features).chain(optional) {
         let path = draft.join("programs").join(name);
         let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;

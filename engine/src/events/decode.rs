@@ -7,15 +7,17 @@ use std::{
 
 use engine_common::{
     ABI_VERSION, Action, ExecutableId, Fault, Hook, Mode, Outcome, Protocol, Reason, SocketFamily,
-    event::{EventRecord, MoveRecord, SourceRecord, flag, move_flag, reason},
+    SocketPlace,
+    event::{EventRecord, MoveRecord, SourceRecord, UnixRecord, flag, move_flag, reason},
     limits::{MAX_POLICIES, MAX_RULES},
 };
 
 use super::{
+    bound_name::BoundName,
     departure::{Departure, Mover},
     event::{Comm, Event},
     join::Source,
-    record_bytes::{self, LENGTH, MOVE_LENGTH, SOURCE_LENGTH},
+    record_bytes::{self, LENGTH, MOVE_LENGTH, SOURCE_LENGTH, UNIX_LENGTH},
     target::Target,
 };
 
@@ -28,7 +30,7 @@ const MAX_ERRNO: u16 = 4095;
 #[non_exhaustive]
 pub enum DecodeError {
     /// Not the size of a record.
-    #[error("event record has {0} bytes, none of {LENGTH}, {MOVE_LENGTH} and {SOURCE_LENGTH}")]
+    #[error("event record has {0} bytes, none of {LENGTH}, {UNIX_LENGTH}, {MOVE_LENGTH} and {SOURCE_LENGTH}")]
     Length(usize),
     /// Written by programs of another version.
     #[error("event record has ABI version {0}, this binary reads version {ABI_VERSION}")]
@@ -64,6 +66,9 @@ pub enum Record {
 pub fn decode_record(bytes: &[u8]) -> Result<Record, DecodeError> {
     if let Some(record) = record_bytes::parse_source(bytes) {
         return source_record(&record).map(Record::Source);
+    }
+    if let Some(record) = record_bytes::parse_unix(bytes) {
+        return unix_record(&record).map(|event| Record::Event(Box::new(event)));
     }
     if let Some(record) = record_bytes::parse_move(bytes) {
         return move_record(&record).map(|departure| Record::Departure(Box::new(departure)));
@@ -107,6 +112,27 @@ fn move_record(record: &MoveRecord) -> Result<Departure, DecodeError> {
     })
 }
 
+fn unix_record(record: &UnixRecord) -> Result<Event, DecodeError> {
+    let mut event = understood(&record.event)?;
+    if event.protocol != Protocol::UNIX {
+        return Err(unknown("protocol", record.event.protocol));
+    }
+    let name = record.name.get(..record.length as usize);
+    let name = name
+        .and_then(BoundName::new)
+        .ok_or(unknown("length", record.length))?;
+    let word = |bytes: &[u8]| bytes.try_into().map(u64::from_be_bytes).unwrap_or_default();
+    let (space, hash) = record.event.destination.split_at(8);
+    event.target = Target::Unix {
+        name,
+        place: SocketPlace {
+            space: word(space),
+            name: word(hash),
+        },
+    };
+    Ok(event)
+}
+
 fn source_record(record: &SourceRecord) -> Result<Source, DecodeError> {
     if u32::from(record.abi) != ABI_VERSION {
         return Err(DecodeError::Abi(record.abi));
@@ -128,7 +154,10 @@ fn source_record(record: &SourceRecord) -> Result<Source, DecodeError> {
 /// # Errors
 /// [`DecodeError`] when the bytes are no such record of this version of the ABI.
 pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
-    let record = record_bytes::parse(bytes).ok_or(DecodeError::Length(bytes.len()))?;
+    understood(&record_bytes::parse(bytes).ok_or(DecodeError::Length(bytes.len()))?)
+}
+
+fn understood(record: &EventRecord) -> Result<Event, DecodeError> {
     if u32::from(record.abi) != ABI_VERSION {
         return Err(DecodeError::Abi(record.abi));
     }
@@ -150,13 +179,13 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
             Mode::Enforce
         },
         verdict: Action::from_u8(record.verdict).ok_or(unknown("verdict", record.verdict))?,
-        reason: why(&record)?,
+        reason: why(record)?,
         outcome: Outcome::from_u8(record.outcome).ok_or(unknown("outcome", record.outcome))?,
         errno: errno(record.errno)?,
         hook: Hook::from_u8(record.hook).ok_or(unknown("hook", record.hook))?,
         protocol: protocol(record.protocol)?,
-        target: target(&record)?,
-        source: source(&record)?,
+        target: target(record)?,
+        source: source(record)?,
         awaits: has(flag::AWAITS_SOURCE).then(|| key(record.source)),
         foreign_socket: has(flag::FOREIGN_SOCKET),
         socket_cookie: record.socket_cookie,
@@ -168,7 +197,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         gid: record.gid,
         repeats: record.repeats,
         comm: Comm(record.comm),
-        executable: executable(&record),
+        executable: executable(record),
         lost: record.lost,
     })
 }

@@ -108,6 +108,8 @@ proptest! {
                 prop_assert_eq!(record.family, 0);
                 prop_assert_eq!(family == SocketFamily::Inet, record.original_family == 4);
             }
+            // Comes with a record of its own.
+            Target::Unix { .. } => prop_assert!(false),
             Target::Family(family) => {
                 prop_assert_eq!(Protocol::of_family(family), event.protocol);
             }
@@ -167,7 +169,7 @@ fn what_is_not_known_is_refused() {
         (|r| r.slot = MAX_POLICIES, "unknown slot: 4096"),
         (|r| r.verdict = 4, "unknown verdict: 4"),
         (|r| r.outcome = 7, "unknown outcome: 7"),
-        (|r| r.hook = 12, "unknown hook: 12"),
+        (|r| r.hook = 14, "unknown hook: 14"),
         (|r| r.reason = 3, "unknown reason: 3"),
         (|r| r.detail = 1024, "unknown rule: 1024"),
         (|r| (r.reason, r.detail) = (reason::FAULT, 7), "unknown fault: 7"),
@@ -184,7 +186,7 @@ fn what_is_not_known_is_refused() {
         assert!(error.contains(message), "{error:?} does not say {message:?}");
     }
     let error = decode(&[0; 3]).unwrap_err().to_string();
-    assert_eq!(error, "event record has 3 bytes, none of 176, 128 and 48");
+    assert_eq!(error, "event record has 3 bytes, none of 176, 288, 128 and 48");
 }
 
 /// What fuzzing begins with is of this version, so that it gets past the first checks.
@@ -281,4 +283,28 @@ fn sources_are_told_by_their_length() {
     }
     let event = decode_record(&encode(&sample::record())).unwrap();
     assert_eq!(event, Record::Event(Box::new(sample::event(|_| {}))));
+}
+
+#[test]
+fn unix_sockets_come_with_their_names() {
+    let bytes = |protocol: Protocol, length: u32| {
+        let mut event = sample::record();
+        event.protocol = protocol.0;
+        event.hook = Hook::LsmUnixConnect as u8;
+        (event.family, event.original_family) = (0, 0);
+        event.destination = [0, 0, 0, 0, 0, 0, 0, 27, 0, 0, 0, 0, 0, 0, 0, 9];
+        let mut name = [0; 108];
+        name[..5].copy_from_slice(b"/a\0bc");
+        [&encode(&event)[..], &length.to_le_bytes(), &name].concat()
+    };
+    let Record::Event(event) = decode_record(&bytes(Protocol::UNIX, 3)).unwrap() else {
+        panic!("no event");
+    };
+    assert_eq!(event.target.display(event.protocol).to_string(), "unix:/a");
+    let Target::Unix { place, .. } = event.target else {
+        panic!("{:?}", event.target);
+    };
+    assert_eq!((place.space, place.name), (27, 9));
+    assert!(decode_record(&bytes(Protocol::TCP, 3)).is_err());
+    assert!(decode_record(&bytes(Protocol::UNIX, 109)).is_err());
 }

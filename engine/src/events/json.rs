@@ -63,6 +63,7 @@ pub struct EventLine {
     destination: Option<Endpoint>,
     original: Option<Endpoint>,
     source: Option<Endpoint>,
+    unix: Option<String>,
     foreign_socket: bool,
     socket_cookie: u64,
     repeats: u32,
@@ -84,7 +85,7 @@ impl EventLine {
                     .other_spelling()
                     .map(|original| endpoint(original, port)),
             ),
-            Target::Socket(_) | Target::Family(_) => (None, None),
+            Target::Socket(_) | Target::Family(_) | Target::Unix { .. } => (None, None),
         };
         let (reason, fault) = match event.reason {
             Reason::Rule(_) => ("rule", None),
@@ -120,6 +121,10 @@ impl EventLine {
             destination,
             original,
             source: event.source.map(|source| endpoint(source.ip(), source.port())),
+            unix: match event.target {
+                Target::Unix { name, .. } => name.name().map(|name| text(&name)),
+                _ => None,
+            },
             foreign_socket: event.foreign_socket,
             socket_cookie: event.socket_cookie,
             repeats: event.repeats,

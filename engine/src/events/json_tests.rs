@@ -41,6 +41,7 @@ fn a_blocked_connect() {
             "destination": {"address": "198.51.100.7", "port": 443},
             "original": null,
             "source": null,
+            "unix": null,
             "foreign_socket": false,
             "socket_cookie": 77,
             "repeats": 0,

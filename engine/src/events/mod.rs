@@ -6,6 +6,7 @@
 //!                                      Departure -NamedDeparture::new-> NamedDeparture -> text line | JSON line
 //! ```
 
+pub mod bound_name;
 pub mod clock;
 pub mod context;
 pub mod decode;

@@ -16,6 +16,7 @@ pub fn protocol_name(protocol: Protocol) -> Cow<'static, str> {
         Protocol::UDPLITE => "udplite",
         Protocol::MPTCP => "mptcp",
         Protocol::RAW => "raw",
+        Protocol::UNIX => "unix",
         other if other.family().is_some() => return family_name(other.family().unwrap_or_default()),
         Protocol(number) => return Cow::Owned(number.to_string()),
     })

@@ -2,7 +2,7 @@
 //! machine's byte order matters.
 
 use engine_common::{
-    event::{EventRecord, MoveRecord, SourceRecord},
+    event::{EventRecord, MoveRecord, SourceRecord, UnixRecord},
     scope::SlotRef,
 };
 
@@ -11,6 +11,9 @@ pub const LENGTH: usize = size_of::<EventRecord>();
 
 /// Bytes of one record about a source.
 pub const SOURCE_LENGTH: usize = size_of::<SourceRecord>();
+
+/// Bytes of one record about a unix socket.
+pub const UNIX_LENGTH: usize = size_of::<UnixRecord>();
 
 /// Bytes of one record about a move.
 pub const MOVE_LENGTH: usize = size_of::<MoveRecord>();
@@ -108,6 +111,20 @@ pub fn parse_source(bytes: &[u8]) -> Option<SourceRecord> {
         abi: fields.u16()?,
         family: fields.u8()?,
         reserved: fields.take()?,
+    })
+}
+
+/// Reads a record about a unix socket; `None` unless there are exactly [`UNIX_LENGTH`] bytes.
+pub fn parse_unix(bytes: &[u8]) -> Option<UnixRecord> {
+    let (event, rest) = bytes.split_at_checked(LENGTH)?;
+    if bytes.len() != UNIX_LENGTH {
+        return None;
+    }
+    let mut fields = Fields(rest);
+    Some(UnixRecord {
+        event: parse(event)?,
+        length: fields.u32()?,
+        name: fields.take()?,
     })
 }
 
@@ -253,6 +270,21 @@ mod tests {
             monotonic_ns => 7; key => 7; address => first(); port => 7; abi => 7; family => 7; reserved => first();
         }
         assert!(parse_source(&[0; SOURCE_LENGTH + 1]).is_none());
+    }
+
+    #[test]
+    fn so_is_every_field_of_a_unix_socket() {
+        let mut bytes = [0u8; UNIX_LENGTH];
+        bytes[std::mem::offset_of!(UnixRecord, event)] = 7;
+        bytes[std::mem::offset_of!(UnixRecord, length)] = 8;
+        bytes[std::mem::offset_of!(UnixRecord, name)] = 9;
+        let record = parse_unix(&bytes).unwrap();
+        assert_eq!(
+            (record.event.monotonic_ns, record.length, record.name[0]),
+            (7, 8, 9)
+        );
+        assert!(parse_unix(&bytes[1..]).is_none());
+        assert!(parse_unix(&bytes[..LENGTH]).is_none());
     }
 
     #[test]

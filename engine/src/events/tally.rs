@@ -2,9 +2,10 @@
 
 use std::{cmp::Reverse, collections::HashMap, net::IpAddr, os::unix::ffi::OsStrExt};
 
-use engine_common::{Action, ExecutableId, Outcome, Protocol, Reason, SocketFamily};
+use engine_common::{Action, ExecutableId, Outcome, Protocol, Reason, SocketFamily, SocketPlace};
 
 use super::{
+    bound_name::BoundName,
     context::NamedEvent,
     escape::{escaped, word},
     event::Comm,
@@ -21,6 +22,7 @@ enum Place {
     Address(IpAddr, u16),
     Socket(SocketFamily),
     Family(u16),
+    Unix(BoundName, SocketPlace),
 }
 
 /// Who made a row's attempts.
@@ -96,6 +98,7 @@ impl Tally {
                 Target::Destination { address, port, .. } => Place::Address(address, port),
                 Target::Socket(family) => Place::Socket(family),
                 Target::Family(family) => Place::Family(family),
+                Target::Unix { name, place } => Place::Unix(name, place),
             },
             protocol: event.protocol,
             slot: event.slot,

@@ -5,9 +5,12 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use engine_common::{Protocol, SocketFamily};
+use engine_common::{Protocol, SocketFamily, SocketPlace};
 
-use super::protocol_name::{family_name, protocol_name};
+use super::{
+    bound_name::BoundName,
+    protocol_name::{family_name, protocol_name},
+};
 
 /// Where an attempt wanted to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,11 +28,18 @@ pub enum Target {
     Socket(SocketFamily),
     /// A socket of another address family is being made: its AF number.
     Family(u16),
+    /// A unix socket.
+    Unix {
+        /// What it is bound to.
+        name: BoundName,
+        /// What the policy was asked about.
+        place: SocketPlace,
+    },
 }
 
 impl Target {
     /// The target as people write it: `198.51.100.7:443/tcp`, `[2001:db8::1]:53/udp`,
-    /// `192.0.2.1/icmp`, `ipv4 socket/raw` or `vsock socket` where there is no address.
+    /// `192.0.2.1/icmp`, `unix:/run/docker.sock`, `ipv4 socket/raw` or `vsock socket` where there is no address.
     pub fn display(&self, protocol: Protocol) -> impl fmt::Display {
         Written {
             target: *self,
@@ -61,6 +71,7 @@ impl fmt::Display for Written {
             }
             Target::Destination { address, .. } => write!(f, "{address}")?,
             Target::Family(family) => return write!(f, "{} socket", family_name(family)),
+            Target::Unix { name, .. } => return name.fmt(f),
             Target::Socket(SocketFamily::Inet) => f.write_str("ipv4 socket")?,
             Target::Socket(SocketFamily::Inet6) => f.write_str("ipv6 socket")?,
         }

@@ -85,6 +85,10 @@ codes! {
     BadProtocol = "bad-protocol",
     /// Not an address family that a rule can name.
     BadFamily = "bad-family",
+    /// A name of a unix socket that is none.
+    BadUnixSocket = "bad-unix-socket",
+    /// `unix` beside what is about destinations on the network.
+    UnixConflict = "unix-conflict",
     /// Selectors that mean nothing for sockets of other families.
     FamiliesConflict = "families-conflict",
     /// `ports` and `protocols` contradict each other.

@@ -70,9 +70,8 @@ fn parse(text: &str) -> Result<Protocol, Box<Fault>> {
         "inet" | "inet6" | "ipv4" | "ipv6" => {
             "rules are about both inet families by themselves: select by `to` and `protocols`".to_owned()
         }
-        "unix" | "local" | "netlink" | "alg" => {
-            "it stays on this machine, and no policy judges it".to_owned()
-        }
+        "unix" | "local" => "rules name unix sockets one by one: `unix: [/run/docker.sock]`".to_owned(),
+        "netlink" | "alg" => "it stays on this machine, and no policy judges it".to_owned(),
         _ => match nearest(name, names.clone()) {
             Some(near) => format!("write {near}"),
             None => format!("there are: {}", names.collect::<Vec<_>>().join(", ")),

@@ -121,6 +121,7 @@ pub fn from_flags(
             }
         };
         made.push(Rule {
+            unix: None,
             name: flag.clone(),
             action: *action,
             to,

@@ -37,6 +37,7 @@ mod shadow;
 mod source;
 mod subject;
 pub mod target;
+mod unix;
 mod validate;
 mod variable;
 mod yaml;
@@ -46,8 +47,10 @@ pub use context::LoadContext;
 pub use diagnostic::{Code, Diagnostic, Place, Severity};
 pub use flags::{FlagError, FromFlags, from_flags};
 pub use load::{Loaded, load, load_stream, load_text};
-pub use model::{Binary, Errno, Fold, Hooks, Policy, PortRange, Rule, Service, Services, Subject};
+pub use model::{
+    Binary, Errno, Fold, Hooks, Policy, PortRange, Rule, Service, Services, Subject, UnixName, UnixSockets,
+};
 pub use raw::{RawPolicy, schema};
 pub use source::{MAX_ADDRESS_FILE_BYTES, MAX_POLICY_BYTES};
-pub use target::{Target, TargetError, parse_target};
+pub use target::{Asked, Target, TargetError, parse_asked, parse_target};
 pub use variable::{Variables, is_variable_name};

@@ -35,8 +35,13 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// The hooks that it has a use for, those of the cgroup and of the security modules always.
+    pub fn uses(&self) -> HookSet {
+        Hooks::used(self.watches(), self.rules.iter().any(Rule::is_about_unix))
+    }
+
     /// Whether it ever reports what it lets through.
-    pub fn watches(&self) -> bool {
+    fn watches(&self) -> bool {
         let actions = self.rules.iter().map(|rule| rule.action);
         self.mode == Mode::Audit
             || actions
@@ -69,12 +74,26 @@ impl Hooks {
         found.map(|(_, hooks)| *hooks)
     }
 
-    /// The hooks that are to be attached, of those there are. `watches` is whether the policy ever reports what
-    /// it lets through ([`Policy::watches`]): of nothing else the probe could tell more.
-    pub fn wanted(self, there: HookSet, watches: bool) -> HookSet {
+    /// The hooks that a policy has a use for. `watches` is whether it ever reports what it lets through: of nothing else
+    /// the probe could tell more. `names_unix` is whether it has rules about unix sockets.
+    pub fn used(watches: bool, names_unix: bool) -> HookSet {
+        let mut hooks = HookSet::CGROUP.and(HookSet::LSM);
+        if watches {
+            hooks = hooks.and(HookSet::PROBE);
+        }
+        if names_unix {
+            hooks = hooks.and(HookSet::UNIX);
+        }
+        hooks
+    }
+
+    /// The hooks that are to be attached, of those there are, for a policy that has a use for `used`.
+    pub fn wanted(self, there: HookSet, used: HookSet) -> HookSet {
         match self {
-            Hooks::Auto if watches => there,
-            Hooks::Auto => there.among(HookSet::CGROUP.and(HookSet::LSM)),
+            Hooks::Auto => there.among(used),
+            Hooks::Only(hooks) if hooks.has(HookSet::LSM) => {
+                hooks.and(used.among(HookSet::UNIX)).among(there)
+            }
             Hooks::Only(hooks) => hooks.among(there),
         }
     }
@@ -152,10 +171,12 @@ pub struct Rule {
     pub name: String,
     /// What it says.
     pub action: Action,
-    /// Destinations, `except` taken out already. Never empty.
+    /// Destinations, `except` taken out already. Empty only where the rule is about unix sockets.
     pub to: AddressSet,
-    /// Protocols and ports.
+    /// Protocols and ports; none where the rule is about unix sockets.
     pub services: Services,
+    /// Unix sockets. `None` where the rule is about destinations.
+    pub unix: Option<UnixSockets>,
     /// Who is bound.
     pub subject: Subject,
     /// Why the rule is there, in the author's words.
@@ -163,6 +184,11 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Whether the rule is about unix sockets, which only LSM programs see.
+    pub fn is_about_unix(&self) -> bool {
+        self.unix.is_some()
+    }
+
     /// Whether the rule is about sockets of other address families, which only LSM programs see.
     pub fn is_about_families(&self) -> bool {
         match &self.services {
@@ -172,12 +198,40 @@ impl Rule {
     }
 }
 
+/// Unix sockets that a rule is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnixSockets {
+    /// All of them, those without a name too.
+    Any,
+    /// Those bound to these names. Sorted, never empty.
+    Only(Vec<UnixName>),
+}
+
+/// Name of a unix socket, as a policy has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UnixName {
+    /// Absolute path, without `.` and `..`. What lies there is looked up when the policy is compiled for this machine.
+    Path(PathBuf),
+    /// Abstract name, without the NUL that it begins with.
+    Abstract(Vec<u8>),
+}
+
+impl std::fmt::Display for UnixName {
+    /// As a policy writes it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            UnixName::Path(path) => write!(f, "{}", path.display()),
+            UnixName::Abstract(name) => write!(f, "@{}", name.escape_ascii()),
+        }
+    }
+}
+
 /// Which protocols and ports a rule is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Services {
     /// Every protocol, every port.
     Any,
-    /// These. Never empty.
+    /// These. Empty only where the rule is about unix sockets.
     Only(Vec<Service>),
 }
 

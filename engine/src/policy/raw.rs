@@ -239,6 +239,7 @@ pub struct RawFile {
 /// One rule. All of its selectors must match.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{"required": ["to"]}, {"required": ["unix"]}]))]
 pub struct RawRule {
     /// Name of the rule, unique in the policy.
     #[schemars(regex(pattern = r"^([A-Za-z0-9._-]{1,63}|.*\$\{.*)$"))]
@@ -246,7 +247,8 @@ pub struct RawRule {
     /// What it says.
     pub action: RawWord<RawAction>,
     /// Destinations: `any`, or a list of addresses, networks and sets.
-    pub to: RawDestinations,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<RawDestinations>,
     /// Destinations taken out of `to` again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
@@ -263,6 +265,11 @@ pub struct RawRule {
     /// them. With `to: any`, and without ports and protocols.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub families: Option<RawFamilies>,
+    /// Unix sockets, in place of destinations: paths, or abstract names after an `@`; `any` is all of them. Whatever a
+    /// process calls it, a socket is known by where it is bound. The policy's default does not hold for them: what no
+    /// rule names passes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unix: Option<RawUnixSockets>,
     /// Who is bound. Everybody unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<RawProcess>,
@@ -343,6 +350,20 @@ pub enum RawFamilies {
     /// These.
     List(#[schemars(length(min = 1))] Vec<String>),
 }
+
+/// Unix sockets of a rule.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum RawUnixSockets {
+    /// All of them.
+    Any(RawAny),
+    /// These.
+    List(#[schemars(length(min = 1))] Vec<RawUnixName>),
+}
+
+/// A path from the root on, or an abstract name after an `@`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct RawUnixName(#[schemars(regex(pattern = r"^([/@].+|.*\$\{.*)$"))] pub String);
 
 /// Who a rule binds: both parts must match.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]

@@ -13,10 +13,10 @@ use super::{
     port, service,
     set::{Selector, Sets},
     source::Span,
-    subject,
+    subject, unix,
 };
 
-const FIELDS: [&str; 9] = [
+const FIELDS: [&str; 10] = [
     "name",
     "action",
     "to",
@@ -24,6 +24,7 @@ const FIELDS: [&str; 9] = [
     "ports",
     "protocols",
     "families",
+    "unix",
     "process",
     "reason",
 ];
@@ -60,6 +61,9 @@ pub(super) fn read(
     let action = fields
         .require("action", "`action: allow` (or audit, block, kill)", reporter)
         .and_then(|n| fields::choice(n, "an action", &ACTIONS, reporter));
+    if let Some(node) = fields.get("unix") {
+        return about_unix(node, &fields, name, action, reporter);
+    }
     let to = fields
         .require("to", "`to: [10.0.0.0/8]`, or `to: any`", reporter)
         .and_then(|n| Some((n.span, destinations(n, sets, reporter)?)));
@@ -69,13 +73,7 @@ pub(super) fn read(
         Some(node) => family::read(node, &fields, reporter),
         None => service::read(fields.get("ports"), fields.get("protocols"), reporter),
     };
-    let subject = match fields.get("process") {
-        None => Some(Subject::default()),
-        Some(node) => subject::read(node, reporter),
-    };
-    let reason = fields
-        .get("reason")
-        .map(|n| fields::text(n, "a reason", reporter));
+    let (subject, reason) = binding(&fields, reporter);
 
     let to = match except {
         None => to,
@@ -102,8 +100,42 @@ pub(super) fn read(
         action,
         to,
         services,
+        unix: None,
         subject: subject?,
-        reason: reason.flatten().map(|r| r.text.to_owned()),
+        reason,
+    })
+}
+
+/// Who a rule binds, and why it is there.
+fn binding(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> (Option<Subject>, Option<String>) {
+    let subject = match fields.get("process") {
+        None => Some(Subject::default()),
+        Some(node) => subject::read(node, reporter),
+    };
+    let reason = fields
+        .get("reason")
+        .and_then(|n| fields::text(n, "a reason", reporter));
+    (subject, reason.map(|reason| reason.text.to_owned()))
+}
+
+/// A rule about unix sockets.
+fn about_unix(
+    node: &Node,
+    fields: &Fields<'_>,
+    name: Option<fields::Text<'_>>,
+    action: Option<Action>,
+    reporter: &mut Reporter<'_>,
+) -> Option<Rule> {
+    let sockets = unix::read(node, fields, reporter);
+    let (subject, reason) = binding(fields, reporter);
+    Some(Rule {
+        name: name?.text.to_owned(),
+        action: action?,
+        to: AddressSet::default(),
+        services: Services::Only(Vec::new()),
+        unix: Some(sockets?),
+        subject: subject?,
+        reason,
     })
 }
 

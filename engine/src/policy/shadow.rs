@@ -3,7 +3,7 @@
 use super::{
     AddressSet,
     diagnostic::{Code, Reporter, quoted},
-    model::{Rule, Service, Services, Subject},
+    model::{Rule, Service, Services, Subject, UnixSockets},
     source::Span,
 };
 
@@ -22,7 +22,7 @@ pub(super) fn report(rules: &[(Rule, Span)], reporter: &mut Reporter<'_>) {
             steps += 1 + subject_size(&rule.subject);
             if covers_services(&earlier.services, &rule.services)
                 && covers_subject(&earlier.subject, &rule.subject)
-                && earlier.to.overlaps(&rule.to)
+                && (earlier.to.overlaps(&rule.to) || covers_unix(earlier, rule))
             {
                 wider.push(earlier);
             }
@@ -52,10 +52,17 @@ pub(super) fn report(rules: &[(Rule, Span)], reporter: &mut Reporter<'_>) {
 
 /// The rules that take everything of `rule`: one, if one alone does.
 fn takers<'r>(rule: &Rule, wider: &[&'r Rule]) -> Option<Vec<&'r Rule>> {
-    if let Some(one) = wider.iter().find(|w| rule.to.is_subset_of(&w.to)) {
+    let takes = |wider: &&&Rule| {
+        if rule.is_about_unix() {
+            covers_unix(wider, rule)
+        } else {
+            rule.to.is_subset_of(&wider.to)
+        }
+    };
+    if let Some(one) = wider.iter().find(takes) {
         return Some(vec![one]);
     }
-    if wider.len() < 2 {
+    if wider.len() < 2 || rule.is_about_unix() {
         return None;
     }
     let together = AddressSet::union_of(wider.iter().map(|w| &w.to));
@@ -74,6 +81,17 @@ fn covers_services(outer: &Services, inner: &Services) -> bool {
         (Services::Only(outer), Services::Only(inner)) => {
             inner.iter().all(|i| outer.iter().any(|o| within(i, o)))
         }
+    }
+}
+
+/// Whether a rule about unix sockets is about all those of another.
+fn covers_unix(outer: &Rule, inner: &Rule) -> bool {
+    match (&outer.unix, &inner.unix) {
+        (Some(UnixSockets::Any), Some(_)) => true,
+        (Some(UnixSockets::Only(outer)), Some(UnixSockets::Only(inner))) => {
+            inner.iter().all(|name| outer.binary_search(name).is_ok())
+        }
+        _ => false,
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use engine_common::Protocol;
 
-use super::port;
+use super::{model::UnixName, port, unix};
 
 /// A destination to ask about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,15 @@ pub struct Target {
     pub port: u16,
     /// Protocol.
     pub protocol: Protocol,
+}
+
+/// What may be asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A destination on the network.
+    Destination(Target),
+    /// A unix socket.
+    Unix(UnixName),
 }
 
 /// Why a text is no [`Target`].
@@ -48,6 +57,14 @@ pub enum TargetError {
         /// The address.
         address: IpAddr,
     },
+    /// The name of a unix socket cannot be read.
+    #[error("`{text}` does not name a unix socket: {help}")]
+    Unix {
+        /// What was typed.
+        text: String,
+        /// What to write instead.
+        help: String,
+    },
     /// The protocol cannot be read.
     #[error("{message}: {help}")]
     Protocol {
@@ -56,6 +73,22 @@ pub enum TargetError {
         /// What to write instead.
         help: String,
     },
+}
+
+/// Reads `unix:PATH` or `unix:@NAME`, or what [`parse_target`] reads.
+///
+/// # Errors
+/// When the text is none of these.
+pub fn parse_asked(text: &str) -> Result<Asked, TargetError> {
+    match text.strip_prefix("unix:") {
+        None => parse_target(text).map(Asked::Destination),
+        Some(name) => unix::name(name)
+            .map(Asked::Unix)
+            .map_err(|help| TargetError::Unix {
+                text: text.to_owned(),
+                help,
+            }),
+    }
 }
 
 /// Reads `ADDRESS:PORT[/PROTOCOL]` or, for protocols without ports, `ADDRESS/PROTOCOL`. The protocol is
@@ -154,6 +187,19 @@ mod tests {
             };
             assert_eq!(parse_target(text), Ok(target), "{text}");
         }
+    }
+
+    #[test]
+    fn unix_sockets_are_asked_about_too() {
+        let path = Asked::Unix(UnixName::Path("/run/docker.sock".into()));
+        assert_eq!(parse_asked("unix:/run/docker.sock"), Ok(path));
+        assert_eq!(
+            parse_asked("unix:@a"),
+            Ok(Asked::Unix(UnixName::Abstract(b"a".to_vec())))
+        );
+        assert!(matches!(parse_asked("10.0.0.1:443"), Ok(Asked::Destination(_))));
+        let error = parse_asked("unix:docker.sock").unwrap_err().to_string();
+        assert!(error.contains("from the root on"), "{error}");
     }
 
     #[test]

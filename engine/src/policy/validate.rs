@@ -134,13 +134,16 @@ fn document(
     }
     if let (Some(Hooks::Only(kinds)), Some(rules), Some(node)) = (hooks, &rules, spec.get("hooks"))
         && !kinds.has(HookSet::LSM)
-        && let Some(rule) = rules.iter().find(|rule| rule.is_about_families())
+        && let Some(rule) = rules
+            .iter()
+            .find(|rule| rule.is_about_families() || rule.is_about_unix())
     {
+        let field = if rule.is_about_unix() { "unix" } else { "families" };
         reporter.error(
             Code::WrongValue,
             node.span,
             format!(
-                "the rule {} is about `families`, which only the hooks of the security modules see",
+                "the rule {} is about `{field}`, which only the hooks of the security modules see",
                 quoted(&rule.name)
             ),
             "add `lsm` to the hooks, or take the rule out",

@@ -7,7 +7,8 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::{
         fd::{AsRawFd, RawFd},
-        unix::net::UnixDatagram,
+        linux::net::SocketAddrExt,
+        unix::net::{UnixDatagram, UnixListener, UnixStream},
     },
     time::Duration,
 };
@@ -32,6 +33,7 @@ pub(super) struct Exercised {
     cgroup: u8,
     tcp: bool,
     unix: bool,
+    unix_connected: bool,
     disconnected: bool,
     cgroup_made: bool,
 }
@@ -44,7 +46,8 @@ impl Exercised {
             "cgroup/connect4" | "cgroup/sendmsg4" => self.cgroup & OF_IPV4 != 0,
             "cgroup/connect6" | "cgroup/sendmsg6" => self.cgroup & OF_IPV6 != 0,
             "cgroup_skb/egress" => self.cgroup & OF_A_PACKET != 0,
-            "lsm/socket_create" | "lsm/socket_sendmsg" => self.unix,
+            "lsm/socket_create" | "lsm/socket_sendmsg" | "lsm/unix_may_send" => self.unix,
+            "lsm/unix_stream_connect" => self.unix_connected,
             "lsm/socket_connect" => self.disconnected,
             "kprobe/tcp_connect" | "raw_tp/inet_sock_set_state" => self.tcp,
             // The child of `in_cgroup` was made and has moved.
@@ -62,6 +65,7 @@ impl Exercised {
             cgroup: in_cgroup(processes).unwrap_or(0),
             tcp: connect_to_ourselves().is_ok(),
             unix: send_to_ourselves().is_ok(),
+            unix_connected: connect_by_name().is_ok(),
             disconnected: disconnect().is_ok(),
             cgroup_made: make_cgroup(),
         };
@@ -105,6 +109,14 @@ fn connect_to_ourselves() -> io::Result<()> {
 fn send_to_ourselves() -> io::Result<()> {
     let (one, _other) = UnixDatagram::pair()?;
     one.send(&[0]).map(drop)
+}
+
+/// A connection over a unix socket with a name.
+fn connect_by_name() -> io::Result<()> {
+    let name = format!("tidegate-probe-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+    let _listener = UnixListener::bind_addr(&address)?;
+    UnixStream::connect_addr(&address).map(drop)
 }
 
 /// connect(2) to no address: asked for like any other, and sends nothing.

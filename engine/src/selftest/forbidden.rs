@@ -7,11 +7,10 @@ use engine_common::{ExecutableId, image::Life};
 use super::{SelftestError, course::Course};
 use crate::{
     compile::{
-        Executables, Image, compile, explain,
+        Identities, Image, compile, explain,
         explain::{UNKNOWN_EXECUTABLE, attempt_at},
-        paths_of,
     },
-    datapath::IdentifiedExecutables,
+    datapath::Identified,
     policy::{LoadContext, Policy, load_text},
 };
 
@@ -37,18 +36,17 @@ pub fn built_in() -> Result<Policy, SelftestError> {
 pub(super) struct Judge<'a> {
     policy: &'a Policy,
     // Held open: as long as they are, the files' numbers are nobody else's.
-    identified: IdentifiedExecutables,
+    identified: Identified,
     ours: ExecutableId,
 }
 
 impl Judge<'_> {
     pub(super) fn of(policy: &Policy) -> Result<Judge<'_>, SelftestError> {
-        let identified = IdentifiedExecutables::identify(&paths_of(policy))
-            .map_err(|error| SelftestError::Policy(Box::new(error)))?;
-        let executables: &Executables = &identified.executables;
+        let identified = Identified::of([policy]).map_err(|error| SelftestError::Policy(Box::new(error)))?;
+        let executables: &Identities = &identified.identities;
         let ours = env::current_exe()
             .ok()
-            .and_then(|path| executables.get(&path))
+            .and_then(|path| executables.executable(&path))
             .unwrap_or(UNKNOWN_EXECUTABLE);
         Ok(Judge {
             policy,
@@ -62,7 +60,7 @@ impl Judge<'_> {
             generation: GENERATION,
             mode: self.policy.mode,
         };
-        compile(self.policy, &self.identified.executables, life)
+        compile(self.policy, &self.identified.identities, life)
             .map_err(|error| SelftestError::Policy(Box::new(error)))
     }
 
@@ -70,7 +68,7 @@ impl Judge<'_> {
     pub(super) fn forbids(&self, course: &Course, port: u16) -> Result<bool, SelftestError> {
         let uid = nix::unistd::getuid().as_raw();
         let attempt = attempt_at(course.spelled, port, course.protocol(), uid, self.ours);
-        explain(self.policy, &self.identified.executables, &attempt)
+        explain(self.policy, &self.identified.identities, &attempt)
             .map(|explanation| explanation.denied)
             .map_err(|error| SelftestError::Policy(Box::new(error)))
     }

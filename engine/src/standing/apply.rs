@@ -163,6 +163,7 @@ impl Standing {
         // What a strict version needs is there before it is; what it no longer needs goes when it is live.
         let flipped = self
             .prepare_floor(&record, image)
+            .and_then(|()| self.prepare_unix(&record, image))
             .and_then(|()| Ok(self.gate.retire(slot)?))
             .and_then(|()| Ok(self.gate.put(&[(slot, image)])?));
         // The kernel says which version is live, whatever went wrong.

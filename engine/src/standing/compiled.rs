@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     compile::{Image, compile, paths_of},
-    datapath::IdentifiedExecutables,
+    datapath::Identified,
     policy::{Policy, Rule},
 };
 
@@ -18,7 +18,7 @@ pub(super) struct Compiled {
     pub(super) image: Image,
     pub(super) version: Version,
     /// Held until the version is live: so long no file gets the number of another.
-    _identified: IdentifiedExecutables,
+    _identified: Identified,
 }
 
 impl Compiled {
@@ -36,16 +36,16 @@ impl Compiled {
         let mut policy = policy.clone();
         policy.fold = policy.fold.standing();
         let paths = paths_of(&policy);
-        let identified = IdentifiedExecutables::identify(&paths)
-            .map_err(|source| StandError::Identify { name: name(), source })?;
+        let identified =
+            Identified::of([&policy]).map_err(|source| StandError::Identify { name: name(), source })?;
         let life = Life {
             generation,
             mode: policy.mode,
         };
-        let image = compile(&policy, &identified.executables, life)
+        let image = compile(&policy, &identified.identities, life)
             .map_err(|source| StandError::Compile { name: name(), source })?;
         let executables = paths.iter().filter_map(|path| {
-            let id = identified.executables.get(path)?;
+            let id = identified.identities.executable(path)?;
             Some(NamedExecutable {
                 path: path.display().to_string(),
                 device: id.device,
@@ -66,6 +66,7 @@ impl Compiled {
             by: Actor::current(),
             since: now(),
             names_families: policy.rules.iter().any(Rule::is_about_families),
+            names_unix: policy.rules.iter().any(Rule::is_about_unix),
             partial: Vec::new(),
             executables: executables.collect(),
             strict: policy.strict,

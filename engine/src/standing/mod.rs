@@ -28,6 +28,7 @@ mod scope;
 mod shortfall;
 mod status;
 mod totals;
+mod unix;
 
 use std::os::fd::AsFd;
 

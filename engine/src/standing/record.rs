@@ -53,6 +53,9 @@ pub struct Version {
     /// Whether rules are about sockets of other address families, which take LSM programs.
     #[serde(default)]
     pub names_families: bool,
+    /// Whether rules are about unix sockets, which take LSM programs of their own.
+    #[serde(default)]
+    pub names_unix: bool,
     /// What this kernel cannot do of it; empty where it is enforced fully.
     pub partial: Vec<String>,
     /// Executables that it names, by the identity they had.
@@ -76,7 +79,7 @@ impl Version {
         let actions = self.rules.iter().map(|rule| rule.action);
         let mut actions = actions.chain([self.default]);
         let watches = self.mode == Mode::Audit || actions.any(|action| action == Action::Audit);
-        self.hooks().wanted(there, watches)
+        self.hooks().wanted(there, Hooks::used(watches, self.names_unix))
     }
 }
 

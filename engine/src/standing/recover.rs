@@ -101,8 +101,10 @@ impl Standing {
                 self.write_scope(&wanted, &attachment.path)?;
             }
         }
-        // A version that reports what it lets through, or does not any more, makes the difference.
-        self.gate.settle_probe().map_err(|source| StandError::Attach {
+        // A version that reports what it lets through, or names unix sockets, or does not any more, makes the
+        // difference.
+        let settled = self.gate.settle_probe().and_then(|()| self.gate.settle_unix());
+        settled.map_err(|source| StandError::Attach {
             cgroup: record.name.clone(),
             source: Box::new(source),
         })

@@ -19,6 +19,11 @@ pub(super) fn shortfalls(version: &Version, floor: bool) -> Vec<String> {
             "families: only LSM programs see sockets of other families: {obstacle}"
         ));
     }
+    if version.names_unix
+        && let Some(obstacle) = lsm_obstacle()
+    {
+        reasons.push(format!("unix: only LSM programs see unix sockets: {obstacle}"));
+    }
     if version.strict && !floor {
         reasons.push(
             "strict: this kernel does not take the program that judges packets: sockets that are connected \

@@ -170,8 +170,12 @@ impl Standing {
             reasons.push("its tables are not in the kernel any more: every attempt is a fault".to_owned());
         }
         let lsm = self.gate.lsm_states().into_iter();
+        let lsm = lsm.filter(|_| wanted.has(HookSet::LSM));
+        let unix = self.gate.unix_states().into_iter();
+        let unix = unix.filter(|_| wanted.has(HookSet::UNIX));
         let lacking_lsm: Vec<&str> = lsm
-            .filter(|(_, state)| wanted.has(HookSet::LSM) && *state != LinkState::Attached)
+            .chain(unix)
+            .filter(|(_, state)| *state != LinkState::Attached)
             .map(|(hook, _)| hook)
             .collect();
         for there in &attachments {
@@ -262,6 +266,9 @@ impl Standing {
         }
         if wanted.has(HookSet::PROBE) {
             states.extend(self.gate.probe_state());
+        }
+        if wanted.has(HookSet::UNIX) {
+            states.extend(self.gate.unix_states());
         }
         Ok(AttachmentStatus {
             cgroup: there.path.clone(),

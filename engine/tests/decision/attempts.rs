@@ -1,9 +1,9 @@
 //! Attempts aimed at the edges of a policy's rules.
 
-use engine_common::{Address, Attempt, ExecutableId, destination::canonical};
+use engine_common::{Address, Attempt, ExecutableId, SocketPlace, destination::canonical};
 use tidegate::{
-    compile::Executables,
-    policy::{Policy, Rule, Services},
+    compile::Identities,
+    policy::{Policy, Rule, Services, UnixName, UnixSockets},
 };
 
 use crate::{
@@ -14,11 +14,11 @@ use crate::{
 /// What to aim at.
 pub(crate) struct Aim<'a> {
     policy: &'a Policy,
-    executables: &'a Executables,
+    executables: &'a Identities,
 }
 
 impl<'a> Aim<'a> {
-    pub(crate) fn new(policy: &'a Policy, executables: &'a Executables) -> Aim<'a> {
+    pub(crate) fn new(policy: &'a Policy, executables: &'a Identities) -> Aim<'a> {
         Aim { policy, executables }
     }
 
@@ -80,9 +80,34 @@ impl<'a> Aim<'a> {
         Address::v6(bits)
     }
 
+    /// Where some rule's unix socket is, or right beside it.
+    pub(crate) fn place(&self, random: &mut Random) -> SocketPlace {
+        let named = self.policy.rules.iter().filter_map(|rule| match &rule.unix {
+            Some(UnixSockets::Only(names)) => Some(names),
+            _ => None,
+        });
+        let names: Vec<UnixName> = named.flatten().cloned().collect();
+        let mut place = SocketPlace {
+            space: 27,
+            name: random.next(),
+        };
+        if !names.is_empty()
+            && let Some(places) = self.executables.socket(random.pick(&names))
+        {
+            place = *random.pick(&places);
+        }
+        match random.below(8) {
+            0 => place.name = place.name.wrapping_add(1),
+            1 => place.name = place.name.wrapping_sub(1),
+            2 => place.space ^= 1,
+            _ => {}
+        }
+        place
+    }
+
     fn executable(&self, random: &mut Random, rule: Option<&Rule>) -> ExecutableId {
         let binaries = rule.and_then(|rule| rule.subject.binaries.as_ref());
-        let named = binaries.and_then(|binaries| self.executables.get(&random.pick(binaries).path));
+        let named = binaries.and_then(|binaries| self.executables.executable(&random.pick(binaries).path));
         let mut id = named.unwrap_or_default();
         match random.below(8) {
             0 => id.inode = id.inode.wrapping_add(1),
@@ -96,7 +121,7 @@ impl<'a> Aim<'a> {
 
 fn service(random: &mut Random, rule: Option<&Rule>) -> (engine_common::Protocol, u16) {
     match rule.map(|rule| &rule.services) {
-        Some(Services::Only(services)) if random.percent(85) => {
+        Some(Services::Only(services)) if !services.is_empty() && random.percent(85) => {
             let service = random.pick(services);
             let (first, last) = (service.ports.first(), service.ports.last());
             let edge = [first.wrapping_sub(1), first, last, last.wrapping_add(1)];

@@ -68,6 +68,10 @@ fn check(random: &mut Random, old: &Version, new: &Version, questions: usize) ->
         if files != (old.files(rule) != new.files(now)) {
             return Err(format!("executables of {}", rule.name));
         }
+        let sockets = change.is_some_and(|change| change.unix_changed);
+        if sockets != (old.sockets(rule) != new.sockets(now)) {
+            return Err(format!("unix sockets of {}", rule.name));
+        }
         let action = change.is_some_and(|change| change.action.is_some());
         if action != (rule.action != now.action) {
             return Err(format!("action of {}", rule.name));

@@ -17,11 +17,11 @@ mod policies;
 mod random;
 mod versions;
 
-use engine_common::{Attempt, SocketFamily, image::Life};
+use engine_common::{Attempt, SocketFamily, SocketPlace, image::Life};
 use policies::Shape;
 use random::Random;
 use tidegate::{
-    compile::{Executables, Image, compile, oracle},
+    compile::{Identities, Image, compile, oracle},
     policy::Policy,
 };
 
@@ -30,9 +30,10 @@ use tidegate::{
 enum Question {
     Attempt(Attempt),
     Socket(SocketFamily, Attempt),
+    Unix(SocketPlace, Attempt),
 }
 
-fn image(policy: &Policy, executables: &Executables) -> Image {
+fn image(policy: &Policy, executables: &Identities) -> Image {
     let life = Life {
         generation: 7,
         mode: policy.mode,
@@ -43,7 +44,7 @@ fn image(policy: &Policy, executables: &Executables) -> Image {
 /// Both answers, if they differ.
 fn disagreement(
     policy: &Policy,
-    executables: &Executables,
+    executables: &Identities,
     image: &Image,
     question: &Question,
 ) -> Option<String> {
@@ -56,12 +57,16 @@ fn disagreement(
             image.judge_socket(*family, a.protocol, a.uid, a.executable),
             oracle::judge_socket(policy, executables, *family, a.protocol, a.uid, a.executable),
         ),
+        Question::Unix(place, a) => (
+            image.judge_unix(*place, a.uid, a.executable),
+            oracle::judge_unix(policy, executables, *place, a.uid, a.executable),
+        ),
     };
     (tables != oracle).then(|| format!("tables: {tables:?}\noracle: {oracle:?}"))
 }
 
 /// Leaves out rules as long as the answers still differ, then fails.
-fn fail(mut policy: Policy, executables: &Executables, question: &Question, seed: u64) -> ! {
+fn fail(mut policy: Policy, executables: &Identities, question: &Question, seed: u64) -> ! {
     let differ = |policy: &Policy| {
         let image = image(policy, executables);
         disagreement(policy, executables, &image, question)
@@ -105,6 +110,7 @@ fn agree(shape: Shape, policies: usize, questions: usize) {
             let question = match random.below(8) {
                 0 => Question::Socket(SocketFamily::Inet, attempt),
                 1 => Question::Socket(SocketFamily::Inet6, attempt),
+                2 => Question::Unix(aim.place(&mut random), attempt),
                 _ => Question::Attempt(attempt),
             };
             if disagreement(&policy, &executables, &image, &question).is_some() {

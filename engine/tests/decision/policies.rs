@@ -5,12 +5,13 @@ use std::{
     path::PathBuf,
 };
 
-use engine_common::{ExecutableId, destination::Nat64Prefix};
+use engine_common::{ExecutableId, SocketPlace, destination::Nat64Prefix};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tidegate::{
-    compile::Executables,
+    compile::Identities,
     policy::{
         AddressSet, Binary, Errno, Fold, Hooks, Policy, PortRange, Rule, Service, Services, Subject,
+        UnixName, UnixSockets,
         model::{Action, Mode, Protocol},
     },
 };
@@ -45,7 +46,7 @@ pub(crate) const PROTOCOLS: [Protocol; 13] = [
 
 const UIDS: [u32; 8] = [0, 1, 999, 1000, 1001, 65534, u32::MAX - 1, u32::MAX];
 
-pub(crate) fn policy(random: &mut Random, shape: Shape) -> (Policy, Executables) {
+pub(crate) fn policy(random: &mut Random, shape: Shape) -> (Policy, Identities) {
     let count = match shape {
         Shape::Small => random.below(12),
         Shape::ManyRules => random.between(100, 300),
@@ -68,7 +69,8 @@ pub(crate) fn policy(random: &mut Random, shape: Shape) -> (Policy, Executables)
         hooks: Hooks::default(),
     };
     for i in 0..count {
-        let rule = Rule {
+        let mut rule = Rule {
+            unix: None,
             name: format!("r{i}"),
             action: *random.pick(&Action::ALL),
             to: destinations(random, shape, &policy.nat64),
@@ -76,6 +78,11 @@ pub(crate) fn policy(random: &mut Random, shape: Shape) -> (Policy, Executables)
             subject: subject(random, shape),
             reason: None,
         };
+        if random.percent(15) {
+            rule.unix = Some(unix(random, shape));
+            rule.to = AddressSet::default();
+            rule.services = Services::Only(Vec::new());
+        }
         policy.rules.push(rule);
     }
     let executables = identities(random, &policy);
@@ -265,6 +272,26 @@ fn services(random: &mut Random, shape: Shape) -> Services {
     Services::Only(services)
 }
 
+/// Unix sockets out of a few, or out of many where there is much of callers.
+fn unix(random: &mut Random, shape: Shape) -> UnixSockets {
+    if random.percent(10) {
+        return UnixSockets::Any;
+    }
+    let (most, kinds) = match shape {
+        Shape::ManySubjects => (150, 2000),
+        _ => (3, 6),
+    };
+    let name = |random: &mut Random| {
+        let number = random.below(kinds);
+        if random.percent(20) {
+            UnixName::Abstract(format!("n{number}").into_bytes())
+        } else {
+            UnixName::Path(PathBuf::from(format!("/run/s{number}")))
+        }
+    };
+    UnixSockets::Only((0..random.between(1, most)).map(|_| name(random)).collect())
+}
+
 fn subject(random: &mut Random, shape: Shape) -> Subject {
     let many = shape == Shape::ManySubjects;
     let uids = random.percent(25).then(|| {
@@ -289,8 +316,8 @@ fn subject(random: &mut Random, shape: Shape) -> Subject {
 }
 
 /// Files for the paths: neighbours on a few devices, now and then one file for two paths.
-fn identities(random: &mut Random, policy: &Policy) -> Executables {
-    let mut executables = Executables::default();
+fn identities(random: &mut Random, policy: &Policy) -> Identities {
+    let mut executables = Identities::default();
     for (path, i) in tidegate::compile::paths_of(policy).into_iter().zip(1..) {
         let id = ExecutableId {
             device: *random.pick(&[0, 0x0080_0001, u64::MAX]),
@@ -301,6 +328,18 @@ fn identities(random: &mut Random, policy: &Policy) -> Executables {
             },
         };
         executables.insert(path.to_path_buf(), id);
+    }
+    for path in tidegate::compile::socket_paths_of(policy) {
+        let place = |random: &mut Random| SocketPlace {
+            space: *random.pick(&[1, 27, u64::MAX]),
+            name: if random.percent(50) {
+                random.next()
+            } else {
+                *random.pick(&[0, 1, u64::MAX])
+            },
+        };
+        let places = (0..random.between(1, 2)).map(|_| place(random)).collect();
+        executables.insert_socket(path.to_path_buf(), places);
     }
     executables
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use engine_common::ExecutableId;
+use engine_common::{ExecutableId, SocketPlace};
 use tidegate::{
-    compile::{Executables, Image, paths_of},
-    policy::{Policy, Rule},
+    compile::{Identities, Image, paths_of, socket_paths_of},
+    policy::{Policy, Rule, UnixName, UnixSockets},
 };
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 /// A policy with the files of its paths.
 pub(crate) struct Version {
     pub(crate) policy: Policy,
-    pub(crate) executables: Executables,
+    pub(crate) executables: Identities,
 }
 
 impl Version {
@@ -28,8 +28,19 @@ impl Version {
 
     pub(crate) fn files(&self, rule: &Rule) -> Option<BTreeSet<ExecutableId>> {
         let binaries = rule.subject.binaries.as_ref()?;
-        let file = |path| self.executables.get(path).unwrap();
+        let file = |path| self.executables.executable(path).unwrap();
         Some(binaries.iter().map(|binary| file(&binary.path)).collect())
+    }
+
+    /// Where its unix sockets are: `None` for a rule about destinations, every place for one about all sockets.
+    pub(crate) fn sockets(&self, rule: &Rule) -> Option<Option<BTreeSet<SocketPlace>>> {
+        Some(match rule.unix.as_ref()? {
+            UnixSockets::Any => None,
+            UnixSockets::Only(names) => {
+                let places = names.iter().map(|name| self.executables.socket(name).unwrap());
+                Some(places.flatten().collect())
+            }
+        })
     }
 
     pub(crate) fn rule(&self, name: &str) -> Option<&Rule> {
@@ -50,7 +61,16 @@ pub(crate) fn edited(random: &mut Random, old: &Version, shape: Shape) -> Versio
     for mut donor in other.rules {
         let count = policy.rules.len();
         let at = random.below(count + 1);
-        match random.below(12) {
+        let change = random.below(12);
+        let of_unix = policy.rules.get(at).map(Rule::is_about_unix);
+        if (3..=6).contains(&change) && (of_unix == Some(true) || donor.is_about_unix()) {
+            // What is about unix sockets stays so.
+            if of_unix == Some(true) && donor.is_about_unix() {
+                policy.rules[at].unix = donor.unix;
+            }
+            continue;
+        }
+        match change {
             0 => {
                 donor.name = format!("new-{}", donor.name);
                 policy.rules.insert(at, donor);
@@ -78,12 +98,20 @@ pub(crate) fn edited(random: &mut Random, old: &Version, shape: Shape) -> Versio
     }
     // Most paths lead to the file they led to.
     let known = |path: &std::path::Path| {
-        let (first, second) = (old.executables.get(path), other_files.get(path));
+        let (first, second) = (old.executables.executable(path), other_files.executable(path));
         first.or(second).unwrap_or_default()
     };
-    let mut executables: Executables = (paths_of(&policy).into_iter())
+    let mut executables: Identities = (paths_of(&policy).into_iter())
         .map(|path| (path.to_owned(), known(path)))
         .collect();
+    let place = |path: &std::path::Path| {
+        let name = UnixName::Path(path.to_owned());
+        let (first, second) = (old.executables.socket(&name), other_files.socket(&name));
+        first.or(second).unwrap_or_default()
+    };
+    for path in socket_paths_of(&policy) {
+        executables.insert_socket(path.to_owned(), place(path));
+    }
     if random.percent(20)
         && let Some(path) = paths_of(&policy).first()
     {

@@ -20,7 +20,7 @@ use engine_common::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tidegate::{
     cgroup::Hierarchy,
-    compile::{Executables, Image, compile},
+    compile::{Identities, Image, compile},
     datapath::{Attachment, EventRing, Features, Gate, PinFolder, Slot, WakeUp},
     policy::Policy,
 };
@@ -39,7 +39,7 @@ pub(crate) fn image_of(policy: &Policy) -> Result<Image> {
         generation: 1,
         mode: policy.mode,
     };
-    compile(policy, &Executables::default(), life).context("a policy of the benchmark is not compiled")
+    compile(policy, &Identities::default(), life).context("a policy of the benchmark is not compiled")
 }
 
 impl LoadedGate {

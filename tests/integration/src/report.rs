@@ -58,6 +58,8 @@ pub struct Event {
     pub executable: Option<Executable>,
     /// Id of the calling task's cgroup.
     pub cgroup_id: u64,
+    /// What the unix socket is bound to.
+    pub unix: Option<String>,
     /// Protocol.
     pub protocol: String,
     /// Canonical destination.

@@ -17,7 +17,7 @@ use integration::{
     captured::{Captured, Ended},
     cgroup::TestCgroup,
     gate::{enter, tidegate},
-    kernel::{TRIAL_PROGRAM, chooses_errno, kills_at_once, programs_named},
+    kernel::{TRIAL_PROGRAM, cgroup_hooks_choose_errno, cgroup_hooks_kill, chooses_errno, programs_named},
     mount_table::mount_of,
     requirement::{Need, met},
 };
@@ -35,7 +35,13 @@ const CGROUP_HOOKS: [&str; 7] = [
     "cgroup/sock_release",
     "cgroup_skb/egress",
 ];
-const LSM_HOOKS: [&str; 3] = ["lsm/socket_connect", "lsm/socket_sendmsg", "lsm/socket_create"];
+const LSM_HOOKS: [&str; 5] = [
+    "lsm/socket_connect",
+    "lsm/socket_sendmsg",
+    "lsm/socket_create",
+    "lsm/unix_stream_connect",
+    "lsm/unix_may_send",
+];
 
 /// One probe at a time: another's programs would be taken for left behind.
 fn alone() -> MutexGuard<'static, ()> {
@@ -104,11 +110,11 @@ fn helpers_are_those_that_the_kernel_takes() {
     }
     let _alone = alone();
     let report = report(probe(&TestCgroup::create(), &["--output", "json"]).expect_code(0));
-    expect_answer(&report, "bpf_send_signal", kills_at_once());
-    expect_answer(&report, "bpf_set_retval", chooses_errno());
+    expect_answer(&report, "bpf_send_signal", cgroup_hooks_kill());
+    expect_answer(&report, "bpf_set_retval", cgroup_hooks_choose_errno());
     for (name, works) in [
-        ("bpf_send_signal", kills_at_once()),
-        ("bpf_set_retval", chooses_errno()),
+        ("bpf_send_signal", cgroup_hooks_kill()),
+        ("bpf_set_retval", cgroup_hooks_choose_errno()),
     ] {
         let finding = finding(&report, name);
         // The verifier's own words about the helper, not those about how long it took.
@@ -125,7 +131,7 @@ fn helpers_are_those_that_the_kernel_takes() {
         plan["block_errno"],
         if chooses_errno() { "policy" } else { "EPERM" }
     );
-    if kills_at_once() {
+    if cgroup_hooks_kill() {
         assert_eq!(plan["kill"]["when"], "before_return");
         assert_eq!(plan["kill"]["by"], "cgroup_hook");
     } else {

@@ -189,7 +189,7 @@ impl Bench {
         );
         let status: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
         let policies = status["policies"].as_array().unwrap();
-        let links = self.pins.join("tidegate/standing-4/links");
+        let links = self.pins.join("tidegate/standing-5/links");
         let carrying = || fs::read_dir(&links).map_or(0, |entries| entries.count());
         let [policy] = policies.as_slice() else {
             assert!(policies.is_empty(), "{status:#}");

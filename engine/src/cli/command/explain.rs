@@ -2,19 +2,19 @@
 
 use std::{fmt::Write, process::ExitCode};
 
-use engine_common::{Action, ExecutableId};
+use engine_common::{Action, ExecutableId, Protocol};
 use serde::Serialize;
 
 use super::{explain_args::ExplainArgs, policy_files};
 use crate::{
     cli::{Exit, Failure, Output, output::print},
     compile::{
-        Executables, Explanation,
+        Explanation, Identities,
         explain::{UNKNOWN_EXECUTABLE, attempt_at},
         oracle::Mismatch,
     },
     events::protocol_name::protocol_name,
-    policy::{Policy, Target, parse_target},
+    policy::{Asked, Policy, parse_asked},
 };
 
 #[derive(Serialize)]
@@ -33,13 +33,13 @@ struct Document<'a> {
 /// # Errors
 /// When the target cannot be read or a policy is not valid.
 pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
-    let target = parse_target(&args.to).map_err(|e| Failure::by(Exit::Usage, &e))?;
+    let asked = parse_asked(&args.to).map_err(|e| Failure::by(Exit::Usage, &e))?;
     let context = args.variables.context();
     let policies = policy_files::load_all(&args.policy, &context, output, Exit::CouldNotRun)?;
     let uid = args.uid.unwrap_or_else(|| nix::unistd::getuid().as_raw());
     let mut explanations = Vec::new();
     for sourced in &policies {
-        explanations.push(ask(&sourced.policy, target, uid, args)?);
+        explanations.push(ask(&sourced.policy, &asked, uid, args)?);
     }
     let strictest = explanations.iter().max_by_key(|e| strictness(e));
     let denied = explanations.iter().any(|e| e.denied);
@@ -47,7 +47,7 @@ pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
         Output::Text => {
             let mut text = String::new();
             for explanation in &explanations {
-                text += &render(explanation, target);
+                text += &render(explanation, &asked);
             }
             if let (Some(strictest), true) = (strictest, explanations.len() > 1) {
                 // Writing to a string cannot fail.
@@ -62,7 +62,7 @@ pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
         Output::Json => {
             let document = Document {
                 to: args.to.clone(),
-                protocol: &protocol_name(target.protocol),
+                protocol: &protocol_name(protocol_of(&asked)),
                 uid,
                 binary: args.binary.as_ref().map(|path| path.display().to_string()),
                 denied,
@@ -78,13 +78,26 @@ pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
     Ok(if denied { Exit::Denied } else { Exit::Fine }.into())
 }
 
-fn ask(policy: &Policy, target: Target, uid: u32, args: &ExplainArgs) -> Result<Explanation, Failure> {
+fn ask(policy: &Policy, asked: &Asked, uid: u32, args: &ExplainArgs) -> Result<Explanation, Failure> {
     // Files are compared by their paths here: nothing is known of the machine that will run this.
-    let executables = Executables::synthetic(policy);
-    let named = args.binary.as_ref().and_then(|path| executables.get(path));
+    let executables = Identities::synthetic(policy);
+    let named = args.binary.as_ref().and_then(|path| executables.executable(path));
     let executable: ExecutableId = named.unwrap_or(UNKNOWN_EXECUTABLE);
-    let attempt = attempt_at(target.address, target.port, target.protocol, uid, executable);
-    crate::compile::explain(policy, &executables, &attempt).map_err(|e| Failure::by(Exit::CouldNotRun, &e))
+    let explanation = match asked {
+        Asked::Destination(target) => {
+            let attempt = attempt_at(target.address, target.port, target.protocol, uid, executable);
+            crate::compile::explain(policy, &executables, &attempt)
+        }
+        Asked::Unix(name) => crate::compile::explain_unix(policy, &executables, name, uid, executable),
+    };
+    explanation.map_err(|e| Failure::by(Exit::CouldNotRun, &e))
+}
+
+fn protocol_of(asked: &Asked) -> Protocol {
+    match asked {
+        Asked::Destination(target) => target.protocol,
+        Asked::Unix(_) => Protocol::UNIX,
+    }
 }
 
 /// Outcomes in the order of their strictness: what audit mode lets through is no denial.
@@ -95,16 +108,17 @@ fn strictness(explanation: &Explanation) -> (bool, Option<Action>) {
     (explanation.denied, action)
 }
 
-fn render(explanation: &Explanation, target: Target) -> String {
+fn render(explanation: &Explanation, asked: &Asked) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let _ = write_explanation(&mut text, explanation, target);
+    let _ = write_explanation(&mut text, explanation, asked);
     text
 }
 
-fn write_explanation(text: &mut String, e: &Explanation, target: Target) -> std::fmt::Result {
+fn write_explanation(text: &mut String, e: &Explanation, asked: &Asked) -> std::fmt::Result {
     let by = match &e.rule {
         Some(rule) => format!("rule `{rule}`"),
+        None if e.unix.is_some() => "no rule: what none names passes".to_owned(),
         None => "the default, since no rule matches".to_owned(),
     };
     let errno = e
@@ -112,18 +126,19 @@ fn write_explanation(text: &mut String, e: &Explanation, target: Target) -> std:
         .map(|errno| format!(", the caller sees {errno}"))
         .unwrap_or_default();
     writeln!(text, "{}: {} by {by}{errno}", e.policy, e.outcome)?;
-    if e.destination != target.address {
-        writeln!(text, "  {} is judged as {}", target.address, e.destination)?;
-    }
-    if let Some(inside) = e.inside {
-        writeln!(
-            text,
-            "  {} carries {inside}: both are judged, the stricter answer holds",
-            e.destination
-        )?;
+    if let (Asked::Destination(target), Some(destination)) = (asked, e.destination) {
+        if destination != target.address {
+            writeln!(text, "  {} is judged as {destination}", target.address)?;
+        }
+        if let Some(inside) = e.inside {
+            writeln!(
+                text,
+                "  {destination} carries {inside}: both are judged, the stricter answer holds"
+            )?;
+        }
     }
     if let crate::compile::explain::Decided::Socket = e.at {
-        let name = protocol_name(target.protocol);
+        let name = protocol_name(protocol_of(asked));
         writeln!(
             text,
             "  destinations of {name} are seen by no hook: it is judged when the socket is made, by the strictest \

@@ -17,6 +17,7 @@ Examples:
   tidegate explain --policy payments.yaml --to 10.20.0.5:5432
   tidegate explain -p payments.yaml --to '[2001:db8::1]:53/udp' --uid 1000 --binary /usr/bin/dig
   tidegate explain --policy payments.yaml --to 192.0.2.1/icmp --output json
+  tidegate explain --policy sandbox.yaml --to unix:/run/docker.sock
 
 Exit codes:
   0  the attempt would be let through
@@ -29,7 +30,7 @@ pub struct ExplainArgs {
     #[arg(long, short, required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub policy: Vec<PathBuf>,
 
-    /// The destination; tcp where no protocol is named
+    /// The destination; tcp where no protocol is named. Or a unix socket: unix:PATH, unix:@NAME
     #[arg(long, value_name = "ADDRESS:PORT[/PROTOCOL]")]
     pub to: String,
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cli::{Exit, Failure, Output, output::print},
-    compile::{Executables, compile, dump},
+    compile::{Identities, compile, dump},
     policy,
 };
 
@@ -36,7 +36,7 @@ fn dump_tables(args: &DumpArgs, output: Output) -> Result<ExitCode, Failure> {
     let files = std::slice::from_ref(&args.file);
     for sourced in policy_files::load_all(files, &context, output, Exit::CouldNotRun)? {
         let policy = &sourced.policy;
-        let executables = Executables::synthetic(policy);
+        let executables = Identities::synthetic(policy);
         let life = Life {
             generation: 1,
             mode: policy.mode,

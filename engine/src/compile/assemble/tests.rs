@@ -14,7 +14,7 @@ const LIFE: Life = Life {
 };
 
 fn compiled(policy: &Policy) -> Image {
-    compile(policy, &Executables::synthetic(policy), LIFE).unwrap()
+    compile(policy, &Identities::synthetic(policy), LIFE).unwrap()
 }
 
 fn ask(image: &Image, address: Address) -> Verdict {
@@ -98,7 +98,7 @@ fn the_most_rules_there_can_be() {
         }
     }
     one.rules.push(rule("more", Action::Allow, "any"));
-    let error = compile(&one, &Executables::default(), LIFE).unwrap_err();
+    let error = compile(&one, &Identities::default(), LIFE).unwrap_err();
     assert_eq!(
         error,
         CompileError::TooManyRules {
@@ -152,7 +152,7 @@ fn what_cannot_be_compiled() {
     one.rules[0].subject.binaries = Some(vec![Binary {
         path: PathBuf::from("/usr/bin/curl"),
     }]);
-    let error = compile(&one, &Executables::default(), LIFE).unwrap_err();
+    let error = compile(&one, &Identities::default(), LIFE).unwrap_err();
     let missing = CompileError::MissingExecutable {
         rule: "curl".to_owned(),
         path: PathBuf::from("/usr/bin/curl"),
@@ -165,7 +165,7 @@ fn what_cannot_be_compiled() {
         protocol: Protocol(512),
         ports: PortRange::EVERY,
     }]);
-    let error = compile(&one, &Executables::default(), LIFE).unwrap_err();
+    let error = compile(&one, &Identities::default(), LIFE).unwrap_err();
     assert!(matches!(
         error,
         CompileError::UnknownProtocol { protocol: 512, .. }
@@ -178,7 +178,7 @@ fn what_cannot_be_compiled() {
         length: 96,
     };
     one.nat64 = vec![prefix; 5];
-    let error = compile(&one, &Executables::default(), LIFE).unwrap_err();
+    let error = compile(&one, &Identities::default(), LIFE).unwrap_err();
     assert!(matches!(
         error,
         CompileError::TooManyNat64Prefixes { prefixes: 5, .. }

@@ -97,6 +97,8 @@ pub struct RuleChange {
     pub uids: Both<Selection>,
     /// Whether it is about other executables: other files, whatever their paths.
     pub executables_changed: bool,
+    /// Whether it is about other unix sockets.
+    pub unix_changed: bool,
 }
 
 impl RuleChange {
@@ -109,6 +111,7 @@ impl RuleChange {
             && self.services == Both::default()
             && self.uids == Both::default()
             && !self.executables_changed
+            && !self.unix_changed
     }
 }
 

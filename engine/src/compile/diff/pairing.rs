@@ -101,7 +101,7 @@ mod tests {
 
     use super::*;
     use crate::compile::{
-        Executables, compile,
+        Identities, compile,
         sample::{policy, rule},
     };
 
@@ -113,7 +113,7 @@ mod tests {
         };
         let of = |count: usize| {
             let rules = (0..count).map(|_| rule("", Action::Allow, "any")).collect();
-            compile(&policy(rules), &Executables::default(), life).unwrap()
+            compile(&policy(rules), &Identities::default(), life).unwrap()
         };
         let names = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let (old, new) = (of(4), of(3));

@@ -88,6 +88,8 @@ fn extent(rule: &RuleSummary) -> String {
         return "every address".to_owned();
     }
     match (rule.ipv4.is_zero(), rule.ipv6.is_zero()) {
+        // Any other rule has addresses.
+        (true, true) => "unix sockets".to_owned(),
         (_, true) => counted(rule.ipv4, Family::V4),
         (true, false) => counted(rule.ipv6, Family::V6),
         (false, false) => format!(
@@ -133,6 +135,9 @@ fn parts(rule: &RuleChange) -> Vec<String> {
     parts.extend(signed(&rule.uids, |uids| selected("uid ", uids)));
     if rule.executables_changed {
         parts.push("executables changed".to_owned());
+    }
+    if rule.unix_changed {
+        parts.push("unix sockets changed".to_owned());
     }
     parts
 }

@@ -9,7 +9,7 @@ use engine_common::{
 use super::*;
 use crate::{
     compile::{
-        Executables, compile,
+        Identities, compile,
         sample::{addresses, policy, ports, rule},
     },
     policy::{AddressSet, Binary, Errno, Policy, Rule},
@@ -23,10 +23,10 @@ struct Compiled {
 
 impl Compiled {
     fn of(policy: &Policy, generation: u64) -> Compiled {
-        Compiled::with(policy, &Executables::synthetic(policy), generation)
+        Compiled::with(policy, &Identities::synthetic(policy), generation)
     }
 
-    fn with(policy: &Policy, executables: &Executables, generation: u64) -> Compiled {
+    fn with(policy: &Policy, executables: &Identities, generation: u64) -> Compiled {
         let life = Life {
             generation,
             mode: policy.mode,
@@ -219,7 +219,7 @@ fn executables_are_files_and_not_paths() {
     one.rules[0].subject.binaries = Some(vec![binary("/usr/bin/curl")]);
     let with = |inode: u64| {
         let id = ExecutableId { device: 5, inode };
-        let executables = Executables::from_iter([(PathBuf::from("/usr/bin/curl"), id)]);
+        let executables = Identities::from_iter([(PathBuf::from("/usr/bin/curl"), id)]);
         Compiled::with(&one, &executables, 1)
     };
     assert!(diff(&with(7).side(), &with(7).side()).is_empty());

@@ -5,7 +5,7 @@ use engine_common::{Mode, destination::Nat64Prefix, image::Life};
 use super::*;
 use crate::{
     compile::{
-        Executables, compile,
+        Identities, compile,
         sample::{addresses, policy, ports, rule},
     },
     policy::{AddressSet, Binary, Policy},
@@ -16,7 +16,7 @@ fn dumped(policy: &Policy, limit: usize) -> String {
         generation: 1,
         mode: policy.mode,
     };
-    let image = compile(policy, &Executables::synthetic(policy), life).unwrap();
+    let image = compile(policy, &Identities::synthetic(policy), life).unwrap();
     let names: Vec<&str> = policy.rules.iter().map(|rule| rule.name.as_str()).collect();
     dump(&image, &names, limit)
 }
@@ -93,7 +93,7 @@ fn every_interval_is_read_back() {
             generation: 1,
             mode: one.mode,
         };
-        let image = compile(&one, &Executables::default(), life).unwrap();
+        let image = compile(&one, &Identities::default(), life).unwrap();
         let v4 = walk::narrow(&image, LineId::V4);
         let v6 = walk::wide(&image, LineId::V6);
         assert!(!v4.broken && !v6.broken);
@@ -124,7 +124,7 @@ fn a_broken_image_is_told() {
         generation: 1,
         mode: one.mode,
     };
-    let image = compile(&one, &Executables::default(), life).unwrap();
+    let image = compile(&one, &Identities::default(), life).unwrap();
     let short = Image::new(image.pages()[..image.pages().len() / 2].to_vec());
     assert!(dump(&short, &["feed"], 3).contains("the rest is not in the image"));
 }

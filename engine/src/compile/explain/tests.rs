@@ -9,7 +9,7 @@ use crate::{
 };
 
 fn ask(policy: &Policy, address: &str, port: u16, protocol: Protocol) -> Explanation {
-    let executables = Executables::synthetic(policy);
+    let executables = Identities::synthetic(policy);
     let address = address.parse().unwrap();
     let attempt = attempt_at(address, port, protocol, 1000, UNKNOWN_EXECUTABLE);
     explain(policy, &executables, &attempt).unwrap()
@@ -45,7 +45,7 @@ fn each_rule_says_what_it_missed() {
         rule("late", Action::Kill, "any"),
     ]);
     let said = ask(&policy, "::ffff:198.51.100.7", 443, Protocol::TCP);
-    assert_eq!(said.destination, "198.51.100.7".parse::<IpAddr>().unwrap());
+    assert_eq!(said.destination, Some("198.51.100.7".parse::<IpAddr>().unwrap()));
     assert_eq!((said.verdict, said.outcome), ("allow", "allowed"));
     assert_eq!(said.rule.as_deref(), Some("all"));
     assert_eq!(

@@ -9,7 +9,7 @@ use engine_common::{
 use super::*;
 use crate::{
     compile::{
-        Executables, compile,
+        Identities, compile,
         sample::{policy, rule},
     },
     policy::AddressSet,
@@ -33,7 +33,7 @@ fn pages() -> Vec<Page> {
         generation: 1,
         mode: Mode::Enforce,
     };
-    let image = compile(&one, &Executables::default(), life).unwrap();
+    let image = compile(&one, &Identities::default(), life).unwrap();
     image.pages().to_vec()
 }
 
@@ -49,7 +49,7 @@ fn what_was_compiled_is_read_back() {
     assert_eq!(Image::from_pages(pages.clone()).unwrap().pages(), pages);
     let none = compile(
         &policy(Vec::new()),
-        &Executables::default(),
+        &Identities::default(),
         Life {
             generation: 1,
             mode: Mode::Audit,
@@ -103,7 +103,8 @@ fn headers_are_checked() {
 fn roots_that_lead_nowhere() {
     let count = pages().len() as u32;
     let behind = Location(count * PAGE_WORDS as u32);
-    for line in LineId::ALL {
+    // The sample has no rule about unix sockets, and no line for them.
+    for line in LineId::ALL.into_iter().filter(|line| *line != LineId::Unix) {
         let root = |node: Node| refused(|pages| pages[0][root_word(line)] = node.0);
         assert_eq!(root(Node::leaf(behind, 2)), ImageError::Line(line));
         // Without entries, of more entries than a page has, of levels no search follows.

@@ -122,7 +122,7 @@ const fn hook(name: &'static str, purpose: &'static str, since: &'static str, pl
 }
 
 /// All of them. A hook that is new here is tried, told and asked for by the plan by its name.
-pub static HOOKS: [Hook; 17] = [
+pub static HOOKS: [Hook; 19] = [
     hook("cgroup/connect4", "decides on IPv4 connects", "4.17", CONNECT4),
     hook("cgroup/connect6", "decides on IPv6 connects", "4.17", address(11)),
     hook(
@@ -186,6 +186,18 @@ pub static HOOKS: [Hook; 17] = [
         Place::Lsm("sctp_bind_connect"),
     ),
     hook(
+        "lsm/unix_stream_connect",
+        "decides on connects to unix sockets that rules name",
+        "5.7",
+        Place::Lsm("unix_stream_connect"),
+    ),
+    hook(
+        "lsm/unix_may_send",
+        "the same for datagrams",
+        "5.7",
+        Place::Lsm("unix_may_send"),
+    ),
+    hook(
         "kprobe/tcp_connect",
         "tells the source port of TCP connects",
         "4.17",
@@ -237,7 +249,8 @@ mod tests {
                 "{program}: {used:?}"
             );
         }
-        for (_, hook) in crate::datapath::program::LSM {
+        let lsm = crate::datapath::program::LSM.into_iter();
+        for (_, hook) in lsm.chain(crate::datapath::program::UNIX) {
             assert!(used.contains(&format!("lsm/{hook}").as_str()), "{hook}: {used:?}");
         }
         assert!(used.contains(&"cgroup/sock_release"), "{used:?}");

@@ -6,7 +6,7 @@ use engine_common::{Action, ExecutableId, Fault, Protocol, Reason, image::Life};
 
 use super::judge::{Executable, Judge, strictest};
 use crate::{
-    compile::{Executables, compile},
+    compile::{Identities, compile},
     policy::{LoadContext, load_text},
     sockets::Socket,
 };
@@ -20,7 +20,7 @@ fn judge(name: &str, spec: &str) -> Judge {
         format!("apiVersion: tidegate.io/v1\nkind: EgressPolicy\nmetadata: {{name: {name}}}\nspec: {spec}\n");
     let loaded = load_text(name, &text, Path::new("/"), &LoadContext::default());
     let policy = loaded.policy.unwrap();
-    let mut executables = Executables::default();
+    let mut executables = Identities::default();
     executables.insert("/bin/named".into(), NAMED);
     let life = Life {
         generation: 1,

@@ -65,6 +65,14 @@ impl ExecGate {
         }
     }
 
+    /// Whether unix sockets can be judged here.
+    pub(super) fn has_unix(&self) -> bool {
+        match self {
+            ExecGate::Cached(gate) => gate.has_unix(),
+            ExecGate::Fresh { gate, .. } => gate.has_unix(),
+        }
+    }
+
     pub(super) fn events(&mut self) -> Result<EventRing, Failure> {
         match self {
             ExecGate::Cached(gate) => gate.events(),

@@ -25,7 +25,7 @@ pub(super) fn notes(policies: &[SourcedPolicy], features: Features) -> Vec<Strin
         .filter(|policy| policy.mode == Mode::Enforce)
         .collect();
     let features = |policy: &Policy| {
-        let hooks = policy.hooks.wanted(features.hooks(), policy.watches());
+        let hooks = policy.hooks.wanted(features.hooks(), policy.uses());
         features.only(hooks)
     };
     if enforcing

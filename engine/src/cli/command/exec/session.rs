@@ -17,14 +17,14 @@ use super::{exec_gate::ExecGate, recorder::Recorder};
 use crate::{
     cgroup::Hierarchy,
     cli::{Exit, Failure, command::policy_files::SourcedPolicy},
-    compile::{Image, compile, paths_of},
-    datapath::{self, EventRing, Features, IdentifiedExecutables, Slot},
+    compile::{Image, compile},
+    datapath::{self, EventRing, Features, Identified, Slot},
     events::{PolicyCounters, PolicyNames},
     launch::{
         Command, Descendants, Finished, Leftover, SignalSource, Supervisor, TransientCgroup, Watch,
         sweep_stale,
     },
-    policy::Policy,
+    policy::{Policy, Rule},
 };
 
 /// Generation of a policy that is never replaced.
@@ -80,6 +80,7 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
     let mut gate = ExecGate::open(setting.features, hierarchy)?;
     recorder.count_losses_from(gate.lost_before());
     refuse_without_floor(&gate, policies)?;
+    refuse_without_unix(&gate, policies)?;
     let slots = gate.install(&images.iter().collect::<Vec<_>>())?;
     let mut live = Vec::new();
     for (sourced, slot) in policies.iter().zip(slots) {
@@ -142,22 +143,18 @@ fn sweep(hierarchy: &Hierarchy) {
     }
 }
 
-fn identify(policies: &[SourcedPolicy]) -> Result<IdentifiedExecutables, Failure> {
-    let paths = policies
-        .iter()
-        .flat_map(|sourced| paths_of(&sourced.policy))
-        .collect();
-    IdentifiedExecutables::identify(&paths).map_err(|error| {
+fn identify(policies: &[SourcedPolicy]) -> Result<Identified, Failure> {
+    Identified::of(policies.iter().map(|sourced| &sourced.policy)).map_err(|error| {
         failed(&error).hint("rules select executables by the file that is there when the policy goes live")
     })
 }
 
-fn image_of(sourced: &SourcedPolicy, identified: &IdentifiedExecutables) -> Result<Image, Failure> {
+fn image_of(sourced: &SourcedPolicy, identified: &Identified) -> Result<Image, Failure> {
     let life = Life {
         generation: GENERATION,
         mode: sourced.policy.mode,
     };
-    compile(&sourced.policy, &identified.executables, life).map_err(|error| {
+    compile(&sourced.policy, &identified.identities, life).map_err(|error| {
         let message = format!("the policy {} cannot be compiled", sourced.source);
         Failure::of(Exit::ExecFailed, message).because(&error)
     })
@@ -196,6 +193,25 @@ fn refuse_without_floor(gate: &ExecGate, policies: &[SourcedPolicy]) -> Result<(
     }
 }
 
+fn refuse_without_unix(gate: &ExecGate, policies: &[SourcedPolicy]) -> Result<(), Failure> {
+    let names_unix = |sourced: &&SourcedPolicy| sourced.policy.rules.iter().any(Rule::is_about_unix);
+    match policies.iter().find(names_unix) {
+        Some(sourced) if !gate.has_unix() => {
+            let message = format!(
+                "the policy {} has rules about unix sockets, which only LSM programs see",
+                sourced.policy.name
+            );
+            let why = datapath::lsm_obstacle().unwrap_or_else(|| {
+                "this kernel's types do not tell how such sockets are read, or TIDEGATE_DISABLE takes LSM programs \
+                 away"
+                    .to_owned()
+            });
+            Err(Failure::of(Exit::ExecFailed, message).hint(why))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn attach(
     gate: &mut ExecGate,
     cgroup: &TransientCgroup,
@@ -205,7 +221,7 @@ fn attach(
     let mut slots = [SlotRef::NONE; MAX_STACKED];
     for (reference, policy) in slots.iter_mut().zip(live) {
         let Policy { hooks, mode, .. } = &policy.sourced.policy;
-        let hooks = hooks.wanted(there, policy.sourced.policy.watches());
+        let hooks = hooks.wanted(there, policy.sourced.policy.uses());
         *reference = SlotRef::new(policy.slot.0, *mode).for_hooks(hooks);
     }
     let is_strict = live.iter().any(|policy| policy.sourced.policy.strict);

@@ -8,6 +8,7 @@ mod passing;
 mod route;
 mod server;
 mod storm;
+mod unix;
 
 use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};
 

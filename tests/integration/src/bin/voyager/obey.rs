@@ -12,13 +12,14 @@ use integration::{
 };
 use tidegate::selftest::voyager::{Address, Failure, Socket, go, packet_for, told};
 
-use crate::{born, route, server};
+use crate::{born, route, server, unix};
 
 /// Lines: `udp4`, `udp6`, `tcp4`, `tcp6`, `raw4`, `header4`, `socket FAMILY TYPE PROTOCOL` make a socket; `connect N TO`,
 /// `begin N TO` (which does not wait), `sendto N TO`, `send N`, `receive N` and `flood N BYTES` use the N-th; `packet N TO
 /// HEADER` sends a packet with a header of its own; `route N HOP` sends what comes by a hop; `bind N AT`, `listen N BACKLOG`,
 /// `listen N AT BACKLOG`, `accept N` (another socket), `shutdown N` and `disconnect N` are those of servers; `go WAY TO`
-/// goes a whole way. `born DIRECTORY` makes a process in another cgroup, which stays until this one ends.
+/// goes a whole way, `unix KIND NAME` one to a unix socket; `enter FOLDER` is for relative names of these. `born DIRECTORY`
+/// makes a process in another cgroup, which stays until this one ends.
 pub(crate) fn obey() -> ExitCode {
     let mut sockets = Vec::new();
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
@@ -80,6 +81,8 @@ fn step(line: &str, sockets: &mut Vec<Socket>) -> Result<(), Failure> {
         }
         ["shutdown", number] => server::shutdown(socket(number)?)?,
         ["disconnect", number] => socket(number)?.connect(&Address::nowhere())?,
+        ["unix", kind, name] => unix::go(kind, name)?,
+        ["enter", folder] => unix::enter(folder)?,
         ["born", directory] => born::in_cgroup(directory)?,
         ["go", way, to] => {
             let way = way.parse().map_err(|_| misunderstood())?;

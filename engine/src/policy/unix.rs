@@ -1,0 +1,135 @@
+//! `unix` of a rule: the unix sockets that it is about.
+
+use std::path::{Component, Path};
+
+use engine_common::socket_place::SocketPlace;
+
+use super::{
+    diagnostic::{Code, Reporter, quoted},
+    fields::{self, Fields},
+    model::{UnixName, UnixSockets},
+    node::{Node, Value},
+};
+
+/// What says where an attempt goes on the network, which a unix socket does not.
+const OF_DESTINATIONS: [&str; 5] = ["to", "except", "ports", "protocols", "families"];
+
+/// Bytes that the path of a socket may have (`sun_path` with its closing NUL); what processes reach by relative paths
+/// has a longer one, and no rule can name that.
+const MAX_PATH: usize = 4095;
+
+/// Reads the field. `None` when something was reported.
+pub(super) fn read(node: &Node, rule: &Fields<'_>, reporter: &mut Reporter<'_>) -> Option<UnixSockets> {
+    let before = reporter.errors();
+    for other in OF_DESTINATIONS {
+        if let Some(there) = rule.get(other) {
+            reporter.error(
+                Code::UnixConflict,
+                there.span,
+                format!("`{other}` beside `unix`: a rule is about destinations on the network or about unix sockets"),
+                "make two rules of it",
+            );
+        }
+    }
+    let sockets = match &node.value {
+        Value::Scalar(s) if s.text == "any" => Some(UnixSockets::Any),
+        _ => listed(node, reporter).map(UnixSockets::Only),
+    };
+    sockets.filter(|_| reporter.errors() == before)
+}
+
+fn listed(node: &Node, reporter: &mut Reporter<'_>) -> Option<Vec<UnixName>> {
+    let items = fields::list(
+        node,
+        "unix sockets",
+        "write `unix: any` for all of them",
+        reporter,
+    )?;
+    let mut names = Vec::new();
+    for item in items {
+        // A path may have spaces: a variable here is one path.
+        let Some(text) = fields::text(item, "a unix socket", reporter) else {
+            continue;
+        };
+        match name(text.text) {
+            Ok(name) => names.push(name),
+            Err(help) => reporter.error(
+                Code::BadUnixSocket,
+                text.span,
+                format!("{} is not the name of a unix socket", quoted(text.text)),
+                help,
+            ),
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
+    Some(names)
+}
+
+/// Reads a name as policies and flags write it: a path, or `@` and an abstract name.
+///
+/// # Errors
+/// What to write instead.
+pub(super) fn name(text: &str) -> Result<UnixName, String> {
+    if let Some(name) = text.strip_prefix('@') {
+        let limit = SocketPlace::MAX_ABSTRACT;
+        return match name.len() {
+            0 => Err("write the abstract name after the @: \"@/tmp/.X11-unix/X0\"".to_owned()),
+            length if length > limit => Err(format!("an abstract name has at most {limit} bytes")),
+            _ => Ok(UnixName::Abstract(name.as_bytes().to_vec())),
+        };
+    }
+    let path = Path::new(text);
+    if !path.is_absolute() {
+        return Err(
+            "write the path from the root on, /run/docker.sock, or an abstract name after an @".to_owned(),
+        );
+    }
+    if text.len() > MAX_PATH {
+        return Err(format!("a path has at most {MAX_PATH} bytes"));
+    }
+    if path.components().any(|c| c == Component::ParentDir) || text.split('/').any(|part| part == ".") {
+        return Err("write the path without `.` and `..`".to_owned());
+    }
+    if text.ends_with('/') {
+        return Err("write the path of the socket itself: /run/docker.sock".to_owned());
+    }
+    let depth = path.components().count() - 1;
+    if depth > SocketPlace::MAX_DEPTH {
+        return Err(format!(
+            "a path has at most {} parts here",
+            SocketPlace::MAX_DEPTH
+        ));
+    }
+    Ok(UnixName::Path(path.components().collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_paths_or_abstract() {
+        assert_eq!(
+            name("/run//docker.sock"),
+            Ok(UnixName::Path("/run/docker.sock".into()))
+        );
+        assert_eq!(name("@x"), Ok(UnixName::Abstract(b"x".to_vec())));
+        for wrong in [
+            "",
+            "@",
+            "docker.sock",
+            "/",
+            "/run/",
+            "/run/../a",
+            "/run/./a",
+            "unix:/run/a",
+        ] {
+            assert!(name(wrong).is_err(), "{wrong}");
+        }
+        assert!(name(&format!("@{}", "x".repeat(107))).is_ok());
+        assert!(name(&format!("@{}", "x".repeat(108))).is_err());
+        assert!(name(&"/a".repeat(24)).is_ok());
+        assert!(name(&"/a".repeat(25)).is_err());
+    }
+}
