@@ -201,7 +201,7 @@ impl Rule {
 /// Unix sockets that a rule is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnixSockets {
-    /// All of them, those without a name too.
+    /// All that are bound to something.
     Any,
     /// Those bound to these names. Sorted, never empty.
     Only(Vec<UnixName>),

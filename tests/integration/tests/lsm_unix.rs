@@ -290,6 +290,8 @@ fn abstract_names_and_order() {
         process.succeeds(&format!("unix stream {}", path.display()));
         process.succeeds("unix stream @tidegate-x");
         process.fails("unix stream @tidegate-xy", "ECONNREFUSED");
+        // The other end of a pair has no name, and is nobody else.
+        process.succeeds("pair");
         process.goes_home();
         assert_eq!(
             (notify.heard(), x.heard()),

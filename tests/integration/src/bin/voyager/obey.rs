@@ -18,7 +18,7 @@ use crate::{born, route, server, unix};
 /// `begin N TO` (which does not wait), `sendto N TO`, `send N`, `receive N` and `flood N BYTES` use the N-th; `packet N TO
 /// HEADER` sends a packet with a header of its own; `route N HOP` sends what comes by a hop; `bind N AT`, `listen N BACKLOG`,
 /// `listen N AT BACKLOG`, `accept N` (another socket), `shutdown N` and `disconnect N` are those of servers; `go WAY TO`
-/// goes a whole way, `unix KIND NAME` one to a unix socket; `enter FOLDER` is for relative names of these. `born DIRECTORY`
+/// goes a whole way, `unix KIND NAME` one to a unix socket; `pair` is one between two that have no name; `enter FOLDER` is for relative names. `born DIRECTORY`
 /// makes a process in another cgroup, which stays until this one ends.
 pub(crate) fn obey() -> ExitCode {
     let mut sockets = Vec::new();
@@ -82,6 +82,7 @@ fn step(line: &str, sockets: &mut Vec<Socket>) -> Result<(), Failure> {
         ["shutdown", number] => server::shutdown(socket(number)?)?,
         ["disconnect", number] => socket(number)?.connect(&Address::nowhere())?,
         ["unix", kind, name] => unix::go(kind, name)?,
+        ["pair"] => unix::pair()?,
         ["enter", folder] => unix::enter(folder)?,
         ["born", directory] => born::in_cgroup(directory)?,
         ["go", way, to] => {

@@ -39,6 +39,12 @@ pub(crate) fn go(kind: &str, name: &str) -> Result<(), Failure> {
     }
 }
 
+/// Sends from one end of a pair to the other.
+pub(crate) fn pair() -> Result<(), Failure> {
+    let (one, _other) = UnixDatagram::pair().map_err(failed(Step::Socket))?;
+    one.send(MARKER).map(drop).map_err(failed(Step::Send))
+}
+
 /// Goes on from another folder: for paths that are relative to it.
 pub(crate) fn enter(folder: &str) -> Result<(), Failure> {
     env::set_current_dir(folder).map_err(failed(Step::Preparation))
