@@ -27,12 +27,9 @@ pub(crate) fn install(purposes: &[Purpose]) {
     // Twice: which LLVM bpf-linker needs is known once the compiler is there.
     for with_programs in [false, true] {
         let absent = absent(purposes);
-        let mut packages = Vec::new();
-        for component in &absent {
-            packages.extend(packages_for(component, apt.is_some()));
-        }
         if let Some(apt) = &apt {
-            apt.install(&packages);
+            let packages = absent.iter().map(|component| packages_for(component, true));
+            apt.install_each(packages.filter(|packages| !packages.is_empty()).collect());
         }
         for component in &absent {
             match &component.remedy {
@@ -59,10 +56,14 @@ pub(crate) fn install(purposes: &[Purpose]) {
     }
 }
 
-/// Runs a command; a failure is shown and no more.
-fn attempt(command: &mut Command) {
-    if let Err(error) = run(command) {
-        println!("    {error:#}");
+/// Runs a command; a failure is shown and no more. Whether it succeeded.
+fn attempt(command: &mut Command) -> bool {
+    match run(command) {
+        Ok(()) => true,
+        Err(error) => {
+            println!("    {error:#}");
+            false
+        }
     }
 }
 
@@ -220,18 +221,31 @@ impl Apt {
         command
     }
 
-    fn install(&self, packages: &[String]) {
+    /// Installs the packages of components: all at once, which is faster, or, where apt refuses that for the sake of one of
+    /// them, those of each component by themselves.
+    fn install_each(&self, of_components: Vec<Vec<String>>) {
+        if self.install(&of_components.concat()) || of_components.len() < 2 {
+            return;
+        }
+        for packages in of_components {
+            self.install(&packages);
+        }
+    }
+
+    /// Whether nothing was refused.
+    fn install(&self, packages: &[String]) -> bool {
         let (known, unknown): (Vec<&String>, Vec<&String>) =
             packages.iter().partition(|package| known(package));
         if !unknown.is_empty() {
             println!("    apt has no package named {unknown:?}");
         }
-        if !known.is_empty() {
-            // Never at the price of something that is there: what conflicts is for a person to decide.
-            attempt(
-                self.command(&["install", "--no-install-recommends", "--no-remove"])
-                    .args(known),
-            );
+        if known.is_empty() {
+            return true;
         }
+        // Never at the price of something that is there: what conflicts is for a person to decide.
+        attempt(
+            self.command(&["install", "--no-install-recommends", "--no-remove"])
+                .args(known),
+        )
     }
 }
