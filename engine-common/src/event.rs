@@ -65,9 +65,9 @@ pub struct EventRecord {
     pub outcome: u8,
     /// [`reason`] numbers.
     pub reason: u8,
-    /// Family of `destination`: 4, 6, or 0 where there is none (sock_create).
+    /// Family of `destination`: 4, 6, or 0 where there is none (sock_create, unix sockets).
     pub family: u8,
-    /// Family of `original`, or of the socket being made: 4 or 6.
+    /// Family of `original`, or of the socket being made: 4 or 6; 0 for unix sockets.
     pub original_family: u8,
     /// [`flag`] bits.
     pub flags: u8,

@@ -4,6 +4,7 @@
 //! - A socket that was made in another cgroup (passed, inherited, older) is judged by the policies of the
 //!   *task* that uses it.
 //! - Other families (packet, vsock, ...) are judged when their socket is made.
+//! - Unix sockets that rules name are judged (`unix`).
 //! - Where a cgroup hook cannot kill, or has no errno but EPERM, this one does.
 //!
 //! Everything else is left to the cgroup hook that follows, so that one attempt is one event.

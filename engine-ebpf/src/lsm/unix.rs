@@ -239,7 +239,8 @@ extern "C" fn hash_name(other: u64, dentry: u64) -> u64 {
     }
     let mut here = dentry;
     let mut depth = 0;
-    while depth < SocketPlace::MAX_DEPTH {
+    // One more, to see that there is nothing above.
+    while depth <= SocketPlace::MAX_DEPTH {
         let parent: u64 = field(here, features::dentry_parent());
         if parent == here || parent == 0 {
             return NameHash(hash).finish();
@@ -264,16 +265,25 @@ extern "C" fn hash_component(name: u64, length: u32, hash: u64) -> u64 {
         if i * 4 >= length {
             break;
         }
-        let word: u32 = read(name.wrapping_add(i as u64 * 4));
+        let at = name.wrapping_add(i as u64 * 4);
         let left = length - i * 4;
-        let word = if left >= 4 {
-            word
-        } else {
-            word & ((1 << (left * 8 & 31)) - 1)
-        };
+        let word: u32 = if left >= 4 { read(at) } else { rest(at, left) };
         hash = hash.word(forget(word as u64, unknown) as u32);
         hash = NameHash(forget(hash.0, unknown));
         i += 1;
     }
     hash.end(length).0
+}
+
+/// The last bytes of a component, one by one: what is behind an abstract name may not be there.
+#[inline(always)]
+fn rest(at: u64, left: u32) -> u32 {
+    let mut word = read::<u8>(at) as u32;
+    if left > 1 {
+        word |= (read::<u8>(at.wrapping_add(1)) as u32) << 8;
+    }
+    if left > 2 {
+        word |= (read::<u8>(at.wrapping_add(2)) as u32) << 16;
+    }
+    word
 }

@@ -1,7 +1,7 @@
 //! Identities of the executables that a policy names.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::OpenOptions,
     io,
     os::{
         fd::{AsFd, OwnedFd},
@@ -58,7 +58,7 @@ pub enum IdentifyError {
     },
     /// It lies deeper in its file system than the kernel programs go.
     #[error(
-        "the unix socket {} is {depth} folders deep in its file system, and programs go up {MAX_DEPTH}",
+        "the path of the unix socket {} has {depth} parts in its file system, and programs look at {MAX_DEPTH}",
         path.display()
     )]
     TooDeep {
@@ -111,8 +111,7 @@ fn identify_among(path: &Path, mounts: &str) -> Result<(ExecutableId, OwnedFd), 
             path: path.to_owned(),
         });
     }
-    let mounts = fs::read_to_string(mounts).map_err(io)?;
-    let mount = Mount::of(file.as_fd(), &mounts).map_err(io)?;
+    let mount = Mount::of(file.as_fd(), mounts).map_err(io)?;
     let mount = mount.ok_or_else(|| IdentifyError::NoMount {
         path: path.to_owned(),
     })?;

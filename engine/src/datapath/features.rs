@@ -70,7 +70,7 @@ impl Features {
     }
 }
 
-/// Whether both kinds of program that we attach may call the helper. An error means no.
+/// Whether both kinds of program that we attach to a cgroup may call the helper. An error means no.
 fn supported(helper: BpfHelper) -> bool {
     [ProgramType::CgroupSockAddr, ProgramType::CgroupSock]
         .iter()

@@ -52,7 +52,7 @@ impl StandingGate {
             if link_state(&links.join(program.0)) == LinkState::Attached {
                 return Ok(());
             }
-            pins::gone_is_fine(fs::remove_file(links.join(program.0)))
+            pins::remove_link(&links.join(program.0))
                 .map_err(|source| PinsError::io("remove", &links.join(program.0))(source))?;
             attach_pinned(&mut programs, cgroup, program, &links).map(drop)
         };
@@ -85,7 +85,7 @@ impl StandingGate {
     /// [`StandingError::Io`].
     pub fn detach_floor(&self, cgroup: u64) -> Result<(), StandingError> {
         let path = self.links(cgroup).join(FLOOR.0);
-        pins::gone_is_fine(fs::remove_file(&path)).map_err(at("remove", &path))
+        pins::remove_link(&path).map_err(at("remove", &path))
     }
 
     /// Whether packets can be judged, as strict policies want: the kernel took the program.
@@ -164,7 +164,7 @@ pub(super) fn detach_from(folder: &Path, cgroup: u64) -> Result<(), StandingErro
     let links = links_in(folder, cgroup);
     for (name, _) in [FLOOR].into_iter().chain(ENFORCING).chain([ANCHOR]) {
         let path = links.join(name);
-        pins::gone_is_fine(fs::remove_file(&path)).map_err(at("remove", &path))?;
+        pins::remove_link(&path).map_err(at("remove", &path))?;
     }
     pins::gone_is_fine(fs::remove_dir(&links)).map_err(at("remove", &links))
 }

@@ -173,7 +173,7 @@ pub(super) fn rest_unix(folder: &Path) -> Result<(), StandingError> {
     }
     for (name, _) in UNIX {
         let path = lsm_links(folder).join(name);
-        pins::gone_is_fine(fs::remove_file(&path)).map_err(at("remove", &path))?;
+        pins::remove_link(&path).map_err(at("remove", &path))?;
     }
     Ok(())
 }
@@ -197,7 +197,7 @@ pub(super) fn remove_links(links: &Path) -> Result<(), StandingError> {
     };
     for entry in entries.flatten() {
         let path = entry.path();
-        pins::gone_is_fine(fs::remove_file(&path)).map_err(at("remove", &path))?;
+        pins::remove_link(&path).map_err(at("remove", &path))?;
     }
     pins::gone_is_fine(fs::remove_dir(links)).map_err(at("remove", links))
 }

@@ -24,11 +24,14 @@ pub(super) struct Mount {
 }
 
 impl Mount {
-    /// The mount of an open file; `mounts` is a mountinfo. `None` where that does not list it.
+    /// The mount of an open file; `mounts` is the path of a mountinfo. `None` where that does not list it.
     pub(super) fn of(file: BorrowedFd<'_>, mounts: &str) -> io::Result<Option<Mount>> {
+        // Other mounts may have names that are no text.
+        let mounts = fs::read(mounts)?;
+        let mounts = String::from_utf8_lossy(&mounts);
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
         let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
-        Ok(id.and_then(|id| mount_of(mounts, id.trim())))
+        Ok(id.and_then(|id| mount_of(&mounts, id.trim())))
     }
 }
 

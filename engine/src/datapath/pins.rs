@@ -157,6 +157,17 @@ fn remove(folder: &Path) -> Result<(), PinsError> {
     gone_is_fine(fs::remove_dir(folder)).map_err(at("remove", folder))
 }
 
+/// Removes the pin of a link. Its program is attached no longer when this returns, so that it can be attached again:
+/// with the pin alone the kernel lets go of a link some time later (`bpf_link_put`, kernel/bpf/syscall.c), and refuses
+/// what is still attached (EBUSY); with a descriptor that is closed last, at once.
+pub(super) fn remove_link(path: &Path) -> io::Result<()> {
+    // One that cannot be opened is removed all the same.
+    let held = super::syscall::open_pin(path);
+    let removed = gone_is_fine(fs::remove_file(path));
+    drop(held);
+    removed
+}
+
 pub(super) fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -229,7 +229,7 @@ pub(super) fn detach(folder: &Path) -> Result<(), StandingError> {
     let links = probe_links(folder);
     for probe in Probe::ALL {
         let path = links.join(probe.program());
-        pins::gone_is_fine(fs::remove_file(&path)).map_err(at("remove", &path))?;
+        pins::remove_link(&path).map_err(at("remove", &path))?;
     }
     pins::gone_is_fine(fs::remove_dir(&links)).map_err(at("remove", &links))
 }

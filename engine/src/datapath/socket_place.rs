@@ -1,10 +1,15 @@
 //! Where the unix sockets are that a policy names by their paths.
 
 use std::{
+    collections::VecDeque,
+    ffi::OsString,
     fs::{self, OpenOptions},
     io,
-    os::{fd::AsFd, unix::fs::OpenOptionsExt},
-    path::{Path, PathBuf},
+    os::{
+        fd::AsFd,
+        unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+    },
+    path::{Component, Path, PathBuf},
 };
 
 use engine_common::SocketPlace;
@@ -12,54 +17,99 @@ use engine_common::SocketPlace;
 use super::{executable::IdentifyError, mount::Mount};
 use crate::compile::identity::components;
 
-/// The places of the socket at a path, whether it is there yet or not: where the path leads, and, where it is a symbolic
-/// link, also where it is itself, since the link may give way to a socket.
+/// Symbolic links that the kernel follows in one path (MAXSYMLINKS, include/linux/namei.h).
+const MAX_LINKS: u32 = 40;
+
+/// The places of the socket at a path, whether it is there yet or not: where the path leads, and, where that goes over
+/// symbolic links that stand for the socket itself, also where those are, since a link may give way to a socket.
 pub(super) fn places_of(path: &Path) -> Result<Vec<SocketPlace>, IdentifyError> {
-    let mut places = vec![place_of(path, &led_to(path)?)?];
-    if let Ok(followed) = fs::canonicalize(path) {
-        let other = place_of(path, &followed)?;
-        if !places.contains(&other) {
-            places.push(other);
+    let mut places = Vec::new();
+    for end in ends_of(path).map_err(failed(path))? {
+        let place = place_of(path, &end)?;
+        if !places.contains(&place) {
+            places.push(place);
         }
     }
     Ok(places)
 }
 
-/// The path with its folders followed, as far as there are some, and its own name.
-fn led_to(path: &Path) -> Result<PathBuf, IdentifyError> {
-    let mut missing = Vec::new();
-    let mut here = path;
-    while let (Some(parent), Some(name)) = (here.parent(), here.file_name()) {
-        missing.push(name);
-        match fs::canonicalize(parent) {
-            Ok(mut found) => {
-                found.extend(missing.iter().rev());
-                return Ok(found);
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => here = parent,
-            Err(error) => return Err(failed(path)(error)),
+/// Paths without links in their folders: each link that stands where the socket would be, and the end of them all. What
+/// is not there is taken to become a folder.
+fn ends_of(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut ends = Vec::new();
+    let mut here = PathBuf::from("/");
+    let mut left: VecDeque<OsString> = parts_of(path).collect();
+    let mut links = 0;
+    while let Some(part) = left.pop_front() {
+        if part == ".." {
+            here.pop();
+            continue;
+        }
+        let next = here.join(part);
+        let is_link = match fs::symlink_metadata(&next) {
+            Ok(found) => found.is_symlink(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if !is_link {
+            here = next;
+            continue;
+        }
+        links += 1;
+        if links > MAX_LINKS {
+            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+        }
+        let target = fs::read_link(&next)?;
+        if left.is_empty() {
+            ends.push(next);
+        }
+        if target.is_absolute() {
+            here = PathBuf::from("/");
+        }
+        for part in parts_of(&target).rev() {
+            left.push_front(part);
         }
     }
-    Ok(path.to_owned())
+    ends.push(here);
+    Ok(ends)
 }
 
-/// The place of a path without symbolic links.
+fn parts_of(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
+    let parts = path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    });
+    parts.collect::<Vec<_>>().into_iter()
+}
+
+/// The place of a path without symbolic links in its folders.
 fn place_of(named: &Path, path: &Path) -> Result<SocketPlace, IdentifyError> {
-    let folder = path.ancestors().skip(1).find(|folder| folder.is_dir());
-    let folder = folder.unwrap_or(Path::new("/"));
+    // A mount may be on the very file.
+    let there = path.ancestors().find(|there| fs::symlink_metadata(there).is_ok());
     let opened = OpenOptions::new()
         .read(true)
-        .custom_flags(libc::O_PATH | libc::O_CLOEXEC)
-        .open(folder)
+        .custom_flags(libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(there.unwrap_or(Path::new("/")))
         .map_err(failed(named))?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(failed(named))?;
-    let mount = Mount::of(opened.as_fd(), &mounts).map_err(failed(named))?;
+    let mount = Mount::of(opened.as_fd(), "/proc/self/mountinfo").map_err(failed(named))?;
     let no_mount = || IdentifyError::NoMount {
         path: named.to_owned(),
     };
     let mount = mount.ok_or_else(no_mount)?;
+    if mount.file_system.starts_with("nfs") {
+        // Its mounts show `/` as their root, whatever folder that is (`nfs_show_path`, fs/nfs/super.c).
+        return Err(IdentifyError::UnstableIdentity {
+            path: named.to_owned(),
+            file_system: mount.file_system,
+        });
+    }
     let below = path.strip_prefix(&mount.mount_point).map_err(|_| no_mount())?;
     let inside = mount.root.join(below);
+    let too_long = |part: &[u8]| part.len() > SocketPlace::MAX_COMPONENT;
+    if inside.iter().any(|part| too_long(part.as_bytes())) {
+        return Err(failed(named)(io::Error::from_raw_os_error(libc::ENAMETOOLONG)));
+    }
     let depth = components(&inside).count();
     if depth > SocketPlace::MAX_DEPTH {
         return Err(IdentifyError::TooDeep {
@@ -100,10 +150,24 @@ mod tests {
         let before = one(&at("b/c/x.sock"));
         fs::create_dir_all(at("b/c")).unwrap();
         assert_eq!(one(&at("b/c/x.sock")), before);
-        // A link to a socket: both.
+        // A link to a socket: both, also before there is one.
+        symlink("b/c/later.sock", at("z.sock")).unwrap();
+        let early = places_of(&at("z.sock")).unwrap();
+        assert!(early.contains(&one(&at("b/c/later.sock"))), "{early:?}");
         fs::write(at("b/c/x.sock"), "").unwrap();
         symlink("b/c/x.sock", at("y.sock")).unwrap();
         let both = places_of(&at("y.sock")).unwrap();
         assert!(both.len() == 2 && both.contains(&before), "{both:?}");
+        // A folder that is not there yet, by a link; a link to a link.
+        symlink("later", at("soon")).unwrap();
+        assert_eq!(one(&at("soon/x.sock")), one(&at("later/x.sock")));
+        symlink("../y.sock", at("a/w.sock")).unwrap();
+        let all = places_of(&at("a/w.sock")).unwrap();
+        assert!(all.len() == 3 && all.contains(&before), "{all:?}");
+        symlink("circle", at("circle")).unwrap();
+        assert!(matches!(
+            places_of(&at("circle")),
+            Err(IdentifyError::Socket { .. })
+        ));
     }
 }

@@ -7,7 +7,7 @@ use super::{
     compiled::Compiled,
     error::StandError,
     record::{Actor, Pending, Record, Version, now},
-    shortfall::shortfalls,
+    shortfall::{Loaded, shortfalls},
 };
 use crate::{
     compile::{
@@ -80,8 +80,8 @@ impl Standing {
     ) -> Result<Change, StandError> {
         let record = self.record(name)?;
         let generation = record.live.generation + 1;
-        let compiled =
-            Compiled::of(policy, source, generation, self.gate.has_floor())?.accepted(name, best_effort)?;
+        let compiled = Compiled::of(policy, source, generation, Loaded::in_gate(&self.gate))?
+            .accepted(name, best_effort)?;
         if compiled.version.hooks() != record.live.hooks() {
             return Err(StandError::OtherHooks {
                 name: name.to_owned(),
@@ -134,7 +134,7 @@ impl Standing {
         version.mode = mode;
         version.by = Actor::current();
         version.since = now();
-        version.partial = shortfalls(&version, self.gate.has_floor());
+        version.partial = shortfalls(&version, Loaded::in_gate(&self.gate));
         if !version.partial.is_empty() && !best_effort {
             return Err(StandError::Partial {
                 name: name.to_owned(),

@@ -11,6 +11,7 @@ use super::{
     journal::is_name,
     record::{Actor, Attachment, Pending, Record, now},
     scope,
+    shortfall::Loaded,
     totals::Totals,
 };
 use crate::{cgroup::Located, compile::Image, datapath::Slot, policy::Policy};
@@ -112,7 +113,7 @@ impl Standing {
         // What stands without a record, since that was lost, keeps its slot.
         let is_free = |slot| matches!(self.gate.live(slot), Ok(None));
         let mut slots = self.journal.free_slots(new, is_free)?.into_iter();
-        let floor = self.gate.has_floor();
+        let loaded = Loaded::in_gate(&self.gate);
         let mut carried: HashMap<u64, usize> = HashMap::new();
         let mut steps = Vec::with_capacity(wanted.len());
         for one in wanted {
@@ -125,7 +126,7 @@ impl Standing {
             };
             let (record, image) = match records.remove(&one.name) {
                 Some(record) => {
-                    let compiled = Compiled::of(&one.policy, &one.source, record.live.generation, floor)?;
+                    let compiled = Compiled::of(&one.policy, &one.source, record.live.generation, loaded)?;
                     self.same(&record, &compiled)?;
                     if one.mode.is_some_and(|mode| mode != record.live.mode) {
                         return Err(StandError::OtherMode {
@@ -136,8 +137,8 @@ impl Standing {
                     (record, None)
                 }
                 None => {
-                    let compiled =
-                        Compiled::of(&one.policy, &one.source, 1, floor)?.accepted(&one.name, best_effort)?;
+                    let compiled = Compiled::of(&one.policy, &one.source, 1, loaded)?
+                        .accepted(&one.name, best_effort)?;
                     let record = Record {
                         name: one.name.clone(),
                         slot: slots.next().map_or(0, |slot| slot.0),

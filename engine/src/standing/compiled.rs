@@ -5,7 +5,7 @@ use engine_common::image::Life;
 use super::{
     error::StandError,
     record::{Actor, NamedExecutable, RuleName, Version, now},
-    shortfall::shortfalls,
+    shortfall::{Loaded, shortfalls},
 };
 use crate::{
     compile::{Image, compile, paths_of},
@@ -22,12 +22,12 @@ pub(super) struct Compiled {
 }
 
 impl Compiled {
-    /// Compiles a policy as this generation of it; `floor` says whether packets can be judged here.
+    /// Compiles a policy as this generation of it; `loaded` says what the gate can judge here.
     pub(super) fn of(
         policy: &Policy,
         source: &str,
         generation: u64,
-        floor: bool,
+        loaded: Loaded,
     ) -> Result<Compiled, StandError> {
         let name = || policy.name.clone();
         if !policy.hooks.allow(policy.mode) {
@@ -72,7 +72,7 @@ impl Compiled {
             strict: policy.strict,
             hooks: policy.hooks.names().into_iter().map(str::to_owned).collect(),
         };
-        version.partial = shortfalls(&version, floor);
+        version.partial = shortfalls(&version, loaded);
         Ok(Compiled {
             image,
             version,

@@ -111,6 +111,7 @@ impl Standing {
                 self.fit_floor(cgroup, "")?;
             }
         }
+        self.settle_global(&record.name)?;
         record
             .attachments
             .retain(|there| !cgroups.contains(&there.cgroup));

@@ -46,7 +46,7 @@ pub use existing::{Existing, ExistingReport, ExistingSocket, Fate, Process};
 pub use journal::RUN_VARIABLE;
 pub use lock::{Holder, Lock, ReaderLock};
 pub use record::{Actor, Attachment, Record, RuleName, Version};
-pub(crate) use shortfall::why_lacking;
+pub(crate) use shortfall::{unix_obstacle, why_lacking};
 pub use status::{AttachmentStatus, HookStatus, PolicyStatus, Status};
 pub use totals::Totals;
 

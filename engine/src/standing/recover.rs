@@ -101,11 +101,15 @@ impl Standing {
                 self.write_scope(&wanted, &attachment.path)?;
             }
         }
-        // A version that reports what it lets through, or names unix sockets, or does not any more, makes the
-        // difference.
+        self.settle_global(&record.name)
+    }
+
+    /// What runs for the whole machine is attached where some policy reports what it lets through, or names unix
+    /// sockets, and not where none does.
+    pub(super) fn settle_global(&self, policy: &str) -> Result<(), StandError> {
         let settled = self.gate.settle_probe().and_then(|()| self.gate.settle_unix());
         settled.map_err(|source| StandError::Attach {
-            cgroup: record.name.clone(),
+            cgroup: policy.to_owned(),
             source: Box::new(source),
         })
     }

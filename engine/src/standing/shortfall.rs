@@ -4,13 +4,31 @@ use engine_common::{Action, Mode};
 
 use super::record::Version;
 use crate::{
-    datapath::{DISABLE_VARIABLE, Features, lsm_obstacle, probe_obstacle},
+    datapath::{DISABLE_VARIABLE, Features, StandingGate, lsm_obstacle, probe_obstacle},
     policy::{Errno, Hooks},
 };
 
-/// One reason each; empty where the version is enforced as it says. `floor` says whether packets can be
-/// judged.
-pub(super) fn shortfalls(version: &Version, floor: bool) -> Vec<String> {
+/// What the gate was loaded with, of what a kernel may lack.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Loaded {
+    /// Packets can be judged.
+    pub(super) floor: bool,
+    /// Unix sockets can be judged.
+    pub(super) unix: bool,
+}
+
+impl Loaded {
+    /// What this gate has.
+    pub(super) fn in_gate(gate: &StandingGate) -> Loaded {
+        Loaded {
+            floor: gate.has_floor(),
+            unix: gate.has_unix(),
+        }
+    }
+}
+
+/// One reason each; empty where the version is enforced as it says.
+pub(super) fn shortfalls(version: &Version, loaded: Loaded) -> Vec<String> {
     let mut reasons = lacking_hooks(version);
     if version.names_families
         && let Some(obstacle) = lsm_obstacle()
@@ -19,12 +37,13 @@ pub(super) fn shortfalls(version: &Version, floor: bool) -> Vec<String> {
             "families: only LSM programs see sockets of other families: {obstacle}"
         ));
     }
-    if version.names_unix
-        && let Some(obstacle) = lsm_obstacle()
-    {
-        reasons.push(format!("unix: only LSM programs see unix sockets: {obstacle}"));
+    if version.names_unix && !loaded.unix {
+        reasons.push(format!(
+            "unix: only LSM programs see unix sockets: {}",
+            unix_obstacle()
+        ));
     }
-    if version.strict && !floor {
+    if version.strict && !loaded.floor {
         reasons.push(
             "strict: this kernel does not take the program that judges packets: sockets that are connected \
              already, source routes and raw sockets are judged by their calls only"
@@ -69,6 +88,16 @@ fn lacking_hooks(version: &Version) -> Vec<String> {
     }
     let lacking = version.hooks().lacking(Features::detect().hooks());
     lacking.into_iter().map(why_lacking).collect()
+}
+
+/// Why unix sockets cannot be judged.
+pub(crate) fn unix_obstacle() -> String {
+    lsm_obstacle().unwrap_or_else(|| {
+        format!(
+            "this kernel refuses the programs, or does not tell how they read such sockets, or {DISABLE_VARIABLE} takes \
+             them away (TIDEGATE_LOG=debug says which)"
+        )
+    })
 }
 
 /// Why a kind of hook is not there.

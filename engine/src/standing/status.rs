@@ -24,7 +24,7 @@ pub struct Status {
     /// The LSM programs, which run for the whole machine; empty where they cannot run.
     pub lsm: Vec<HookStatus>,
     /// Why LSM programs cannot run here: sockets made elsewhere are then judged by their own cgroup's policies only,
-    /// and other families not at all.
+    /// other families and unix sockets not at all.
     pub lsm_obstacle: Option<String>,
     /// The programs that tell who leaves a cgroup, which run for the whole machine; empty where the gate has none.
     pub moves: Vec<HookStatus>,

@@ -33,7 +33,8 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 /// Where a BPF file system is mounted by convention.
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// A place where policies can stand. All of them are taken away when it is dropped.
+/// A place where policies can stand. All of them are taken away when it is dropped; in a machine of the tests' own its gate goes to
+/// the next one.
 pub struct Stand {
     run: TempDir,
     pins: PathBuf,
@@ -77,7 +78,7 @@ impl Stand {
         stand
     }
 
-    /// Sets an environment variable for every tidegate from now on.
+    /// Sets an environment variable for every tidegate, and so has a gate of its own. Before the first command.
     #[must_use]
     pub fn variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Stand {
         self.variables.push((name.into(), value.into()));

@@ -9,7 +9,7 @@ use std::{
         fd::{AsRawFd, OwnedFd},
         linux::net::SocketAddrExt,
         unix::{
-            fs::symlink,
+            fs::{MetadataExt, symlink},
             net::{SocketAddr, UnixDatagram, UnixListener},
         },
     },
@@ -209,6 +209,59 @@ fn every_name_of_a_socket() {
         process.fails(&format!("unix stream {}", path.display()), "EPERM");
         process.goes_home();
         assert_eq!(listener.heard(), None);
+    });
+}
+
+/// Parts that the path of a socket may have in its file system.
+const MOST_PARTS: usize = 24;
+
+/// A path as long as can be, and one that another socket is mounted on.
+#[test]
+fn deep_and_covered() {
+    with_lsm("deep_and_covered", |stand, cgroup| {
+        let device = |path: &Path| fs::metadata(path).expect("a folder").dev();
+        let root = stand.folder().path();
+        let above = root.ancestors().take_while(|above| device(above) == device(root));
+        // The root of the file system is one of them.
+        let parts = above.count() - 1;
+        let folders = MOST_PARTS - parts - 1;
+        let folder = at(&stand, &"d/".repeat(folders));
+        fs::create_dir_all(&folder).expect("folders");
+        let (deep, below) = (folder.join("s"), folder.join("e").join("s"));
+        fs::create_dir(folder.join("e")).expect("a folder");
+        let (one, two) = (Listener::at(&deep), Listener::at(&below));
+        let (real, covered) = (at(&stand, "real.sock"), at(&stand, "covered.sock"));
+        let three = Listener::at(&real);
+        fs::write(&covered, "").expect("a file");
+        let nothing: Option<&str> = None;
+        nix::mount::mount(
+            Some(&real),
+            &covered,
+            nothing,
+            nix::mount::MsFlags::MS_BIND,
+            nothing,
+        )
+        .expect("a mount");
+        let spec = |path: &Path| {
+            format!(
+                "{{default: allow, rules: [{{name: x, action: block, unix: [{}, {}]}}]}}",
+                path.display(),
+                covered.display()
+            )
+        };
+        let file = stand.policy("gate", &spec(&below));
+        let words = ["attach", "--policy", &file, "--cgroup", &cgroup.spelled()];
+        stand.refused(1, &["25 parts"], words);
+        stand.attach(&cgroup, "gate", &spec(&deep));
+        let mut process = voyager(&cgroup);
+        process.fails(&format!("unix stream {}", deep.display()), "EPERM");
+        process.fails(&format!("unix stream {}", covered.display()), "EPERM");
+        process.fails(&format!("unix stream {}", real.display()), "EPERM");
+        process.succeeds(&format!("unix stream {}", below.display()));
+        process.goes_home();
+        nix::mount::umount(&covered).expect("a mount");
+        assert_eq!((one.heard(), three.heard()), (None, None));
+        assert_eq!(two.heard(), Some(MARKER.to_vec()));
     });
 }
 

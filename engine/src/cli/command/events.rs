@@ -33,7 +33,7 @@ use crate::{
 /// Read the events of standing policies
 ///
 /// Beside attempts it is told who leaves a cgroup that carries policies (MOVED): that is for root, and
-/// whoever may write to both cgroups, and ends nothing but the policies' hold on the process.
+/// whoever owns a delegated subtree with both cgroups in it, and ends nothing but the policies' hold on the process.
 ///
 /// Each event is read once, by one reader at a time. Nothing depends on reading: when nobody does, the
 /// ring fills up, later events are lost, and their number is told as a gap. Where the kernel cannot kill

@@ -20,8 +20,8 @@ use crate::{
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 What it does to the machine: for a fraction of a second there is a cgroup below our own, and programs that
-let everything pass are attached to it; those for LSM hooks, the kprobe and tracepoints are called for the
-whole machine meanwhile. Sockets of our own talk over loopback, and two of them are cut. The kernel may load its
+let everything pass are attached to it; those for LSM hooks, functions of the kernel, the kprobe and tracepoints
+are called for the whole machine meanwhile. Sockets of our own talk over loopback and by unix names, and two of them are cut. The kernel may load its
 modules inet_diag, tcp_diag and udp_diag for that. Nothing of it stays. With --no-global nothing is attached
 that the whole machine calls; with --no-attach nothing at all, and the plan supposes that what loads for a cgroup
 can be attached to one.
@@ -42,7 +42,7 @@ pub struct ProbeArgs {
     #[arg(long)]
     pub no_attach: bool,
 
-    /// Attach nothing that the whole machine calls (LSM, kprobe, tracepoints): only load those
+    /// Attach nothing that the whole machine calls (LSM, functions, kprobe, tracepoints): only load those
     #[arg(long)]
     pub no_global: bool,
 }

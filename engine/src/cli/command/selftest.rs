@@ -30,8 +30,8 @@ STATUS: blocked (HOOK says by which hook, as its event said); reported (it arriv
 allowed (it arrived: the policy allows it); OPEN (the policy forbids it, and it arrived; WHY says why); not on
 this kernel (it does not arrive without the gate either); failed (nothing arrived, but no hook said so).
 
-Not tried: further subflows of MPTCP, IPv6 routing headers, DCCP, families without IP (vsock and others), moves
-between cgroups.
+Not tried: further subflows of MPTCP, IPv6 routing headers, DCCP, families without IP (vsock and others), unix
+sockets, moves between cgroups.
 
 Examples:
   sudo tidegate selftest

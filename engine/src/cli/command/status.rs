@@ -94,7 +94,7 @@ fn text(status: &Status) -> String {
     {
         let _ = writeln!(
             text,
-            "LSM programs do not run here: {}. Sockets that were made in other cgroups are judged by the policies of              those only, other families (vsock, packet, ...) not at all",
+            "LSM programs do not run here: {}. Sockets that were made in other cgroups are judged by the policies of those only, other families (vsock, packet, ...) and unix sockets not at all",
             escaped(obstacle.as_bytes())
         );
     }

@@ -25,6 +25,7 @@ use crate::{
         sweep_stale,
     },
     policy::{Policy, Rule},
+    standing::unix_obstacle,
 };
 
 /// Generation of a policy that is never replaced.
@@ -201,12 +202,7 @@ fn refuse_without_unix(gate: &ExecGate, policies: &[SourcedPolicy]) -> Result<()
                 "the policy {} has rules about unix sockets, which only LSM programs see",
                 sourced.policy.name
             );
-            let why = datapath::lsm_obstacle().unwrap_or_else(|| {
-                "this kernel's types do not tell how such sockets are read, or TIDEGATE_DISABLE takes LSM programs \
-                 away"
-                    .to_owned()
-            });
-            Err(Failure::of(Exit::ExecFailed, message).hint(why))
+            Err(Failure::of(Exit::ExecFailed, message).hint(unix_obstacle()))
         }
         _ => Ok(()),
     }
