@@ -255,35 +255,35 @@ extern "C" fn hash_name(other: u64, dentry: u64) -> u64 {
 }
 
 /// With one component more. A global function: checked once, and not once a component.
+///
+/// The loop is over whole words and has one way out: with a branch in it, verifiers since 6.7 would follow all
+/// combinations, since they compare states in a loop exactly.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn hash_component(name: u64, length: u32, hash: u64) -> u64 {
     let unknown = name;
     let mut hash = NameHash(hash);
+    let mut at = name;
     let mut i = 0;
     while i < COMPONENT_WORDS {
-        if i * 4 >= length {
+        if i * 4 + 4 > length {
             break;
         }
-        let at = name.wrapping_add(i as u64 * 4);
-        let left = length - i * 4;
-        let word: u32 = if left >= 4 { read(at) } else { rest(at, left) };
-        hash = hash.word(forget(word as u64, unknown) as u32);
-        hash = NameHash(forget(hash.0, unknown));
+        hash = NameHash(forget(hash.word(read(at)).0, unknown));
+        at = forget(at.wrapping_add(4), unknown);
         i += 1;
     }
+    // The last bytes one by one: what is behind an abstract name may not be there.
+    let left = forget(length as u64, unknown) & 3;
+    if left != 0 {
+        let mut word = read::<u8>(at) as u32;
+        if left > 1 {
+            word |= (read::<u8>(at.wrapping_add(1)) as u32) << 8;
+        }
+        if left > 2 {
+            word |= (read::<u8>(at.wrapping_add(2)) as u32) << 16;
+        }
+        hash = hash.word(word);
+    }
     hash.end(length).0
-}
-
-/// The last bytes of a component, one by one: what is behind an abstract name may not be there.
-#[inline(always)]
-fn rest(at: u64, left: u32) -> u32 {
-    let mut word = read::<u8>(at) as u32;
-    if left > 1 {
-        word |= (read::<u8>(at.wrapping_add(1)) as u32) << 8;
-    }
-    if left > 2 {
-        word |= (read::<u8>(at.wrapping_add(2)) as u32) << 16;
-    }
-    word
 }
