@@ -33,6 +33,9 @@ const KILLING_LSM: [&str; 3] = [
     "bpf_send_signal in LSM",
 ];
 
+/// Hooks with which an LSM program denies with any errno what a cgroup hook denies with EPERM.
+const DENYING_LSM: [&str; 2] = ["lsm/socket_connect", "lsm/socket_sendmsg"];
+
 const CUTTING: [&str; 2] = ["cutting TCP sockets", "cutting UDP sockets"];
 
 /// How much of a policy can be enforced.
@@ -141,11 +144,13 @@ impl Plan {
             audit_source_port: Some(
                 serves("kprobe/tcp_connect") && works("bpf_probe_read_kernel in a kprobe"),
             ),
-            block_errno: Some(if works("bpf_set_retval") {
-                "policy"
-            } else {
-                "EPERM"
-            }),
+            block_errno: Some(
+                if works("bpf_set_retval") || DENYING_LSM.into_iter().all(serves) {
+                    "policy"
+                } else {
+                    "EPERM"
+                },
+            ),
             kill: Some(kill),
             other_families: serves("lsm/socket_create"),
             packets: serves("cgroup_skb/egress"),
@@ -247,7 +252,11 @@ mod tests {
         let plan = Plan::of(&report(&["bpf_set_retval", "kprobe/tcp_connect"], &[]));
         assert_eq!(
             (plan.block_errno, plan.audit_source_port),
-            (Some("EPERM"), Some(false))
+            (Some("policy"), Some(false))
         );
+        for unused in DENYING_LSM {
+            let plan = Plan::of(&report(&["bpf_set_retval"], &[unused]));
+            assert_eq!(plan.block_errno, Some("EPERM"));
+        }
     }
 }
