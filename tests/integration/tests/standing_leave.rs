@@ -323,7 +323,11 @@ fn attached_while_something_stands() {
     if !ready("attached_while_something_stands") {
         return;
     }
-    let (stand, cgroup, other) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
+    let (stand, cgroup, other) = (
+        Stand::open().of_its_own(),
+        TestCgroup::create(),
+        TestCgroup::create(),
+    );
     stand.attach(&cgroup, "shop", POLICY);
     stand.attach(&other, "second", POLICY);
     let status = stand.status();
