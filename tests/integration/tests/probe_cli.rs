@@ -232,7 +232,10 @@ fn what_the_whole_machine_calls() {
         }
     } else {
         for name in tracepoints {
-            assert_eq!(finding(&report, name)["answer"], "unknown", "{name}");
+            let finding = finding(&report, name);
+            // A kernel that refuses it says so; that it would work is not tried here.
+            let is_refused = name.starts_with("fentry/") && finding["answer"] == "no";
+            assert!(is_refused || finding["answer"] == "unknown", "{finding:#}");
         }
         assert_eq!(kprobe["answer"], "unknown", "{kprobe:#}");
         assert_eq!(report["attached"], "own_cgroup");
