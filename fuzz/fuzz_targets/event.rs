@@ -1,12 +1,13 @@
 //! Any bytes at all are either an event or refused.
 #![no_main]
 
-use engine_common::event::{EventRecord, MoveRecord, SourceRecord};
+use engine_common::event::{EventRecord, MoveRecord, SourceRecord, UnixRecord};
 use libfuzzer_sys::fuzz_target;
-use tidegate::events::{Record, decode_record};
+use tidegate::events::{Record, decode_record, target::Target};
 
 fuzz_target!(|bytes: &[u8]| {
     let length = match decode_record(bytes) {
+        Ok(Record::Event(event)) if matches!(event.target, Target::Unix { .. }) => size_of::<UnixRecord>(),
         Ok(Record::Event(_)) => size_of::<EventRecord>(),
         Ok(Record::Source(_)) => size_of::<SourceRecord>(),
         Ok(Record::Departure(_)) => size_of::<MoveRecord>(),
