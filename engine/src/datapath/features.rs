@@ -16,6 +16,12 @@ use super::{
 /// can only take, never grant.
 pub const DISABLE_VARIABLE: &str = "TIDEGATE_DISABLE";
 
+/// Whether [`DISABLE_VARIABLE`] takes an ability away.
+pub fn is_taken_away(ability: &str) -> bool {
+    let taken = std::env::var(DISABLE_VARIABLE).unwrap_or_default();
+    taken.split(',').any(|word| word.trim() == ability)
+}
+
 /// Abilities of the kernel's cgroup hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
@@ -51,8 +57,7 @@ impl Features {
 
     /// Finds out by loading trial programs.
     pub fn detect() -> Features {
-        let disabled = std::env::var(DISABLE_VARIABLE).unwrap_or_default();
-        let enabled = |name: &str| !disabled.split(',').any(|d| d.trim() == name);
+        let enabled = |ability: &str| !is_taken_away(ability);
         Features {
             send_signal: enabled("send_signal") && supported(BpfHelper::BPF_FUNC_send_signal),
             set_retval: enabled("set_retval") && supported(BpfHelper::BPF_FUNC_set_retval),

@@ -30,7 +30,7 @@ pub use attachment::{AttachError, Attachment};
 pub use btf::{Btf, BtfError};
 pub use cache::CachedGate;
 pub use executable::{IdentifyError, identify_process};
-pub use features::{DISABLE_VARIABLE, Features};
+pub use features::{DISABLE_VARIABLE, Features, is_taken_away};
 pub use gate::{Gate, LoadError, RING_BYTES_VARIABLE, WakeUp};
 pub use identified::Identified;
 pub use links::LinkState;

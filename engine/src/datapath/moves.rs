@@ -10,7 +10,7 @@ use std::{
 use super::{
     attachment::AttachError,
     btf::Btf,
-    features::{DISABLE_VARIABLE, Offsets},
+    features::{DISABLE_VARIABLE, Offsets, is_taken_away},
     links::LinkState,
     lsm, pins,
     program::{Kind, MOVES},
@@ -21,8 +21,7 @@ use super::{
 /// Why such programs would not run here, in words; `None` where they do. Asked of the kernel by loading one at each
 /// function.
 pub fn moves_obstacle() -> Option<String> {
-    let disabled = std::env::var(DISABLE_VARIABLE).unwrap_or_default();
-    if disabled.split(',').any(|word| word.trim() == "moves") {
+    if is_taken_away("moves") {
         return Some(format!("{DISABLE_VARIABLE} takes them away"));
     }
     let btf = match Btf::of_running_kernel() {

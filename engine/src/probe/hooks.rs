@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     datapath::{
-        DISABLE_VARIABLE,
+        DISABLE_VARIABLE, is_taken_away,
         trial::{Attached, HELPERS, HOOKS, Hook, Place, Refusal, TABLES, Trials},
     },
     launch::TransientCgroup,
@@ -50,6 +50,14 @@ impl Bench<'_> {
 
     /// All hooks at the same time, so that one round of calls shows which of them are called.
     pub(super) fn hooks(&self) -> Vec<Finding> {
+        let tell = |(finding, hook): (Finding, &Hook)| match finding.serves() && hook.is_taken_away() {
+            true => taken_away(finding),
+            false => finding,
+        };
+        self.tried().into_iter().zip(&HOOKS).map(tell).collect()
+    }
+
+    fn tried(&self) -> Vec<Finding> {
         let trials = match &self.trials {
             Ok(trials) => trials,
             Err(refusal) => {
@@ -179,8 +187,6 @@ impl Bench<'_> {
 
     /// Helpers are looked for by loading programs that call them.
     pub(super) fn helpers(&self) -> Vec<Finding> {
-        let disabled = std::env::var(DISABLE_VARIABLE).unwrap_or_default();
-        let is_disabled = |ability: &str| disabled.split(',').any(|word| word.trim() == ability);
         HELPERS
             .iter()
             .map(|helper| {
@@ -191,12 +197,9 @@ impl Bench<'_> {
                     .map_err(Clone::clone)
                     .and_then(|trials| trials.helper(helper));
                 match tried {
-                    Ok(()) if helper.ability.is_some_and(is_disabled) => Finding {
-                        answer: Answer::No,
-                        ..finding.reached("loaded")
+                    Ok(()) if helper.ability.is_some_and(is_taken_away) => {
+                        taken_away(finding.reached("loaded"))
                     }
-                    .because(format!("taken away by {DISABLE_VARIABLE}"))
-                    .remedy(format!("unset {DISABLE_VARIABLE}")),
                     Ok(()) => finding.reached("loaded"),
                     Err(refusal) => refused(finding, &refusal, helper.since, None, self.surroundings),
                 }
@@ -223,6 +226,16 @@ impl Bench<'_> {
             })
             .collect()
     }
+}
+
+/// What works, and is not to be used.
+fn taken_away(finding: Finding) -> Finding {
+    Finding {
+        answer: Answer::No,
+        ..finding
+    }
+    .because(format!("taken away by {DISABLE_VARIABLE}"))
+    .remedy(format!("unset {DISABLE_VARIABLE}"))
 }
 
 fn of_hook(hook: &Hook) -> Finding {

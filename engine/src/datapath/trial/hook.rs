@@ -2,7 +2,7 @@
 
 use std::{ffi::CStr, ptr};
 
-use crate::datapath::gate::OBJECT;
+use crate::datapath::{features::is_taken_away, gate::OBJECT};
 
 /// Where a program is called from.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +86,19 @@ impl Hook {
         OBJECT
             .windows(self.name.len())
             .any(|bytes| bytes == self.name.as_bytes())
+    }
+
+    /// Whether [`DISABLE_VARIABLE`](crate::datapath::DISABLE_VARIABLE) takes its program away.
+    pub fn is_taken_away(&self) -> bool {
+        let abilities: &[&str] = match self.place {
+            Place::Cgroup { kind: CGROUP_SKB, .. } => &["packets"],
+            Place::Cgroup { .. } => &[],
+            Place::Lsm(_) => &["lsm"],
+            Place::Kprobe(_) => &["probe", "kprobe"],
+            Place::RawTracepoint(_) => &["probe"],
+            Place::Function(_) => &["moves"],
+        };
+        abilities.iter().any(|ability| is_taken_away(ability))
     }
 
     /// Its place in [`HOOKS`].
