@@ -1,6 +1,8 @@
 //! Developer commands, run as `cargo xtask COMMAND`.
 
 mod bench;
+#[cfg(test)]
+mod claims;
 mod command;
 mod compile;
 mod demo;
