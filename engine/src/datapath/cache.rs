@@ -18,7 +18,7 @@ use nix::fcntl::Flock;
 use super::{
     attachment::AttachError,
     features::DISABLE_VARIABLE,
-    gate::{OBJECT, RING_BYTES_VARIABLE, WakeUp},
+    gate::{OBJECT_HASH, RING_BYTES_VARIABLE, WakeUp},
     links, pins,
     ring::{EventRing, RingError},
     standing::{self, StandingError, StandingGate},
@@ -182,7 +182,7 @@ impl CachedGate {
 /// The folder for the programs of this build, as they are told about this kernel.
 fn folder() -> Result<PathBuf, StandingError> {
     let mut hasher = DefaultHasher::new();
-    OBJECT.hash(&mut hasher);
+    OBJECT_HASH.hash(&mut hasher);
     std::env::var_os(DISABLE_VARIABLE).hash(&mut hasher);
     Ok(pins::own_folder()?.join(format!("{PREFIX}{ABI_VERSION}-{:016x}", hasher.finish())))
 }

@@ -27,6 +27,8 @@ use crate::compile::Image;
 
 /// The programs as built from engine-ebpf.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/engine-ebpf.o"));
+/// A hash of it, by the build script.
+pub(super) const OBJECT_HASH: &str = env!("TIDEGATE_OBJECT_HASH");
 
 /// Environment variable with the size of the event ring in bytes: a power of two, at least a page.
 pub const RING_BYTES_VARIABLE: &str = "TIDEGATE_EVENT_RING_BYTES";

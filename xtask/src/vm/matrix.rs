@@ -72,6 +72,9 @@ impl Kernel {
 pub(crate) struct Rule {
     /// `program::test`, `*` for anything.
     pub(crate) tests: Vec<String>,
+    /// On these kernels only; on all where none is named. For rules that stand below no kernel.
+    #[serde(default)]
+    pub(crate) kernels: Vec<String>,
     /// Why.
     pub(crate) reason: String,
 }
@@ -112,7 +115,8 @@ impl Matrix {
     }
 
     fn parse(text: &str) -> Result<Matrix> {
-        let matrix: Matrix = toml::from_str(text)?;
+        let mut matrix: Matrix = toml::from_str(text)?;
+        matrix.hand_down()?;
         matrix.chosen(std::slice::from_ref(&matrix.demo_kernel))?;
         for kernel in &matrix.kernels {
             let stars = kernel.package.matches('*').count();
@@ -126,6 +130,28 @@ impl Matrix {
             }
         }
         Ok(matrix)
+    }
+
+    /// Gives rules that name kernels to these.
+    fn hand_down(&mut self) -> Result<()> {
+        let of_all = [&mut self.left_out, &mut self.slow];
+        let [left_out, slow] = of_all
+            .map(|rules| -> Vec<Rule> { rules.extract_if(.., |rule| !rule.kernels.is_empty()).collect() });
+        for rule in left_out.iter().chain(&slow) {
+            self.chosen(&rule.kernels)?;
+        }
+        for kernel in &mut self.kernels {
+            let own = [&kernel.left_out, &kernel.slow, &kernel.cannot];
+            ensure!(
+                own.into_iter().flatten().all(|rule| rule.kernels.is_empty()),
+                "{}: a rule below a kernel names kernels",
+                kernel.name
+            );
+            let is_meant = |rule: &&Rule| rule.kernels.contains(&kernel.name);
+            kernel.left_out.extend(left_out.iter().filter(is_meant).cloned());
+            kernel.slow.extend(slow.iter().filter(is_meant).cloned());
+        }
+        Ok(())
     }
 
     /// Holds every pattern, of the file and those asked for, against the tests there are: one that means
@@ -217,6 +243,23 @@ mod tests {
         assert!(matrix.meant(&["ring::*".to_owned()], &tests).is_ok());
         assert!(matrix.meant(&["rong::*".to_owned()], &tests).is_err());
         assert!(matrix.meant(&[], &tests[1..]).is_err());
+    }
+
+    #[test]
+    fn a_rule_that_names_kernels_is_theirs() {
+        let head = "program_seconds = 1\nkernel_seconds = 1\ndemo_kernel = \"a\"\nmodules = []\n";
+        let kernel = |name: &str| {
+            format!("[[kernel]]\nname = \"{name}\"\nabout = \"\"\nsuites = []\npackage = \"a-*\"\n")
+        };
+        let slow =
+            |kernels: &str| format!("[[slow]]\ntests = [\"*\"]\nkernels = {kernels}\nreason = \"x\"\n");
+        let text = |kernels: &str| [head, &kernel("a"), &kernel("b"), &slow(kernels)].concat();
+        let matrix = Matrix::parse(&text("[\"b\"]")).unwrap();
+        assert!(matrix.slow.is_empty() && matrix.kernels[0].slow.is_empty());
+        assert_eq!(matrix.kernels[1].slow.len(), 1);
+        assert!(Matrix::parse(&text("[\"c\"]")).is_err());
+        let below = "cannot = [{tests = [\"*\"], kernels = [\"a\"], reason = \"x\"}]\n";
+        assert!(Matrix::parse(&[head, &kernel("a"), below].concat()).is_err());
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub(crate) struct Options {
     /// Count what the verifier does for each program instead, and write docs/verifier.md and .json
     #[arg(long, conflicts_with_all = ["test", "all"])]
     record_verifier: bool,
-    /// Run so many machines at a time [default: three for two processors of this machine]
+    /// Run so many machines at a time [default: two for each processor of this machine]
     #[arg(long, value_name = "N")]
     machines: Option<NonZero<usize>>,
     /// Give each machine so many processors; two machines of one are faster than one of two
@@ -198,9 +198,8 @@ fn rows(options: &Options, matrix: &Matrix) -> Result<Vec<Row>> {
     let fetched = kernels.iter().map(|kernel| stage.fetch(kernel)).collect();
     let at_a_time = options.machines.map_or_else(
         || {
-            // A third of its time a machine waits for grace periods of its kernel.
-            let processors = thread::available_parallelism().map_or(1, NonZero::get);
-            (processors * 3).div_ceil(2)
+            // Much of its time a machine waits for grace periods of its kernel.
+            2 * thread::available_parallelism().map_or(1, NonZero::get)
         },
         NonZero::get,
     );

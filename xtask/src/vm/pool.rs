@@ -1,5 +1,5 @@
-//! Several machines at a time. A machine of one processor costs one of ours; a machine of two spends much of
-//! the second on waiting for the first.
+//! Several machines at a time, of one processor each: a machine of two spends much of the second on waiting for the
+//! first.
 
 use std::{
     sync::{
@@ -33,8 +33,10 @@ pub(crate) fn run(
     at_a_time: usize,
     progress: &mut Progress,
 ) -> Vec<Row> {
-    // From the end: new kernels take longest, and what is begun last should be short.
-    let waiting = Mutex::new(fetched.into_iter().enumerate().collect::<Vec<_>>());
+    // From the end: what is begun last should be short.
+    let mut waiting: Vec<_> = fetched.into_iter().enumerate().collect();
+    waiting.sort_by_key(|(number, _)| stage.expected(kernels[*number]));
+    let waiting = Mutex::new(waiting);
     let mut rows: Vec<Option<Row>> = kernels.iter().map(|_| None).collect();
     let (say, words) = mpsc::channel();
     thread::scope(|scope| {
