@@ -74,6 +74,15 @@ impl Scope {
         Scope { flags, ..self }
     }
 
+    /// The same cgroup with no policy.
+    #[must_use]
+    pub fn without_policies(self) -> Scope {
+        Scope {
+            slots: [SlotRef::NONE; MAX_STACKED],
+            ..self
+        }
+    }
+
     /// The hooks that its policies are for, all together.
     pub fn hooks(&self) -> HookSet {
         self.slots

@@ -29,7 +29,7 @@ use crate::compile::Image;
 const PREFIX: &str = "loaded-";
 
 /// Programs and tables that were there already, for one run.
-pub struct CachedGate {
+pub(super) struct CachedGate {
     gate: StandingGate,
     /// The counters go on from run to run: what they were when this one began.
     before: (u64, FoldCounts),
@@ -39,7 +39,7 @@ pub struct CachedGate {
 impl CachedGate {
     /// Takes the programs that are pinned, or pins them first. `None` where they are in use, or cannot be
     /// kept; `is_alive` is asked with the ids of the cgroups that they are attached to.
-    pub fn take(is_alive: impl Fn(u64) -> bool) -> Option<CachedGate> {
+    pub(super) fn take(is_alive: impl Fn(u64) -> bool) -> Option<CachedGate> {
         // Other programs are wanted than those that everybody has.
         if std::env::var_os(RING_BYTES_VARIABLE).is_some() {
             return None;
@@ -61,7 +61,7 @@ impl CachedGate {
             let Some(_making) = pins::lock(&ours).map_err(standing::at("lock", &ours))? else {
                 return Ok(None);
             };
-            sweep(&folder, &is_alive);
+            sweep(&is_alive);
             let gate = StandingGate::open_or_make_at(folder.clone(), WakeUp::EachRecord)?;
             let lock = pins::lock(&folder).map_err(standing::at("lock", &folder))?;
             lock.map(|lock| (gate, lock))
@@ -93,7 +93,7 @@ impl CachedGate {
     ///
     /// # Errors
     /// [`TableError`].
-    pub fn install(&self, images: &[&Image]) -> Result<Vec<Slot>, TableError> {
+    pub(super) fn install(&self, images: &[&Image]) -> Result<Vec<Slot>, TableError> {
         let slots: Vec<Slot> = (0..).map(Slot).take(images.len()).collect();
         let each: Vec<(Slot, &Image)> = slots.iter().copied().zip(images.iter().copied()).collect();
         self.gate.put(&each)?;
@@ -104,7 +104,12 @@ impl CachedGate {
     ///
     /// # Errors
     /// [`AttachError`]; nothing stays attached then.
-    pub fn attach(&self, cgroup: BorrowedFd<'_>, scope: &Scope, empty: &Scope) -> Result<(), AttachError> {
+    pub(super) fn attach(
+        &self,
+        cgroup: BorrowedFd<'_>,
+        scope: &Scope,
+        empty: &Scope,
+    ) -> Result<(), AttachError> {
         let attached = self
             .gate
             .prepare(cgroup, empty, scope.hooks())
@@ -120,17 +125,17 @@ impl CachedGate {
     ///
     /// # Errors
     /// [`StandingError`].
-    pub fn detach(&self, cgroup: u64) -> Result<(), StandingError> {
+    pub(super) fn detach(&self, cgroup: u64) -> Result<(), StandingError> {
         self.gate.detach(cgroup)
     }
 
     /// Whether packets can be judged here.
-    pub fn has_floor(&self) -> bool {
+    pub(super) fn has_floor(&self) -> bool {
         self.gate.has_floor()
     }
 
     /// Whether unix sockets can be judged here.
-    pub fn has_unix(&self) -> bool {
+    pub(super) fn has_unix(&self) -> bool {
         self.gate.has_unix()
     }
 
@@ -138,7 +143,7 @@ impl CachedGate {
     ///
     /// # Errors
     /// [`RingError`].
-    pub fn events(&self) -> Result<EventRing, RingError> {
+    pub(super) fn events(&self) -> Result<EventRing, RingError> {
         self.gate.events()
     }
 
@@ -146,7 +151,7 @@ impl CachedGate {
     ///
     /// # Errors
     /// [`TableError`].
-    pub fn counters(&self, slot: Slot) -> Result<Vec<u64>, TableError> {
+    pub(super) fn counters(&self, slot: Slot) -> Result<Vec<u64>, TableError> {
         self.gate
             .live(slot)?
             .ok_or(TableError::Empty { slot })?
@@ -154,7 +159,7 @@ impl CachedGate {
     }
 
     /// Events that earlier runs lost: records count from there.
-    pub fn lost_before(&self) -> u64 {
+    pub(super) fn lost_before(&self) -> u64 {
         self.before.0
     }
 
@@ -162,7 +167,7 @@ impl CachedGate {
     ///
     /// # Errors
     /// [`TableError`].
-    pub fn lost(&self) -> Result<u64, TableError> {
+    pub(super) fn lost(&self) -> Result<u64, TableError> {
         self.gate.lost()
     }
 
@@ -170,7 +175,7 @@ impl CachedGate {
     ///
     /// # Errors
     /// [`TableError`].
-    pub fn fold_counts(&self) -> Result<FoldCounts, TableError> {
+    pub(super) fn fold_counts(&self) -> Result<FoldCounts, TableError> {
         let now = self.gate.fold_counts()?;
         Ok(FoldCounts {
             folded: now.folded - self.before.1.folded,
@@ -182,15 +187,22 @@ impl CachedGate {
 /// The folder for the programs of this build, as they are told about this kernel.
 fn folder() -> Result<PathBuf, StandingError> {
     let mut hasher = DefaultHasher::new();
-    OBJECT_HASH.hash(&mut hasher);
     std::env::var_os(DISABLE_VARIABLE).hash(&mut hasher);
-    Ok(pins::own_folder()?.join(format!("{PREFIX}{ABI_VERSION}-{:016x}", hasher.finish())))
+    let name = format!("{}{:016x}", of_this_build(), hasher.finish());
+    Ok(pins::own_folder()?.join(name))
+}
+
+/// What the names of this build's folders begin with: one for each thing that [`DISABLE_VARIABLE`] has said.
+fn of_this_build() -> String {
+    format!("{PREFIX}{ABI_VERSION}-{OBJECT_HASH}-")
 }
 
 /// Removes programs of other builds that nobody uses.
-fn sweep(ours: &Path, is_alive: impl Fn(u64) -> bool) {
+fn sweep(is_alive: impl Fn(u64) -> bool) {
+    let ours = of_this_build();
     for folder in loaded() {
-        if folder != ours {
+        let name = folder.file_name().and_then(|name| name.to_str());
+        if !name.is_some_and(|name| name.starts_with(&ours)) {
             remove_if_idle(&folder, &is_alive);
         }
     }

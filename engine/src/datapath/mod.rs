@@ -19,6 +19,7 @@ mod pins;
 mod probe;
 mod program;
 mod ring;
+mod run_gate;
 mod socket_place;
 mod standing;
 mod syscall;
@@ -28,7 +29,6 @@ pub mod trial;
 
 pub use attachment::{AttachError, Attachment};
 pub use btf::{Btf, BtfError};
-pub use cache::CachedGate;
 pub use executable::{IdentifyError, identify_process};
 pub use features::{DISABLE_VARIABLE, Features, is_taken_away};
 pub use gate::{Gate, LoadError, RING_BYTES_VARIABLE, WakeUp};
@@ -39,6 +39,7 @@ pub use moves::moves_obstacle;
 pub use pins::{BPFFS_VARIABLE, PinFolder, PinsError};
 pub use probe::{Probe, probe_obstacle};
 pub use ring::{EventRing, RingError};
+pub use run_gate::{RunGate, RunGateError};
 pub use standing::{StandingError, StandingGate, other_versions};
 pub use tables::{FoldCounts, LiveImage, Slot, TableError};
 

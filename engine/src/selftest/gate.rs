@@ -10,7 +10,7 @@ use std::{
 };
 
 use engine_common::{
-    Mode, Outcome,
+    Outcome,
     limits::MAX_STACKED,
     scope::{Scope, SlotRef},
 };
@@ -20,12 +20,13 @@ use super::{SelftestError, voyage::Voyage};
 use crate::{
     cgroup::Hierarchy,
     compile::Image,
-    datapath::{Attachment, EventRing, Features, Gate, PinFolder, WakeUp},
+    datapath::{EventRing, Features, RunGate},
     events::{Event, decode},
     launch::{
         Capability, CapabilitySet, Command, Descendants, Exit, KeepFds, SignalSource, Supervisor,
         TransientCgroup, Watch,
     },
+    policy::Policy,
 };
 
 /// What a voyager may keep.
@@ -48,11 +49,9 @@ pub(super) struct Bench<'a> {
 }
 
 struct Gated {
-    // Programs and tables live as long as this.
-    _gate: Gate,
+    gate: RunGate,
     ring: RefCell<EventRing>,
     cgroup: TransientCgroup,
-    attachment: Attachment,
 }
 
 /// A voyage, and what the gate said meanwhile.
@@ -63,31 +62,33 @@ pub(super) struct Travelled {
 }
 
 impl Bench<'_> {
-    /// Loads the programs, puts the image live and attaches them to a cgroup.
+    /// Puts the policy live, as `exec` does, and a cgroup under it.
     pub(super) fn set<'a>(
         signals: &'a SignalSource,
         hierarchy: &Hierarchy,
         image: &Image,
-        mode: Mode,
+        policy: &Policy,
     ) -> Result<Bench<'a>, SelftestError> {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| SelftestError::Gate(error);
         let program = fs::read_link("/proc/self/exe").map_err(|error| failed(Box::new(error)))?;
         let plain = TransientCgroup::create(hierarchy).map_err(|error| failed(Box::new(error)))?;
         let cgroup = TransientCgroup::create(hierarchy).map_err(|error| failed(Box::new(error)))?;
-        let mut gate =
-            Gate::load(Features::detect(), WakeUp::EachRecord).map_err(|error| failed(Box::new(error)))?;
-        let slot = gate.install(image).map_err(|error| failed(Box::new(error)))?;
+        let features = Features::detect();
+        let gate = RunGate::open(features, |cgroup| hierarchy.has(cgroup));
+        let mut gate = gate.map_err(|error| failed(Box::new(error)))?;
+        let installed = gate.install(&[image]).map_err(|error| failed(Box::new(error)))?;
         let mut slots = [SlotRef::NONE; MAX_STACKED];
-        slots[0] = SlotRef::new(slot.0, mode);
+        for (reference, slot) in slots.iter_mut().zip(installed) {
+            let hooks = policy.hooks.wanted(features.hooks(), policy.uses());
+            *reference = SlotRef::new(slot.0, policy.mode).for_hooks(hooks);
+        }
         let scope = Scope {
             cgroup: cgroup.id(),
             level: cgroup.level().unwrap_or(Scope::UNKNOWN_LEVEL),
-            flags: 0,
+            flags: if policy.strict { Scope::STRICT } else { 0 },
             slots,
         };
-        let pins = PinFolder::create(cgroup.id()).map_err(|error| failed(Box::new(error)))?;
-        let attachment = gate
-            .attach(cgroup.fd(), &scope, pins)
+        gate.attach(cgroup.fd(), &scope)
             .map_err(|error| failed(Box::new(error)))?;
         let ring = gate.events().map_err(|error| failed(Box::new(error)))?;
         Ok(Bench {
@@ -95,10 +96,9 @@ impl Bench<'_> {
             program,
             plain,
             gated: Gated {
-                _gate: gate,
+                gate,
                 ring: RefCell::new(ring),
                 cgroup,
-                attachment,
             },
         })
     }
@@ -176,12 +176,17 @@ impl Bench<'_> {
 
     /// Takes all away again: the cgroups, and then what was attached.
     pub(super) fn clear(self) {
-        for cgroup in [self.plain, self.gated.cgroup] {
+        let Gated { mut gate, cgroup, .. } = self.gated;
+        let id = cgroup.id();
+        let mut is_gone = true;
+        for cgroup in [self.plain, cgroup] {
             if let Err(error) = cgroup.remove() {
                 tracing::warn!(%error, "the next run tries again");
+                is_gone = false;
             }
         }
-        if let Err(error) = self.gated.attachment.detach() {
+        // As long as the cgroup is there, it is gated.
+        if is_gone && let Err(error) = gate.detach(id) {
             tracing::warn!(%error, "the next run tries again");
         }
     }

@@ -102,7 +102,7 @@ pub fn run(policy: &Policy, mut tell: impl FnMut(Progress<'_>)) -> Result<Report
             tracing::debug!(%error, "a destination less");
         }
     }
-    let bench = Bench::set(&signals, &hierarchy, &image, policy.mode)?;
+    let bench = Bench::set(&signals, &hierarchy, &image, policy)?;
     let courses = course::all();
     let tried: Result<Vec<Line>, SelftestError> = courses
         .iter()

@@ -16,9 +16,9 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 /// The folder, below a folder for pins, that `tidegate` makes there.
 const OWN: &str = "tidegate";
 
-/// Puts a gate that nobody uses into a folder for pins, if there is one.
-pub(crate) fn take(pins: &Path) {
-    let Some(shelf) = shelf(pins).filter(|_| is_whole_machine()) else {
+/// Puts a gate of this kind that nobody uses into a folder for pins, if there is one.
+pub(crate) fn take(pins: &Path, kind: &str) {
+    let Some(shelf) = shelf(pins, kind).filter(|_| is_whole_machine()) else {
         return;
     };
     let kept = fs::read_dir(shelf).into_iter().flatten().flatten();
@@ -30,10 +30,10 @@ pub(crate) fn take(pins: &Path) {
     }
 }
 
-/// Leaves the gate of a folder for pins to the next that comes; the caller has made sure that nothing stands.
-/// Whether it could.
-pub(crate) fn give(pins: &Path) -> bool {
-    let Some(shelf) = shelf(pins).filter(|_| is_whole_machine()) else {
+/// Leaves the gate of a folder for pins to the next that comes and wants one of this kind; the caller has made sure
+/// that nothing stands. Whether it could.
+pub(crate) fn give(pins: &Path, kind: &str) -> bool {
+    let Some(shelf) = shelf(pins, kind).filter(|_| is_whole_machine()) else {
         return false;
     };
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -42,9 +42,11 @@ pub(crate) fn give(pins: &Path) -> bool {
     made.is_ok() && is_unused(&pins.join(OWN)) && fs::rename(pins.join(OWN), place).is_ok()
 }
 
-/// Beside the folders for pins.
-fn shelf(pins: &Path) -> Option<PathBuf> {
-    Some(pins.parent()?.join("tidegate-handed-on"))
+/// Beside the folders for pins. The kind may be any text.
+fn shelf(pins: &Path, kind: &str) -> Option<PathBuf> {
+    // Names with dots or slashes are not taken there.
+    let kind: String = kind.bytes().map(|byte| format!("{byte:02x}")).collect();
+    Some(pins.parent()?.join(format!("tidegate-handed-on-{kind}")))
 }
 
 /// Whether no cgroup has links, and no run of `exec` pins.

@@ -78,12 +78,17 @@ impl Stand {
         stand
     }
 
-    /// Sets an environment variable for every tidegate, and so has a gate of its own. Before the first command.
+    /// Sets an environment variable for every tidegate. Before the first command.
     #[must_use]
     pub fn variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Stand {
         self.variables.push((name.into(), value.into()));
-        // The gate is made as they say.
-        self.of_its_own()
+        self
+    }
+
+    /// Gates are made as variables say: a text that is the same where these are.
+    fn kind(&self) -> String {
+        let said = |(name, value): &(OsString, OsString)| format!("{}={} ", name.display(), value.display());
+        self.variables.iter().map(said).collect()
     }
 
     /// With a gate that no other stand has had or will have: it is going to be damaged, or looked at.
@@ -112,7 +117,7 @@ impl Stand {
     pub fn command<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> Command {
         self.begun.call_once(|| {
             if self.shares {
-                handed_on::take(&self.pins);
+                handed_on::take(&self.pins, &self.kind());
             }
         });
         let mut command = tidegate(words);
@@ -243,15 +248,18 @@ impl Stand {
         if !status.names().into_iter().all(|name| succeeds(&["detach", name])) {
             return false;
         }
-        // What was counted, and what nobody has read, would be the next one's.
+        // What was lost, and what nobody has read, would be the next one's. Repeats are counted on: what a test folds is
+        // a difference.
         let is_new = |status: Status| {
             let none = |of: &str| status.0[of] == 0;
             let unknown = status.0["unknown_cgroups"]
                 .as_array()
                 .is_some_and(|all| all.is_empty());
-            status.names().is_empty() && unknown && none("events_lost") && none("repeats_folded")
+            status.names().is_empty() && unknown && none("events_lost")
         };
-        succeeds(&["events", "--output", "json"]) && read().is_some_and(is_new) && handed_on::give(&self.pins)
+        succeeds(&["events", "--output", "json"])
+            && read().is_some_and(is_new)
+            && handed_on::give(&self.pins, &self.kind())
     }
 }
 

@@ -42,11 +42,20 @@ fn repeats(events: &[Event]) -> Vec<u64> {
     events.iter().map(|event| event.repeats).collect()
 }
 
-#[track_caller]
-fn expect_folds(stand: &Stand, folded: u64, untold: u64) {
-    let status = stand.status();
-    let found = (status.number("repeats_folded"), status.number("repeats_untold"));
-    assert_eq!(found, (folded, untold));
+/// What was folded, and what of it is to be told, since something stood there first.
+struct Folds(u64, u64);
+
+impl Folds {
+    fn of(stand: &Stand) -> Folds {
+        let status = stand.status();
+        Folds(status.number("repeats_folded"), status.number("repeats_untold"))
+    }
+
+    #[track_caller]
+    fn expect(&self, stand: &Stand, folded: u64, untold: u64) {
+        let now = Folds::of(stand);
+        assert_eq!((now.0 - self.0, now.1 - self.1), (folded, untold));
+    }
 }
 
 /// One event, then silence; another version is reported at once, and tells how many there were.
@@ -64,6 +73,7 @@ fn repeats_are_counted_and_told_with_the_next() {
             )
         };
         stand.attach(&cgroup, "shop", &version(10));
+        let before = Folds::of(&stand);
         flood(&cgroup, near(), 9, 5);
         flood(&cgroup, near(), 9, 2);
         let events = stand.events();
@@ -72,26 +82,25 @@ fn repeats_are_counted_and_told_with_the_next() {
             (events[0].outcome.as_str(), events[0].rule.as_deref()),
             ("audited", Some("seen"))
         );
-        expect_folds(&stand, 6, 6);
+        before.expect(&stand, 6, 6);
         assert_eq!(stand.status().policy("shop")["rules"][0]["attempts"], 7);
         let text = stand.done(["status"]);
-        assert!(
-            text.contains("6 repeats folded, 6 of them still to be told"),
-            "{text}"
-        );
+        let (folded, untold) = (before.0 + 6, before.1 + 6);
+        let said = format!("{folded} repeats folded, {untold} of them still to be told");
+        assert!(text.contains(&said), "{text}");
 
         stand.apply("shop", &version(11));
         flood(&cgroup, near(), 9, 3);
         let events = stand.events();
         assert_eq!((repeats(&events), events[0].generation), (vec![6], 2));
-        expect_folds(&stand, 8, 2);
+        before.expect(&stand, 8, 2);
 
         // Nothing but the mode, and it is another version.
         stand.done(["set-mode", "shop", "audit"]);
         flood(&cgroup, near(), 9, 1);
         let events = stand.events();
         assert_eq!((repeats(&events), events[0].generation), (vec![2], 3));
-        expect_folds(&stand, 8, 0);
+        before.expect(&stand, 8, 0);
         assert_eq!(stand.status().total("shop", "audited"), 11, "over all versions");
     });
 }
@@ -105,6 +114,7 @@ fn after_the_window_without_saying_so_in_the_policy() {
     Namespace::run(|_| {
         let (stand, cgroup) = (Stand::open(), TestCgroup::create());
         stand.attach(&cgroup, "shop", "{default: audit}");
+        let before = Folds::of(&stand);
         let mut process = Obedient::start(&voyager(), &cgroup);
         process.succeeds("udp4");
         let (mut attempts, mut told, mut events) = (0, 0, 0);
@@ -119,7 +129,7 @@ fn after_the_window_without_saying_so_in_the_policy() {
         }
         process.goes_home();
         assert_eq!(told, attempts);
-        expect_folds(&stand, attempts - events, 0);
+        before.expect(&stand, attempts - events, 0);
         assert_eq!(stand.status().total("shop", "audited"), attempts);
     });
 }
@@ -137,6 +147,7 @@ fn whatever_differs_is_another() {
         let spec = "{default: audit, fold: {audit: 1h, block: 1h}, rules: [{name: user, action: block, to: any, process: {uids: [65534]}}]}";
         stand.attach(&cgroup, "shop", spec);
         stand.attach(&other, "shop", spec);
+        let before = Folds::of(&stand);
         let program = stand.folder().copy_program(voyager().path(), "another");
         let to = format!("{}:9", near());
         let go = |program: &std::path::Path, way: &str| -> Vec<OsString> {
@@ -157,7 +168,7 @@ fn whatever_differs_is_another() {
         }
         let events = stand.events();
         assert_eq!(repeats(&events), [0; 9], "{events:#?}");
-        expect_folds(&stand, 9, 9);
+        before.expect(&stand, 9, 9);
         let status = stand.status();
         assert_eq!(
             (status.total("shop", "audited"), status.total("shop", "blocked")),

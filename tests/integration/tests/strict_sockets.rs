@@ -96,6 +96,7 @@ fn datagrams_of_a_socket_connected_before() {
             assert_eq!(receiver.arrived().len(), 1);
 
             stand.attach(&cgroup, "shop", "{default: block, strict: true}");
+            let before = stand.status().number("repeats_folded");
             for _ in 0..40 {
                 process.fails("send 0", "EPERM");
             }
@@ -120,7 +121,7 @@ fn datagrams_of_a_socket_connected_before() {
             assert_eq!((event.pid, event.rule.as_deref()), (0, None), "nobody is known");
             let status = stand.status();
             assert_eq!(status.total("shop", "blocked"), 40, "the counter is exact");
-            assert_eq!(status.number("repeats_folded"), 40 - events.len() as u64);
+            assert_eq!(status.number("repeats_folded") - before, 40 - events.len() as u64);
 
             stand.apply("shop", "{default: allow, strict: true}");
             process.succeeds("send 0");

@@ -1,7 +1,6 @@
 //! `tidegate exec`: one command under its policies.
 
 pub mod args;
-mod exec_gate;
 mod notes;
 mod policies;
 pub(crate) mod recorder;

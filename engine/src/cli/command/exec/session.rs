@@ -13,12 +13,12 @@ use engine_common::{
     scope::{HookSet, Scope, SlotRef},
 };
 
-use super::{exec_gate::ExecGate, recorder::Recorder};
+use super::recorder::Recorder;
 use crate::{
     cgroup::Hierarchy,
     cli::{Exit, Failure, command::policy_files::SourcedPolicy},
     compile::{Image, compile},
-    datapath::{self, EventRing, Features, Identified, Slot},
+    datapath::{self, EventRing, Features, Identified, RunGate, Slot},
     events::{PolicyCounters, PolicyNames},
     launch::{
         Command, Descendants, Finished, Leftover, SignalSource, Supervisor, TransientCgroup, Watch,
@@ -78,11 +78,13 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
         images.push(image_of(sourced, &identified)?);
     }
 
-    let mut gate = ExecGate::open(setting.features, hierarchy)?;
+    let mut gate = RunGate::open(setting.features, |cgroup| hierarchy.has(cgroup)).map_err(|e| failed(&e))?;
     recorder.count_losses_from(gate.lost_before());
     refuse_without_floor(&gate, policies)?;
     refuse_without_unix(&gate, policies)?;
-    let slots = gate.install(&images.iter().collect::<Vec<_>>())?;
+    let slots = gate
+        .install(&images.iter().collect::<Vec<_>>())
+        .map_err(|e| failed(&e))?;
     let mut live = Vec::new();
     for (sourced, slot) in policies.iter().zip(slots) {
         recorder.names.add_policy(slot.0, GENERATION, names_of(sourced));
@@ -94,7 +96,7 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
         .names
         .add_scope(cgroup.id(), scope_path(hierarchy, cgroup.path()));
     attach(&mut gate, &cgroup, &live, setting.features.hooks())?;
-    let ring = gate.events();
+    let ring = gate.events().map_err(|e| failed(&e));
     let started = Instant::now();
     let finished = ring.and_then(|ring| supervise(setting, &cgroup, ring, recorder));
     let duration = started.elapsed();
@@ -103,7 +105,7 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
         Err(failure) => {
             // Whatever runs in the cgroup stays gated: the programs go only with the cgroup.
             if !cgroup.populated().unwrap_or(true) {
-                gate.remove(cgroup);
+                remove(&mut gate, cgroup);
             } else {
                 cgroup.keep();
             }
@@ -111,8 +113,8 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
         }
     };
 
-    let lost = gate.lost()?;
-    let folds = gate.fold_counts()?;
+    let lost = gate.lost().map_err(|e| failed(&e))?;
+    let folds = gate.fold_counts().map_err(|e| failed(&e))?;
     let mut counters = Vec::new();
     for policy in &live {
         counters.push(counters_of(&gate, policy)?);
@@ -120,7 +122,7 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
     let kept = match finished.leftover {
         Leftover::Kept => Some(cgroup.keep()),
         Leftover::None | Leftover::Ended | Leftover::Killed => {
-            gate.remove(cgroup);
+            remove(&mut gate, cgroup);
             None
         }
     };
@@ -179,7 +181,7 @@ fn scope_path(hierarchy: &Hierarchy, directory: &Path) -> String {
     }
 }
 
-fn refuse_without_floor(gate: &ExecGate, policies: &[SourcedPolicy]) -> Result<(), Failure> {
+fn refuse_without_floor(gate: &RunGate, policies: &[SourcedPolicy]) -> Result<(), Failure> {
     let strict = policies.iter().find(|sourced| sourced.policy.strict);
     match strict {
         Some(sourced) if !gate.has_floor() => {
@@ -194,7 +196,7 @@ fn refuse_without_floor(gate: &ExecGate, policies: &[SourcedPolicy]) -> Result<(
     }
 }
 
-fn refuse_without_unix(gate: &ExecGate, policies: &[SourcedPolicy]) -> Result<(), Failure> {
+fn refuse_without_unix(gate: &RunGate, policies: &[SourcedPolicy]) -> Result<(), Failure> {
     let names_unix = |sourced: &&SourcedPolicy| sourced.policy.rules.iter().any(Rule::is_about_unix);
     match policies.iter().find(names_unix) {
         Some(sourced) if !gate.has_unix() => {
@@ -209,7 +211,7 @@ fn refuse_without_unix(gate: &ExecGate, policies: &[SourcedPolicy]) -> Result<()
 }
 
 fn attach(
-    gate: &mut ExecGate,
+    gate: &mut RunGate,
     cgroup: &TransientCgroup,
     live: &[Live<'_>],
     there: HookSet,
@@ -221,13 +223,25 @@ fn attach(
         *reference = SlotRef::new(policy.slot.0, *mode).for_hooks(hooks);
     }
     let is_strict = live.iter().any(|policy| policy.sourced.policy.strict);
-    let empty = Scope {
+    let scope = Scope {
         cgroup: cgroup.id(),
         level: cgroup.level().unwrap_or(Scope::UNKNOWN_LEVEL),
         flags: if is_strict { Scope::STRICT } else { 0 },
-        slots: [SlotRef::NONE; MAX_STACKED],
+        slots,
     };
-    gate.attach(cgroup, &Scope { slots, ..empty }.with_flags(), &empty)
+    gate.attach(cgroup.fd(), &scope).map_err(|e| failed(&e))
+}
+
+/// Removes the cgroup, and then what was attached to it: as long as it is there, it is gated.
+fn remove(gate: &mut RunGate, cgroup: TransientCgroup) {
+    let id = cgroup.id();
+    if let Err(error) = cgroup.remove() {
+        tracing::warn!(%error, "the next run tries again");
+        return;
+    }
+    if let Err(error) = gate.detach(id) {
+        tracing::warn!(%error, "the next run tries again");
+    }
 }
 
 fn supervise(
@@ -281,8 +295,8 @@ fn kill_late(cgroup: &TransientCgroup, pid: u32) {
     }
 }
 
-fn counters_of(gate: &ExecGate, policy: &Live<'_>) -> Result<PolicyCounters, Failure> {
-    let counts = gate.counters(policy.slot)?;
+fn counters_of(gate: &RunGate, policy: &Live<'_>) -> Result<PolicyCounters, Failure> {
+    let counts = gate.counters(policy.slot).map_err(|e| failed(&e))?;
     let count = |i: usize| counts.get(i).copied().unwrap_or(0);
     let source = &policy.sourced.policy;
     let rules = source.rules.iter().enumerate();
