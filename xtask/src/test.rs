@@ -12,7 +12,7 @@ use crate::privilege::Privilege;
 use crate::step::{self, Outcome, Step};
 use crate::{compile, setup, vm};
 
-/// All of them, in their order; with `vm` also the kernel matrix.
+/// All of them, in their order; without `vm` not the kernel matrix.
 pub(crate) fn steps(vm: bool) -> Vec<Step> {
     let mut steps = vec![Step {
         name: "setup",

@@ -2,7 +2,12 @@
 //! stays.
 #![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
 
-use std::{collections::BTreeSet, ffi::OsStr, fs, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use integration::{
     captured::{Captured, Ended},
@@ -197,13 +202,25 @@ fn nothing_stays() {
     if !met("nothing_stays", &[Need::Root]) {
         return;
     }
-    let pins = || -> BTreeSet<PathBuf> {
-        let folder = mount_of("bpf").and_then(|bpffs| fs::read_dir(bpffs.join("tidegate/exec")).ok());
-        folder
+    // Links to a cgroup, by its id, of programs of one run and of those that stay loaded.
+    let links = || -> BTreeSet<PathBuf> {
+        let names = |folder: &Path| -> Vec<PathBuf> {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).collect()
+        };
+        let own = mount_of("bpf")
+            .map(|bpffs| bpffs.join("tidegate"))
+            .unwrap_or_default();
+        let loaded = names(&own)
             .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
+            .flat_map(|gate| names(&gate.join("links")));
+        let is_cgroup = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.parse::<u64>().is_ok())
+        };
+        names(&own.join("exec"))
+            .into_iter()
+            .chain(loaded.filter(is_cgroup))
             .collect()
     };
     let cgroup = TestCgroup::create();
@@ -211,7 +228,7 @@ fn nothing_stays() {
     ended.expect_code(open_code());
     assert_eq!(cgroup.children(), Vec::<PathBuf>::new());
     assert!(cgroup.processes().is_empty());
-    assert!(pins().is_empty(), "{:?}", pins());
+    assert!(links().is_empty(), "{:?}", links());
     // In words, too.
     assert!(
         ended.stdout.contains(" blocked") && ended.stdout.contains("blocked, 2 OPEN") != has_lsm(),
