@@ -226,56 +226,92 @@ fn stricter(one: u64, other: u64) -> u64 {
 }
 
 /// Drops and reports as the policy's mode says; whether the packet is dropped. A global function like
-/// those of the other hooks.
+/// those of the other hooks, and so are its two halves: together they are more than older verifiers (before 6.2) see
+/// through cheaply.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn respond_packet(context: *mut __sk_buff, slot: u32, reading: u64, answer: u64) -> u64 {
+    let word = Answer::from_word(answer);
+    // SAFETY: the helper takes this program's context.
+    let cookie = unsafe { bpf_get_socket_cookie(context.cast()) };
+    let kill = match floor::owner(cookie) {
+        Some(owner) if owner.foreign == 0 => KillAbility::Later,
+        _ => KillAbility::NotOurs,
+    };
+    let unknown = scope::current().cgroup;
+    let outcome = forget(
+        Outcome::of(word.verdict().action(), word.life().mode, kill) as u64,
+        unknown,
+    );
+    let mut repeats = forget(0, unknown);
+    if outcome >= Outcome::Blocked as u64 {
+        repeats = fold_packet(context, slot, reading, answer);
+    }
+    if repeats != fold::FOLDED {
+        tell_packet(context, slot as u64 | outcome << 32, reading, answer, repeats);
+    }
+    (outcome >= Outcome::Blocked as u64) as u64
+}
+
+/// What is said of a packet that is dropped, where repeats are counted.
+#[inline(always)]
+fn fold_key(question: &AddressQuestion, cookie: u64, slot: u32, answer: Answer) -> FoldKey {
+    let mut key = FoldKey {
+        scope: scope::current().cgroup,
+        // A socket, in the place of an executable: no file has inode 0.
+        executable_device: cookie,
+        executable_inode: 0,
+        destination: [0; 2],
+        slot,
+        port: 0,
+        protocol: 0,
+        verdict: answer.verdict().0 as u8,
+        family: 0,
+        original_family: 0,
+        flags: 0,
+        reserved: 0,
+    };
+    question.identify(&mut key);
+    key
+}
+
+/// Counts a packet that is dropped: the repeats before it that are to be told, or [`fold::FOLDED`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn fold_packet(context: *mut __sk_buff, slot: u32, reading: u64, answer: u64) -> u64 {
     let answer = Answer::from_word(answer);
-    let scope = scope::current();
-    let (verdict, life) = (answer.verdict(), answer.life());
     let (question, _) = question_of(context, Reading(reading), answer.errno() as u64);
     // SAFETY: the helper takes this program's context.
     let cookie = unsafe { bpf_get_socket_cookie(context.cast()) };
-    let owner = floor::owner(cookie);
-    let kill = if owner.is_some_and(|owner| owner.foreign == 0) {
-        KillAbility::Later
+    let key = fold_key(&question, cookie, slot, answer);
+    let window = fold_window(slot, answer.verdict());
+    let window = if window < MIN_WINDOW_NS {
+        MIN_WINDOW_NS
     } else {
-        KillAbility::NotOurs
+        window
     };
-    let outcome = forget(
-        Outcome::of(verdict.action(), life.mode, kill) as u64,
-        scope.cgroup,
-    );
-    let denied = outcome >= Outcome::Blocked as u64;
-    let mut repeats = fold::Repeats::NONE;
-    if denied {
-        let mut key = FoldKey {
-            scope: scope.cgroup,
-            // A socket, in the place of an executable: no file has inode 0.
-            executable_device: cookie,
-            executable_inode: 0,
-            destination: [0; 2],
-            slot,
-            port: 0,
-            protocol: 0,
-            verdict: verdict.0 as u8,
-            family: 0,
-            original_family: 0,
-            flags: 0,
-            reserved: 0,
-        };
-        question.identify(&mut key);
-        let window = fold_window(slot, verdict);
-        let window = if window < MIN_WINDOW_NS {
-            MIN_WINDOW_NS
-        } else {
-            window
-        };
-        repeats = fold::take(&key, window, answer.told_as());
-        if repeats.is_folded() {
-            return denied as u64;
-        }
-    }
+    fold::take(&key, window, answer.told_as()).attempts
+}
+
+/// Reports a packet; the number of the outcome is above the slot's.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn tell_packet(
+    context: *mut __sk_buff,
+    slot_and_outcome: u64,
+    reading: u64,
+    answer: u64,
+    repeats: u64,
+) -> u64 {
+    let (slot, outcome) = (slot_and_outcome as u32, slot_and_outcome >> 32);
+    let answer = Answer::from_word(answer);
+    let scope = scope::current();
+    let life = answer.life();
+    let (question, _) = question_of(context, Reading(reading), answer.errno() as u64);
+    // SAFETY: the helper takes this program's context.
+    let cookie = unsafe { bpf_get_socket_cookie(context.cast()) };
+    let repeats = fold::Repeats::again(&fold_key(&question, cookie, slot, answer), repeats);
+    let owner = floor::owner(cookie);
     let caller = match owner {
         Some(owner) => Caller::Owner(owner),
         None => Caller::Nobody,
@@ -296,13 +332,14 @@ extern "C" fn respond_packet(context: *mut __sk_buff, slot: u32, reading: u64, a
         executable,
         scope.cgroup,
     );
+    let denied = outcome >= Outcome::Blocked as u64;
     report_by(
         &question,
         &place,
         &Report {
             scope: scope.cgroup,
             generation: life.generation,
-            verdict,
+            verdict: answer.verdict(),
             outcome: outcome as u8,
             errno: forget(if denied { EPERM as u64 } else { 0 }, scope.cgroup) as u16,
             executable,
@@ -311,7 +348,7 @@ extern "C" fn respond_packet(context: *mut __sk_buff, slot: u32, reading: u64, a
         },
         caller,
     );
-    denied as u64
+    0
 }
 
 /// Whether a policy in audit mode has not reported this before.

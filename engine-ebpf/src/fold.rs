@@ -35,10 +35,11 @@ pub(crate) struct Repeats {
     /// The entry's count; null where there is none.
     untold: *mut u64,
     /// How many there are; [`FOLDED`] for an attempt that is one of them itself.
-    attempts: u64,
+    pub(crate) attempts: u64,
 }
 
-const FOLDED: u64 = u64::MAX;
+/// An attempt that is a repeat itself.
+pub(crate) const FOLDED: u64 = u64::MAX;
 
 impl Repeats {
     /// None, of an attempt that is never folded.
@@ -46,6 +47,22 @@ impl Repeats {
         untold: null_mut(),
         attempts: 0,
     };
+
+    /// What [`take`] has said of a key, by the number of attempts alone.
+    #[inline(always)]
+    pub(crate) fn again(key: &FoldKey, attempts: u64) -> Repeats {
+        if attempts == 0 {
+            return Repeats::NONE;
+        }
+        let Some(entry) = FOLDS.get_ptr_mut(key) else {
+            return Repeats::NONE;
+        };
+        Repeats {
+            // SAFETY: a value of the map, as in `take`.
+            untold: unsafe { addr_of_mut!((*entry).untold) }.cast(),
+            attempts,
+        }
+    }
 
     /// Whether the attempt is folded, and no record is to be written.
     #[inline(always)]

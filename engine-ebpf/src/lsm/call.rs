@@ -135,6 +135,12 @@ pub(super) extern "C" fn ask_for_task(socket: u64, name: u64, call: u64, referen
     answer.word()
 }
 
+/// Asks one policy about a call without an address.
+#[inline(always)]
+pub(super) fn ask_about_socket(call: u64, reference: u32) -> u64 {
+    socket_question(Call(call)).ask(SlotRef(reference)).word()
+}
+
 #[inline(always)]
 fn place(socket: u64, call: Call) -> Place {
     Place {

@@ -7,7 +7,7 @@ use engine_common::{
     verifier::forget,
 };
 
-use super::call::{Call, ask_for_task, respond_about_address, respond_about_socket};
+use super::call::{Call, ask_about_socket, ask_for_task, respond_about_address, respond_about_socket};
 use crate::{
     features,
     gate::{Answer, Denial, EPERM},
@@ -40,12 +40,33 @@ fn are_cgroup_hooks_short() -> bool {
     features::has_send_signal() == 0 || features::has_set_retval() == 0
 }
 
-/// Judges a call by the scope of the task at one depth; the denial, or 0. Of a call that is denied already it tells
-/// what those policies say that leave it to a cgroup hook, which will not see it. A global function: checked once, and
-/// not once a depth.
+/// Judges a call by the scope of the task at one depth; the denial, or 0. A global function: checked once, and not once a
+/// depth.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn judge_level(level: u32, socket: u64, name: u64, call: u64) -> u64 {
+    judge_at::<true>(level, socket, name, call)
+}
+
+/// The same for hooks that no call with an address comes to: half of it is not theirs, and the verifier follows all that
+/// could be called.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn judge_socket_level(level: u32, socket: u64, call: u64) -> u64 {
+    judge_at::<false>(level, socket, 0, call)
+}
+
+/// Of a call that is denied already it tells what those policies say that leave it to a cgroup hook, which will not see
+/// it.
+#[inline(always)]
+fn judge_at<const ADDRESSES: bool>(level: u32, socket: u64, name: u64, call: u64) -> u64 {
+    let ask = |reference: u32| {
+        Answer::from_word(if ADDRESSES {
+            ask_for_task(socket, name, call, reference)
+        } else {
+            ask_about_socket(call, reference)
+        })
+    };
     let Some(scope) = task_scope::at_level(level & 0xff) else {
         return 0;
     };
@@ -74,24 +95,14 @@ extern "C" fn judge_level(level: u32, socket: u64, name: u64, call: u64) -> u64 
             continue;
         }
         let defers = follows && reference.is_for_cgroup();
-        let mut answer = Answer::from_word(ask_for_task(
-            socket,
-            name,
-            call.0,
-            reference.0 | SlotRef::ANY_ERRNO | SlotRef::UNCOUNTED,
-        ));
+        let mut answer = ask(reference.0 | SlotRef::ANY_ERRNO | SlotRef::UNCOUNTED);
         let is_ours = forget((!defers || is_beyond_cgroup_hook(answer)) as u64, unknown);
         if is_ours != call.is_denied() as u64 {
             // Counted only by whoever sees to it.
-            answer = Answer::from_word(ask_for_task(
-                socket,
-                name,
-                call.0,
-                reference.0 | SlotRef::ANY_ERRNO,
-            ));
+            answer = ask(reference.0 | SlotRef::ANY_ERRNO);
             if !matches!(answer.verdict().action(), Action::Allow) {
                 let told = call.about(own, slot);
-                let outcome = if call.is_address() {
+                let outcome = if ADDRESSES && call.is_address() {
                     respond_about_address(socket, name, told.0, answer.word(), scope.cgroup)
                 } else {
                     respond_about_socket(socket, told.0, answer.word(), scope.cgroup)
@@ -107,6 +118,17 @@ extern "C" fn judge_level(level: u32, socket: u64, name: u64, call: u64) -> u64 
 /// Judges a call by all scopes of the task, the nearest first, whose errno holds.
 #[inline(always)]
 pub(super) fn judge(socket: u64, name: u64, call: Call) -> i32 {
+    judge_by(call, |level, call| judge_level(level, socket, name, call))
+}
+
+/// The same of a call without an address, whatever it says.
+#[inline(always)]
+pub(super) fn judge_without_address(socket: u64, call: Call) -> i32 {
+    judge_by(call, |level, call| judge_socket_level(level, socket, call))
+}
+
+#[inline(always)]
+fn judge_by(call: Call, judge_level: impl Fn(u32, u64) -> u64) -> i32 {
     let levels = task_scope::levels();
     if levels == 0 {
         return 0;
@@ -116,7 +138,7 @@ pub(super) fn judge(socket: u64, name: u64, call: Call) -> i32 {
     while level > 0 {
         level -= 1;
         if levels >> level & 1 != 0 {
-            let one = judge_level(level, socket, name, call.0);
+            let one = judge_level(level, call.0);
             if denial == 0 {
                 denial = one;
             }
@@ -129,7 +151,7 @@ pub(super) fn judge(socket: u64, name: u64, call: Call) -> i32 {
         while level > 0 {
             level -= 1;
             if levels >> level & 1 != 0 {
-                judge_level(level, socket, name, call.when_denied().0);
+                judge_level(level, call.when_denied().0);
             }
         }
     }

@@ -21,7 +21,7 @@ use engine_common::{Hook, Protocol};
 
 use self::{
     call::{Call, NOTHING, SOCKET, SOCKET6},
-    judge::{denied, is_denied, judge},
+    judge::{denied, is_denied, judge, judge_without_address},
     socket::{
         AF_INET, AF_INET6, AF_UNSPEC, Socket, TCP_CLOSE, is_local, is_peer, kind_of_name, kind_of_peer,
         protocol_of, socket_at, socket_of,
@@ -129,7 +129,7 @@ pub fn lsm_create(context: LsmContext) -> i32 {
         return 0;
     }
     let question = if family == AF_INET { SOCKET } else { SOCKET6 };
-    judge(0, 0, Call::new(Hook::LsmCreate, 0, protocol, question))
+    judge_without_address(0, Call::new(Hook::LsmCreate, 0, protocol, question))
 }
 
 /// Associations of SCTP that are made by socket options and while sending (Linux 4.17; as LSM program 5.7).
@@ -148,5 +148,5 @@ pub fn lsm_sctp(context: LsmContext) -> i32 {
     }
     let socket = socket_at(sock);
     let kind = if socket.family == AF_INET { SOCKET } else { SOCKET6 };
-    judge_kind(Hook::LsmSctp, &socket, 0, 0, kind)
+    judge_without_address(socket.sock, Call::new(Hook::LsmSctp, 0, socket.protocol, kind))
 }
