@@ -36,6 +36,12 @@ const KILLING_LSM: [&str; 3] = [
 /// Hooks with which an LSM program denies with any errno what a cgroup hook denies with EPERM.
 const DENYING_LSM: [&str; 2] = ["lsm/socket_connect", "lsm/socket_sendmsg"];
 
+/// What judges unix sockets.
+const UNIX: [&str; 2] = ["lsm/unix_stream_connect", "lsm/unix_may_send"];
+
+/// What tells who leaves a cgroup.
+const MOVES: [&str; 2] = ["fentry/cgroup_attach_task", "fentry/cgroup_post_fork"];
+
 const CUTTING: [&str; 2] = ["cutting TCP sockets", "cutting UDP sockets"];
 
 /// How much of a policy can be enforced.
@@ -85,8 +91,12 @@ pub struct Plan {
     pub kill: Option<Kill>,
     /// Whether families without a cgroup hook (packet, vsock) can be judged.
     pub other_families: bool,
+    /// Whether unix sockets that rules name can be judged.
+    pub unix_sockets: bool,
     /// Whether packets can be judged, whatever sent them.
     pub packets: bool,
+    /// Whether processes that leave the cgroup of a standing policy are reported; `null` where that was not tried.
+    pub moves: Option<bool>,
     /// Whether connections from before a policy can be ended; `null` where that was not tried.
     pub existing_sockets: Option<bool>,
     /// What this kernel could give and this version of tidegate does not use, by the names of hooks.
@@ -153,7 +163,13 @@ impl Plan {
             ),
             kill: Some(kill),
             other_families: serves("lsm/socket_create"),
+            unix_sockets: UNIX.into_iter().all(serves),
             packets: serves("cgroup_skb/egress"),
+            moves: match MOVES.map(|name| find(name).map(|finding| (finding.answer, finding.serves()))) {
+                [Some((_, true)), Some((_, true))] => Some(true),
+                told if told.contains(&Some((Answer::Unknown, false))) => None,
+                _ => Some(false),
+            },
             existing_sockets: match CUTTING.map(|name| find(name).map(|finding| finding.answer)) {
                 [Some(Answer::Yes), Some(Answer::Yes)] => Some(true),
                 answers if answers.contains(&Some(Answer::No)) => Some(false),
@@ -183,7 +199,9 @@ mod tests {
                 "lsm/socket_create",
                 "cgroup_skb/egress",
             ])
-            .chain(CUTTING);
+            .chain(CUTTING)
+            .chain(UNIX)
+            .chain(MOVES);
         let answer = |name: &'static str| {
             let works = !failing.contains(&name);
             let finding = Finding::new(name, "", if works { Answer::Yes } else { Answer::No });
@@ -231,6 +249,14 @@ mod tests {
         assert_eq!((plan.enforcement, plan.missing.len()), (Enforcement::Full, 0));
         assert_eq!(plan.not_used, ["lsm/socket_create"]);
         assert!(!plan.other_families && plan.packets && plan.existing_sockets == Some(true));
+        assert!(plan.unix_sockets && plan.moves == Some(true));
+        for lacking in UNIX {
+            assert!(!Plan::of(&report(&[lacking], &[])).unix_sockets);
+        }
+        for lacking in MOVES {
+            assert_eq!(Plan::of(&report(&[lacking], &[])).moves, Some(false));
+            assert_eq!(Plan::of(&report(&[], &[lacking])).moves, Some(false));
+        }
         assert_eq!(
             (plan.block_errno, plan.audit_source_port),
             (Some("policy"), Some(true))

@@ -128,12 +128,28 @@ fn plan(text: &mut String, plan: &Plan, attached: Attach) {
             ),
         ),
         (
+            "unix",
+            either(
+                plan.unix_sockets,
+                "unix sockets that rules name are judged",
+                "unix sockets are not judged, and policies with rules about them refused",
+            ),
+        ),
+        (
             "packets",
             either(
                 plan.packets,
                 "judged at the edge of the cgroup, whatever sent them",
                 "not looked at: sockets that are connected go on",
             ),
+        ),
+        (
+            "moves",
+            match (plan.enforcement, plan.moves) {
+                (Enforcement::None, _) | (_, None) => "-".to_owned(),
+                (_, Some(true)) => "who leaves the cgroup of a standing policy is reported".to_owned(),
+                (_, Some(false)) => "who leaves the cgroup of a standing policy is not reported".to_owned(),
+            },
         ),
         (
             "existing",
