@@ -61,7 +61,7 @@ pub(crate) struct Options {
     /// Count what the verifier does for each program instead, and write docs/verifier.md and .json
     #[arg(long, conflicts_with_all = ["test", "all"])]
     record_verifier: bool,
-    /// Run so many machines at a time [default: two for each processor of this machine]
+    /// Run so many machines at a time [default: three for each processor of this machine, as memory allows]
     #[arg(long, value_name = "N")]
     machines: Option<NonZero<usize>>,
     /// Give each machine so many processors; two machines of one are faster than one of two
@@ -190,19 +190,28 @@ fn settled(rows: &[Row]) -> Result<()> {
     bail!("not all holds that must, on {}", failed.join(", "));
 }
 
+/// Three for each processor, since much of its time a machine waits for grace periods of its kernel; fewer where there is
+/// no memory for them.
+fn machines_at_a_time() -> usize {
+    /// What one comes to take, KiB: half as much again as was seen.
+    const EACH: usize = 1792 * 1024;
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let available = available.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<usize>().ok());
+    let room = available.map_or(usize::MAX, |available| available / EACH);
+    (3 * processors).min(room).max(1)
+}
+
 fn rows(options: &Options, matrix: &Matrix) -> Result<Vec<Row>> {
     let kernels = matrix.chosen(&options.kernel)?;
     setup::ensure(&[Purpose::Build, Purpose::Demo, Purpose::Vm])?;
     let stage = Stage::set(options, matrix)?;
     // All of them first: what apt says would stand in the midst of the progress.
     let fetched = kernels.iter().map(|kernel| stage.fetch(kernel)).collect();
-    let at_a_time = options.machines.map_or_else(
-        || {
-            // Much of its time a machine waits for grace periods of its kernel.
-            2 * thread::available_parallelism().map_or(1, NonZero::get)
-        },
-        NonZero::get,
-    );
+    let at_a_time = options.machines.map_or_else(machines_at_a_time, NonZero::get);
     let mut progress = Progress::of(kernels.len(), options.output == Output::Json);
     Ok(pool::run(&stage, &kernels, fetched, at_a_time, &mut progress))
 }
