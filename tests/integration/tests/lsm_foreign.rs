@@ -9,7 +9,7 @@ use integration::{
     obedient::Obedient,
     receiver::Receiver,
     requirement::{Need, met},
-    standing::Stand,
+    standing::{Stand, in_cgroup},
     voyager::Voyager,
     way::{Family, MARKER, Transport},
 };
@@ -171,5 +171,59 @@ fn others_are_left_alone() {
         process.goes_home();
         assert_eq!(receiver.arrived(), [MARKER]);
         assert!(stand.events().is_empty());
+    });
+}
+
+/// An association by a socket option is a call that no other hook sees.
+#[test]
+fn an_association_by_an_option() {
+    const TRY: &str = r"
+import errno, socket, struct, sys
+made_outside = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132)
+with open(sys.argv[1], 'w') as processes:
+    processes.write('0')
+port = int(sys.argv[3])
+name = struct.pack('=H', socket.AF_INET) + struct.pack('!H', port) + socket.inet_aton(sys.argv[2]) + bytes(8)
+try:
+    made_outside.setsockopt(132, 110, name)  # SCTP_SOCKOPT_CONNECTX
+    print('done')
+except OSError as error:
+    print(errno.errorcode[error.errno])
+";
+    with_lsm("an_association_by_an_option", |stand, outside, inside| {
+        let receiver = Receiver::try_listen(Transport::Sctp, Namespace::near(Family::V4));
+        let needs = [
+            Need::Kernel(receiver.is_some(), "SCTP is not in this kernel"),
+            Need::Program("python3"),
+        ];
+        if !met("an_association_by_an_option", &needs) {
+            return;
+        }
+        let receiver = receiver.expect("a receiver");
+        let (to, port) = (
+            receiver.address().ip().to_string(),
+            receiver.address().port().to_string(),
+        );
+        let into = |cgroup: &TestCgroup| {
+            let processes = cgroup.path().join("cgroup.procs").display().to_string();
+            let words = ["python3", "-c", TRY, &processes, &to, &port].map(Into::into);
+            in_cgroup(&outside, &words).stdout.trim().to_owned()
+        };
+        stand.attach(&inside, "gate", BLOCKING);
+        assert_eq!(into(&inside), "EACCES");
+        assert!(receiver.arrived().is_empty(), "no association is made");
+        let told = stand.events();
+        assert_eq!(told.len(), 1, "{told:#?}");
+        assert_eq!(
+            (
+                told[0].hook.as_str(),
+                told[0].outcome.as_str(),
+                told[0].protocol.as_str()
+            ),
+            ("lsm_sctp", "blocked", "sctp")
+        );
+        assert!(told[0].foreign_socket);
+        // It is the gate that keeps it from being made.
+        assert_eq!(into(&outside), "done");
     });
 }
