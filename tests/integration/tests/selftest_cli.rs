@@ -155,6 +155,23 @@ fn a_policy_of_ones_own() {
     }
 }
 
+/// What the policy leaves to the hooks of the cgroup is not tried by others: a socket from outside is open then.
+#[test]
+fn a_policy_for_some_hooks() {
+    if !met("a_policy_for_some_hooks", &[Need::Root]) {
+        return;
+    }
+    let (ended, report) = under("{default: block, hooks: [cgroup]}");
+    ended.expect_code(if has_lsm() { 6 } else { 5 });
+    for line in lines(&report).iter().filter(|line| line["way"] == "older-socket") {
+        assert_eq!(line["status"], "open", "{line:#}");
+        assert!(line["arrived"].as_u64().unwrap() > 0, "{line:#}");
+    }
+    for line in tried(&report).iter().filter(|line| line["way"] != "packet") {
+        assert_eq!(line["status"], "blocked", "{line:#}");
+    }
+}
+
 #[test]
 fn a_policy_that_kills() {
     if !met("a_policy_that_kills", &[Need::Root]) {
