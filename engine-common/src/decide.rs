@@ -14,11 +14,11 @@ use crate::{
     attempt::{Address, Attempt, SocketFamily},
     destination::{canonical_v4, embedded_v4},
     executable::ExecutableId,
-    image::{Header, LineId, Location, PAGE_WORDS, Page, Trait},
+    image::{Dimension, Header, Location, PAGE_WORDS, Page, RuleBitmap},
+    interval_table::{lookup_u32, lookup_u128},
     limits::MAX_BITMAP_WORDS,
-    line::{find_narrow, find_wide},
     protocol::Protocol,
-    socket_place::SocketPlace,
+    unix_socket_id::UnixSocketId,
     verdict::{Fault, Reason, Verdict},
     verifier::forget,
 };
@@ -91,7 +91,7 @@ fn check(header: Header<'_>) -> Result<(), Fault> {
 }
 
 #[inline(always)]
-fn bit(root: &Page, of: Trait, rule: u16) -> bool {
+fn bit(root: &Page, of: RuleBitmap, rule: u16) -> bool {
     let at = of.word() + ((rule as usize / 64) & (MAX_BITMAP_WORDS - 1));
     root[at & (PAGE_WORDS - 1)] >> (rule & 63) & 1 != 0
 }
@@ -99,11 +99,11 @@ fn bit(root: &Page, of: Trait, rule: u16) -> bool {
 /// Action of a rule, from the trait bitmaps.
 #[inline(always)]
 pub fn rule_action(root: &Page, rule: u16) -> Action {
-    if bit(root, Trait::Kill, rule) {
+    if bit(root, RuleBitmap::Kill, rule) {
         Action::Kill
-    } else if bit(root, Trait::Block, rule) {
+    } else if bit(root, RuleBitmap::Block, rule) {
         Action::Block
-    } else if bit(root, Trait::Audit, rule) {
+    } else if bit(root, RuleBitmap::Audit, rule) {
         Action::Audit
     } else {
         Action::Allow
@@ -176,7 +176,7 @@ pub fn decide<T: Tables + ?Sized>(tables: &T, root: &Page, attempt: &Attempt) ->
     let protocol = Protocol(forget(attempt.protocol.0 as u64, root[0]) as u16);
     let port = if protocol.has_ports() { attempt.port } else { 0 };
     let service = forget((protocol.0 as u64) << 16 | port as u64, root[0]) as u32;
-    let service = find_narrow(tables, root, header.line(LineId::Port), service)?;
+    let service = lookup_u32(tables, root, header.line(Dimension::Port), service)?;
     let service = unknown_class(service, root);
     let (uid, executable) = subject_classes(tables, root, header, attempt.uid, attempt.executable)?;
 
@@ -185,7 +185,7 @@ pub fn decide<T: Tables + ?Sized>(tables: &T, root: &Page, attempt: &Attempt) ->
     let v4 = match attempt.address {
         Address::V4(v4) => v4 as u64,
         Address::V6 { high, low } => {
-            let place = find_wide(tables, root, header.line(LineId::V6), high, low)?;
+            let place = lookup_u128(tables, root, header.line(Dimension::V6), high, low)?;
             own = first_common(tables, root, words, &[place, service, uid, executable]);
             inside(root, high, low)
         }
@@ -193,7 +193,7 @@ pub fn decide<T: Tables + ?Sized>(tables: &T, root: &Page, attempt: &Attempt) ->
     let v4 = forget(v4, root[0]);
     let mut other = forget(NO_RULE, root[0]);
     if v4 != NOTHING_INSIDE {
-        let place = find_narrow(tables, root, header.line(LineId::V4), v4 as u32)?;
+        let place = lookup_u32(tables, root, header.line(Dimension::V4), v4 as u32)?;
         other = first_common(tables, root, words, &[place, service, uid, executable]);
     }
     if own == NO_PAGE || other == NO_PAGE {
@@ -227,7 +227,7 @@ pub fn decide<T: Tables + ?Sized>(tables: &T, root: &Page, attempt: &Attempt) ->
 /// # Errors
 /// A [`Fault`] when the image cannot be read; it denies.
 #[inline(always)]
-pub fn judge_socket<T: Tables + ?Sized>(
+pub fn decide_socket<T: Tables + ?Sized>(
     tables: &T,
     root: &Page,
     family: SocketFamily,
@@ -243,9 +243,9 @@ pub fn judge_socket<T: Tables + ?Sized>(
     }
 
     let key = protocol.0 as u32;
-    let some = find_narrow(tables, root, header.line(LineId::ProtocolSome), key)?;
+    let some = lookup_u32(tables, root, header.line(Dimension::ProtocolSome), key)?;
     let some = unknown_class(some, root);
-    let every = find_narrow(tables, root, header.line(LineId::ProtocolEvery), key)?;
+    let every = lookup_u32(tables, root, header.line(Dimension::ProtocolEvery), key)?;
     let every = unknown_class(every, root);
     let (uid, executable) = subject_classes(tables, root, header, uid, executable)?;
     let answer = strictest(tables, root, words, family, &[some, every, uid, executable]);
@@ -272,10 +272,10 @@ pub fn judge_socket<T: Tables + ?Sized>(
 /// # Errors
 /// A [`Fault`] when the image cannot be read; it denies.
 #[inline(always)]
-pub fn judge_unix<T: Tables + ?Sized>(
+pub fn decide_unix<T: Tables + ?Sized>(
     tables: &T,
     root: &Page,
-    place: SocketPlace,
+    place: UnixSocketId,
     uid: u32,
     executable: ExecutableId,
 ) -> Result<Verdict, Fault> {
@@ -288,10 +288,16 @@ pub fn judge_unix<T: Tables + ?Sized>(
         });
     }
     let words = header.bitmap_words();
-    let place = find_wide(tables, root, header.line(LineId::Unix), place.space, place.name)?;
+    let place = lookup_u128(
+        tables,
+        root,
+        header.line(Dimension::Unix),
+        place.space,
+        place.name,
+    )?;
     let place = unknown_class(place, root);
     let (uid, executable) = subject_classes(tables, root, header, uid, executable)?;
-    let every = unknown_class(Trait::Every.location(), root);
+    let every = unknown_class(RuleBitmap::Every.location(), root);
     let rule = first_common(tables, root, words, &[place, every, uid, executable]);
     if rule == NO_PAGE {
         return Err(Fault::NoPage);
@@ -329,8 +335,8 @@ fn strictest<T: Tables + ?Sized>(
         return NO_PAGE;
     };
     let (settling, meeting) = match family {
-        SocketFamily::Inet => (Trait::EveryV4, Trait::SomeV4),
-        SocketFamily::Inet6 => (Trait::EveryAddress, Trait::SomeAddress),
+        SocketFamily::Inet => (RuleBitmap::EveryV4, RuleBitmap::SomeV4),
+        SocketFamily::Inet6 => (RuleBitmap::EveryAddress, RuleBitmap::SomeAddress),
     };
     let unknown = root[0];
     let words = forget(words as u64, unknown) as usize;
@@ -347,9 +353,9 @@ fn strictest<T: Tables + ?Sized>(
         let settles = every.word(i) & subject & of(settling, i);
         // The lowest bit of `settles` and all below it; all where there is none.
         let candidates = some.word(i) & subject & of(meeting, i) & (settles ^ settles.wrapping_sub(1));
-        let kill = candidates & of(Trait::Kill.word(), i);
-        let block = candidates & of(Trait::Block.word(), i);
-        let audit = candidates & of(Trait::Audit.word(), i);
+        let kill = candidates & of(RuleBitmap::Kill.word(), i);
+        let block = candidates & of(RuleBitmap::Block.word(), i);
+        let audit = candidates & of(RuleBitmap::Audit.word(), i);
         let (action, bits) = if kill != 0 {
             (Action::Kill, kill)
         } else if block != 0 {
@@ -388,15 +394,15 @@ fn subject_classes<T: Tables + ?Sized>(
     uid: u32,
     executable: ExecutableId,
 ) -> Result<(Location, Location), Fault> {
-    let (mut uids, mut executables) = (Trait::Every.location(), Trait::Every.location());
+    let (mut uids, mut executables) = (RuleBitmap::Every.location(), RuleBitmap::Every.location());
     if header.needs_subject() {
-        uids = find_narrow(tables, root, header.line(LineId::Uid), uid)?;
+        uids = lookup_u32(tables, root, header.line(Dimension::Uid), uid)?;
     }
     if header.needs_executable() {
-        executables = find_wide(
+        executables = lookup_u128(
             tables,
             root,
-            header.line(LineId::Executable),
+            header.line(Dimension::Executable),
             executable.device,
             executable.inode,
         )?;

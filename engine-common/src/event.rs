@@ -1,7 +1,7 @@
 //! The records the kernel programs write into the ring: one a policy that had something to say, and what belongs
 //! to those.
 
-use crate::{limits::MAX_STACKED, scope::SlotRef, socket_place::UNIX_NAME_BYTES};
+use crate::{limits::MAX_STACKED, scope::SlotRef, unix_socket_id::UNIX_NAME_BYTES};
 
 /// One report. 176 bytes, little endian (the only targets are), no padding. Numbers are plain
 /// integers: the reader refuses what it does not know (`events::decode` in the engine).
@@ -29,7 +29,7 @@ pub struct EventRecord {
     /// Destination as the caller spelled it, network order; IPv4 in the first four bytes.
     pub original: [u8; 16],
     /// Address the socket sends from, network order; IPv4 in the first four bytes. Only with `source_port`. With
-    /// [`flag::AWAITS_SOURCE`], in the first eight bytes the key of the [`SourceRecord`] that may follow.
+    /// [`flag::EXPECTS_LOCAL_ADDRESS`], in the first eight bytes the key of the [`LocalAddressRecord`] that may follow.
     pub source: [u8; 16],
     /// Name of the calling thread, NUL padded; chosen by the process, so never to be trusted.
     pub comm: [u8; 16],
@@ -43,7 +43,7 @@ pub struct EventRecord {
     pub uid: u32,
     /// Real group id.
     pub gid: u32,
-    /// Attempts of the same kind that were folded since the last record of it ([`crate::fold`]).
+    /// Attempts of the same kind that were folded since the last record of it ([`crate::dedup`]).
     pub repeats: u32,
     /// Rule index, or fault number, by `reason`.
     pub detail: u16,
@@ -93,8 +93,8 @@ pub mod flag {
     pub const AUDIT_MODE: u8 = 2;
     /// `cgroup`, comm or executable are of a kernel thread, or could not be read.
     pub const NO_EXECUTABLE: u8 = 4;
-    /// A [`SourceRecord`](super::SourceRecord) may follow, with the key that stands in `source`.
-    pub const AWAITS_SOURCE: u8 = 8;
+    /// A [`LocalAddressRecord`](super::LocalAddressRecord) may follow, with the key that stands in `source`.
+    pub const EXPECTS_LOCAL_ADDRESS: u8 = 8;
     /// All bits there are.
     pub const ALL: u8 = 15;
 }
@@ -103,7 +103,7 @@ pub mod flag {
 /// and reported. Told apart from a report by its length: 48 bytes, little endian, no padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct SourceRecord {
+pub struct LocalAddressRecord {
     /// Nanoseconds of CLOCK_MONOTONIC.
     pub monotonic_ns: u64,
     /// The key that the reports it belongs to have in `source`.
@@ -121,7 +121,7 @@ pub struct SourceRecord {
 }
 
 /// A report about a unix socket: `protocol` is [`crate::Protocol::UNIX`], and `destination` has the words of the
-/// [`crate::SocketPlace`], in network order. Told apart by its length: 288 bytes, no padding.
+/// [`crate::UnixSocketId`], in network order. Told apart by its length: 288 bytes, no padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct UnixRecord {
@@ -136,7 +136,7 @@ pub struct UnixRecord {
 /// A task has left a cgroup that carries policies. Told apart by its length: 128 bytes, little endian, no padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct MoveRecord {
+pub struct MigrationRecord {
     /// Nanoseconds of CLOCK_MONOTONIC.
     pub monotonic_ns: u64,
     /// Id of the cgroup that carries the policies.
@@ -150,7 +150,7 @@ pub struct MoveRecord {
     /// Name of the thread that was moved (of a process: its first one), NUL padded; chosen by the process.
     pub comm: [u8; 16],
     /// Name of the thread that moved it, or made it elsewhere.
-    pub mover_comm: [u8; 16],
+    pub migrated_by_comm: [u8; 16],
     /// The policies that were left behind.
     pub slots: [SlotRef; MAX_STACKED],
     /// Process id (tgid) in the initial pid namespace.
@@ -158,19 +158,19 @@ pub struct MoveRecord {
     /// Thread id of the one that was moved, or of the process's first one.
     pub tid: u32,
     /// Process id of whoever moved it.
-    pub mover_pid: u32,
+    pub migrated_by_pid: u32,
     /// Real user id of whoever moved it, in the initial user namespace.
-    pub mover_uid: u32,
+    pub migrated_by_uid: u32,
     /// [`crate::ABI_VERSION`].
     pub abi: u16,
-    /// [`move_flag`] bits.
+    /// [`migration_flag`] bits.
     pub flags: u8,
     /// Reserved, zero.
     pub reserved: [u8; 5],
 }
 
-/// Bits of [`MoveRecord::flags`].
-pub mod move_flag {
+/// Bits of [`MigrationRecord::flags`].
+pub mod migration_flag {
     /// One thread alone, not its whole process.
     pub const THREAD: u8 = 1;
     /// It was made there (clone3 with CLONE_INTO_CGROUP), by a thread that is inside.
@@ -181,7 +181,7 @@ pub mod move_flag {
 
 /// Connections that wait for their source at one time. When there are more, those that waited longest are told
 /// without.
-pub const MAX_AWAITED: u32 = 4096;
+pub const MAX_PENDING_LOCAL_ADDRESSES: u32 = 4096;
 
 /// How often a reader of the ring looks by itself, milliseconds: records of what was let through do not
 /// wake it up.
@@ -196,7 +196,7 @@ pub mod loss {
 }
 
 const _: () = assert!(size_of::<EventRecord>() == 176);
-const _: () = assert!(size_of::<SourceRecord>() == 48);
+const _: () = assert!(size_of::<LocalAddressRecord>() == 48);
 const _: () = assert!(size_of::<UnixRecord>() == 288);
-const _: () = assert!(size_of::<MoveRecord>() == 128);
+const _: () = assert!(size_of::<MigrationRecord>() == 128);
 const _: () = assert!(MAX_STACKED == 8);

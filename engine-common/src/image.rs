@@ -10,10 +10,10 @@
 
 use crate::{
     action::{Action, Mode},
+    dedup::DedupWindows,
     destination::Nat64Prefix,
-    fold::FoldWindows,
+    interval_table::Node,
     limits::{MAX_BITMAP_WORDS, MAX_NAT64_PREFIXES},
-    line::Node,
 };
 
 /// Words of a page: 4 KiB.
@@ -24,14 +24,14 @@ pub type Page = [u64; PAGE_WORDS];
 /// Words of the header.
 pub const HEADER_WORDS: usize = 32;
 /// Bitmaps that every image has, in the header's page, at fixed places.
-pub const TRAIT_COUNT: usize = 8;
+pub const RULE_BITMAP_COUNT: usize = 8;
 /// First word of page 0 that the compiler may use.
-pub const FREE_WORD: usize = HEADER_WORDS + TRAIT_COUNT * MAX_BITMAP_WORDS;
+pub const FREE_WORD: usize = HEADER_WORDS + RULE_BITMAP_COUNT * MAX_BITMAP_WORDS;
 
 /// The bitmaps at fixed places of page 0: a property of rules each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Trait {
+pub enum RuleBitmap {
     /// Rules whose action is kill.
     Kill = 0,
     /// Rules whose action is block.
@@ -50,7 +50,7 @@ pub enum Trait {
     Every = 7,
 }
 
-impl Trait {
+impl RuleBitmap {
     /// Word of page 0 where the bitmap starts.
     #[inline(always)]
     pub const fn word(self) -> usize {
@@ -91,7 +91,7 @@ mod word {
     pub(super) const SHAPE: usize = 3;
     pub(super) const COUNTERS: usize = 4;
     pub(super) const FOLD: usize = 5;
-    pub(super) const FOLD_KILL: usize = 6;
+    pub(super) const DEDUP_KILL: usize = 6;
     pub(super) const LINES: usize = 8;
     pub(super) const NAT64_LENGTHS: usize = 16;
     pub(super) const NAT64: usize = 17;
@@ -100,7 +100,7 @@ mod word {
 /// The lines of an image: one a dimension of the attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum LineId {
+pub enum Dimension {
     /// Narrow: IPv4 address.
     V4 = 0,
     /// Wide: IPv6 address.
@@ -115,35 +115,35 @@ pub enum LineId {
     Uid = 5,
     /// Wide: executable (device, inode).
     Executable = 6,
-    /// Wide: place of a unix socket ([`crate::SocketPlace`]). Rules about unix sockets are on this line and on none of
+    /// Wide: place of a unix socket ([`crate::UnixSocketId`]). Rules about unix sockets are on this line and on none of
     /// addresses or services.
     Unix = 7,
 }
 
-impl LineId {
+impl Dimension {
     /// All lines.
-    pub const ALL: [LineId; 8] = [
-        LineId::V4,
-        LineId::V6,
-        LineId::Port,
-        LineId::ProtocolSome,
-        LineId::ProtocolEvery,
-        LineId::Uid,
-        LineId::Executable,
-        LineId::Unix,
+    pub const ALL: [Dimension; 8] = [
+        Dimension::V4,
+        Dimension::V6,
+        Dimension::Port,
+        Dimension::ProtocolSome,
+        Dimension::ProtocolEvery,
+        Dimension::Uid,
+        Dimension::Executable,
+        Dimension::Unix,
     ];
 }
 
 /// Generation and mode of an image, in one word so that both change in one store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Life {
+pub struct Revision {
     /// Number of the policy's version, from 1.
     pub generation: u64,
     /// Whether the policy acts.
     pub mode: Mode,
 }
 
-impl Life {
+impl Revision {
     /// The word: `generation << 1 | audit`.
     pub const fn to_word(self) -> u64 {
         self.generation << 1 | self.mode as u64
@@ -156,8 +156,8 @@ impl Life {
 
     /// Reads the word.
     #[inline(always)]
-    pub const fn from_word(word: u64) -> Life {
-        Life {
+    pub const fn from_word(word: u64) -> Revision {
+        Revision {
             generation: word >> 1,
             mode: if word & 1 == 1 { Mode::Audit } else { Mode::Enforce },
         }
@@ -177,8 +177,8 @@ impl<'a> Header<'a> {
 
     /// Generation and mode.
     #[inline(always)]
-    pub const fn life(self) -> Life {
-        Life::from_word(self.0[word::LIFE])
+    pub const fn life(self) -> Revision {
+        Revision::from_word(self.0[word::LIFE])
     }
 
     /// The default action. A number that is none reads as block.
@@ -248,17 +248,17 @@ impl<'a> Header<'a> {
 
     /// Windows within which repeats are folded.
     #[inline(always)]
-    pub const fn fold(self) -> FoldWindows {
-        FoldWindows {
+    pub const fn fold(self) -> DedupWindows {
+        DedupWindows {
             audit_ms: self.0[word::FOLD] as u32,
             block_ms: (self.0[word::FOLD] >> 32) as u32,
-            kill_ms: self.0[word::FOLD_KILL] as u32,
+            kill_ms: self.0[word::DEDUP_KILL] as u32,
         }
     }
 
     /// Root of a line.
     #[inline(always)]
-    pub const fn line(self, line: LineId) -> Node {
+    pub const fn line(self, line: Dimension) -> Node {
         Node(self.0[word::LINES + line as usize])
     }
 
@@ -278,7 +278,7 @@ impl<'a> Header<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct HeaderFields {
     /// Generation and mode.
-    pub life: Life,
+    pub life: Revision,
     /// Default action.
     pub default_action: Action,
     /// Errno of a denial, positive.
@@ -300,8 +300,8 @@ pub struct HeaderFields {
     /// Where the counters start.
     pub counters: Location,
     /// Windows within which repeats are folded.
-    pub fold: FoldWindows,
-    /// Roots, in the order of [`LineId`].
+    pub fold: DedupWindows,
+    /// Roots, in the order of [`Dimension`].
     pub lines: [Node; 8],
     /// NAT64 prefixes; length 0 where unused.
     pub nat64: [Nat64Prefix; MAX_NAT64_PREFIXES],
@@ -322,7 +322,7 @@ impl HeaderFields {
             self.bitmap_words as u64 | (self.rule_count as u64) << 16 | (self.page_count as u64) << 32;
         page[word::COUNTERS] = self.counters.0 as u64;
         page[word::FOLD] = self.fold.audit_ms as u64 | (self.fold.block_ms as u64) << 32;
-        page[word::FOLD_KILL] = self.fold.kill_ms as u64;
+        page[word::DEDUP_KILL] = self.fold.kill_ms as u64;
         for (i, node) in self.lines.iter().enumerate() {
             page[word::LINES + i] = node.0;
         }
@@ -337,5 +337,5 @@ impl HeaderFields {
 }
 
 const _: () = assert!(word::NAT64 + 2 * MAX_NAT64_PREFIXES <= HEADER_WORDS);
-const _: () = assert!(word::LINES + LineId::ALL.len() <= word::NAT64_LENGTHS);
+const _: () = assert!(word::LINES + Dimension::ALL.len() <= word::NAT64_LENGTHS);
 const _: () = assert!(FREE_WORD < PAGE_WORDS);

@@ -13,29 +13,29 @@
 pub mod action;
 pub mod attempt;
 pub mod decide;
+pub mod dedup;
 pub mod destination;
+pub mod egress_filter;
 pub mod event;
 pub mod executable;
-pub mod floor;
-pub mod fold;
 pub mod image;
+pub mod interval_table;
 pub mod limits;
-pub mod line;
+pub mod outcome;
 pub mod packet;
 pub mod protocol;
-pub mod respond;
 pub mod scope;
-pub mod socket_place;
+pub mod unix_socket_id;
 pub mod verdict;
 pub mod verifier;
 
 pub use action::{Action, Mode};
 pub use attempt::{Address, Attempt, Hook, SocketFamily};
-pub use decide::{Tables, decide, judge_socket, judge_unix};
+pub use decide::{Tables, decide, decide_socket, decide_unix};
 pub use executable::ExecutableId;
+pub use outcome::{KillAbility, Outcome};
 pub use protocol::Protocol;
-pub use respond::{KillAbility, Outcome};
-pub use socket_place::SocketPlace;
+pub use unix_socket_id::UnixSocketId;
 pub use verdict::{Fault, Reason, Verdict, VerdictWord};
 
 /// Version of every layout in this crate that crosses into the kernel: image, scope and event.

@@ -16,7 +16,7 @@ pub struct Scope {
     /// Depth of the cgroup below the root of the hierarchy; the root is 0.
     /// [`Scope::UNKNOWN_LEVEL`] where it cannot be known (inside a cgroup namespace).
     pub level: u32,
-    /// Bits: [`Scope::NO_CGROUP_HOOKS`], [`Scope::STRICT`], [`Scope::SOURCES`]. All but the second follow from
+    /// Bits: [`Scope::NO_CGROUP_HOOKS`], [`Scope::STRICT`], [`Scope::LOCAL_ADDRESSES`]. All but the second follow from
     /// the policies ([`Scope::with_flags`]).
     pub flags: u32,
     /// The policies, in the order they were given. [`SlotRef::NONE`] ends the list.
@@ -31,7 +31,7 @@ impl Scope {
     pub const NO_CGROUP_HOOKS: u32 = 1;
 
     /// A probe tells where connections that were reported send from.
-    pub const SOURCES: u32 = 2;
+    pub const LOCAL_ADDRESSES: u32 = 2;
 
     /// Depths that programs look at when they go up from a task; there is no policy on a cgroup that is deeper.
     pub const LEVELS: u32 = 64;
@@ -67,8 +67,8 @@ impl Scope {
             if hooks.has(HookSet::LSM) && !hooks.has(HookSet::CGROUP) {
                 flags |= Self::NO_CGROUP_HOOKS;
             }
-            if hooks.has(HookSet::CGROUP.and(HookSet::PROBE)) {
-                flags |= Self::SOURCES;
+            if hooks.has(HookSet::CGROUP.and(HookSet::TRACER)) {
+                flags |= Scope::LOCAL_ADDRESSES;
             }
         }
         Scope { flags, ..self }
@@ -104,7 +104,7 @@ impl HookSet {
     pub const LSM: HookSet = HookSet(2);
     /// The probe on TCP connections: beside the cgroup's hooks it tells where a connection sends from, alone
     /// it reports connections.
-    pub const PROBE: HookSet = HookSet(4);
+    pub const TRACER: HookSet = HookSet(4);
     /// Those of the security modules that see unix sockets: only for policies with rules about these.
     pub const UNIX: HookSet = HookSet(8);
 
@@ -141,14 +141,14 @@ impl SlotRef {
     pub const ANY_ERRNO: u32 = 1 << 29;
     const BESIDE_CGROUP: u32 = 1 << 28;
     const BESIDE_LSM: u32 = 1 << 27;
-    const PROBE: u32 = 1 << 26;
+    const TRACER: u32 = 1 << 26;
     const UNIX: u32 = 1 << 25;
     const MARKS: u32 = Self::AUDIT
         | Self::UNCOUNTED
         | Self::ANY_ERRNO
         | Self::BESIDE_CGROUP
         | Self::BESIDE_LSM
-        | Self::PROBE
+        | Self::TRACER
         | Self::UNIX;
 
     /// Refers to `slot` (below [`MAX_POLICIES`]). `mode` is what a missing image is judged by:
@@ -164,15 +164,15 @@ impl SlotRef {
     /// The same for these hooks: unless it is said, a policy is for those of the cgroup and of the security modules.
     #[must_use]
     pub const fn for_hooks(self, hooks: HookSet) -> SlotRef {
-        let mut word = self.0 & !(Self::BESIDE_CGROUP | Self::BESIDE_LSM | Self::PROBE | Self::UNIX);
+        let mut word = self.0 & !(Self::BESIDE_CGROUP | Self::BESIDE_LSM | Self::TRACER | Self::UNIX);
         if !hooks.has(HookSet::CGROUP) {
             word |= Self::BESIDE_CGROUP;
         }
         if !hooks.has(HookSet::LSM) {
             word |= Self::BESIDE_LSM;
         }
-        if hooks.has(HookSet::PROBE) {
-            word |= Self::PROBE;
+        if hooks.has(HookSet::TRACER) {
+            word |= Self::TRACER;
         }
         if hooks.has(HookSet::UNIX) {
             word |= Self::UNIX;
@@ -192,8 +192,8 @@ impl SlotRef {
         if self.is_for_lsm() {
             hooks = hooks.and(HookSet::LSM);
         }
-        if self.0 & Self::PROBE != 0 {
-            hooks = hooks.and(HookSet::PROBE);
+        if self.0 & Self::TRACER != 0 {
+            hooks = hooks.and(HookSet::TRACER);
         }
         if self.0 & Self::UNIX != 0 {
             hooks = hooks.and(HookSet::UNIX);
@@ -221,9 +221,9 @@ impl SlotRef {
 
     /// Whether the probe does: nothing else is to be attached for the policy.
     #[inline(always)]
-    pub const fn is_for_probe_alone(self) -> bool {
-        self.0 & (Self::PROBE | Self::BESIDE_CGROUP | Self::BESIDE_LSM)
-            == Self::PROBE | Self::BESIDE_CGROUP | Self::BESIDE_LSM
+    pub const fn is_for_tracer_only(self) -> bool {
+        self.0 & (Self::TRACER | Self::BESIDE_CGROUP | Self::BESIDE_LSM)
+            == Self::TRACER | Self::BESIDE_CGROUP | Self::BESIDE_LSM
     }
 
     /// The slot, or `None` at the end of the list.
@@ -268,26 +268,26 @@ mod tests {
     fn a_reference_keeps_slot_mode_and_hooks_apart() {
         let every = HookSet::CGROUP
             .and(HookSet::LSM)
-            .and(HookSet::PROBE)
+            .and(HookSet::TRACER)
             .and(HookSet::UNIX);
         for slot in [0, 7, MAX_POLICIES - 1] {
             for hooks in [
                 HookSet::NONE,
                 HookSet::CGROUP,
                 HookSet::LSM,
-                HookSet::PROBE,
+                HookSet::TRACER,
                 HookSet::LSM.and(HookSet::UNIX),
                 every,
             ] {
                 let reference = SlotRef::new(slot, Mode::Audit).for_hooks(hooks);
                 assert_eq!(reference.slot(), Some(slot));
                 assert_eq!((reference.mode(), reference.hooks()), (Mode::Audit, hooks));
-                assert_eq!(reference.is_for_probe_alone(), hooks == HookSet::PROBE);
+                assert_eq!(reference.is_for_tracer_only(), hooks == HookSet::TRACER);
             }
         }
         let plain = SlotRef::new(3, Mode::Enforce);
         assert_eq!(plain.hooks(), HookSet::CGROUP.and(HookSet::LSM));
-        assert_eq!(plain.for_hooks(HookSet::PROBE).for_hooks(plain.hooks()), plain);
+        assert_eq!(plain.for_hooks(HookSet::TRACER).for_hooks(plain.hooks()), plain);
         assert_eq!(SlotRef::NONE.hooks(), HookSet::NONE);
     }
 
@@ -309,8 +309,8 @@ mod tests {
             with(HookSet::LSM),
             (Scope::NO_CGROUP_HOOKS, HookSet::CGROUP.and(HookSet::LSM))
         );
-        let both = HookSet::CGROUP.and(HookSet::PROBE);
-        assert_eq!(with(both), (Scope::SOURCES, both));
-        assert_eq!(with(HookSet::PROBE), (0, both));
+        let both = HookSet::CGROUP.and(HookSet::TRACER);
+        assert_eq!(with(both), (Scope::LOCAL_ADDRESSES, both));
+        assert_eq!(with(HookSet::TRACER), (0, both));
     }
 }

@@ -15,13 +15,13 @@ use engine_common::{
 };
 
 use crate::{
-    events::Place,
-    floor::{self, ask_listened, remember_owner},
-    gate::{Answer, Side, judge, respond},
-    question::{AddressQuestion, Question, SocketQuestion},
+    enforce::{PackedVerdict, PolicyOwner, judge, respond},
+    local_address::{self, Connect, NO_SOURCE},
+    report::ReportContext,
+    request::{AddressRequest, Request, SocketRequest},
     scope,
     sender::has_listened,
-    source::{self, Connect, NO_SOURCE},
+    socket_user::{self, evaluate_listened, remember_owner},
 };
 
 const AF_INET: u32 = 2;
@@ -58,9 +58,9 @@ fn cookie_of(context: *mut bpf_sock_addr) -> u64 {
 }
 
 #[inline(always)]
-fn question_v4(context: *mut bpf_sock_addr) -> AddressQuestion {
+fn question_v4(context: *mut bpf_sock_addr) -> AddressRequest {
     let address = read!(context, user_ip4);
-    AddressQuestion::about(
+    AddressRequest::about(
         [address, 0, 0, 0],
         4,
         canonical_v4(u32::from_be(address)),
@@ -71,7 +71,7 @@ fn question_v4(context: *mut bpf_sock_addr) -> AddressQuestion {
 }
 
 #[inline(always)]
-fn question_v6(context: *mut bpf_sock_addr) -> AddressQuestion {
+fn question_v6(context: *mut bpf_sock_addr) -> AddressRequest {
     let words = [
         read!(context, user_ip6[0]),
         read!(context, user_ip6[1]),
@@ -79,7 +79,7 @@ fn question_v6(context: *mut bpf_sock_addr) -> AddressQuestion {
         read!(context, user_ip6[3]),
     ];
     let half = |a: u32, b: u32| (u32::from_be(a) as u64) << 32 | u32::from_be(b) as u64;
-    AddressQuestion::about(
+    AddressRequest::about(
         words,
         6,
         canonical_v6(half(words[0], words[1]), half(words[2], words[3])),
@@ -89,55 +89,55 @@ fn question_v6(context: *mut bpf_sock_addr) -> AddressQuestion {
     )
 }
 
-/// Reports and acts; a global function, see [`Answer`]: it reads the context again, so that only
+/// Reports and acts; a global function, see [`PackedVerdict`]: it reads the context again, so that only
 /// numbers and the context cross.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn respond_v4(context: *mut bpf_sock_addr, hook: u32, slot: u32, answer: u64) -> u64 {
-    let place = Place {
+extern "C" fn enforce_v4(context: *mut bpf_sock_addr, hook: u32, slot: u32, answer: u64) -> u64 {
+    let place = ReportContext {
         hook: hook as u8,
         slot,
         cookie: cookie_of(context),
     };
-    let answer = Answer::from_word(answer);
+    let answer = PackedVerdict::from_word(answer);
     let question = question_v4(context);
-    let key = source::key(hook, question.protocol, place.cookie, answer);
+    let key = local_address::key(hook, question.protocol, place.cookie, answer);
     let connect = Connect {
         question,
         source: NO_SOURCE,
         key,
     };
-    let outcome = respond(&connect, &place, Side::Socket, answer);
-    floor::told(&connect.question, place.cookie, slot, answer, outcome);
+    let outcome = respond(&connect, &place, PolicyOwner::SocketCgroup, answer);
+    socket_user::reported(&connect.question, place.cookie, slot, answer, outcome);
     outcome
 }
 
-/// Like [`respond_v4`].
+/// Like [`enforce_v4`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn respond_v6(context: *mut bpf_sock_addr, hook: u32, slot: u32, answer: u64) -> u64 {
-    let place = Place {
+extern "C" fn enforce_v6(context: *mut bpf_sock_addr, hook: u32, slot: u32, answer: u64) -> u64 {
+    let place = ReportContext {
         hook: hook as u8,
         slot,
         cookie: cookie_of(context),
     };
-    let answer = Answer::from_word(answer);
+    let answer = PackedVerdict::from_word(answer);
     let question = question_v6(context);
-    let key = source::key(hook, question.protocol, place.cookie, answer);
+    let key = local_address::key(hook, question.protocol, place.cookie, answer);
     let connect = Connect {
         question,
         source: NO_SOURCE,
         key,
     };
-    let outcome = respond(&connect, &place, Side::Socket, answer);
-    floor::told(&connect.question, place.cookie, slot, answer, outcome);
+    let outcome = respond(&connect, &place, PolicyOwner::SocketCgroup, answer);
+    socket_user::reported(&connect.question, place.cookie, slot, answer, outcome);
     outcome
 }
 
 /// Where a strict policy stands: remembers who uses the socket. Whether it has listened before and is
 /// to connect, which then is a fault: the floor would take its packets for answers.
 #[inline(always)]
-fn prepare_floor(context: *mut bpf_sock_addr, hook: Hook) -> bool {
+fn remember_strict_user(context: *mut bpf_sock_addr, hook: Hook) -> bool {
     let scope = scope::current();
     if !scope.is_strict() {
         return false;
@@ -148,55 +148,55 @@ fn prepare_floor(context: *mut bpf_sock_addr, hook: Hook) -> bool {
 }
 
 #[inline(always)]
-fn ask(question: &AddressQuestion, reference: SlotRef, listened: bool) -> Answer {
+fn ask(question: &AddressRequest, reference: SlotRef, listened: bool) -> PackedVerdict {
     if listened {
-        return Answer::from_word(ask_listened(reference.0));
+        return PackedVerdict::from_word(evaluate_listened(reference.0));
     }
     question.ask(reference)
 }
 
 #[inline(always)]
-fn judge_v4(context: *mut bpf_sock_addr, hook: Hook) -> i32 {
+fn evaluate_v4(context: *mut bpf_sock_addr, hook: Hook) -> i32 {
     let question = question_v4(context);
-    let listened = prepare_floor(context, hook);
+    let listened = remember_strict_user(context, hook);
     judge(
         |reference| ask(&question, reference, listened),
-        |slot, answer| respond_v4(context, hook as u32, slot, answer.word()),
+        |slot, answer| enforce_v4(context, hook as u32, slot, answer.word()),
     )
 }
 
 #[inline(always)]
-fn judge_v6(context: *mut bpf_sock_addr, hook: Hook) -> i32 {
+fn evaluate_v6(context: *mut bpf_sock_addr, hook: Hook) -> i32 {
     let question = question_v6(context);
-    let listened = prepare_floor(context, hook);
+    let listened = remember_strict_user(context, hook);
     judge(
         |reference| ask(&question, reference, listened),
-        |slot, answer| respond_v6(context, hook as u32, slot, answer.word()),
+        |slot, answer| enforce_v6(context, hook as u32, slot, answer.word()),
     )
 }
 
 /// connect(2), TCP fast open and io_uring on IPv4 sockets (net/ipv4/af_inet.c, Linux 4.17).
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(context: SockAddrContext) -> i32 {
-    judge_v4(context.sock_addr, Hook::Connect4)
+    evaluate_v4(context.sock_addr, Hook::Connect4)
 }
 
 /// The same on IPv6 sockets, IPv4-mapped destinations included.
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(context: SockAddrContext) -> i32 {
-    judge_v6(context.sock_addr, Hook::Connect6)
+    evaluate_v6(context.sock_addr, Hook::Connect6)
 }
 
 /// Datagrams with an address of their own (net/ipv4/udp.c, Linux 4.18).
 #[cgroup_sock_addr(sendmsg4)]
 pub fn sendmsg4(context: SockAddrContext) -> i32 {
-    judge_v4(context.sock_addr, Hook::Sendmsg4)
+    evaluate_v4(context.sock_addr, Hook::Sendmsg4)
 }
 
 /// The same on IPv6 sockets; IPv4-mapped destinations arrive at `sendmsg4`.
 #[cgroup_sock_addr(sendmsg6)]
 pub fn sendmsg6(context: SockAddrContext) -> i32 {
-    judge_v6(context.sock_addr, Hook::Sendmsg6)
+    evaluate_v6(context.sock_addr, Hook::Sendmsg6)
 }
 
 /// socket(2) of the two inet families: judges protocols whose destinations no address hook sees.
@@ -211,14 +211,14 @@ pub fn sock_create(context: SockContext) -> i32 {
     }
     judge(
         |reference| question.ask(reference),
-        |slot, answer| respond_socket(socket, slot, answer.word()),
+        |slot, answer| enforce_socket(socket, slot, answer.word()),
     )
 }
 
 /// `None` for families that this hook never sees: the kernel runs it for the two inet families only
 /// (`inet_create`, `inet6_create`).
 #[inline(always)]
-fn question_socket(socket: *mut bpf_sock) -> Option<SocketQuestion> {
+fn question_socket(socket: *mut bpf_sock) -> Option<SocketRequest> {
     let family = match read!(socket, family) {
         AF_INET => SocketFamily::Inet,
         AF_INET6 => SocketFamily::Inet6,
@@ -229,20 +229,25 @@ fn question_socket(socket: *mut bpf_sock) -> Option<SocketQuestion> {
     } else {
         Protocol(read!(socket, protocol) as u16)
     };
-    Some(SocketQuestion { family, protocol })
+    Some(SocketRequest { family, protocol })
 }
 
-/// Like [`respond_v4`].
+/// Like [`enforce_v4`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn respond_socket(socket: *mut bpf_sock, slot: u32, answer: u64) -> u64 {
-    let place = Place {
+extern "C" fn enforce_socket(socket: *mut bpf_sock, slot: u32, answer: u64) -> u64 {
+    let place = ReportContext {
         hook: Hook::SockCreate as u8,
         slot,
         cookie: 0,
     };
     match question_socket(socket) {
-        Some(question) => respond(&question, &place, Side::Socket, Answer::from_word(answer)),
+        Some(question) => respond(
+            &question,
+            &place,
+            PolicyOwner::SocketCgroup,
+            PackedVerdict::from_word(answer),
+        ),
         None => 0,
     }
 }

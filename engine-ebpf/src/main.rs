@@ -11,17 +11,13 @@
 #[cfg(target_arch = "bpf")]
 mod counter;
 #[cfg(target_arch = "bpf")]
-mod egress;
+mod dedup;
 #[cfg(target_arch = "bpf")]
-mod events;
+mod egress_filter;
+#[cfg(target_arch = "bpf")]
+mod enforce;
 #[cfg(target_arch = "bpf")]
 mod features;
-#[cfg(target_arch = "bpf")]
-mod floor;
-#[cfg(target_arch = "bpf")]
-mod fold;
-#[cfg(target_arch = "bpf")]
-mod gate;
 #[cfg(target_arch = "bpf")]
 mod hooks;
 #[cfg(target_arch = "bpf")]
@@ -29,23 +25,27 @@ mod images;
 #[cfg(target_arch = "bpf")]
 mod kernel;
 #[cfg(target_arch = "bpf")]
+mod local_address;
+#[cfg(target_arch = "bpf")]
 mod lsm;
 #[cfg(target_arch = "bpf")]
-mod moves;
+mod migration;
 #[cfg(target_arch = "bpf")]
-mod probe;
+mod report;
 #[cfg(target_arch = "bpf")]
-mod question;
+mod request;
 #[cfg(target_arch = "bpf")]
 mod scope;
 #[cfg(target_arch = "bpf")]
 mod sender;
 #[cfg(target_arch = "bpf")]
-mod source;
+mod socket_user;
 #[cfg(target_arch = "bpf")]
 mod subject;
 #[cfg(target_arch = "bpf")]
 mod task_scope;
+#[cfg(target_arch = "bpf")]
+mod tracer;
 
 /// The kernel wants a licence that its GPL-only helpers (probe_read, send_signal) accept.
 #[cfg(target_arch = "bpf")]

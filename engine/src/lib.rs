@@ -10,6 +10,7 @@
 pub mod cgroup;
 pub mod cli;
 pub mod compile;
+pub mod control;
 pub mod datapath;
 pub mod events;
 pub mod launch;
@@ -17,4 +18,3 @@ pub mod policy;
 pub mod probe;
 pub mod selftest;
 pub mod sockets;
-pub mod standing;

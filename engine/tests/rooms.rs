@@ -14,10 +14,7 @@ const MAY_KNOW: [(&str, &[&str]); 11] = [
     ("datapath", &["compile", "policy"]),
     ("cgroup", &[]),
     ("sockets", &[]),
-    (
-        "standing",
-        &["policy", "compile", "datapath", "cgroup", "sockets"],
-    ),
+    ("control", &["policy", "compile", "datapath", "cgroup", "sockets"]),
     ("events", &[]),
     ("launch", &["cgroup"]),
     ("probe", &["datapath", "cgroup", "launch"]),
@@ -28,7 +25,7 @@ const MAY_KNOW: [(&str, &[&str]); 11] = [
     (
         "cli",
         &[
-            "policy", "compile", "datapath", "cgroup", "sockets", "standing", "events", "launch", "probe",
+            "policy", "compile", "datapath", "cgroup", "sockets", "control", "events", "launch", "probe",
             "selftest",
         ],
     ),

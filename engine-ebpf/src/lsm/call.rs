@@ -3,11 +3,11 @@
 use engine_common::{Hook, Protocol, SocketFamily, scope::SlotRef, verifier::forget};
 
 use crate::{
-    events::Place,
+    enforce::{PackedVerdict, PolicyOwner, respond},
     features,
-    gate::{Answer, Side, respond},
     kernel::{field, read},
-    question::{AddressQuestion, Question, SocketQuestion},
+    report::ReportContext,
+    request::{AddressRequest, Request, SocketRequest},
 };
 
 /// A call as its numbers travel between global functions, which take plain numbers only: bits 0 to 7
@@ -93,7 +93,7 @@ pub(super) const NOTHING: u64 = 255;
 
 /// The destination of a call, by reading it (again) from where the kernel has copied it to.
 #[inline(always)]
-fn address_question(socket: u64, name: u64, call: Call) -> AddressQuestion {
+fn address_question(socket: u64, name: u64, call: Call) -> AddressRequest {
     let kind = call.kind();
     // Where address and port are, without a branch for each.
     let (mut address, mut port) = (name.wrapping_add(4), name.wrapping_add(2));
@@ -107,12 +107,12 @@ fn address_question(socket: u64, name: u64, call: Call) -> AddressQuestion {
         port = socket.wrapping_add(features::sock_peer_port() as u64);
     }
     let port = u16::from_be(read(forget(port, socket)));
-    AddressQuestion::read(forget(address, socket), kind & 1, port, call.protocol(), socket)
+    AddressRequest::read(forget(address, socket), kind & 1, port, call.protocol(), socket)
 }
 
 #[inline(always)]
-fn socket_question(call: Call) -> SocketQuestion {
-    SocketQuestion {
+fn socket_question(call: Call) -> SocketRequest {
+    SocketRequest {
         family: if call.kind() == SOCKET {
             SocketFamily::Inet
         } else {
@@ -122,10 +122,10 @@ fn socket_question(call: Call) -> SocketQuestion {
     }
 }
 
-/// Asks one policy; a global function, see [`Answer`].
+/// Asks one policy; a global function, see [`PackedVerdict`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(super) extern "C" fn ask_for_task(socket: u64, name: u64, call: u64, reference: u32) -> u64 {
+pub(super) extern "C" fn evaluate_for_task(socket: u64, name: u64, call: u64, reference: u32) -> u64 {
     let call = Call(call);
     let answer = if call.is_address() {
         address_question(socket, name, call).ask(SlotRef(reference))
@@ -137,13 +137,13 @@ pub(super) extern "C" fn ask_for_task(socket: u64, name: u64, call: u64, referen
 
 /// Asks one policy about a call without an address.
 #[inline(always)]
-pub(super) fn ask_about_socket(call: u64, reference: u32) -> u64 {
+pub(super) fn evaluate_about_socket(call: u64, reference: u32) -> u64 {
     socket_question(Call(call)).ask(SlotRef(reference)).word()
 }
 
 #[inline(always)]
-fn place(socket: u64, call: Call) -> Place {
-    Place {
+fn place(socket: u64, call: Call) -> ReportContext {
+    ReportContext {
         hook: call.hook(),
         slot: call.slot(),
         cookie: field(socket, features::sock_cookie()),
@@ -151,8 +151,8 @@ fn place(socket: u64, call: Call) -> Place {
 }
 
 #[inline(always)]
-fn side(call: Call, scope: u64) -> Side {
-    Side::Task {
+fn side(call: Call, scope: u64) -> PolicyOwner {
+    PolicyOwner::TaskCgroup {
         scope,
         foreign: !call.is_own(),
     }
@@ -161,7 +161,7 @@ fn side(call: Call, scope: u64) -> Side {
 /// Reports and acts where there is a destination; a global function.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(super) extern "C" fn respond_about_address(
+pub(super) extern "C" fn enforce_about_address(
     socket: u64,
     name: u64,
     call: u64,
@@ -174,20 +174,20 @@ pub(super) extern "C" fn respond_about_address(
         &question,
         &place(socket, call),
         side(call, scope),
-        Answer::from_word(answer),
+        PackedVerdict::from_word(answer),
     )
 }
 
 /// Reports and acts where there is none; a global function.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(super) extern "C" fn respond_about_socket(socket: u64, call: u64, answer: u64, scope: u64) -> u64 {
+pub(super) extern "C" fn enforce_about_socket(socket: u64, call: u64, answer: u64, scope: u64) -> u64 {
     let call = Call(call);
     let question = socket_question(call);
     respond(
         &question,
         &place(socket, call),
         side(call, scope),
-        Answer::from_word(answer),
+        PackedVerdict::from_word(answer),
     )
 }

@@ -12,7 +12,7 @@
 //! The last argument of each is what programs before it returned.
 
 mod call;
-mod judge;
+mod evaluate;
 mod socket;
 mod unix;
 
@@ -21,7 +21,7 @@ use engine_common::{Hook, Protocol};
 
 use self::{
     call::{Call, NOTHING, SOCKET, SOCKET6},
-    judge::{denied, is_denied, judge, judge_without_address},
+    evaluate::{denied, evaluate_without_address, is_denied, judge},
     socket::{
         AF_INET, AF_INET6, AF_UNSPEC, Socket, TCP_CLOSE, is_local, is_peer, kind_of_name, kind_of_peer,
         protocol_of, socket_at, socket_of,
@@ -129,7 +129,7 @@ pub fn lsm_create(context: LsmContext) -> i32 {
         return 0;
     }
     let question = if family == AF_INET { SOCKET } else { SOCKET6 };
-    judge_without_address(0, Call::new(Hook::LsmCreate, 0, protocol, question))
+    evaluate_without_address(0, Call::new(Hook::LsmCreate, 0, protocol, question))
 }
 
 /// Associations of SCTP that are made by socket options and while sending (Linux 4.17; as LSM program 5.7).
@@ -148,5 +148,5 @@ pub fn lsm_sctp(context: LsmContext) -> i32 {
     }
     let socket = socket_at(sock);
     let kind = if socket.family == AF_INET { SOCKET } else { SOCKET6 };
-    judge_without_address(socket.sock, Call::new(Hook::LsmSctp, 0, socket.protocol, kind))
+    evaluate_without_address(socket.sock, Call::new(Hook::LsmSctp, 0, socket.protocol, kind))
 }

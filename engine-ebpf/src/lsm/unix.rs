@@ -3,31 +3,30 @@
 
 use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, macros::lsm, programs::LsmContext};
 use engine_common::{
-    Action, Hook, Protocol, SocketPlace,
+    Action, Hook, Protocol, UnixSocketId, decide_unix,
+    dedup::DedupKey,
     event::{EventRecord, UnixRecord, reason},
-    fold::FoldKey,
-    judge_unix,
     limits::MAX_STACKED,
     scope::{Scope, SlotRef},
-    socket_place::{NameHash, UNIX_NAME_BYTES},
+    unix_socket_id::{NameHash, UNIX_NAME_BYTES},
     verifier::forget,
 };
 
 use super::{
     arguments,
-    judge::{denied, errno, is_denied},
+    evaluate::{denied, errno, is_denied},
 };
 use crate::{
-    events::Place,
+    enforce::{self, Denial, PackedVerdict, PolicyOwner, respond},
     features,
-    gate::{self, Answer, Denial, Side, respond},
     kernel::{field, read},
-    question::{Question, write_halves},
+    report::ReportContext,
+    request::{Request, write_halves},
     task_scope,
 };
 
 /// Four bytes at a time.
-const COMPONENT_WORDS: u32 = (SocketPlace::MAX_COMPONENT as u32).div_ceil(4);
+const COMPONENT_WORDS: u32 = (UnixSocketId::MAX_COMPONENT as u32).div_ceil(4);
 
 /// A task connects to a socket of type stream or seqpacket (`unix_stream_connect`, net/unix/af_unix.c; Linux 5.7 for
 /// LSM programs). The other socket was found by then, whatever it was called, and is locked.
@@ -65,7 +64,7 @@ fn judge(own: u64, other: u64, hook: Hook) -> i32 {
     while level > 0 {
         level -= 1;
         if levels >> level & 1 != 0 {
-            let one = judge_unix_level(level, own, other, hook as u32);
+            let one = evaluate_unix_level(level, own, other, hook as u32);
             if denial == 0 {
                 denial = one;
             }
@@ -79,7 +78,7 @@ fn judge(own: u64, other: u64, hook: Hook) -> i32 {
 /// once a depth.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn judge_unix_level(level: u32, own: u64, other: u64, hook: u32) -> u64 {
+extern "C" fn evaluate_unix_level(level: u32, own: u64, other: u64, hook: u32) -> u64 {
     let Some(scope) = task_scope::at_level(level & 0xff) else {
         return 0;
     };
@@ -90,10 +89,10 @@ extern "C" fn judge_unix_level(level: u32, own: u64, other: u64, hook: u32) -> u
         let reference = scope.slots[i];
         let Some(slot) = reference.slot() else { break };
         if reference.is_for_unix() {
-            let answer = Answer::from_word(ask_about_unix(other, reference.0));
+            let answer = PackedVerdict::from_word(evaluate_about_unix(other, reference.0));
             if !matches!(answer.verdict().action(), Action::Allow) {
                 let place = hook as u64 & 0xff | (slot as u64) << 32;
-                let outcome = respond_about_unix(own, other, place, answer.word(), scope.cgroup);
+                let outcome = enforce_about_unix(own, other, place, answer.word(), scope.cgroup);
                 denial = Denial(forget(denial.joined(outcome as u8, answer.errno()).0, unknown));
             }
         }
@@ -102,26 +101,30 @@ extern "C" fn judge_unix_level(level: u32, own: u64, other: u64, hook: u32) -> u
     denial.0
 }
 
-/// Asks one policy, and counts what one of its rules answers; a global function, see [`Answer`].
+/// Asks one policy, and counts what one of its rules answers; a global function, see [`PackedVerdict`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn ask_about_unix(other: u64, reference: u32) -> u64 {
+extern "C" fn evaluate_about_unix(other: u64, reference: u32) -> u64 {
     let place = place_of(other);
     let reference = reference | SlotRef::ANY_ERRNO;
-    let answer = Answer::from_word(ask_unix(reference | SlotRef::UNCOUNTED, place.space, place.name));
+    let answer = PackedVerdict::from_word(evaluate_unix(
+        reference | SlotRef::UNCOUNTED,
+        place.space,
+        place.name,
+    ));
     if answer.verdict().reason() == reason::DEFAULT {
         // Not about this policy.
         return answer.word();
     }
-    ask_unix(reference, place.space, place.name)
+    evaluate_unix(reference, place.space, place.name)
 }
 
 /// The question itself; a global function like the one before it.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn ask_unix(reference: u32, space: u64, name: u64) -> u64 {
-    gate::ask(SlotRef(reference), |image, root, uid, executable| {
-        judge_unix(image, root, SocketPlace { space, name }, uid, executable)
+extern "C" fn evaluate_unix(reference: u32, space: u64, name: u64) -> u64 {
+    enforce::ask(SlotRef(reference), |image, root, uid, executable| {
+        decide_unix(image, root, UnixSocketId { space, name }, uid, executable)
     })
     .word()
 }
@@ -129,35 +132,35 @@ extern "C" fn ask_unix(reference: u32, space: u64, name: u64) -> u64 {
 /// Reports and acts; a global function. `place`: bits 0 to 7 the hook, 32 to 63 the slot.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn respond_about_unix(own: u64, other: u64, place: u64, answer: u64, scope: u64) -> u64 {
-    let question = UnixQuestion {
+extern "C" fn enforce_about_unix(own: u64, other: u64, place: u64, answer: u64, scope: u64) -> u64 {
+    let question = UnixRequest {
         other,
         place: place_of(other),
     };
-    let place = Place {
+    let place = ReportContext {
         hook: place as u8,
         slot: (place >> 32) as u32,
         cookie: field(own, features::sock_cookie()),
     };
-    let side = Side::Task {
+    let side = PolicyOwner::TaskCgroup {
         scope,
         foreign: false,
     };
-    respond(&question, &place, side, Answer::from_word(answer))
+    respond(&question, &place, side, PackedVerdict::from_word(answer))
 }
 
 /// May this unix socket be reached?
-struct UnixQuestion {
+struct UnixRequest {
     other: u64,
-    place: SocketPlace,
+    place: UnixSocketId,
 }
 
-impl Question for UnixQuestion {
+impl Request for UnixRequest {
     type Record = UnixRecord;
 
     #[inline(always)]
-    fn ask(&self, reference: SlotRef) -> Answer {
-        Answer::from_word(ask_unix(reference.0, self.place.space, self.place.name))
+    fn ask(&self, reference: SlotRef) -> PackedVerdict {
+        PackedVerdict::from_word(evaluate_unix(reference.0, self.place.space, self.place.name))
     }
 
     #[inline(always)]
@@ -171,7 +174,7 @@ impl Question for UnixQuestion {
     }
 
     #[inline(always)]
-    fn identify(&self, key: &mut FoldKey) {
+    fn identify(&self, key: &mut DedupKey) {
         key.destination = [self.place.space.to_be(), self.place.name.to_be()];
         key.protocol = Protocol::UNIX.0;
     }
@@ -210,14 +213,14 @@ fn name_length(address: u64) -> u32 {
 
 /// Where a socket is bound.
 #[inline(always)]
-fn place_of(other: u64) -> SocketPlace {
+fn place_of(other: u64) -> UnixSocketId {
     let dentry: u64 = field(other, features::unix_path() + features::path_dentry());
     let space = if dentry == 0 {
-        SocketPlace::ABSTRACT
+        UnixSocketId::ABSTRACT
     } else {
         field::<u32>(field(dentry, features::dentry_sb()), features::sb_dev()) as u64
     };
-    SocketPlace {
+    UnixSocketId {
         space: forget(space, other),
         name: hash_name(other, dentry),
     }
@@ -233,14 +236,14 @@ extern "C" fn hash_name(other: u64, dentry: u64) -> u64 {
         let length = name_length(address);
         let name = address.wrapping_add(features::unix_address_name() as u64 + 3);
         if length == 0 {
-            return SocketPlace::UNKNOWN;
+            return UnixSocketId::UNKNOWN;
         }
         return NameHash(hash_component(name, length - 1, hash)).finish();
     }
     let mut here = dentry;
     let mut depth = 0;
     // One more, to see that there is nothing above.
-    while depth <= SocketPlace::MAX_DEPTH {
+    while depth <= UnixSocketId::MAX_DEPTH {
         let parent: u64 = field(here, features::dentry_parent());
         if parent == here || parent == 0 {
             return NameHash(hash).finish();
@@ -251,7 +254,7 @@ extern "C" fn hash_name(other: u64, dentry: u64) -> u64 {
         here = forget(parent, other);
         depth += 1;
     }
-    SocketPlace::UNKNOWN
+    UnixSocketId::UNKNOWN
 }
 
 /// With one component more. A global function: checked once, and not once a component.

@@ -6,8 +6,8 @@ use super::{
     command::{
         attach::AttachArgs, check::CheckArgs, completions::CompletionsArgs, detach::DetachArgs,
         events::EventsArgs, exec::args::ExecArgs, explain_args::ExplainArgs, policy_args::PolicyArgs,
-        probe::ProbeArgs, selftest::SelftestArgs, set_mode::SetModeArgs, status::StatusArgs,
-        voyage::VoyageArgs,
+        probe::ProbeArgs, selftest::SelftestArgs, selftest_client::SelftestClientArgs, set_mode::SetModeArgs,
+        status::StatusArgs,
     },
     exit::Exit,
     output::Output,
@@ -86,7 +86,7 @@ pub enum Command {
     Completions(CompletionsArgs),
     #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
     #[command(hide = true)]
-    Voyage(VoyageArgs),
+    SelftestClient(SelftestClientArgs),
 }
 
 #[cfg(test)]

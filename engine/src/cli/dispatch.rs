@@ -6,8 +6,8 @@ use super::{
     Cli, Exit, Failure, Output,
     args::Command,
     command::{
-        attach, check, completions, detach, events, exec, explain, policy, probe, selftest, set_mode, status,
-        voyage,
+        attach, check, completions, detach, events, exec, explain, policy, probe, selftest, selftest_client,
+        set_mode, status,
     },
     logging,
 };
@@ -45,6 +45,6 @@ fn command(command: &Command, output: Output) -> Result<ExitCode, Failure> {
         Command::Selftest(args) => selftest::run(args, output),
         Command::SetMode(args) => set_mode::run(args, output),
         Command::Status(args) => status::run(args, output),
-        Command::Voyage(args) => voyage::run(args),
+        Command::SelftestClient(args) => selftest_client::run(args),
     }
 }

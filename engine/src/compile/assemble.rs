@@ -2,19 +2,19 @@
 
 use engine_common::{
     Action,
-    image::{HeaderFields, Life, LineId, Location, Trait},
+    image::{Dimension, HeaderFields, Location, Revision, RuleBitmap},
+    interval_table::Node,
     limits::{MAX_CIDRS, MAX_NAT64_PREFIXES, MAX_RULES},
-    line::Node,
     protocol::Protocol,
 };
 
 use super::{
     CompileError, Identities, Image, MAX_PAGES,
-    class::{ClassId, Classes, set},
     coverage::{self, LAST_PORT_KEY, LAST_PROTOCOL},
     interval::cut,
-    line::{Line, Plan},
+    interval_table::{Line, Plan},
     page_arena::PageArena,
+    rule_set::{Classes, RuleSetId, set},
 };
 use crate::policy::{Policy, Rule, Services, model::Nat64Prefix};
 
@@ -29,20 +29,20 @@ const SMALL_ROOT: usize = 128;
 ///
 /// # Errors
 /// See [`CompileError`]: limits, and executables that are not in `executables`.
-pub fn compile(policy: &Policy, executables: &Identities, life: Life) -> Result<Image, CompileError> {
+pub fn compile(policy: &Policy, executables: &Identities, life: Revision) -> Result<Image, CompileError> {
     check_limits(policy)?;
     let mut classes = Classes::new(policy.rules.len());
     let lines = Lines::cut(policy, executables, &mut classes)?;
     let mut arena = PageArena::new(MAX_PAGES);
 
     // Page 0 first gets what every decision reads: the roots of small lines, then bitmaps.
-    let mut roots = [None; LineId::ALL.len()];
+    let mut roots = [None; Dimension::ALL.len()];
     lines.reserve(&lines.asked_at_connect(), SMALL_ROOT, &mut arena, &mut roots)?;
     let places = place_bitmaps(&lines, &classes, &mut arena)?;
     lines.reserve(&lines.asked_at_socket(), usize::MAX, &mut arena, &mut roots)?;
     lines.reserve(&lines.asked_at_connect(), usize::MAX, &mut arena, &mut roots)?;
     lines.reserve(&lines.asked_at_unix(), usize::MAX, &mut arena, &mut roots)?;
-    let mut nodes = [Node(0); LineId::ALL.len()];
+    let mut nodes = [Node(0); Dimension::ALL.len()];
     for line in lines.all() {
         let at = roots[line.id() as usize].unwrap_or(Location(0));
         nodes[line.id() as usize] = line.write(&mut arena, at, &places)?;
@@ -132,22 +132,22 @@ fn check_limits(policy: &Policy) -> Result<(), CompileError> {
     Ok(())
 }
 
-fn traits(rule: &Rule) -> impl Iterator<Item = Trait> {
+fn traits(rule: &Rule) -> impl Iterator<Item = RuleBitmap> {
     let action = match rule.action {
         Action::Allow => None,
-        Action::Audit => Some(Trait::Audit),
-        Action::Block => Some(Trait::Block),
-        Action::Kill => Some(Trait::Kill),
+        Action::Audit => Some(RuleBitmap::Audit),
+        Action::Block => Some(RuleBitmap::Block),
+        Action::Kill => Some(RuleBitmap::Kill),
     };
     let every_v4 = rule.to.has_every_v4();
     let every = every_v4 && rule.to.has_every_v6();
     [
         action,
-        every_v4.then_some(Trait::EveryV4),
-        every.then_some(Trait::EveryAddress),
-        (!rule.to.v4().is_empty()).then_some(Trait::SomeV4),
-        (!rule.to.is_empty()).then_some(Trait::SomeAddress),
-        Some(Trait::Every),
+        every_v4.then_some(RuleBitmap::EveryV4),
+        every.then_some(RuleBitmap::EveryAddress),
+        (!rule.to.v4().is_empty()).then_some(RuleBitmap::SomeV4),
+        (!rule.to.is_empty()).then_some(RuleBitmap::SomeAddress),
+        Some(RuleBitmap::Every),
     ]
     .into_iter()
     .flatten()
@@ -181,14 +181,14 @@ impl Lines {
             false => None,
         };
         Ok(Lines {
-            v4: Line::plan(LineId::V4, 32, v4),
-            v6: Line::plan(LineId::V6, 64, v6),
-            port: Line::plan(LineId::Port, LAST_PORT_KEY.count_ones(), port),
-            protocol_some: Line::plan(LineId::ProtocolSome, LAST_PROTOCOL.count_ones(), some),
-            protocol_every: Line::plan(LineId::ProtocolEvery, LAST_PROTOCOL.count_ones(), every),
-            uid: Line::plan(LineId::Uid, 32, uid),
-            executable: Line::plan(LineId::Executable, 64, executable),
-            unix: unix.map(|unix| Line::plan(LineId::Unix, 64, unix)),
+            v4: Line::plan(Dimension::V4, 32, v4),
+            v6: Line::plan(Dimension::V6, 64, v6),
+            port: Line::plan(Dimension::Port, LAST_PORT_KEY.count_ones(), port),
+            protocol_some: Line::plan(Dimension::ProtocolSome, LAST_PROTOCOL.count_ones(), some),
+            protocol_every: Line::plan(Dimension::ProtocolEvery, LAST_PROTOCOL.count_ones(), every),
+            uid: Line::plan(Dimension::Uid, 32, uid),
+            executable: Line::plan(Dimension::Executable, 64, executable),
+            unix: unix.map(|unix| Line::plan(Dimension::Unix, 64, unix)),
         })
     }
 
@@ -225,7 +225,7 @@ impl Lines {
         lines: &[&dyn Plan],
         most: usize,
         arena: &mut PageArena,
-        roots: &mut [Option<Location>; LineId::ALL.len()],
+        roots: &mut [Option<Location>; Dimension::ALL.len()],
     ) -> Result<(), CompileError> {
         for line in lines {
             let root = &mut roots[line.id() as usize];
@@ -253,7 +253,7 @@ fn place_bitmaps(
     };
     let always = count(&lines.asked_always());
     let by_address = count(&lines.by_address());
-    let mut order: Vec<ClassId> = (0..classes.count() as u32).map(ClassId).collect();
+    let mut order: Vec<RuleSetId> = (0..classes.count() as u32).map(RuleSetId).collect();
     order.sort_by_key(|class| {
         let class = class.0 as usize;
         std::cmp::Reverse((always[class], by_address[class]))
@@ -262,7 +262,7 @@ fn place_bitmaps(
     let mut places = vec![Location(0); classes.count()];
     for class in order {
         places[class.0 as usize] = if class == Classes::EVERY {
-            Trait::Every.location()
+            RuleBitmap::Every.location()
         } else {
             let at = arena.allocate(classes.words())?;
             arena

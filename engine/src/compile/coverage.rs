@@ -1,6 +1,6 @@
 //! Which keys of each line a policy's rules cover.
 
-use engine_common::{ExecutableId, Protocol, SocketPlace};
+use engine_common::{ExecutableId, Protocol, UnixSocketId};
 
 use super::{CompileError, Identities};
 use crate::policy::{Policy, Rule, Services, UnixSockets};
@@ -103,7 +103,7 @@ pub(super) fn executables(policy: &Policy, known: &Identities) -> Result<Spans<u
 }
 
 /// Key of a unix socket's place on its line.
-pub(super) fn place_key(place: SocketPlace) -> u128 {
+pub(super) fn place_key(place: UnixSocketId) -> u128 {
     u128::from(place.space) << 64 | u128::from(place.name)
 }
 

@@ -17,7 +17,7 @@ mod selection;
 
 use engine_common::{
     decide::rule_action,
-    image::{Header, LineId},
+    image::{Dimension, Header},
     limits::MAX_NAT64_PREFIXES,
 };
 
@@ -65,18 +65,18 @@ pub fn diff_up_to(old: &Side<'_>, new: &Side<'_>, limit: usize) -> PolicyDiff {
     let narrow = |line| (walk::narrow(old, line), walk::narrow(new, line));
     let wide = |line| (walk::wide(old, line), walk::wide(new, line));
 
-    let ipv4 = gathered(&pairing, both, &narrow(LineId::V4), limit);
-    let ipv6 = gathered(&pairing, both, &wide(LineId::V6), limit);
+    let ipv4 = gathered(&pairing, both, &narrow(Dimension::V4), limit);
+    let ipv6 = gathered(&pairing, both, &wide(Dimension::V6), limit);
     // The lines by protocol alone follow from this one.
-    let ports = keys(&pairing, both, &narrow(LineId::Port));
-    let users = keys(&pairing, both, &narrow(LineId::Uid));
+    let ports = keys(&pairing, both, &narrow(Dimension::Port));
+    let users = keys(&pairing, both, &narrow(Dimension::Uid));
     let mut other_executables = vec![false; pairing.slots()];
-    compare(&pairing, both, &wide(LineId::Executable), |slot, _, _, _| {
+    compare(&pairing, both, &wide(Dimension::Executable), |slot, _, _, _| {
         other_executables[slot] = true;
     });
 
     let mut other_sockets = vec![false; pairing.slots()];
-    compare(&pairing, both, &wide(LineId::Unix), |slot, _, _, _| {
+    compare(&pairing, both, &wide(Dimension::Unix), |slot, _, _, _| {
         other_sockets[slot] = true;
     });
 
@@ -144,7 +144,7 @@ fn settings(old: Header<'_>, new: Header<'_>) -> PolicyDiff {
     let named = |name, text| of_both(text).map(|change| SettingChange { name, change });
     let others = [
         named("nat64", nat64_prefixes),
-        named("fold", fold_windows),
+        named("fold", dedup_windows),
         named("strict", |header| header.is_strict().to_string()),
     ];
     PolicyDiff {
@@ -157,7 +157,7 @@ fn settings(old: Header<'_>, new: Header<'_>) -> PolicyDiff {
 }
 
 /// Windows within which repeats are folded.
-fn fold_windows(header: Header<'_>) -> String {
+fn dedup_windows(header: Header<'_>) -> String {
     let fold = header.fold();
     let window = |ms: u32| match ms {
         0 => "off".to_owned(),

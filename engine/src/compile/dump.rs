@@ -8,10 +8,10 @@ use std::{
 use engine_common::{
     Action, Protocol,
     decide::rule_action,
-    fold::FoldWindows,
-    image::{Header, LineId, Location, Trait},
+    dedup::DedupWindows,
+    image::{Dimension, Header, Location, RuleBitmap},
+    interval_table::NodeKind,
     limits::MAX_NAT64_PREFIXES,
-    line::NodeKind,
 };
 
 use super::{
@@ -51,33 +51,47 @@ impl<'a> Dump<'a> {
         self.rules();
         self.traits();
         let image = self.image;
-        self.line(LineId::V4, "ipv4", 32, walk::narrow(image, LineId::V4), |key| {
-            Ipv4Addr::from(key).to_string()
-        });
-        self.line(LineId::V6, "ipv6", 64, walk::wide(image, LineId::V6), |key| {
-            Ipv6Addr::from(key).to_string()
-        });
+        self.line(
+            Dimension::V4,
+            "ipv4",
+            32,
+            walk::narrow(image, Dimension::V4),
+            |key| Ipv4Addr::from(key).to_string(),
+        );
+        self.line(
+            Dimension::V6,
+            "ipv6",
+            64,
+            walk::wide(image, Dimension::V6),
+            |key| Ipv6Addr::from(key).to_string(),
+        );
         let service = |key: u32| format!("{}/{}", protocol(key >> 16), key & 0xffff);
         self.line(
-            LineId::Port,
+            Dimension::Port,
             "port",
             25,
-            walk::narrow(image, LineId::Port),
+            walk::narrow(image, Dimension::Port),
             service,
         );
-        let some = walk::narrow(image, LineId::ProtocolSome);
-        self.line(LineId::ProtocolSome, "protocol, some port", 9, some, protocol);
-        let every = walk::narrow(image, LineId::ProtocolEvery);
-        self.line(LineId::ProtocolEvery, "protocol, every port", 9, every, protocol);
-        let uid = walk::narrow(image, LineId::Uid);
-        self.line(LineId::Uid, "uid", 32, uid, |key| key.to_string());
-        let executable = walk::wide(image, LineId::Executable);
-        self.line(LineId::Executable, "executable", 64, executable, |key| {
+        let some = walk::narrow(image, Dimension::ProtocolSome);
+        self.line(Dimension::ProtocolSome, "protocol, some port", 9, some, protocol);
+        let every = walk::narrow(image, Dimension::ProtocolEvery);
+        self.line(
+            Dimension::ProtocolEvery,
+            "protocol, every port",
+            9,
+            every,
+            protocol,
+        );
+        let uid = walk::narrow(image, Dimension::Uid);
+        self.line(Dimension::Uid, "uid", 32, uid, |key| key.to_string());
+        let executable = walk::wide(image, Dimension::Executable);
+        self.line(Dimension::Executable, "executable", 64, executable, |key| {
             format!("{:#x}:{}", key >> 64, key as u64)
         });
         if image.header().names_unix() {
-            let unix = walk::wide(image, LineId::Unix);
-            self.line(LineId::Unix, "unix socket", 64, unix, |key| {
+            let unix = walk::wide(image, Dimension::Unix);
+            self.line(Dimension::Unix, "unix socket", 64, unix, |key| {
                 format!("{:#x}:{:016x}", key >> 64, key as u64)
             });
         }
@@ -117,7 +131,7 @@ impl<'a> Dump<'a> {
         }
         self.say(format_args!("counters: {}", place(header.counters())));
         let fold = header.fold();
-        if fold != FoldWindows::default() {
+        if fold != DedupWindows::default() {
             self.say(format_args!(
                 "folds repeats: audit {} ms, block {} ms, kill {} ms",
                 fold.audit_ms, fold.block_ms, fold.kill_ms
@@ -143,11 +157,11 @@ impl<'a> Dump<'a> {
     fn traits(&mut self) {
         self.say("traits:");
         for (of, label) in [
-            (Trait::EveryV4, "every ipv4 destination"),
-            (Trait::EveryAddress, "every destination"),
-            (Trait::SomeV4, "some ipv4 destination"),
-            (Trait::SomeAddress, "some destination"),
-            (Trait::Every, "all rules"),
+            (RuleBitmap::EveryV4, "every ipv4 destination"),
+            (RuleBitmap::EveryAddress, "every destination"),
+            (RuleBitmap::SomeV4, "some ipv4 destination"),
+            (RuleBitmap::SomeAddress, "some destination"),
+            (RuleBitmap::Every, "all rules"),
         ] {
             let line = format!("  {label}: {}", self.set(of.location()));
             self.say(line);
@@ -156,7 +170,7 @@ impl<'a> Dump<'a> {
 
     fn line<K: LineKey>(
         &mut self,
-        id: LineId,
+        id: Dimension,
         label: &str,
         key_bits: u32,
         walk: Walk<K>,

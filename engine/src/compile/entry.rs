@@ -1,6 +1,6 @@
 //! How the entries of a line are written: what narrow and wide lines differ in.
 
-use engine_common::line::{MAX_WIDE_LEVELS, NARROW_FANOUT, WIDE_ENTRY_WORDS, WIDE_FANOUT};
+use engine_common::interval_table::{ENTRY_WORDS_U128, FANOUT_U32, FANOUT_U128, MAX_LEVELS_U128};
 
 use super::interval::Key;
 
@@ -29,7 +29,7 @@ pub(super) trait LineKey: Key {
 
 impl LineKey for u32 {
     const ENTRY_WORDS: usize = 1;
-    const FANOUT: usize = NARROW_FANOUT;
+    const FANOUT: usize = FANOUT_U32;
     const FEW: usize = 64;
     const LEVELS: u32 = 1;
     const LOW_BITS: u32 = 0;
@@ -48,10 +48,10 @@ impl LineKey for u32 {
 }
 
 impl LineKey for u128 {
-    const ENTRY_WORDS: usize = WIDE_ENTRY_WORDS;
-    const FANOUT: usize = WIDE_FANOUT;
+    const ENTRY_WORDS: usize = ENTRY_WORDS_U128;
+    const FANOUT: usize = FANOUT_U128;
     const FEW: usize = 42;
-    const LEVELS: u32 = MAX_WIDE_LEVELS;
+    const LEVELS: u32 = MAX_LEVELS_U128;
     const LOW_BITS: u32 = 64;
 
     fn from_bits(bits: u128) -> u128 {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use engine_common::image::LineId;
+use engine_common::image::Dimension;
 
 /// What keeps a policy from being compiled. Only limits, and what the caller has to bring along.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -79,7 +79,7 @@ pub enum CompileError {
     )]
     TooManyIntervals {
         /// The line.
-        line: LineId,
+        line: Dimension,
         /// The intervals of the fullest part of it.
         intervals: usize,
     },

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use engine_common::{
     Address, Attempt, ExecutableId, KillAbility, Outcome, Protocol, Reason, SocketFamily, Verdict,
-    destination::canonical, image::Life,
+    destination::canonical, image::Revision,
 };
 use serde::Serialize;
 
@@ -90,7 +90,7 @@ pub fn explain(
     if attempt.protocol == Protocol::MPTCP {
         attempt.protocol = Protocol::TCP;
     }
-    let life = Life {
+    let life = Revision {
         generation: 1,
         mode: policy.mode,
     };
@@ -104,7 +104,7 @@ pub fn explain(
     let (verdict, at) = if protocol.has_address_hook() {
         (image.decide(&attempt), Decided::Destination)
     } else {
-        let verdict = image.judge_socket(family, protocol, uid, executable);
+        let verdict = image.decide_socket(family, protocol, uid, executable);
         (verdict, Decided::Socket)
     };
     let outcome = Outcome::of(verdict.action, policy.mode, KillAbility::Now);
@@ -165,13 +165,13 @@ pub fn explain_unix(
     uid: u32,
     executable: ExecutableId,
 ) -> Result<Explanation, CompileError> {
-    let life = Life {
+    let life = Revision {
         generation: 1,
         mode: policy.mode,
     };
     let image = compile(policy, identities, life)?;
     let place = Identities::synthetic_place(name);
-    let verdict = image.judge_unix(place, uid, executable);
+    let verdict = image.decide_unix(place, uid, executable);
     let outcome = Outcome::of(verdict.action, policy.mode, KillAbility::Now);
     let shown = match verdict.reason {
         Reason::Rule(rule) => rule as usize + 1,

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use engine_common::{ExecutableId, SocketPlace};
+use engine_common::{ExecutableId, UnixSocketId};
 
 use crate::policy::{Policy, UnixName, UnixSockets};
 
@@ -14,7 +14,7 @@ use crate::policy::{Policy, UnixName, UnixSockets};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identities {
     executables: BTreeMap<PathBuf, ExecutableId>,
-    sockets: BTreeMap<PathBuf, Vec<SocketPlace>>,
+    sockets: BTreeMap<PathBuf, Vec<UnixSocketId>>,
 }
 
 impl Identities {
@@ -32,9 +32,9 @@ impl Identities {
     }
 
     /// The place that a name has among [`Identities::synthetic`], whether the policy names it or not.
-    pub fn synthetic_place(name: &UnixName) -> SocketPlace {
+    pub fn synthetic_place(name: &UnixName) -> UnixSocketId {
         match name {
-            UnixName::Abstract(name) => SocketPlace::of_abstract(name),
+            UnixName::Abstract(name) => UnixSocketId::of_abstract(name),
             UnixName::Path(path) => made_up_place(path),
         }
     }
@@ -45,7 +45,7 @@ impl Identities {
     }
 
     /// Records where the socket of a path is: in each of these places it may be.
-    pub fn insert_socket(&mut self, path: PathBuf, places: Vec<SocketPlace>) {
+    pub fn insert_socket(&mut self, path: PathBuf, places: Vec<UnixSocketId>) {
         self.sockets.insert(path, places);
     }
 
@@ -55,16 +55,16 @@ impl Identities {
     }
 
     /// The places of a unix socket; `None` where its path was not looked up.
-    pub fn socket(&self, name: &UnixName) -> Option<Vec<SocketPlace>> {
+    pub fn socket(&self, name: &UnixName) -> Option<Vec<UnixSocketId>> {
         match name {
-            UnixName::Abstract(name) => Some(vec![SocketPlace::of_abstract(name)]),
+            UnixName::Abstract(name) => Some(vec![UnixSocketId::of_abstract(name)]),
             UnixName::Path(path) => self.sockets.get(path).cloned(),
         }
     }
 }
 
-fn made_up_place(path: &Path) -> SocketPlace {
-    SocketPlace::in_file_system(MADE_UP_DEVICE, components(path))
+fn made_up_place(path: &Path) -> UnixSocketId {
+    UnixSocketId::in_file_system(MADE_UP_DEVICE, components(path))
 }
 
 /// A device for made-up places: no file system has the greatest number.

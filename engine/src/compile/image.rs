@@ -1,8 +1,8 @@
 //! The compiled policy.
 
 use engine_common::{
-    Address, Attempt, ExecutableId, Protocol, SocketFamily, SocketPlace, Verdict,
-    image::{Header, Life, Page},
+    Address, Attempt, ExecutableId, Protocol, SocketFamily, UnixSocketId, Verdict,
+    image::{Header, Page, Revision},
 };
 
 /// One compiled policy: the pages that the kernel reads, word for word.
@@ -39,7 +39,7 @@ impl Image {
 
     /// The same policy as another generation, or in another mode.
     #[must_use]
-    pub fn with_life(mut self, life: Life) -> Image {
+    pub fn with_revision(mut self, life: Revision) -> Image {
         life.write(&mut self.pages[0]);
         self
     }
@@ -74,21 +74,21 @@ impl Image {
     }
 
     /// What the policy says about making a socket whose destinations no address hook sees
-    /// ([`engine_common::judge_socket`]).
-    pub fn judge_socket(
+    /// ([`engine_common::decide_socket`]).
+    pub fn decide_socket(
         &self,
         family: SocketFamily,
         protocol: Protocol,
         uid: u32,
         executable: ExecutableId,
     ) -> Verdict {
-        engine_common::judge_socket(self.pages(), &self.pages[0], family, protocol, uid, executable)
+        engine_common::decide_socket(self.pages(), &self.pages[0], family, protocol, uid, executable)
             .unwrap_or_else(Verdict::fault)
     }
 
-    /// What the policy says about reaching a unix socket ([`engine_common::judge_unix`]).
-    pub fn judge_unix(&self, place: SocketPlace, uid: u32, executable: ExecutableId) -> Verdict {
-        engine_common::judge_unix(self.pages(), &self.pages[0], place, uid, executable)
+    /// What the policy says about reaching a unix socket ([`engine_common::decide_unix`]).
+    pub fn decide_unix(&self, place: UnixSocketId, uid: u32, executable: ExecutableId) -> Verdict {
+        engine_common::decide_unix(self.pages(), &self.pages[0], place, uid, executable)
             .unwrap_or_else(Verdict::fault)
     }
 }

@@ -1,6 +1,6 @@
 //! From the ranges that rules cover to elementary intervals, each with its class.
 
-use super::class::{ClassId, Classes, flip};
+use super::rule_set::{Classes, RuleSetId, flip};
 
 /// A key of a line.
 pub trait Key: Copy + Ord + Into<u128> {
@@ -26,7 +26,7 @@ pub struct Interval<K> {
     /// Last key.
     pub end: K,
     /// The rules.
-    pub class: ClassId,
+    pub class: RuleSetId,
 }
 
 /// Cuts the key space up to `last` into elementary intervals. `spans` are inclusive ranges with the

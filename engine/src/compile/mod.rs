@@ -10,7 +10,6 @@
 //! [`Image::from_pages`].
 
 mod assemble;
-pub mod class;
 mod coverage;
 pub mod diff;
 pub mod dump;
@@ -20,10 +19,11 @@ pub mod explain;
 pub mod identity;
 pub mod image;
 pub mod interval;
-mod line;
+mod interval_table;
 pub mod oracle;
 mod page_arena;
 mod read_back;
+pub mod rule_set;
 #[cfg(test)]
 mod sample;
 mod walk;

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use engine_common::{
-    Action, ExecutableId, Protocol, Reason, SocketPlace, Verdict,
+    Action, ExecutableId, Protocol, Reason, UnixSocketId, Verdict,
     attempt::{Address, Attempt, SocketFamily},
     destination::{canonical_v4, embedded_v4},
 };
@@ -109,10 +109,10 @@ fn subject_mismatch(
 }
 
 /// What the policy says about reaching a unix socket: the first rule that names it; what none names passes.
-pub fn judge_unix(
+pub fn decide_unix(
     policy: &Policy,
     identities: &Identities,
-    place: SocketPlace,
+    place: UnixSocketId,
     uid: u32,
     executable: ExecutableId,
 ) -> Verdict {
@@ -130,7 +130,7 @@ pub fn judge_unix(
 pub fn unix_mismatch(
     rule: &Rule,
     identities: &Identities,
-    place: SocketPlace,
+    place: UnixSocketId,
     uid: u32,
     executable: ExecutableId,
 ) -> Option<Mismatch> {
@@ -151,7 +151,7 @@ pub fn unix_mismatch(
 
 /// What the policy says about making a socket whose destinations no hook sees: the strictest answer
 /// that any of its destinations could get.
-pub fn judge_socket(
+pub fn decide_socket(
     policy: &Policy,
     executables: &Identities,
     family: SocketFamily,

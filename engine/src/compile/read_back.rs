@@ -2,7 +2,7 @@
 
 use engine_common::{
     ABI_VERSION,
-    image::{LineId, Location, PAGE_WORDS, Page},
+    image::{Dimension, Location, PAGE_WORDS, Page},
     limits::{MAX_BITMAP_WORDS, MAX_RULES},
 };
 
@@ -51,10 +51,10 @@ pub enum ImageError {
     Counters,
     /// A line leads to something that is not in the image, or does not cover all of its keys.
     #[error("the {0:?} line of the image cannot be followed to its end")]
-    Line(LineId),
+    Line(Dimension),
     /// A line leads to a bitmap that is not in the image.
     #[error("the {0:?} line of the image leads to a set of rules that is not there")]
-    Bitmap(LineId),
+    Bitmap(Dimension),
 }
 
 impl Image {
@@ -68,12 +68,16 @@ impl Image {
         }
         let image = Image::new(pages);
         image.check_header()?;
-        for line in LineId::ALL {
+        for line in Dimension::ALL {
             match line {
-                LineId::V6 | LineId::Executable | LineId::Unix => {
+                Dimension::V6 | Dimension::Executable | Dimension::Unix => {
                     image.check_line(line, &walk::wide(&image, line))?
                 }
-                LineId::V4 | LineId::Port | LineId::ProtocolSome | LineId::ProtocolEvery | LineId::Uid => {
+                Dimension::V4
+                | Dimension::Port
+                | Dimension::ProtocolSome
+                | Dimension::ProtocolEvery
+                | Dimension::Uid => {
                     image.check_line(line, &walk::narrow(&image, line))?;
                 }
             }
@@ -112,7 +116,7 @@ impl Image {
         Ok(())
     }
 
-    fn check_line<K: LineKey>(&self, line: LineId, walk: &Walk<K>) -> Result<(), ImageError> {
+    fn check_line<K: LineKey>(&self, line: Dimension, walk: &Walk<K>) -> Result<(), ImageError> {
         if walk.broken {
             return Err(ImageError::Line(line));
         }

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 
 use engine_common::{
-    image::{Header, LineId, Location, PAGE_WORDS},
-    line::{Node, NodeKind},
+    image::{Dimension, Header, Location, PAGE_WORDS},
+    interval_table::{Node, NodeKind},
 };
 
 use super::{
     Image,
     coverage::{LAST_PORT_KEY, LAST_PROTOCOL},
     entry::LineKey,
-    line::INDEX_BITS,
+    interval_table::INDEX_BITS,
 };
 
 /// Keys that have one class.
@@ -37,23 +37,23 @@ pub(super) struct Walk<K> {
 }
 
 /// Walks a narrow line.
-pub(super) fn narrow(image: &Image, line: LineId) -> Walk<u32> {
+pub(super) fn narrow(image: &Image, line: Dimension) -> Walk<u32> {
     let last = match line {
-        LineId::Port => LAST_PORT_KEY,
-        LineId::ProtocolSome | LineId::ProtocolEvery => LAST_PROTOCOL,
-        LineId::V4 | LineId::V6 | LineId::Uid | LineId::Executable | LineId::Unix => u32::MAX,
+        Dimension::Port => LAST_PORT_KEY,
+        Dimension::ProtocolSome | Dimension::ProtocolEvery => LAST_PROTOCOL,
+        Dimension::V4 | Dimension::V6 | Dimension::Uid | Dimension::Executable | Dimension::Unix => u32::MAX,
     };
     walk(image, line, last.count_ones(), last)
 }
 
 /// Walks a wide line.
-pub(super) fn wide(image: &Image, line: LineId) -> Walk<u128> {
+pub(super) fn wide(image: &Image, line: Dimension) -> Walk<u128> {
     walk(image, line, 64, u128::MAX)
 }
 
 /// Walks a line whose last key is `last`. `key_bits` counts the bits of a narrow key, or of the
 /// upper half of a wide one.
-fn walk<K: LineKey>(image: &Image, line: LineId, key_bits: u32, last: K) -> Walk<K> {
+fn walk<K: LineKey>(image: &Image, line: Dimension, key_bits: u32, last: K) -> Walk<K> {
     let mut walk = Walk {
         sections: Vec::new(),
         buckets: [0; 3],
@@ -61,7 +61,7 @@ fn walk<K: LineKey>(image: &Image, line: LineId, key_bits: u32, last: K) -> Walk
         broken: false,
     };
     let header = Header(&image.pages()[0]);
-    if line == LineId::Unix && !header.names_unix() {
+    if line == Dimension::Unix && !header.names_unix() {
         // There is none where no rule is about such sockets.
         return walk;
     }

@@ -21,10 +21,10 @@ use thiserror::Error;
 use super::{
     lsm,
     pins::{PinFolder, PinsError},
-    probe::Probe,
     program::{ANCHOR, ENFORCING, FLOOR, Kind, LSM, Programs, UNIX},
     syscall::write_scope,
     task_scopes::TaskScopes,
+    tracer::Probe,
 };
 
 /// Why the programs could not be attached.
@@ -80,7 +80,7 @@ pub enum AttachError {
     },
     /// A program that nobody needs any more could not be taken away.
     #[error(transparent)]
-    Detach(Box<super::StandingError>),
+    Detach(Box<super::DatapathError>),
     /// The scope could not be written.
     #[error("cannot write the cgroup's scope")]
     Scope(#[source] io::Error),
@@ -147,8 +147,8 @@ impl Attachment {
         };
         let tasks = TaskScopes::new(owned("TASK_SCOPES")?, owned("TASK_LEVELS")?);
         tasks.write(scope).map_err(AttachError::Scope)?;
-        if hooks.has(HookSet::PROBE) {
-            self.attach_probe(ebpf)?;
+        if hooks.has(HookSet::TRACER) {
+            self.attach_tracer(ebpf)?;
         }
         let lsm = LSM.iter().filter(|_| hooks.has(HookSet::LSM));
         for (name, _) in lsm.chain(UNIX.iter().filter(|_| hooks.has(HookSet::UNIX))) {
@@ -164,7 +164,7 @@ impl Attachment {
         Ok(())
     }
 
-    fn attach_probe(&self, ebpf: &mut Ebpf) -> Result<(), AttachError> {
+    fn attach_tracer(&self, ebpf: &mut Ebpf) -> Result<(), AttachError> {
         for probe in Probe::ALL {
             let Some(program) = ebpf.program_mut(probe.program()) else {
                 return Err(AttachError::Missing(probe.program()));

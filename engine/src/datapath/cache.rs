@@ -19,10 +19,11 @@ use super::{
     attachment::AttachError,
     features::DISABLE_VARIABLE,
     gate::{OBJECT_HASH, RING_BYTES_VARIABLE, WakeUp},
-    links, pins,
+    links,
+    pinned::{self, DatapathError, PinnedDatapath},
+    pins,
     ring::{EventRing, RingError},
-    standing::{self, StandingError, StandingGate},
-    tables::{FoldCounts, Slot, TableError},
+    tables::{DedupCounts, Slot, TableError},
 };
 use crate::compile::Image;
 
@@ -30,9 +31,9 @@ const PREFIX: &str = "loaded-";
 
 /// Programs and tables that were there already, for one run.
 pub(super) struct CachedGate {
-    gate: StandingGate,
+    gate: PinnedDatapath,
     /// The counters go on from run to run: what they were when this one began.
-    before: (u64, FoldCounts),
+    before: (u64, DedupCounts),
     _lock: Flock<File>,
 }
 
@@ -53,17 +54,17 @@ impl CachedGate {
         }
     }
 
-    fn try_take(is_alive: impl Fn(u64) -> bool) -> Result<Option<CachedGate>, StandingError> {
+    fn try_take(is_alive: impl Fn(u64) -> bool) -> Result<Option<CachedGate>, DatapathError> {
         let folder = folder()?;
         let ours = pins::own_folder()?;
         let gate = {
             // One makes them at a time, and nobody takes them away meanwhile.
-            let Some(_making) = pins::lock(&ours).map_err(standing::at("lock", &ours))? else {
+            let Some(_making) = pins::lock(&ours).map_err(pinned::at("lock", &ours))? else {
                 return Ok(None);
             };
             sweep(&is_alive);
-            let gate = StandingGate::open_or_make_at(folder.clone(), WakeUp::EachRecord)?;
-            let lock = pins::lock(&folder).map_err(standing::at("lock", &folder))?;
+            let gate = PinnedDatapath::open_or_make_at(folder.clone(), WakeUp::EachRecord)?;
+            let lock = pins::lock(&folder).map_err(pinned::at("lock", &folder))?;
             lock.map(|lock| (gate, lock))
         };
         let Some((gate, lock)) = gate else {
@@ -77,11 +78,11 @@ impl CachedGate {
         }
         gate.forget_cgroups()?;
         // Whatever an earlier run did not read is nothing to this one.
-        let read = |error: TableError| StandingError::Table(Box::new(error));
+        let read = |error: TableError| DatapathError::Table(Box::new(error));
         gate.events()
-            .map_err(|error| StandingError::Ring(Box::new(error)))?
+            .map_err(|error| DatapathError::Ring(Box::new(error)))?
             .drain(|_| {});
-        let before = (gate.lost().map_err(read)?, gate.fold_counts().map_err(read)?);
+        let before = (gate.lost().map_err(read)?, gate.dedup_counts().map_err(read)?);
         Ok(Some(CachedGate {
             gate,
             before,
@@ -124,14 +125,14 @@ impl CachedGate {
     /// Takes the programs away from a cgroup.
     ///
     /// # Errors
-    /// [`StandingError`].
-    pub(super) fn detach(&self, cgroup: u64) -> Result<(), StandingError> {
+    /// [`DatapathError`].
+    pub(super) fn detach(&self, cgroup: u64) -> Result<(), DatapathError> {
         self.gate.detach(cgroup)
     }
 
     /// Whether packets can be judged here.
-    pub(super) fn has_floor(&self) -> bool {
-        self.gate.has_floor()
+    pub(super) fn has_egress_filter(&self) -> bool {
+        self.gate.has_egress_filter()
     }
 
     /// Whether unix sockets can be judged here.
@@ -175,9 +176,9 @@ impl CachedGate {
     ///
     /// # Errors
     /// [`TableError`].
-    pub(super) fn fold_counts(&self) -> Result<FoldCounts, TableError> {
-        let now = self.gate.fold_counts()?;
-        Ok(FoldCounts {
+    pub(super) fn dedup_counts(&self) -> Result<DedupCounts, TableError> {
+        let now = self.gate.dedup_counts()?;
+        Ok(DedupCounts {
             folded: now.folded - self.before.1.folded,
             told: now.told - self.before.1.told,
         })
@@ -185,7 +186,7 @@ impl CachedGate {
 }
 
 /// The folder for the programs of this build, as they are told about this kernel.
-fn folder() -> Result<PathBuf, StandingError> {
+fn folder() -> Result<PathBuf, DatapathError> {
     let mut hasher = DefaultHasher::new();
     std::env::var_os(DISABLE_VARIABLE).hash(&mut hasher);
     let name = format!("{}{:016x}", of_this_build(), hasher.finish());
@@ -209,7 +210,7 @@ fn sweep(is_alive: impl Fn(u64) -> bool) {
 }
 
 /// Takes away the links of cgroups that are gone, whoever uses the programs now.
-pub(super) fn sweep_links(is_alive: impl Fn(u64) -> bool) -> Result<usize, StandingError> {
+pub(super) fn sweep_links(is_alive: impl Fn(u64) -> bool) -> Result<usize, DatapathError> {
     let mut swept = 0;
     for folder in loaded() {
         for cgroup in links::cgroups_of(&folder)? {
@@ -245,11 +246,11 @@ fn remove_if_idle(folder: &Path, is_alive: impl Fn(u64) -> bool) {
     let Ok(Some(_lock)) = pins::lock(folder) else {
         return;
     };
-    let in_use = match StandingGate::open_at(folder.to_owned()) {
+    let in_use = match PinnedDatapath::open_at(folder.to_owned()) {
         Ok(Some(gate)) => gate.cgroups().map_or(true, |all| all.into_iter().any(is_alive)),
         _ => false,
     };
-    if !in_use && let Err(error) = standing::remove_all(folder) {
+    if !in_use && let Err(error) = pinned::remove_all(folder) {
         tracing::debug!(%error, "programs that nobody uses stay loaded");
     }
 }

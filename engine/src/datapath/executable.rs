@@ -10,12 +10,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use engine_common::{ExecutableId, SocketPlace};
+use engine_common::{ExecutableId, UnixSocketId};
 use thiserror::Error;
 
 use super::mount::Mount;
 
-const MAX_DEPTH: usize = SocketPlace::MAX_DEPTH;
+const MAX_DEPTH: usize = UnixSocketId::MAX_DEPTH;
 
 /// Why a file that a policy names could not be identified.
 #[derive(Debug, Error)]

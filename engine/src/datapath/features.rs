@@ -8,7 +8,7 @@ use aya::{
 use super::{
     btf::{Btf, BtfError},
     lsm,
-    probe::Probe,
+    tracer::Probe,
 };
 
 /// Environment variable that takes abilities away, separated by commas: `send_signal`,
@@ -67,7 +67,7 @@ impl Features {
                 BpfHelper::BPF_FUNC_get_current_ancestor_cgroup_id,
             )
             .unwrap_or(false),
-            lsm: enabled("lsm") && lsm::lsm_obstacle().is_none(),
+            lsm: enabled("lsm") && lsm::lsm_unavailable_reason().is_none(),
             packets: enabled("packets"),
             moves: enabled("moves"),
             probe: Probe::detect(enabled),
@@ -136,7 +136,7 @@ const UNIX_MEMBERS: [(&str, &str, &str); 10] = [
 ];
 
 /// The same for the programs that tell who leaves a cgroup: what is not there, only they are without.
-const MOVE_MEMBERS: [(&str, &str, &str); 5] = [
+const MIGRATION_MEMBERS: [(&str, &str, &str); 5] = [
     ("TASK_COMM", "task_struct", "comm"),
     ("TASK_PID", "task_struct", "pid"),
     ("TASK_TGID", "task_struct", "tgid"),
@@ -170,8 +170,8 @@ impl Offsets {
     }
 
     /// With those for moves; `Err` where this kernel lacks one of them, and nothing is added.
-    pub(super) fn add_moves(&mut self, btf: &Btf) -> Result<(), BtfError> {
-        self.add(&MOVE_MEMBERS, btf)
+    pub(super) fn add_migration(&mut self, btf: &Btf) -> Result<(), BtfError> {
+        self.add(&MIGRATION_MEMBERS, btf)
     }
 
     /// With those for unix sockets, in the same way.

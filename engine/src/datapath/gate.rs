@@ -18,10 +18,10 @@ use super::{
     btf::{Btf, BtfError},
     features::{Features, Offsets},
     pins::PinFolder,
-    probe::Probe,
     program::{self, FLOOR, Kind, MOVES},
     ring::{EventRing, RingError},
-    tables::{FoldCounts, Slot, TableError, Tables, raise_memory_limit},
+    tables::{DedupCounts, Slot, TableError, Tables, raise_memory_limit},
+    tracer::Probe,
 };
 use crate::compile::Image;
 
@@ -80,18 +80,18 @@ pub enum WakeUp {
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
     /// Whether the one that judges packets is among them.
-    pub(super) has_floor: bool,
+    pub(super) has_egress_filter: bool,
     /// Whether those that see unix sockets are.
     pub(super) has_unix: bool,
     /// Whether those that tell who leaves a cgroup are.
-    pub(super) has_moves: bool,
+    pub(super) has_migration: bool,
 }
 
 /// Loaded programs with their tables. Enforces nothing until attached; dropping it takes away
 /// nothing that is pinned.
 pub struct Gate {
     ebpf: Ebpf,
-    has_floor: bool,
+    has_egress_filter: bool,
     has_unix: bool,
     features: Features,
     tables: Tables,
@@ -111,7 +111,7 @@ impl Gate {
         };
         let Loaded {
             mut ebpf,
-            has_floor,
+            has_egress_filter,
             has_unix,
             ..
         } = load(features, wake, ring_bytes()?)?;
@@ -119,7 +119,7 @@ impl Gate {
         Ok(Gate {
             tables,
             ebpf,
-            has_floor,
+            has_egress_filter,
             has_unix,
             features,
             next: 0,
@@ -132,8 +132,8 @@ impl Gate {
     }
 
     /// Whether packets can be judged here, as strict policies want.
-    pub fn has_floor(&self) -> bool {
-        self.has_floor
+    pub fn has_egress_filter(&self) -> bool {
+        self.has_egress_filter
     }
 
     /// Whether unix sockets can be judged here.
@@ -223,8 +223,8 @@ impl Gate {
     ///
     /// # Errors
     /// [`TableError`].
-    pub fn fold_counts(&self) -> Result<FoldCounts, TableError> {
-        self.tables.fold_counts()
+    pub fn dedup_counts(&self) -> Result<DedupCounts, TableError> {
+        self.tables.dedup_counts()
     }
 }
 
@@ -237,7 +237,7 @@ pub(super) fn load(mut features: Features, wake: WakeUp, ring_bytes: u32) -> Res
         let loader = scope.spawn(EbpfLoader::new);
         let offsets = Btf::of_running_kernel().and_then(|btf| {
             let mut offsets = Offsets::of(&btf)?;
-            let moves = offsets.add_moves(&btf);
+            let moves = offsets.add_migration(&btf);
             let unix = offsets.add_unix(&btf);
             Ok((offsets, moves, unix))
         });
@@ -267,11 +267,12 @@ pub(super) fn load(mut features: Features, wake: WakeUp, ring_bytes: u32) -> Res
         loader.override_global(name, offset, true);
     }
     let mut ebpf = loader.load(OBJECT).map_err(|e| LoadError::Object(Box::new(e)))?;
-    let (has_floor, has_moves, has_unix) = load_programs(&mut ebpf, features, features.lsm && unix.is_ok())?;
+    let (has_egress_filter, has_migration, has_unix) =
+        load_programs(&mut ebpf, features, features.lsm && unix.is_ok())?;
     Ok(Loaded {
         ebpf,
-        has_floor,
-        has_moves,
+        has_egress_filter,
+        has_migration,
         has_unix,
     })
 }

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use super::{
     executable::{IdentifyError, identify},
-    socket_place,
+    unix_socket_id,
 };
 use crate::{
     compile::{Identities, paths_of, socket_paths_of},
@@ -34,7 +34,7 @@ impl Identified {
                 identified.held.push(fd);
             }
             for path in socket_paths_of(policy) {
-                let places = socket_place::places_of(path)?;
+                let places = unix_socket_id::places_of(path)?;
                 identified.identities.insert_socket(path.to_owned(), places);
             }
         }

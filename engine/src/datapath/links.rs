@@ -10,12 +10,11 @@ use engine_common::scope::{HookSet, Scope};
 
 use super::{
     attachment::{AttachError, attach_pinned},
-    lsm, moves,
+    lsm, migration,
+    pinned::{DatapathError, PinnedDatapath, at},
     pins::{self, PinsError},
-    probe,
     program::{self, ANCHOR, ENFORCING, FLOOR, PinnedPrograms},
-    standing::{StandingError, StandingGate, at},
-    syscall,
+    syscall, tracer,
 };
 
 /// How a hook of a cgroup is.
@@ -29,12 +28,12 @@ pub enum LinkState {
     Missing,
 }
 
-impl StandingGate {
+impl PinnedDatapath {
     /// Ids of the cgroups that have links.
     ///
     /// # Errors
-    /// [`StandingError::Io`].
-    pub fn cgroups(&self) -> Result<Vec<u64>, StandingError> {
+    /// [`DatapathError::Io`].
+    pub fn cgroups(&self) -> Result<Vec<u64>, DatapathError> {
         cgroups_of(&self.folder)
     }
 
@@ -67,8 +66,8 @@ impl StandingGate {
         if empty.is_strict() {
             lacks(FLOOR)?;
         }
-        if hooks.has(HookSet::PROBE) {
-            self.attach_probe()?;
+        if hooks.has(HookSet::TRACER) {
+            self.attach_tracer()?;
         }
         if hooks.has(HookSet::LSM) {
             self.attach_lsm()?;
@@ -82,14 +81,14 @@ impl StandingGate {
     /// Takes the program that judges packets away from a cgroup.
     ///
     /// # Errors
-    /// [`StandingError::Io`].
-    pub fn detach_floor(&self, cgroup: u64) -> Result<(), StandingError> {
+    /// [`DatapathError::Io`].
+    pub fn detach_egress_filter(&self, cgroup: u64) -> Result<(), DatapathError> {
         let path = self.links(cgroup).join(FLOOR.0);
         pins::remove_link(&path).map_err(at("remove", &path))
     }
 
     /// Whether packets can be judged, as strict policies want: the kernel took the program.
-    pub fn has_floor(&self) -> bool {
+    pub fn has_egress_filter(&self) -> bool {
         self.folder.join("programs").join(FLOOR.0).exists()
     }
 
@@ -106,8 +105,8 @@ impl StandingGate {
     /// Takes our programs away from a cgroup, those that decide first.
     ///
     /// # Errors
-    /// [`StandingError::Io`].
-    pub fn detach(&self, cgroup: u64) -> Result<(), StandingError> {
+    /// [`DatapathError::Io`].
+    pub fn detach(&self, cgroup: u64) -> Result<(), DatapathError> {
         let tables = self.folder.join("maps");
         self.tasks.remove(cgroup).map_err(at("write", &tables))?;
         let left = self.tasks.hooks().map_err(at("read", &tables))?;
@@ -116,11 +115,11 @@ impl StandingGate {
         } else if !left.has(HookSet::UNIX) {
             lsm::rest_unix(&self.folder)?;
         }
-        if !left.has(HookSet::PROBE) {
-            probe::detach(&self.folder)?;
+        if !left.has(HookSet::TRACER) {
+            tracer::detach(&self.folder)?;
         }
         if self.tasks.is_empty().map_err(at("read", &tables))? {
-            moves::rest(&self.folder)?;
+            migration::rest(&self.folder)?;
         }
         detach_from(&self.folder, cgroup)
     }
@@ -129,12 +128,12 @@ impl StandingGate {
     /// attached for are gone, and others may have removed their links.
     ///
     /// # Errors
-    /// [`StandingError::Io`].
-    pub(super) fn forget_cgroups(&self) -> Result<(), StandingError> {
+    /// [`DatapathError::Io`].
+    pub(super) fn forget_cgroups(&self) -> Result<(), DatapathError> {
         let tables = self.folder.join("maps");
         self.tasks.clear().map_err(at("write", &tables))?;
         lsm::rest(&self.folder)?;
-        probe::detach(&self.folder)
+        tracer::detach(&self.folder)
     }
 
     fn links(&self, cgroup: u64) -> PathBuf {
@@ -146,7 +145,7 @@ fn links_in(folder: &Path, cgroup: u64) -> PathBuf {
     folder.join("links").join(cgroup.to_string())
 }
 
-pub(super) fn cgroups_of(folder: &Path) -> Result<Vec<u64>, StandingError> {
+pub(super) fn cgroups_of(folder: &Path) -> Result<Vec<u64>, DatapathError> {
     let links = folder.join("links");
     let entries = match fs::read_dir(&links) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -160,7 +159,7 @@ pub(super) fn cgroups_of(folder: &Path) -> Result<Vec<u64>, StandingError> {
     Ok(ids)
 }
 
-pub(super) fn detach_from(folder: &Path, cgroup: u64) -> Result<(), StandingError> {
+pub(super) fn detach_from(folder: &Path, cgroup: u64) -> Result<(), DatapathError> {
     let links = links_in(folder, cgroup);
     for (name, _) in [FLOOR].into_iter().chain(ENFORCING).chain([ANCHOR]) {
         let path = links.join(name);

@@ -15,9 +15,9 @@ use engine_common::scope::HookSet;
 use super::{
     attachment::AttachError,
     links::LinkState,
+    pinned::{DatapathError, PinnedDatapath, at},
     pins,
     program::{LSM, UNIX},
-    standing::{StandingError, StandingGate, at},
     syscall,
 };
 
@@ -28,7 +28,7 @@ const ACTIVE: &str = "/sys/kernel/security/lsm";
 ///
 /// A kernel loads and attaches them also when `bpf` is not among the active modules, and then never calls them
 /// (security/bpf/hooks.c registers its hooks only if it is): so the list is read, and one program tried.
-pub fn lsm_obstacle() -> Option<String> {
+pub fn lsm_unavailable_reason() -> Option<String> {
     let active = match fs::read_to_string(ACTIVE) {
         Ok(active) => active,
         Err(error) => {
@@ -61,7 +61,7 @@ pub(super) fn attach(program: BorrowedFd<'_>, name: &'static str, folder: &Path)
     syscall::pin(link.as_fd(), &folder.join(name)).map_err(global)
 }
 
-impl StandingGate {
+impl PinnedDatapath {
     /// Whether the gate has LSM programs: they run on this kernel.
     pub fn has_lsm(&self) -> bool {
         self.programs().join(LSM[0].0).exists()
@@ -158,7 +158,7 @@ fn lsm_links(folder: &Path) -> PathBuf {
 }
 
 /// Takes the LSM programs of a gate off, for as long as nobody needs them.
-pub(super) fn rest(folder: &Path) -> Result<(), StandingError> {
+pub(super) fn rest(folder: &Path) -> Result<(), DatapathError> {
     if can_attach_again() {
         detach(folder)
     } else {
@@ -167,7 +167,7 @@ pub(super) fn rest(folder: &Path) -> Result<(), StandingError> {
 }
 
 /// Takes those that see unix sockets off, for as long as nobody needs them.
-pub(super) fn rest_unix(folder: &Path) -> Result<(), StandingError> {
+pub(super) fn rest_unix(folder: &Path) -> Result<(), DatapathError> {
     if !can_attach_again() {
         return Ok(());
     }
@@ -185,12 +185,12 @@ pub(super) fn can_attach_again() -> bool {
 }
 
 /// Takes the LSM programs of a gate away for good.
-pub(super) fn detach(folder: &Path) -> Result<(), StandingError> {
+pub(super) fn detach(folder: &Path) -> Result<(), DatapathError> {
     remove_links(&lsm_links(folder))
 }
 
 /// Removes a folder of links, and so detaches what they hold.
-pub(super) fn remove_links(links: &Path) -> Result<(), StandingError> {
+pub(super) fn remove_links(links: &Path) -> Result<(), DatapathError> {
     let entries = match fs::read_dir(links) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(at("read", links))?,

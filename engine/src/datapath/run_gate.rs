@@ -10,10 +10,10 @@ use super::{
     cache::CachedGate,
     features::Features,
     gate::{Gate, LoadError, WakeUp},
+    pinned::DatapathError,
     pins::{PinFolder, PinsError},
     ring::{EventRing, RingError},
-    standing::StandingError,
-    tables::{FoldCounts, Slot, TableError},
+    tables::{DedupCounts, Slot, TableError},
 };
 use crate::compile::Image;
 
@@ -32,7 +32,7 @@ pub enum RunGateError {
     Attach(#[from] AttachError),
     /// What was attached cannot be taken away.
     #[error(transparent)]
-    Detach(#[from] StandingError),
+    Detach(#[from] DatapathError),
 }
 
 /// Programs and tables of one run.
@@ -91,10 +91,10 @@ impl RunGate {
     }
 
     /// Whether packets can be judged here.
-    pub fn has_floor(&self) -> bool {
+    pub fn has_egress_filter(&self) -> bool {
         match &self.0 {
-            Programs::Cached(gate) => gate.has_floor(),
-            Programs::Fresh { gate, .. } => gate.has_floor(),
+            Programs::Cached(gate) => gate.has_egress_filter(),
+            Programs::Fresh { gate, .. } => gate.has_egress_filter(),
         }
     }
 
@@ -140,10 +140,10 @@ impl RunGate {
     ///
     /// # Errors
     /// [`TableError`].
-    pub fn fold_counts(&self) -> Result<FoldCounts, TableError> {
+    pub fn dedup_counts(&self) -> Result<DedupCounts, TableError> {
         match &self.0 {
-            Programs::Cached(gate) => gate.fold_counts(),
-            Programs::Fresh { gate, .. } => gate.fold_counts(),
+            Programs::Cached(gate) => gate.dedup_counts(),
+            Programs::Fresh { gate, .. } => gate.dedup_counts(),
         }
     }
 

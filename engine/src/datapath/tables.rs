@@ -7,9 +7,9 @@ use std::{
 
 use aya::maps::{Array, Map, MapData, MapError};
 use engine_common::{
+    dedup::counter,
     event::loss,
-    fold::counter,
-    image::{Header, Life, PAGE_WORDS, Page},
+    image::{Header, PAGE_WORDS, Page, Revision},
     limits::MAX_POLICIES,
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
@@ -77,7 +77,7 @@ pub struct Slot(pub u32);
 
 /// Attempts that were folded, and those of them that a record has told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FoldCounts {
+pub struct DedupCounts {
     /// All of them, since the programs were loaded.
     pub folded: u64,
     /// Told by a record.
@@ -95,7 +95,7 @@ pub struct LiveImage {
 pub(super) struct Tables {
     images: OwnedFd,
     losses: Array<MapData, u64>,
-    fold_counts: Array<MapData, u64>,
+    dedup_counts: Array<MapData, u64>,
 }
 
 impl Tables {
@@ -112,7 +112,7 @@ impl Tables {
         Ok(Tables {
             images: images.map_err(|error| E::from(MapError::IoError(error)))?,
             losses: array(take("LOSSES")?)?,
-            fold_counts: array(take("FOLD_COUNTS")?)?,
+            dedup_counts: array(take("DEDUP_COUNTS")?)?,
         })
     }
 
@@ -163,12 +163,12 @@ impl Tables {
         lost.map_err(at("read the loss counter"))
     }
 
-    pub(super) fn fold_counts(&self) -> Result<FoldCounts, TableError> {
+    pub(super) fn dedup_counts(&self) -> Result<DedupCounts, TableError> {
         let read = |which| {
-            let count = self.fold_counts.get(&which, 0);
+            let count = self.dedup_counts.get(&which, 0);
             count.map_err(at("read the counters of folding"))
         };
-        Ok(FoldCounts {
+        Ok(DedupCounts {
             folded: read(counter::FOLDED)?,
             told: read(counter::TOLD)?,
         })
@@ -204,7 +204,7 @@ impl LiveImage {
     ///
     /// # Errors
     /// [`TableError`].
-    pub fn life(&self) -> Result<Life, TableError> {
+    pub fn life(&self) -> Result<Revision, TableError> {
         Ok(Header(&self.page(0)?).life())
     }
 

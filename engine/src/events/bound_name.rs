@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use engine_common::socket_place::UNIX_NAME_BYTES;
+use engine_common::unix_socket_id::UNIX_NAME_BYTES;
 
 use super::escape::word;
 

@@ -7,17 +7,17 @@ use std::{
 
 use engine_common::{
     ABI_VERSION, Action, ExecutableId, Fault, Hook, Mode, Outcome, Protocol, Reason, SocketFamily,
-    SocketPlace,
-    event::{EventRecord, MoveRecord, SourceRecord, UnixRecord, flag, move_flag, reason},
+    UnixSocketId,
+    event::{EventRecord, LocalAddressRecord, MigrationRecord, UnixRecord, flag, migration_flag, reason},
     limits::{MAX_POLICIES, MAX_RULES},
 };
 
 use super::{
     bound_name::BoundName,
-    departure::{Departure, Mover},
+    correlator::Source,
     event::{Comm, Event},
-    join::Source,
-    record_bytes::{self, LENGTH, MOVE_LENGTH, SOURCE_LENGTH, UNIX_LENGTH},
+    migration::{CgroupMigration, MigratedBy},
+    record_bytes::{self, LENGTH, LOCAL_ADDRESS_LENGTH, MIGRATION_LENGTH, UNIX_LENGTH},
     target::Target,
 };
 
@@ -30,7 +30,9 @@ const MAX_ERRNO: u16 = 4095;
 #[non_exhaustive]
 pub enum DecodeError {
     /// Not the size of a record.
-    #[error("event record has {0} bytes, none of {LENGTH}, {UNIX_LENGTH}, {MOVE_LENGTH} and {SOURCE_LENGTH}")]
+    #[error(
+        "event record has {0} bytes, none of {LENGTH}, {UNIX_LENGTH}, {MIGRATION_LENGTH} and {LOCAL_ADDRESS_LENGTH}"
+    )]
     Length(usize),
     /// Written by programs of another version.
     #[error("event record has ABI version {0}, this binary reads version {ABI_VERSION}")]
@@ -56,7 +58,7 @@ pub enum Record {
     /// Where a connection sends from.
     Source(Source),
     /// That a task has left a cgroup.
-    Departure(Box<Departure>),
+    CgroupMigration(Box<CgroupMigration>),
 }
 
 /// Reads one record of the ring.
@@ -64,26 +66,26 @@ pub enum Record {
 /// # Errors
 /// [`DecodeError`] when the bytes are no record of this version of the ABI.
 pub fn decode_record(bytes: &[u8]) -> Result<Record, DecodeError> {
-    if let Some(record) = record_bytes::parse_source(bytes) {
-        return source_record(&record).map(Record::Source);
+    if let Some(record) = record_bytes::parse_local_address(bytes) {
+        return local_address_record(&record).map(Record::Source);
     }
     if let Some(record) = record_bytes::parse_unix(bytes) {
         return unix_record(&record).map(|event| Record::Event(Box::new(event)));
     }
-    if let Some(record) = record_bytes::parse_move(bytes) {
-        return move_record(&record).map(|departure| Record::Departure(Box::new(departure)));
+    if let Some(record) = record_bytes::parse_migration(bytes) {
+        return migration_record(&record).map(|migration| Record::CgroupMigration(Box::new(migration)));
     }
     decode(bytes).map(|event| Record::Event(Box::new(event)))
 }
 
-fn move_record(record: &MoveRecord) -> Result<Departure, DecodeError> {
+fn migration_record(record: &MigrationRecord) -> Result<CgroupMigration, DecodeError> {
     if u32::from(record.abi) != ABI_VERSION {
         return Err(DecodeError::Abi(record.abi));
     }
     if record.reserved != [0; 5] {
         return Err(DecodeError::Reserved);
     }
-    if record.flags & !move_flag::ALL != 0 {
+    if record.flags & !migration_flag::ALL != 0 {
         return Err(unknown("flag", record.flags));
     }
     // The first that refers to none ends the list.
@@ -92,7 +94,7 @@ fn move_record(record: &MoveRecord) -> Result<Departure, DecodeError> {
         Ok(Some(number)) => Ok(number),
         _ => Err(unknown("slot", number)),
     });
-    Ok(Departure {
+    Ok(CgroupMigration {
         monotonic_ns: record.monotonic_ns,
         scope: record.scope,
         from: record.from,
@@ -101,12 +103,12 @@ fn move_record(record: &MoveRecord) -> Result<Departure, DecodeError> {
         pid: record.pid,
         tid: record.tid,
         comm: Comm(record.comm),
-        is_whole: record.flags & move_flag::THREAD == 0,
-        is_born: record.flags & move_flag::BORN != 0,
-        by: Mover {
-            pid: record.mover_pid,
-            uid: record.mover_uid,
-            comm: Comm(record.mover_comm),
+        is_whole: record.flags & migration_flag::THREAD == 0,
+        is_born: record.flags & migration_flag::BORN != 0,
+        by: MigratedBy {
+            pid: record.migrated_by_pid,
+            uid: record.migrated_by_uid,
+            comm: Comm(record.migrated_by_comm),
         },
         lost: record.lost,
     })
@@ -125,7 +127,7 @@ fn unix_record(record: &UnixRecord) -> Result<Event, DecodeError> {
     let (space, hash) = record.event.destination.split_at(8);
     event.target = Target::Unix {
         name,
-        place: SocketPlace {
+        place: UnixSocketId {
             space: word(space),
             name: word(hash),
         },
@@ -133,7 +135,7 @@ fn unix_record(record: &UnixRecord) -> Result<Event, DecodeError> {
     Ok(event)
 }
 
-fn source_record(record: &SourceRecord) -> Result<Source, DecodeError> {
+fn local_address_record(record: &LocalAddressRecord) -> Result<Source, DecodeError> {
     if u32::from(record.abi) != ABI_VERSION {
         return Err(DecodeError::Abi(record.abi));
     }
@@ -186,7 +188,7 @@ fn understood(record: &EventRecord) -> Result<Event, DecodeError> {
         protocol: protocol(record.protocol)?,
         target: target(record)?,
         source: source(record)?,
-        awaits: has(flag::AWAITS_SOURCE).then(|| key(record.source)),
+        awaits: has(flag::EXPECTS_LOCAL_ADDRESS).then(|| key(record.source)),
         foreign_socket: has(flag::FOREIGN_SOCKET),
         socket_cookie: record.socket_cookie,
         scope: record.scope,
@@ -272,7 +274,7 @@ fn target(record: &EventRecord) -> Result<Target, DecodeError> {
 
 /// A source port that was told goes with an address of the family that the caller named.
 fn source(record: &EventRecord) -> Result<Option<SocketAddr>, DecodeError> {
-    if record.source_port == 0 || record.flags & flag::AWAITS_SOURCE != 0 {
+    if record.source_port == 0 || record.flags & flag::EXPECTS_LOCAL_ADDRESS != 0 {
         return Ok(None);
     }
     let family = address(record.family, record.source).ok_or(unknown("family", record.family))?;

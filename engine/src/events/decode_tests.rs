@@ -25,7 +25,7 @@ fn records() -> impl Strategy<Value = EventRecord> {
         let (words, destination, original, comm, [pid, tid, uid, gid]) = ids;
         let (errno, port, protocol) = numbers;
         let (hook, verdict, outcome, family, original_family, flags) = small;
-        let awaits = flags & flag::AWAITS_SOURCE != 0;
+        let awaits = flags & flag::EXPECTS_LOCAL_ADDRESS != 0;
         let source_port = if family == 0 || awaits { 0 } else { words[1] as u16 };
         EventRecord {
             monotonic_ns: words[0],
@@ -81,7 +81,7 @@ proptest! {
         prop_assert_eq!((event.uid, event.gid), (record.uid, record.gid));
         prop_assert_eq!(event.errno.map_or(0, NonZeroU16::get), record.errno);
         prop_assert_eq!(event.source.map_or(0, |source| source.port()), record.source_port);
-        let awaits = record.flags & flag::AWAITS_SOURCE != 0;
+        let awaits = record.flags & flag::EXPECTS_LOCAL_ADDRESS != 0;
         let key = || u64::from_le_bytes(record.source[..8].try_into().unwrap());
         prop_assert_eq!(event.awaits, awaits.then(key));
         prop_assert_eq!(event.protocol.0, record.protocol);
@@ -135,11 +135,11 @@ proptest! {
 
     /// A record about a move, past its first checks.
     #[test]
-    fn any_change_of_a_move_is_survived(at in 0..MOVE_LENGTH, byte in any::<u8>()) {
-        let mut bytes = record_bytes::encode_move(&sample::move_record());
+    fn any_change_of_a_move_is_survived(at in 0..MIGRATION_LENGTH, byte in any::<u8>()) {
+        let mut bytes = record_bytes::encode_migration(&sample::migration_record());
         bytes[at] = byte;
-        if let Ok(Record::Departure(departure)) = decode_record(&bytes) {
-            prop_assert_eq!(departure.pid, record_bytes::parse_move(&bytes).unwrap().pid);
+        if let Ok(Record::CgroupMigration(migration)) = decode_record(&bytes) {
+            prop_assert_eq!(migration.pid, record_bytes::parse_migration(&bytes).unwrap().pid);
         }
     }
 
@@ -206,29 +206,29 @@ fn the_seeds_of_the_fuzzer_are_records() {
 /// Who left a cgroup, as the kernel writes it.
 #[test]
 fn departures_are_told_by_their_length() {
-    let departure = sample::departure(|_| {});
+    let migration = sample::migration(|_| {});
     assert_eq!(
-        (departure.scope, departure.from, departure.to),
+        (migration.scope, migration.from, migration.to),
         (42, 43, 7),
         "cgroups"
     );
-    assert_eq!(departure.slots, [0, 5]);
+    assert_eq!(migration.slots, [0, 5]);
     assert_eq!(
-        (departure.pid, departure.is_whole, departure.is_born),
+        (migration.pid, migration.is_whole, migration.is_born),
         (123, true, false)
     );
-    assert_eq!(departure.comm.as_bytes(), b"bash");
+    assert_eq!(migration.comm.as_bytes(), b"bash");
     assert_eq!(
-        (departure.by.pid, departure.by.comm.as_bytes()),
+        (migration.by.pid, migration.by.comm.as_bytes()),
         (1, &b"systemd"[..])
     );
-    let born = sample::departure(|r| r.flags = move_flag::THREAD | move_flag::BORN);
+    let born = sample::migration(|r| r.flags = migration_flag::THREAD | migration_flag::BORN);
     assert_eq!((born.is_whole, born.is_born), (false, true));
     // What stands behind the end of the list is not looked at.
-    let none = sample::departure(|r| r.slots[0].0 = 0);
+    let none = sample::migration(|r| r.slots[0].0 = 0);
     assert_eq!(none.slots, [0_u32; 0]);
 
-    type Change = fn(&mut MoveRecord);
+    type Change = fn(&mut MigrationRecord);
     let cases: [(Change, DecodeError); 4] = [
         (|r| r.abi = 1, DecodeError::Abi(1)),
         (|r| r.flags = 4, unknown("flag", 4u8)),
@@ -236,9 +236,9 @@ fn departures_are_told_by_their_length() {
         (|r| r.slots[1].0 = MAX_POLICIES + 1, unknown("slot", MAX_POLICIES)),
     ];
     for (change, error) in cases {
-        let mut record = sample::move_record();
+        let mut record = sample::migration_record();
         change(&mut record);
-        let bytes = record_bytes::encode_move(&record);
+        let bytes = record_bytes::encode_migration(&record);
         assert_eq!(decode_record(&bytes), Err(error));
     }
 }

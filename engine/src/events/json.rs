@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
 use super::{
-    context::NamedEvent, departure::NamedDeparture, escape::shows_as_itself, loss::Gap,
+    context::NamedEvent, escape::shows_as_itself, loss::Gap, migration::NamedMigration,
     protocol_name::protocol_name, summary::PolicyCounters, tally::Tally, target::Target,
 };
 
@@ -136,7 +136,7 @@ impl EventLine {
 /// longer. One line a cgroup that was left.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "type", rename = "move")]
-pub struct MoveLine {
+pub struct MigrationLine {
     time: String,
     /// The cgroup that carries the policies.
     scope: Option<String>,
@@ -156,40 +156,40 @@ pub struct MoveLine {
     whole_process: bool,
     /// Whether it was made there (clone3 with CLONE_INTO_CGROUP), by a process that is inside, and not moved.
     born: bool,
-    by: MoverLine,
+    by: MigratedByLine,
 }
 
 /// Who moved a process, or made it.
 #[derive(Clone, Debug, Serialize)]
-struct MoverLine {
+struct MigratedByLine {
     pid: u32,
     uid: u32,
     comm: String,
 }
 
-impl MoveLine {
-    /// The line of a departure.
-    pub fn new(named: &NamedDeparture<'_>) -> MoveLine {
-        let departure = named.departure;
+impl MigrationLine {
+    /// The line of a migration.
+    pub fn new(named: &NamedMigration<'_>) -> MigrationLine {
+        let migration = named.migration;
         let names = named.policies().iter();
-        MoveLine {
+        MigrationLine {
             time: time(named.time),
             scope: named.scope.clone(),
-            scope_id: departure.scope,
+            scope_id: migration.scope,
             policies: names.map(|name| name.map(str::to_owned)).collect(),
             from: named.from.clone(),
-            from_id: departure.from,
+            from_id: migration.from,
             to: named.to.clone(),
-            to_id: departure.to,
-            pid: departure.pid,
-            tid: departure.tid,
-            comm: text(departure.comm.as_bytes()),
-            whole_process: departure.is_whole,
-            born: departure.is_born,
-            by: MoverLine {
-                pid: departure.by.pid,
-                uid: departure.by.uid,
-                comm: text(departure.by.comm.as_bytes()),
+            to_id: migration.to,
+            pid: migration.pid,
+            tid: migration.tid,
+            comm: text(migration.comm.as_bytes()),
+            whole_process: migration.is_whole,
+            born: migration.is_born,
+            by: MigratedByLine {
+                pid: migration.by.pid,
+                uid: migration.by.uid,
+                comm: text(migration.by.comm.as_bytes()),
             },
         }
     }

@@ -4,7 +4,7 @@ use engine_common::{Action, Protocol, event::reason};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::events::sample::{comm, named, named_departure, v4};
+use crate::events::sample::{comm, named, named_migration, v4};
 
 fn read(object: &impl Serialize) -> Value {
     serde_json::from_str(&line(object).unwrap()).unwrap()
@@ -51,7 +51,7 @@ fn a_blocked_connect() {
 
 #[test]
 fn a_move() {
-    let value = named_departure(|_| {}, |departure| read(&MoveLine::new(departure)));
+    let value = named_migration(|_| {}, |migration| read(&MigrationLine::new(migration)));
     assert_eq!(
         value,
         json!({
@@ -72,9 +72,9 @@ fn a_move() {
             "by": {"pid": 1, "uid": 0, "comm": "systemd"},
         })
     );
-    let value = named_departure(
+    let value = named_migration(
         |r| (r.comm, r.flags) = (comm(b"\xff\x1b"), 3),
-        |departure| read(&MoveLine::new(departure)),
+        |migration| read(&MigrationLine::new(migration)),
     );
     assert_eq!(value["comm"], "\\xff\u{1b}");
     assert_eq!(

@@ -2,7 +2,7 @@
 //! machine's byte order matters.
 
 use engine_common::{
-    event::{EventRecord, MoveRecord, SourceRecord, UnixRecord},
+    event::{EventRecord, LocalAddressRecord, MigrationRecord, UnixRecord},
     scope::SlotRef,
 };
 
@@ -10,13 +10,13 @@ use engine_common::{
 pub const LENGTH: usize = size_of::<EventRecord>();
 
 /// Bytes of one record about a source.
-pub const SOURCE_LENGTH: usize = size_of::<SourceRecord>();
+pub const LOCAL_ADDRESS_LENGTH: usize = size_of::<LocalAddressRecord>();
 
 /// Bytes of one record about a unix socket.
 pub const UNIX_LENGTH: usize = size_of::<UnixRecord>();
 
 /// Bytes of one record about a move.
-pub const MOVE_LENGTH: usize = size_of::<MoveRecord>();
+pub const MIGRATION_LENGTH: usize = size_of::<MigrationRecord>();
 
 /// Takes fixed-size fields off the front of a slice.
 struct Fields<'a>(&'a [u8]);
@@ -97,13 +97,13 @@ pub fn parse(bytes: &[u8]) -> Option<EventRecord> {
     })
 }
 
-/// Reads a record about a source; `None` unless there are exactly [`SOURCE_LENGTH`] bytes.
-pub fn parse_source(bytes: &[u8]) -> Option<SourceRecord> {
-    if bytes.len() != SOURCE_LENGTH {
+/// Reads a record about a source; `None` unless there are exactly [`LOCAL_ADDRESS_LENGTH`] bytes.
+pub fn parse_local_address(bytes: &[u8]) -> Option<LocalAddressRecord> {
+    if bytes.len() != LOCAL_ADDRESS_LENGTH {
         return None;
     }
     let mut fields = Fields(bytes);
-    Some(SourceRecord {
+    Some(LocalAddressRecord {
         monotonic_ns: fields.u64()?,
         key: fields.u64()?,
         address: fields.take()?,
@@ -128,25 +128,25 @@ pub fn parse_unix(bytes: &[u8]) -> Option<UnixRecord> {
     })
 }
 
-/// Reads a record about a move; `None` unless there are exactly [`MOVE_LENGTH`] bytes.
-pub fn parse_move(bytes: &[u8]) -> Option<MoveRecord> {
-    if bytes.len() != MOVE_LENGTH {
+/// Reads a record about a move; `None` unless there are exactly [`MIGRATION_LENGTH`] bytes.
+pub fn parse_migration(bytes: &[u8]) -> Option<MigrationRecord> {
+    if bytes.len() != MIGRATION_LENGTH {
         return None;
     }
     let mut fields = Fields(bytes);
-    Some(MoveRecord {
+    Some(MigrationRecord {
         monotonic_ns: fields.u64()?,
         scope: fields.u64()?,
         from: fields.u64()?,
         to: fields.u64()?,
         lost: fields.u64()?,
         comm: fields.take()?,
-        mover_comm: fields.take()?,
+        migrated_by_comm: fields.take()?,
         slots: fields.slots()?,
         pid: fields.u32()?,
         tid: fields.u32()?,
-        mover_pid: fields.u32()?,
-        mover_uid: fields.u32()?,
+        migrated_by_pid: fields.u32()?,
+        migrated_by_uid: fields.u32()?,
         abi: fields.u16()?,
         flags: fields.u8()?,
         reserved: fields.take()?,
@@ -197,7 +197,7 @@ pub fn encode(record: &EventRecord) -> [u8; LENGTH] {
 }
 
 /// The same of a record about a move.
-pub fn encode_move(record: &MoveRecord) -> [u8; MOVE_LENGTH] {
+pub fn encode_migration(record: &MigrationRecord) -> [u8; MIGRATION_LENGTH] {
     let slots = record.slots.map(|slot| slot.0.to_le_bytes());
     let parts: [&[u8]; 15] = [
         &record.monotonic_ns.to_le_bytes(),
@@ -206,17 +206,17 @@ pub fn encode_move(record: &MoveRecord) -> [u8; MOVE_LENGTH] {
         &record.to.to_le_bytes(),
         &record.lost.to_le_bytes(),
         &record.comm,
-        &record.mover_comm,
+        &record.migrated_by_comm,
         slots.as_flattened(),
         &record.pid.to_le_bytes(),
         &record.tid.to_le_bytes(),
-        &record.mover_pid.to_le_bytes(),
-        &record.mover_uid.to_le_bytes(),
+        &record.migrated_by_pid.to_le_bytes(),
+        &record.migrated_by_uid.to_le_bytes(),
         &record.abi.to_le_bytes(),
         &[record.flags],
         &record.reserved,
     ];
-    let mut out = [0; MOVE_LENGTH];
+    let mut out = [0; MIGRATION_LENGTH];
     for (to, from) in out.iter_mut().zip(parts.into_iter().flatten()) {
         *to = *from;
     }
@@ -258,9 +258,9 @@ mod tests {
     fn so_is_every_field_of_a_source() {
         macro_rules! check {
             ($($field:ident => $value:expr;)*) => {$(
-                let mut bytes = [0u8; SOURCE_LENGTH];
-                bytes[std::mem::offset_of!(SourceRecord, $field)] = 7;
-                assert_eq!(parse_source(&bytes).unwrap().$field, $value, stringify!($field));
+                let mut bytes = [0u8; LOCAL_ADDRESS_LENGTH];
+                bytes[std::mem::offset_of!(LocalAddressRecord, $field)] = 7;
+                assert_eq!(parse_local_address(&bytes).unwrap().$field, $value, stringify!($field));
             )*};
         }
         fn first<const N: usize>() -> [u8; N] {
@@ -269,7 +269,7 @@ mod tests {
         check! {
             monotonic_ns => 7; key => 7; address => first(); port => 7; abi => 7; family => 7; reserved => first();
         }
-        assert!(parse_source(&[0; SOURCE_LENGTH + 1]).is_none());
+        assert!(parse_local_address(&[0; LOCAL_ADDRESS_LENGTH + 1]).is_none());
     }
 
     #[test]
@@ -291,11 +291,11 @@ mod tests {
     fn so_is_every_field_of_a_move() {
         macro_rules! check {
             ($($field:ident => $value:expr;)*) => {$(
-                let mut bytes = [0u8; MOVE_LENGTH];
-                bytes[std::mem::offset_of!(MoveRecord, $field)] = 7;
-                let record = parse_move(&bytes).unwrap();
+                let mut bytes = [0u8; MIGRATION_LENGTH];
+                bytes[std::mem::offset_of!(MigrationRecord, $field)] = 7;
+                let record = parse_migration(&bytes).unwrap();
                 assert_eq!(record.$field, $value, stringify!($field));
-                assert_eq!(encode_move(&record), bytes, stringify!($field));
+                assert_eq!(encode_migration(&record), bytes, stringify!($field));
             )*};
         }
         fn first<const N: usize>() -> [u8; N] {
@@ -303,11 +303,11 @@ mod tests {
         }
         let slots = std::array::from_fn(|i| SlotRef(if i == 0 { 7 } else { 0 }));
         check! {
-            monotonic_ns => 7; scope => 7; from => 7; to => 7; lost => 7; comm => first(); mover_comm => first();
-            slots => slots; pid => 7; tid => 7; mover_pid => 7; mover_uid => 7; abi => 7; flags => 7;
+            monotonic_ns => 7; scope => 7; from => 7; to => 7; lost => 7; comm => first(); migrated_by_comm => first();
+            slots => slots; pid => 7; tid => 7; migrated_by_pid => 7; migrated_by_uid => 7; abi => 7; flags => 7;
             reserved => first();
         }
-        assert!(parse_move(&[0; MOVE_LENGTH - 1]).is_none());
+        assert!(parse_migration(&[0; MIGRATION_LENGTH - 1]).is_none());
     }
 
     #[test]

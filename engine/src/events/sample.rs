@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use engine_common::{
     ABI_VERSION, Action, ExecutableId, Hook, Mode, Outcome, Protocol,
-    event::{EventRecord, MoveRecord, reason},
+    event::{EventRecord, MigrationRecord, reason},
     scope::SlotRef,
 };
 use jiff::Timestamp;
 
 use super::{
-    Clock, Context, Departure, Event, NamedDeparture, NamedEvent, PolicyNames, Record, decode, decode_record,
-    record_bytes::{encode, encode_move},
+    CgroupMigration, Clock, Context, Event, NamedEvent, NamedMigration, PolicyNames, Record, decode,
+    decode_record,
+    record_bytes::{encode, encode_migration},
 };
 
 /// curl, blocked at connect4 on its way to 198.51.100.7:443/tcp by the rule `metadata`.
@@ -60,22 +61,22 @@ pub(super) fn event(change: impl FnOnce(&mut EventRecord)) -> Event {
 }
 
 /// bash, moved from a cgroup below 42 to 7 by systemd, and so away from `payments` and from an unknown policy.
-pub(super) fn move_record() -> MoveRecord {
+pub(super) fn migration_record() -> MigrationRecord {
     let mut slots = [SlotRef::NONE; 8];
     slots[..2].copy_from_slice(&[SlotRef::new(0, Mode::Enforce), SlotRef::new(5, Mode::Audit)]);
-    MoveRecord {
+    MigrationRecord {
         monotonic_ns: 1_123_000_000,
         scope: 42,
         from: 43,
         to: 7,
         lost: 0,
         comm: comm(b"bash"),
-        mover_comm: comm(b"systemd"),
+        migrated_by_comm: comm(b"systemd"),
         slots,
         pid: 123,
         tid: 123,
-        mover_pid: 1,
-        mover_uid: 0,
+        migrated_by_pid: 1,
+        migrated_by_uid: 0,
         abi: ABI_VERSION as u16,
         flags: 0,
         reserved: [0; 5],
@@ -83,11 +84,11 @@ pub(super) fn move_record() -> MoveRecord {
 }
 
 /// The sample move, changed.
-pub(super) fn departure(change: impl FnOnce(&mut MoveRecord)) -> Departure {
-    let mut record = move_record();
+pub(super) fn migration(change: impl FnOnce(&mut MigrationRecord)) -> CgroupMigration {
+    let mut record = migration_record();
     change(&mut record);
-    match decode_record(&encode_move(&record)) {
-        Ok(Record::Departure(departure)) => *departure,
+    match decode_record(&encode_migration(&record)) {
+        Ok(Record::CgroupMigration(migration)) => *migration,
         other => panic!("{other:?}"),
     }
 }
@@ -130,12 +131,12 @@ pub(super) fn clock() -> Clock {
 }
 
 /// Runs `with` on the sample move, changed, with its names.
-pub(super) fn named_departure<R>(
-    change: impl FnOnce(&mut MoveRecord),
-    with: impl FnOnce(&NamedDeparture<'_>) -> R,
+pub(super) fn named_migration<R>(
+    change: impl FnOnce(&mut MigrationRecord),
+    with: impl FnOnce(&NamedMigration<'_>) -> R,
 ) -> R {
-    let departure = departure(change);
-    with(&NamedDeparture::new(&departure, &clock(), &context()))
+    let migration = migration(change);
+    with(&NamedMigration::new(&migration, &clock(), &context()))
 }
 
 /// Runs `with` on the sample event, changed, with its names.

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::HashMap, net::IpAddr, os::unix::ffi::OsStrExt};
 
-use engine_common::{Action, ExecutableId, Outcome, Protocol, Reason, SocketFamily, SocketPlace};
+use engine_common::{Action, ExecutableId, Outcome, Protocol, Reason, SocketFamily, UnixSocketId};
 
 use super::{
     bound_name::BoundName,
@@ -22,7 +22,7 @@ enum Place {
     Address(IpAddr, u16),
     Socket(SocketFamily),
     Family(u16),
-    Unix(BoundName, SocketPlace),
+    Unix(BoundName, UnixSocketId),
 }
 
 /// Who made a row's attempts.

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use engine_common::{Protocol, SocketFamily, SocketPlace};
+use engine_common::{Protocol, SocketFamily, UnixSocketId};
 
 use super::{
     bound_name::BoundName,
@@ -33,7 +33,7 @@ pub enum Target {
         /// What it is bound to.
         name: BoundName,
         /// What the policy was asked about.
-        place: SocketPlace,
+        place: UnixSocketId,
     },
 }
 

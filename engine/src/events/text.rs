@@ -8,10 +8,10 @@ use engine_common::Outcome;
 
 use super::{
     context::NamedEvent,
-    departure::NamedDeparture,
     escape::{escaped, word},
     event::Event,
     loss::Gap,
+    migration::NamedMigration,
 };
 
 /// The line of an event, without line feed. Times are UTC.
@@ -73,36 +73,36 @@ fn who(event: &Event) -> String {
     }
 }
 
-/// The line of a departure, without line feed.
+/// The line of a migration, without line feed.
 ///
 /// ```text
 /// 12:00:01.123Z MOVED bash[123] left /shop.service for /other, by systemd[1] uid 0  payments
 /// ```
-pub fn departure_line(named: &NamedDeparture<'_>) -> String {
-    let departure = named.departure;
+pub fn migration_line(named: &NamedMigration<'_>) -> String {
+    let migration = named.migration;
     let style = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
     let (dim, time) = (Style::new().dimmed(), named.time.strftime("%H:%M:%S%.3fZ"));
     let cgroup = |path: Option<&str>, id: u64| match path {
         Some(path) => word(path.as_bytes()).to_string(),
         None => format!("cgroup {id}"),
     };
-    let by = departure.by;
+    let by = migration.by;
     let mut line = format!(
         "{dim}{time}{dim:#} {style}MOVED{style:#} {}[{}] left {} for {}, by {}[{}] uid {}  {}",
-        word(departure.comm.as_bytes()),
-        departure.pid,
-        cgroup(named.scope.as_deref(), departure.scope),
-        cgroup(named.to.as_deref(), departure.to),
+        word(migration.comm.as_bytes()),
+        migration.pid,
+        cgroup(named.scope.as_deref(), migration.scope),
+        cgroup(named.to.as_deref(), migration.to),
         word(by.comm.as_bytes()),
         by.pid,
         by.uid,
         escaped(named.policy_list().as_bytes()),
     );
     let mut notes = Vec::new();
-    if !departure.is_whole {
-        notes.push(format!("thread {} alone", departure.tid));
+    if !migration.is_whole {
+        notes.push(format!("thread {} alone", migration.tid));
     }
-    if departure.is_born {
+    if migration.is_born {
         notes.push("made there".to_owned());
     }
     if !notes.is_empty() {
@@ -151,12 +151,12 @@ pub(super) fn style_of(outcome: Outcome) -> Style {
 mod tests {
     use engine_common::{
         Protocol,
-        event::{flag, move_flag, reason},
+        event::{flag, migration_flag, reason},
     };
     use jiff::Timestamp;
 
     use super::*;
-    use crate::events::sample::{comm, named, named_departure, v4};
+    use crate::events::sample::{comm, named, named_migration, v4};
 
     fn plain(text: &str) -> String {
         anstream::adapter::strip_str(text).to_string()
@@ -173,20 +173,20 @@ mod tests {
     }
 
     #[test]
-    fn departures() {
+    fn migrations() {
         assert_eq!(
-            plain(&named_departure(|_| {}, departure_line)),
+            plain(&named_migration(|_| {}, migration_line)),
             "12:00:01.123Z MOVED bash[123] left /tidegate-exec-1 for /other, by systemd[1] uid 0  payments, slot 5"
         );
-        let strange = named_departure(
+        let strange = named_migration(
             |r| {
                 r.comm = comm(b"\x1b[31ma b");
-                (r.mover_comm, r.mover_pid, r.mover_uid) = (comm(b"x] uid 7"), 9, 1000);
+                (r.migrated_by_comm, r.migrated_by_pid, r.migrated_by_uid) = (comm(b"x] uid 7"), 9, 1000);
                 (r.tid, r.to, r.scope) = (124, 8, 41);
-                r.flags = move_flag::ALL;
+                r.flags = migration_flag::ALL;
                 r.slots[1] = r.slots[7];
             },
-            departure_line,
+            migration_line,
         );
         assert_eq!(
             plain(&strange),

@@ -43,7 +43,7 @@ pub(super) fn read(node: &Node, mode: Option<Mode>, reporter: &mut Reporter<'_>)
             "write `mode: audit`, or add `cgroup` to the hooks",
         );
     }
-    if hooks == Hooks::Only(HookSet::LSM.and(HookSet::PROBE)) {
+    if hooks == Hooks::Only(HookSet::LSM.and(HookSet::TRACER)) {
         return refuse(
             "beside `lsm` alone the probe has nothing to do: it tells the sources of what cgroup hooks report",
             "add `cgroup` to the hooks, or take `kprobe` out",

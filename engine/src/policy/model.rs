@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
+pub use engine_common::dedup::DedupWindows;
 pub use engine_common::destination::Nat64Prefix;
-pub use engine_common::fold::FoldWindows;
 pub use engine_common::scope::HookSet;
 pub use engine_common::{Action, Mode, Protocol};
 
@@ -65,7 +65,7 @@ impl Hooks {
     pub const NAMES: [(&str, HookSet); 3] = [
         ("cgroup", HookSet::CGROUP),
         ("lsm", HookSet::LSM),
-        ("kprobe", HookSet::PROBE),
+        ("kprobe", HookSet::TRACER),
     ];
 
     /// The hooks of a name.
@@ -79,7 +79,7 @@ impl Hooks {
     pub fn used(watches: bool, names_unix: bool) -> HookSet {
         let mut hooks = HookSet::CGROUP.and(HookSet::LSM);
         if watches {
-            hooks = hooks.and(HookSet::PROBE);
+            hooks = hooks.and(HookSet::TRACER);
         }
         if names_unix {
             hooks = hooks.and(HookSet::UNIX);
@@ -110,7 +110,7 @@ impl Hooks {
 
     /// Whether a policy in this mode can be for them: a probe alone denies nothing.
     pub fn allow(self, mode: Mode) -> bool {
-        mode == Mode::Audit || self != Hooks::Only(HookSet::PROBE)
+        mode == Mode::Audit || self != Hooks::Only(HookSet::TRACER)
     }
 
     /// Their names, in a fixed order; none for [`Hooks::Auto`].
@@ -155,8 +155,8 @@ impl Fold {
     }
 
     /// The windows; nothing is folded where the policy does not say so.
-    pub fn windows(self) -> FoldWindows {
-        FoldWindows {
+    pub fn windows(self) -> DedupWindows {
+        DedupWindows {
             audit_ms: self.audit_ms.unwrap_or(0),
             block_ms: self.block_ms.unwrap_or(0),
             kill_ms: self.kill_ms.unwrap_or(0),

@@ -72,7 +72,7 @@ pub struct RawSpec {
     /// Windows within which repeats of an attempt (same executable, destination, verdict) are counted instead
     /// of reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fold: Option<RawFold>,
+    pub fold: Option<RawDedup>,
     /// Whether packets are judged too, not only calls: of sockets connected before, of source routes, of raw
     /// sockets. Rules cannot have `process` then. false unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,7 +127,7 @@ pub enum RawHook {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1))]
-pub struct RawFold {
+pub struct RawDedup {
     /// Of attempts to audit; 1s unless given for standing policies, off for `exec`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<RawWindow>,

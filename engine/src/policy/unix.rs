@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path};
 
-use engine_common::socket_place::SocketPlace;
+use engine_common::unix_socket_id::UnixSocketId;
 
 use super::{
     diagnostic::{Code, Reporter, quoted},
@@ -72,7 +72,7 @@ fn listed(node: &Node, reporter: &mut Reporter<'_>) -> Option<Vec<UnixName>> {
 /// What to write instead.
 pub(super) fn name(text: &str) -> Result<UnixName, String> {
     if let Some(name) = text.strip_prefix('@') {
-        let limit = SocketPlace::MAX_ABSTRACT;
+        let limit = UnixSocketId::MAX_ABSTRACT;
         return match name.len() {
             0 => Err("write the abstract name after the @: \"@/tmp/.X11-unix/X0\"".to_owned()),
             length if length > limit => Err(format!("an abstract name has at most {limit} bytes")),
@@ -95,10 +95,10 @@ pub(super) fn name(text: &str) -> Result<UnixName, String> {
         return Err("write the path of the socket itself: /run/docker.sock".to_owned());
     }
     let depth = path.components().count() - 1;
-    if depth > SocketPlace::MAX_DEPTH {
+    if depth > UnixSocketId::MAX_DEPTH {
         return Err(format!(
             "a path has at most {} parts here",
-            SocketPlace::MAX_DEPTH
+            UnixSocketId::MAX_DEPTH
         ));
     }
     Ok(UnixName::Path(path.components().collect()))

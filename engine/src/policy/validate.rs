@@ -12,9 +12,10 @@ use ipnet::IpNet;
 
 use super::{
     context::LoadContext,
+    dedup,
     diagnostic::{Code, Fault, Reporter, quoted},
     fields::{self, Fields},
-    fold, hooks,
+    hooks,
     model::{Errno, Fold, Hooks, Policy, Rule},
     name, network,
     node::{Node, Value},
@@ -102,7 +103,7 @@ fn document(
     let nat64 = spec.get("nat64").map_or(Some(Vec::new()), |n| nat64(n, reporter));
     let fold = match spec.get("fold") {
         None => Some(Fold::default()),
-        Some(node) => fold::read(node, reporter),
+        Some(node) => dedup::read(node, reporter),
     };
     let strict = match spec.get("strict") {
         None => Some(false),

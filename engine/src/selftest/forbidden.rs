@@ -2,9 +2,9 @@
 
 use std::env;
 
-use engine_common::{ExecutableId, image::Life};
+use engine_common::{ExecutableId, image::Revision};
 
-use super::{SelftestError, course::Course};
+use super::{SelftestError, test_case::TestCase};
 use crate::{
     compile::{
         Identities, Image, compile, explain,
@@ -56,7 +56,7 @@ impl Judge<'_> {
     }
 
     pub(super) fn image(&self) -> Result<Image, SelftestError> {
-        let life = Life {
+        let life = Revision {
             generation: GENERATION,
             mode: self.policy.mode,
         };
@@ -65,7 +65,7 @@ impl Judge<'_> {
     }
 
     /// Whether the policy denies it.
-    pub(super) fn forbids(&self, course: &Course, port: u16) -> Result<bool, SelftestError> {
+    pub(super) fn forbids(&self, course: &TestCase, port: u16) -> Result<bool, SelftestError> {
         let uid = nix::unistd::getuid().as_raw();
         let attempt = attempt_at(course.spelled, port, course.protocol(), uid, self.ours);
         explain(self.policy, &self.identified.identities, &attempt)
@@ -77,14 +77,14 @@ impl Judge<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::selftest::course;
+    use crate::selftest::test_case;
 
     /// Also in every other spelling of an address.
     #[test]
     fn the_built_in_policy_forbids_every_course() {
         let policy = built_in().unwrap();
         let judge = Judge::of(&policy).unwrap();
-        for course in course::all() {
+        for course in test_case::all() {
             let what = (course.passage.name(), course.destination);
             assert!(judge.forbids(&course, 4433).unwrap(), "{what:?}");
         }

@@ -2,28 +2,28 @@
 //!
 //! ```text
 //! Network (a namespace, loopback only) -> Receiver (outside the gate)            <- what arrived
-//!                                      -> voyager, in a cgroup, goes its Course  -> Voyage, events
+//!                                      -> test client, in a cgroup, goes its TestCase  -> ClientResult, events
 //! ```
 
-mod course;
+pub mod client;
+pub mod client_result;
+pub mod egress_method;
+mod fixture;
 mod forbidden;
-mod gate;
 mod link;
 pub mod network;
 pub mod receiver;
 pub mod report;
-mod trial;
-pub mod voyage;
-pub mod voyager;
-pub mod way;
+mod run_case;
+mod test_case;
 
 use nix::sys::utsname::uname;
 use thiserror::Error;
 
 pub use self::forbidden::built_in;
 use self::{
+    fixture::Bench,
     forbidden::Judge,
-    gate::Bench,
     network::{Network, NetworkError},
     receiver::ReceiverError,
     report::{Line, Report},
@@ -60,9 +60,9 @@ pub enum SelftestError {
     /// The gate.
     #[error("the gate cannot be made")]
     Gate(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A voyager could not be sent, or not be waited for.
+    /// A test client could not be sent, or not be waited for.
     #[error("a way cannot be tried")]
-    Voyager(#[source] Box<dyn std::error::Error + Send + Sync>),
+    TestClient(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A signal.
     #[error("interrupted")]
     Interrupted,
@@ -96,14 +96,14 @@ pub fn run(policy: &Policy, mut tell: impl FnMut(Progress<'_>)) -> Result<Report
     let judge = Judge::of(policy)?;
     let image = judge.image()?;
     let network = Network::enter()?;
-    for (address, prefix) in course::addresses() {
+    for (address, prefix) in test_case::addresses() {
         // Without the address nothing arrives there, which its control run tells.
         if let Err(error) = network.add(address, prefix) {
             tracing::debug!(%error, "a destination less");
         }
     }
     let bench = Bench::set(&signals, &hierarchy, &image, policy)?;
-    let courses = course::all();
+    let courses = test_case::all();
     let tried: Result<Vec<Line>, SelftestError> = courses
         .iter()
         .enumerate()
@@ -113,7 +113,7 @@ pub fn run(policy: &Policy, mut tell: impl FnMut(Progress<'_>)) -> Result<Report
                 all: courses.len(),
                 way: course.passage.name(),
             });
-            trial::try_out(&bench, &judge, course)
+            run_case::try_out(&bench, &judge, course)
         })
         .collect();
     bench.clear();

@@ -11,7 +11,7 @@ use nix::{
 };
 use thiserror::Error;
 
-use super::{link::Link, way::Family};
+use super::{egress_method::Family, link::Link};
 
 /// Why there is no network.
 #[derive(Debug, Error)]

@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use thiserror::Error;
 
-use super::way::{EXPERIMENTAL_PROTOCOL, Transport};
+use super::egress_method::{EXPERIMENTAL_PROTOCOL, Transport};
 
 /// How long anything may take that happens at once when it happens at all.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,6 +1,6 @@
 //! Attempts aimed at the edges of a policy's rules.
 
-use engine_common::{Address, Attempt, ExecutableId, SocketPlace, destination::canonical};
+use engine_common::{Address, Attempt, ExecutableId, UnixSocketId, destination::canonical};
 use tidegate::{
     compile::Identities,
     policy::{Policy, Rule, Services, UnixName, UnixSockets},
@@ -81,13 +81,13 @@ impl<'a> Aim<'a> {
     }
 
     /// Where some rule's unix socket is, or right beside it.
-    pub(crate) fn place(&self, random: &mut Random) -> SocketPlace {
+    pub(crate) fn place(&self, random: &mut Random) -> UnixSocketId {
         let named = self.policy.rules.iter().filter_map(|rule| match &rule.unix {
             Some(UnixSockets::Only(names)) => Some(names),
             _ => None,
         });
         let names: Vec<UnixName> = named.flatten().cloned().collect();
-        let mut place = SocketPlace {
+        let mut place = UnixSocketId {
             space: 27,
             name: random.next(),
         };

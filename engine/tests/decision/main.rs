@@ -17,7 +17,7 @@ mod policies;
 mod random;
 mod versions;
 
-use engine_common::{Attempt, SocketFamily, SocketPlace, image::Life};
+use engine_common::{Attempt, SocketFamily, UnixSocketId, image::Revision};
 use policies::Shape;
 use random::Random;
 use tidegate::{
@@ -30,11 +30,11 @@ use tidegate::{
 enum Question {
     Attempt(Attempt),
     Socket(SocketFamily, Attempt),
-    Unix(SocketPlace, Attempt),
+    Unix(UnixSocketId, Attempt),
 }
 
 fn image(policy: &Policy, executables: &Identities) -> Image {
-    let life = Life {
+    let life = Revision {
         generation: 7,
         mode: policy.mode,
     };
@@ -54,12 +54,12 @@ fn disagreement(
             oracle::evaluate(policy, executables, attempt),
         ),
         Question::Socket(family, a) => (
-            image.judge_socket(*family, a.protocol, a.uid, a.executable),
-            oracle::judge_socket(policy, executables, *family, a.protocol, a.uid, a.executable),
+            image.decide_socket(*family, a.protocol, a.uid, a.executable),
+            oracle::decide_socket(policy, executables, *family, a.protocol, a.uid, a.executable),
         ),
         Question::Unix(place, a) => (
-            image.judge_unix(*place, a.uid, a.executable),
-            oracle::judge_unix(policy, executables, *place, a.uid, a.executable),
+            image.decide_unix(*place, a.uid, a.executable),
+            oracle::decide_unix(policy, executables, *place, a.uid, a.executable),
         ),
     };
     (tables != oracle).then(|| format!("tables: {tables:?}\noracle: {oracle:?}"))

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use engine_common::{ExecutableId, SocketPlace, destination::Nat64Prefix};
+use engine_common::{ExecutableId, UnixSocketId, destination::Nat64Prefix};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tidegate::{
     compile::Identities,
@@ -330,7 +330,7 @@ fn identities(random: &mut Random, policy: &Policy) -> Identities {
         executables.insert(path.to_path_buf(), id);
     }
     for path in tidegate::compile::socket_paths_of(policy) {
-        let place = |random: &mut Random| SocketPlace {
+        let place = |random: &mut Random| UnixSocketId {
             space: *random.pick(&[1, 27, u64::MAX]),
             name: if random.percent(50) {
                 random.next()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use engine_common::{ExecutableId, SocketPlace};
+use engine_common::{ExecutableId, UnixSocketId};
 use tidegate::{
     compile::{Identities, Image, paths_of, socket_paths_of},
     policy::{Policy, Rule, UnixName, UnixSockets},
@@ -33,7 +33,7 @@ impl Version {
     }
 
     /// Where its unix sockets are: `None` for a rule about destinations, every place for one about all sockets.
-    pub(crate) fn sockets(&self, rule: &Rule) -> Option<Option<BTreeSet<SocketPlace>>> {
+    pub(crate) fn sockets(&self, rule: &Rule) -> Option<Option<BTreeSet<UnixSocketId>>> {
         Some(match rule.unix.as_ref()? {
             UnixSockets::Any => None,
             UnixSockets::Only(names) => {

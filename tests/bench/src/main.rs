@@ -6,14 +6,14 @@
 //! ```
 
 mod address;
+mod batches;
 mod bpf;
 mod call;
 mod cgroup;
 mod cpu;
-mod effort;
-mod gate;
+mod datapath;
+mod fixture;
 mod keeper;
-mod laboratory;
 mod network;
 mod networks;
 mod nft;
@@ -21,9 +21,9 @@ mod policies;
 mod random;
 mod report;
 mod row;
+mod samples;
 mod statistics;
 mod tables;
-mod turns;
 
 use std::{io::Write, process::ExitCode};
 
@@ -32,11 +32,11 @@ use clap::{Parser, ValueEnum};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::{
-    effort::Effort,
+    fixture::Laboratory,
     keeper::Places,
-    laboratory::Laboratory,
     report::{Machine, Report},
     row::Planned,
+    samples::Effort,
 };
 
 /// Measure what the gate costs, beside the same without it.
@@ -151,7 +151,7 @@ fn measure(cli: &Cli, places: &Places) -> Result<Report> {
     }
     laboratory.unload();
     if cli.wants("standing") {
-        sections.push(tables::standing::measure(&mut laboratory)?);
+        sections.push(tables::attached::measure(&mut laboratory)?);
     }
     if cli.wants("exec") {
         sections.push(tables::commands::measure(&laboratory, &mut left_out)?);

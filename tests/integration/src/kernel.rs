@@ -1,7 +1,7 @@
 //! What the running kernel lets a cgroup program do, found by loading one: the tests expect that and no
 //! less. It is asked without Tidegate, so that Tidegate's own idea of it is tested too.
 
-use crate::way::{Family, Way};
+use crate::egress_method::{EgressMethod, Family};
 use std::{io, os::fd::AsRawFd, sync::OnceLock};
 
 use nix::sys::{
@@ -93,7 +93,7 @@ pub fn probe_hook() -> &'static str {
 }
 
 /// The hook that denies a destination with this errno: an LSM program where the cgroup hook could only say EPERM.
-pub fn hook_that_blocks(way: Way, family: Family, errno: &str) -> Option<&'static str> {
+pub fn hook_that_blocks(way: EgressMethod, family: Family, errno: &str) -> Option<&'static str> {
     if errno != "EPERM" && !cgroup_hooks_choose_errno() && has_lsm() {
         return way.lsm_hook();
     }
@@ -101,7 +101,7 @@ pub fn hook_that_blocks(way: Way, family: Family, errno: &str) -> Option<&'stati
 }
 
 /// The hook that kills: an LSM program where the cgroup hook could only deny.
-pub fn hook_that_kills(way: Way, family: Family) -> Option<&'static str> {
+pub fn hook_that_kills(way: EgressMethod, family: Family) -> Option<&'static str> {
     if !cgroup_hooks_kill() && has_lsm() {
         return way.lsm_hook();
     }

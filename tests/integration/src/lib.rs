@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! Namespace -> Receiver (outside the gate)          <- what arrived
-//!           -> Gate: tidegate exec ... -- voyager   -> Report, Voyage
-//!           -> Stand: tidegate attach ...; voyager in a cgroup -> status, events, Voyage
+//!           -> Gate: tidegate exec ... -- test client   -> Report, ClientResult
+//!           -> Stand: tidegate attach ...; test client in a cgroup -> status, events, ClientResult
 //! ```
 #![expect(
     clippy::unwrap_used,
@@ -12,23 +12,23 @@
     reason = "a fixture that does not work is a failed test, and says where"
 )]
 
+pub mod attached;
 pub mod captured;
 pub mod cgroup;
-pub mod gate;
-mod handed_on;
+mod egress_method_tests;
+pub mod exec;
 pub mod kernel;
 pub mod mount_table;
 pub mod namespace;
-pub mod obedient;
+mod program_cache;
 pub mod program_info;
 pub mod receiver;
 pub mod report;
 pub mod requirement;
+pub mod scripted_client;
 pub mod shared_file;
-pub mod standing;
 pub mod storm;
+pub mod test_client;
 pub mod verifier_log;
-pub mod voyager;
-mod way_tests;
 
-pub use tidegate::selftest::{voyage, way};
+pub use tidegate::selftest::{client_result, egress_method};

@@ -4,7 +4,7 @@ use std::{net::IpAddr, panic, thread};
 
 use tidegate::selftest::network::Network;
 
-use crate::way::Family;
+use crate::egress_method::Family;
 
 /// The thread that runs the test is in a fresh network namespace: loopback only, with addresses
 /// reserved for documentation. Processes started from it are in it too.

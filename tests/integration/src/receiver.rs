@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use tidegate::selftest::receiver;
 
-use crate::way::Transport;
+use crate::egress_method::Transport;
 
 /// A socket that listens.
 pub struct Receiver(receiver::Receiver);

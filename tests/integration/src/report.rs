@@ -106,12 +106,12 @@ pub struct Move {
     /// Whether it was made there.
     pub born: bool,
     /// Who did it.
-    pub by: Mover,
+    pub by: MigratedBy,
 }
 
 /// Who moved a process.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Mover {
+pub struct MigratedBy {
     /// Process.
     pub pid: i32,
     /// Real user id.

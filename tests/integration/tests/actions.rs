@@ -2,18 +2,22 @@
 //! that a policy may choose.
 
 use integration::{
-    gate::Gate,
+    client_result::Step,
+    egress_method::{EgressMethod, Family, MARKER, Transport},
+    exec::Gate,
     kernel::{errno_seen, outcome_of_kill},
     namespace::Namespace,
     receiver::Receiver,
     requirement::{Need, met},
-    voyage::Step,
-    voyager::Voyager,
-    way::{Family, MARKER, Transport, Way},
+    test_client::TestClient,
 };
 
 /// TCP, UDP connected, UDP not connected.
-const WAYS: [Way; 3] = [Way::TcpConnect, Way::UdpConnectSend, Way::UdpSendto];
+const WAYS: [EgressMethod; 3] = [
+    EgressMethod::TcpConnect,
+    EgressMethod::UdpConnectSend,
+    EgressMethod::UdpSendto,
+];
 
 /// What becomes of an attempt.
 struct Expected {
@@ -39,8 +43,8 @@ fn expected(action: &str, mode: &str) -> Expected {
     }
 }
 
-fn voyager() -> Voyager {
-    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+fn test_client() -> TestClient {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
 fn check(test: &str, action: &str, mode: &str) {
@@ -59,7 +63,7 @@ fn check(test: &str, action: &str, mode: &str) {
 }
 
 /// The action is the rule's, or the default's.
-fn check_one(action: &str, mode: &str, way: Way, family: Family, by_rule: bool) {
+fn check_one(action: &str, mode: &str, way: EgressMethod, family: Family, by_rule: bool) {
     let about = format!("{action} in mode {mode}, {way:?} {family:?}, by rule: {by_rule}");
     let expected = expected(action, mode);
     let receiver = Receiver::listen(way.transport(), Namespace::near(family));
@@ -80,9 +84,9 @@ fn check_one(action: &str, mode: &str, way: Way, family: Family, by_rule: bool) 
         )
     };
     let gate = Gate::with(&spec);
-    let words = voyager().words(way, receiver.address(), None);
+    let words = test_client().words(way, receiver.address(), None);
     if expected.killed {
-        gate.last_voyage(words);
+        gate.last_result(words);
     } else {
         gate.run(words).expect_code(0);
     }
@@ -180,9 +184,9 @@ fn each_errno() {
         return;
     }
     let ways = [
-        (Way::TcpConnect, Step::Connect),
-        (Way::UdpSendto, Step::Send),
-        (Way::PingSendto, Step::Socket),
+        (EgressMethod::TcpConnect, Step::Connect),
+        (EgressMethod::UdpSendto, Step::Send),
+        (EgressMethod::PingSendto, Step::Socket),
     ];
     Namespace::run(|_| {
         for errno in [
@@ -197,9 +201,9 @@ fn each_errno() {
                 for (way, step) in ways {
                     let receiver = Receiver::listen(way.transport(), Namespace::near(family));
                     let gate = Gate::with(&format!("{{default: block, errno: {errno}}}"));
-                    let voyage = gate.voyage(voyager().words(way, receiver.address(), None));
+                    let result = gate.run_client(test_client().words(way, receiver.address(), None));
                     let seen = Some(errno_seen(errno));
-                    assert_eq!((voyage.errno.as_deref(), voyage.step), (seen, Some(step)));
+                    assert_eq!((result.errno.as_deref(), result.step), (seen, Some(step)));
                     assert_eq!(gate.report().only_event().errno.as_deref(), seen);
                     receiver.expect_nothing(errno);
                 }
@@ -228,13 +232,13 @@ fn only_what_the_rule_names() {
                 r#"{{default: block, rules: [{{name: it, action: allow, to: ["{near}"], ports: ["{port}/tcp"]}}]}}"#
             );
             for (receiver, way, passes) in [
-                (&named, Way::TcpConnect, true),
-                (&same_port_udp, Way::UdpSendto, false),
-                (&other_port, Way::TcpConnect, false),
-                (&other_address, Way::TcpConnect, false),
+                (&named, EgressMethod::TcpConnect, true),
+                (&same_port_udp, EgressMethod::UdpSendto, false),
+                (&other_port, EgressMethod::TcpConnect, false),
+                (&other_address, EgressMethod::TcpConnect, false),
             ] {
-                let voyage = Gate::with(&spec).voyage(voyager().words(way, receiver.address(), None));
-                assert_eq!(voyage.ok, passes, "{way:?} to {}", receiver.address());
+                let result = Gate::with(&spec).run_client(test_client().words(way, receiver.address(), None));
+                assert_eq!(result.ok, passes, "{way:?} to {}", receiver.address());
                 assert_eq!(receiver.arrived().len(), usize::from(passes));
             }
         }

@@ -5,7 +5,7 @@ use std::{io::Write, process::Stdio};
 
 use integration::{
     captured::{Captured, Ended},
-    gate::{policy, tidegate},
+    exec::{policy, tidegate},
     shared_file::SharedFolder,
 };
 

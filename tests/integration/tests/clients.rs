@@ -12,12 +12,12 @@ use std::{
 
 use integration::{
     captured::{Captured, Ended},
-    gate::Gate,
+    egress_method::Family,
+    exec::Gate,
     kernel::{chooses_errno, kills_at_once},
     namespace::Namespace,
     requirement::{Need, met},
     shared_file::SharedFolder,
-    way::Family,
 };
 
 const CONTENT: &str = "what the server holds\n";

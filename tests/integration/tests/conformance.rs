@@ -11,7 +11,7 @@ use std::{
 
 use integration::{
     captured::{Captured, Ended},
-    gate::Gate,
+    exec::Gate,
     namespace::Namespace,
     requirement::{Need, met},
 };

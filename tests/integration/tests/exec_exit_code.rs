@@ -5,7 +5,7 @@ use std::{os::unix::process::CommandExt, path::Path};
 
 use integration::{
     captured::Captured,
-    gate::{Gate, tidegate},
+    exec::{Gate, tidegate},
     requirement::{Need, met, tidegate_bin},
     shared_file::SharedFolder,
 };

@@ -10,15 +10,15 @@ use std::{fs, io::Write, os::unix::fs::MetadataExt, path::PathBuf};
 
 use integration::{
     captured::Captured,
-    gate::Gate,
+    client_result::ClientResult,
+    egress_method::{EgressMethod, Family, Transport},
+    exec::Gate,
     kernel::errno_seen,
     mount_table::mount_of,
     namespace::Namespace,
     receiver::Receiver,
     requirement::{Need, met},
-    voyage::Voyage,
-    voyager::Voyager,
-    way::{Family, Transport, Way},
+    test_client::TestClient,
 };
 use nix::{sys::signal::Signal, unistd::Pid};
 
@@ -160,7 +160,7 @@ fn kill_9_of_tidegate_opens_nothing() {
             Namespace::far(Family::V4)
         );
         let gate = Gate::with(&spec).with_input();
-        let voyager = Voyager::at(env!("CARGO_BIN_EXE_voyager"));
+        let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
         let mut words = vec![
             "/bin/sh".into(),
             "-c".into(),
@@ -169,9 +169,9 @@ fn kill_9_of_tidegate_opens_nothing() {
                 allowed.address()
             )
             .into(),
-            voyager.path().into(),
+            test_client.path().into(),
         ];
-        words.extend(voyager.words(Way::TcpConnect, receiver.address(), None));
+        words.extend(test_client.words(EgressMethod::TcpConnect, receiver.address(), None));
         let mut running = gate.start(words);
         running.wait_for_stdout("ready");
         let mut input = running.take_stdin();
@@ -190,7 +190,7 @@ fn kill_9_of_tidegate_opens_nothing() {
         assert!(pins.is_dir());
 
         input.write_all(b"go\n").unwrap();
-        let told = Voyage::read(&running.wait_for_stdout("end"));
+        let told = ClientResult::read(&running.wait_for_stdout("end"));
         assert_eq!(told[0].errno.as_deref(), Some(errno_seen("EACCES")), "{told:?}");
         receiver.expect_nothing("the gate holds");
         assert!(told[1].ok, "and it still lets through what is allowed: {told:?}");
@@ -269,7 +269,7 @@ fn descendants_are_kept_under_the_policy() {
         let gate = Gate::with("{default: block}")
             .options(["--descendants", "keep"])
             .with_input();
-        let voyager = Voyager::at(env!("CARGO_BIN_EXE_voyager"));
+        let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
         let told = gate.folder().path().join("told");
         let fifo = gate.folder().path().join("end");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -279,7 +279,7 @@ fn descendants_are_kept_under_the_policy() {
             fifo.display()
         );
         let mut words = vec!["/bin/sh".into(), "-c".into(), script.into(), "sh".into()];
-        words.extend(voyager.words(Way::TcpConnect, receiver.address(), None));
+        words.extend(test_client.words(EgressMethod::TcpConnect, receiver.address(), None));
         let mut running = gate.start(words);
         let mut input = running.take_stdin();
         let ended = running.finish();
@@ -297,8 +297,10 @@ fn descendants_are_kept_under_the_policy() {
         input.write_all(b"go\n").unwrap();
         // Opens when the other end does, ends when that is closed.
         fs::read_to_string(&fifo).unwrap();
-        let voyage = Voyage::read(&fs::read_to_string(&told).unwrap()).pop().unwrap();
-        assert_eq!(voyage.errno.as_deref(), Some("EPERM"));
+        let result = ClientResult::read(&fs::read_to_string(&told).unwrap())
+            .pop()
+            .unwrap();
+        assert_eq!(result.errno.as_deref(), Some("EPERM"));
         receiver.expect_nothing("kept under the policy");
 
         gate.cgroup().wait_until_empty();
@@ -316,7 +318,7 @@ fn runs_beside_each_other() {
     }
     Namespace::run(|_| {
         let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
-        let voyager = Voyager::at(env!("CARGO_BIN_EXE_voyager"));
+        let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
         let waiting = |spec: &str| {
             let gate = Gate::with(spec).with_input();
             let mut words = vec![
@@ -325,7 +327,7 @@ fn runs_beside_each_other() {
                 "echo ready; read go; exec \"$@\"".into(),
                 "sh".into(),
             ];
-            words.extend(voyager.words(Way::TcpConnect, receiver.address(), None));
+            words.extend(test_client.words(EgressMethod::TcpConnect, receiver.address(), None));
             let running = gate.start(words);
             running.wait_for_stdout("ready");
             (gate, running)
@@ -338,7 +340,7 @@ fn runs_beside_each_other() {
         }
         for running in [allowed, blocked] {
             let ended = running.finish();
-            told.push(Voyage::read(&ended.expect_code(0).stdout).pop().unwrap().ok);
+            told.push(ClientResult::read(&ended.expect_code(0).stdout).pop().unwrap().ok);
         }
         assert_eq!(told, [true, false]);
         assert_eq!(receiver.arrived().len(), 1);

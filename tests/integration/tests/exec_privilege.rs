@@ -10,7 +10,7 @@ use std::{
 use integration::{
     captured::{Captured, Ended},
     cgroup::TestCgroup,
-    gate::{Gate, enter, tidegate},
+    exec::{Gate, enter, tidegate},
     mount_table::mount_of,
     requirement::{Need, met},
 };

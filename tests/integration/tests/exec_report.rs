@@ -7,12 +7,12 @@ use std::{
 
 use integration::{
     captured::{Captured, Ended},
-    gate::{Gate, enter, policy, tidegate},
+    egress_method::{EgressMethod, Family},
+    exec::{Gate, enter, policy, tidegate},
     namespace::Namespace,
     report::Report,
     requirement::{Need, met},
-    voyager::Voyager,
-    way::{Family, Way},
+    test_client::TestClient,
 };
 
 const ESCAPE: char = '\u{1b}';
@@ -23,14 +23,14 @@ fn in_namespace(test: &str, check: impl FnOnce() + Send) {
     }
 }
 
-fn voyager() -> Voyager {
-    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+fn test_client() -> TestClient {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
-/// A blocked voyage to a port where nobody listens.
+/// A blocked run to a port where nobody listens.
 fn blocked(gate: &Gate) -> Ended {
     let to = (Namespace::near(Family::V4), 4242).into();
-    let ended = gate.run(voyager().words(Way::TcpConnect, to, None));
+    let ended = gate.run(test_client().words(EgressMethod::TcpConnect, to, None));
     ended.expect_code(0);
     ended
 }
@@ -49,7 +49,7 @@ fn the_table_names_all_there_is_to_know() {
             "tcp",
             "gate",
             "harbour",
-            "voyager",
+            "test-client",
         ] {
             assert!(ended.stderr.contains(part), "no {part} in\n{}", ended.stderr);
         }
@@ -67,7 +67,7 @@ fn equal_attempts_are_one_line_with_a_count() {
     in_namespace("equal_attempts_are_one_line_with_a_count", || {
         let gate = blocking();
         let to = format!("{}:9", Namespace::near(Family::V4));
-        let ended = gate.run(voyager().task("flood", &[&to, "37"]));
+        let ended = gate.run(test_client().task("flood", &[&to, "37"]));
         let lines: Vec<_> = ended
             .expect_code(0)
             .stderr
@@ -95,7 +95,7 @@ fn live_prints_events_as_they_happen() {
     in_namespace("live_prints_events_as_they_happen", || {
         let gate = blocking().options(["--live"]).with_input();
         let to = (Namespace::near(Family::V4), 4242).into();
-        let mut words = voyager().words(Way::TcpConnect, to, None);
+        let mut words = test_client().words(EgressMethod::TcpConnect, to, None);
         words.push("--stay".into());
         let mut running = gate.start(words);
         let input = running.take_stdin();
@@ -162,7 +162,7 @@ fn the_report_has_every_event_and_a_summary() {
             .policy(&policy("second", "{mode: audit, default: block}"));
         let script = format!(
             "for to in 198.51.100.1:1 203.0.113.1:2 127.0.0.1:3; do \"{}\" go udp-sendto $to; done",
-            voyager().path().display()
+            test_client().path().display()
         );
         let ended = gate.run(["/bin/sh", "-c", &script]);
         ended.expect_code(0);
@@ -271,9 +271,9 @@ fn names_of_processes_are_escaped() {
         let gate = blocking().options(["--live"]);
         let evil = gate
             .folder()
-            .copy_program(voyager().path(), "\u{1b}[2Jevil\u{202e}");
+            .copy_program(test_client().path(), "\u{1b}[2Jevil\u{202e}");
         let to = (Namespace::near(Family::V4), 4242).into();
-        let ended = gate.run(Voyager::at(evil).words(Way::TcpConnect, to, None));
+        let ended = gate.run(TestClient::at(evil).words(EgressMethod::TcpConnect, to, None));
         ended.expect_code(0);
         assert!(ended.stderr.contains("evil"), "{}", ended.stderr);
         for bad in [ESCAPE, '\u{202e}'] {
@@ -322,7 +322,7 @@ fn many_processes_at_once() {
         let to = format!("{}:9", Namespace::near(Family::V4));
         let script = "for i in 1 2 3 4 5 6 7 8; do \"$@\" & done; wait";
         let mut words = vec!["/bin/sh".into(), "-c".into(), script.into(), "sh".into()];
-        words.extend(voyager().task("flood", &[&to, "50"]));
+        words.extend(test_client().task("flood", &[&to, "50"]));
         let mut running = gate.start(words);
         running.take_stdin().flush().unwrap();
         running.finish().expect_code(0);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use integration::{
     captured::{Captured, Ended},
-    gate::{policy, tidegate},
+    exec::{policy, tidegate},
     shared_file::SharedFolder,
 };
 

@@ -12,22 +12,22 @@ use std::{
 };
 
 use integration::{
-    gate::Gate,
+    client_result::ClientResult,
+    egress_method::{Family, MARKER, Transport},
+    exec::Gate,
     kernel::has_lsm,
     namespace::Namespace,
     receiver::Receiver,
     requirement::{Need, met},
-    voyage::Voyage,
-    voyager::Voyager,
-    way::{Family, MARKER, Transport},
+    test_client::TestClient,
 };
 use nix::{
     cmsg_space,
     sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg},
 };
 
-fn voyager() -> Voyager {
-    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+fn test_client() -> TestClient {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
 fn receive_socket(stream: &UnixStream) -> UdpSocket {
@@ -61,7 +61,7 @@ fn handed_out_it_is_judged_and_the_user_not_killed() {
             let gate = Gate::with(&format!("{{default: {action}}}"));
             let place = gate.folder().path().join("socket");
             let listener = UnixListener::bind(&place).unwrap();
-            let running = gate.start(voyager().task("give-socket", &[place.to_str().unwrap()]));
+            let running = gate.start(test_client().task("give-socket", &[place.to_str().unwrap()]));
             let (stream, _) = listener.accept().unwrap();
             let socket = receive_socket(&stream);
 
@@ -98,7 +98,7 @@ fn handed_in_it_is_judged_by_lsm_programs() {
             let gate = Gate::with(&format!("{{default: {action}, errno: EACCES}}"));
             let place = gate.folder().path().join("socket");
             let listener = UnixListener::bind(&place).unwrap();
-            let running = gate.start(voyager().task("take-socket", &[place.to_str().unwrap(), &to]));
+            let running = gate.start(test_client().task("take-socket", &[place.to_str().unwrap(), &to]));
             let (stream, _) = listener.accept().unwrap();
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
             hand_in(&stream, socket.as_raw_fd());
@@ -107,7 +107,7 @@ fn handed_in_it_is_judged_by_lsm_programs() {
             let ended = running.finish();
             let report = gate.report();
             if !has_lsm() {
-                assert!(Voyage::read(&ended.expect_code(0).stdout).pop().unwrap().ok);
+                assert!(ClientResult::read(&ended.expect_code(0).stdout).pop().unwrap().ok);
                 assert_eq!(receiver.arrived(), [MARKER]);
                 assert!(report.events.is_empty());
                 continue;
@@ -124,12 +124,12 @@ fn handed_in_it_is_judged_by_lsm_programs() {
             );
             match action {
                 "audit" => {
-                    assert!(Voyage::read(&ended.expect_code(0).stdout).pop().unwrap().ok);
+                    assert!(ClientResult::read(&ended.expect_code(0).stdout).pop().unwrap().ok);
                     assert_eq!(receiver.arrived(), [MARKER]);
                 }
                 "block" => {
-                    let voyage = Voyage::read(&ended.expect_code(0).stdout).pop().unwrap();
-                    assert_eq!(voyage.errno.as_deref(), Some("EACCES"), "{voyage:?}");
+                    let result = ClientResult::read(&ended.expect_code(0).stdout).pop().unwrap();
+                    assert_eq!(result.errno.as_deref(), Some("EACCES"), "{result:?}");
                     receiver.expect_nothing("blocked");
                 }
                 _ => {

@@ -8,15 +8,15 @@ use std::{
 };
 
 use integration::{
+    attached::{Stand, in_cgroup},
     captured::Captured,
     cgroup::TestCgroup,
+    egress_method::{EgressMethod, Family},
     kernel::{is_whole_machine, probe_hook},
     namespace::Namespace,
     report::Event,
     requirement::{Need, met},
-    standing::{Stand, in_cgroup},
-    voyager::Voyager,
-    way::{Family, Way},
+    test_client::TestClient,
 };
 
 /// There is one host.
@@ -42,7 +42,7 @@ fn listener(address: IpAddr) -> TcpListener {
 /// Connects, from a cgroup or from the test's own, and tells who the listener saw.
 fn connect(listener: &TcpListener, cgroup: Option<&TestCgroup>) -> SocketAddr {
     let to = listener.local_addr().unwrap();
-    let words = Voyager::at(env!("CARGO_BIN_EXE_voyager")).words(Way::TcpConnect, to, None);
+    let words = TestClient::at(env!("CARGO_BIN_EXE_test-client")).words(EgressMethod::TcpConnect, to, None);
     match cgroup {
         Some(cgroup) => in_cgroup(cgroup, &words),
         None => Captured::run(Command::new(&words[0]).args(&words[1..])),

@@ -2,14 +2,14 @@
 #![expect(clippy::expect_used, reason = "what a test stands on fails it")]
 
 use integration::{
-    gate::Gate,
+    client_result::ClientResult,
+    egress_method::{EgressMethod, Family, Transport},
+    exec::Gate,
     kernel::{hook_that_kills, kills_at_once, outcome_of_kill},
     namespace::Namespace,
     receiver::Receiver,
     requirement::{Need, met},
-    voyage::Voyage,
-    voyager::Voyager,
-    way::{Family, Transport, Way},
+    test_client::TestClient,
 };
 
 const KILLING: &str = r#"{default: allow, rules: [
@@ -18,12 +18,12 @@ const KILLING: &str = r#"{default: allow, rules: [
 
 const SIGKILLED: i32 = 128 + libc::SIGKILL;
 
-fn voyager() -> Voyager {
-    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+fn test_client() -> TestClient {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
 /// One event, with what was done; whatever the way.
-fn dies_on(test: &str, ways: &[Way]) {
+fn dies_on(test: &str, ways: &[EgressMethod]) {
     if !met(test, &[Need::Root]) {
         return;
     }
@@ -37,7 +37,7 @@ fn dies_on(test: &str, ways: &[Way]) {
                 }
                 let receiver = receiver.expect("a receiver");
                 let gate = Gate::with(KILLING);
-                gate.last_voyage(voyager().words(way, receiver.address(), None));
+                gate.last_result(test_client().words(way, receiver.address(), None));
                 receiver.expect_nothing("killed");
                 let report = gate.report();
                 let event = report.only_event();
@@ -55,34 +55,54 @@ fn dies_on(test: &str, ways: &[Way]) {
 
 #[test]
 fn at_connect() {
-    dies_on("at_connect", &[Way::TcpConnect, Way::UdpConnectSend]);
+    dies_on(
+        "at_connect",
+        &[EgressMethod::TcpConnect, EgressMethod::UdpConnectSend],
+    );
 }
 
 #[test]
 fn at_connect_of_mptcp() {
-    dies_on("at_connect_of_mptcp", &[Way::MptcpConnect]);
+    dies_on("at_connect_of_mptcp", &[EgressMethod::MptcpConnect]);
 }
 
 #[test]
 fn at_fast_open() {
-    dies_on("at_fast_open", &[Way::TcpFastopenSendto, Way::TcpFastopenConnect]);
+    dies_on(
+        "at_fast_open",
+        &[EgressMethod::TcpFastopenSendto, EgressMethod::TcpFastopenConnect],
+    );
 }
 
 #[test]
 fn at_sendmsg() {
-    dies_on("at_sendmsg", &[Way::UdpSendto, Way::UdpSendmsg, Way::UdpSendmmsg]);
+    dies_on(
+        "at_sendmsg",
+        &[
+            EgressMethod::UdpSendto,
+            EgressMethod::UdpSendmsg,
+            EgressMethod::UdpSendmmsg,
+        ],
+    );
 }
 
 #[test]
 fn through_io_uring() {
-    dies_on("through_io_uring", &[Way::IoUringConnect, Way::IoUringSendmsg]);
+    dies_on(
+        "through_io_uring",
+        &[EgressMethod::IoUringConnect, EgressMethod::IoUringSendmsg],
+    );
 }
 
 #[test]
 fn at_mapped_addresses() {
     dies_on(
         "at_mapped_addresses",
-        &[Way::MappedTcpConnect, Way::MappedUdpConnect, Way::MappedUdpSendto],
+        &[
+            EgressMethod::MappedTcpConnect,
+            EgressMethod::MappedUdpConnect,
+            EgressMethod::MappedUdpSendto,
+        ],
     );
 }
 
@@ -90,14 +110,14 @@ fn at_mapped_addresses() {
 fn when_the_socket_is_made() {
     dies_on(
         "when_the_socket_is_made",
-        &[Way::PingConnectSend, Way::PingSendto],
+        &[EgressMethod::PingConnectSend, EgressMethod::PingSendto],
     );
 }
 
 /// A thread's attempt ends the whole process.
 #[test]
 fn all_threads() {
-    dies_on("all_threads", &[Way::ThreadConnect]);
+    dies_on("all_threads", &[EgressMethod::ThreadConnect]);
 }
 
 /// A grandchild's attempt ends the grandchild, not those it comes from.
@@ -109,9 +129,10 @@ fn only_the_process_itself() {
     Namespace::run(|_| {
         let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
         let gate = Gate::with(KILLING);
-        let voyage = gate.voyage(voyager().words(Way::GrandchildConnect, receiver.address(), None));
+        let result =
+            gate.run_client(test_client().words(EgressMethod::GrandchildConnect, receiver.address(), None));
         // Where the kill comes later, it may tell of the denial before.
-        let told = voyage.errno.as_deref();
+        let told = result.errno.as_deref();
         assert!(
             told == Some("DIED") || !kills_at_once() && told == Some("EPERM"),
             "{told:?}"
@@ -124,19 +145,19 @@ fn only_the_process_itself() {
 }
 
 /// Where the hook may not kill, it denies at once; the signal comes from user space a moment later. The
-/// voyager stays until its input ends, which this test does not let happen: it is dead of the signal.
+/// test client stays until its input ends, which this test does not let happen: it is dead of the signal.
 #[test]
 fn from_user_space_where_the_hook_may_not() {
     if !met("from_user_space_where_the_hook_may_not", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
-        for way in [Way::TcpConnect, Way::UdpSendto] {
+        for way in [EgressMethod::TcpConnect, EgressMethod::UdpSendto] {
             let receiver = Receiver::listen(way.transport(), Namespace::near(Family::V4));
             let gate = Gate::with(KILLING)
                 .variable("TIDEGATE_DISABLE", "send_signal,lsm")
                 .with_input();
-            let mut words = voyager().words(way, receiver.address(), None);
+            let mut words = test_client().words(way, receiver.address(), None);
             words.push("--stay".into());
             let mut running = gate.start(words);
             let input = running.take_stdin();
@@ -144,7 +165,7 @@ fn from_user_space_where_the_hook_may_not() {
             drop(input);
             ended.expect_code(SIGKILLED);
             // It may have told of the denial before it died.
-            for told in Voyage::read(&ended.stdout) {
+            for told in ClientResult::read(&ended.stdout) {
                 assert_eq!(told.errno.as_deref(), Some("EPERM"));
             }
             receiver.expect_nothing("denied at once");

@@ -3,20 +3,20 @@
 use std::net::{SocketAddr, TcpListener};
 
 use integration::{
+    attached::Stand,
     cgroup::TestCgroup,
-    gate::Gate,
+    egress_method::{EgressMethod, Family},
+    exec::Gate,
     kernel::{is_whole_machine, probe_hook},
     namespace::Namespace,
     requirement::{Need, met},
-    standing::Stand,
-    voyager::Voyager,
-    way::{Family, Way},
+    test_client::TestClient,
 };
 
 const ALONE: &str = "{mode: audit, default: audit, hooks: [kprobe]}";
 
-fn voyager() -> Voyager {
-    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+fn test_client() -> TestClient {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
 fn ready(test: &str) -> bool {
@@ -45,15 +45,19 @@ fn connections_are_reported_and_nothing_else() {
     }
     Namespace::run(|_| {
         let cases = [
-            (Way::TcpConnect, Namespace::far(Family::V4), None),
-            (Way::TcpConnect, Namespace::near(Family::V4), Some("audited")),
+            (EgressMethod::TcpConnect, Namespace::far(Family::V4), None),
             (
-                Way::MappedTcpConnect,
+                EgressMethod::TcpConnect,
+                Namespace::near(Family::V4),
+                Some("audited"),
+            ),
+            (
+                EgressMethod::MappedTcpConnect,
                 Namespace::elsewhere(Family::V4),
                 Some("audited"),
             ),
             (
-                Way::TcpConnect,
+                EgressMethod::TcpConnect,
                 Namespace::elsewhere(Family::V6),
                 Some("would_kill"),
             ),
@@ -62,8 +66,8 @@ fn connections_are_reported_and_nothing_else() {
             let listener = TcpListener::bind((address, 0)).unwrap();
             let to = listener.local_addr().unwrap();
             let gate = Gate::with(&spec());
-            let voyage = gate.voyage(voyager().words(way, to, None));
-            assert!(voyage.ok, "{voyage:?}");
+            let result = gate.run_client(test_client().words(way, to, None));
+            assert!(result.ok, "{result:?}");
             let (_, peer) = listener.accept().unwrap();
             let report = gate.report();
             let Some(outcome) = outcome else {
@@ -90,7 +94,10 @@ fn connections_are_reported_and_nothing_else() {
         // Datagrams are no connections.
         let gate = Gate::with(&spec());
         let to = SocketAddr::new(Namespace::near(Family::V4), 9);
-        assert!(gate.voyage(voyager().words(Way::UdpSendto, to, None)).ok);
+        assert!(
+            gate.run_client(test_client().words(EgressMethod::UdpSendto, to, None))
+                .ok
+        );
         assert!(gate.report().events.is_empty());
     });
 }
@@ -104,8 +111,11 @@ fn beside_a_policy_that_decides() {
     Namespace::run(|_| {
         let listener = TcpListener::bind((Namespace::near(Family::V4), 0)).unwrap();
         let to = listener.local_addr().unwrap();
-        let gate = Gate::with(ALONE).policy(&integration::gate::policy("other", "{default: audit}"));
-        assert!(gate.voyage(voyager().words(Way::TcpConnect, to, None)).ok);
+        let gate = Gate::with(ALONE).policy(&integration::exec::policy("other", "{default: audit}"));
+        assert!(
+            gate.run_client(test_client().words(EgressMethod::TcpConnect, to, None))
+                .ok
+        );
         let mut told: Vec<_> = gate
             .report()
             .events
@@ -119,9 +129,9 @@ fn beside_a_policy_that_decides() {
             expected.map(|(policy, hook)| (policy.to_owned(), hook.to_owned(), true))
         );
 
-        let gate = Gate::with(ALONE).policy(&integration::gate::policy("other", "{default: block}"));
-        let voyage = gate.voyage(voyager().words(Way::TcpConnect, to, None));
-        assert_eq!(voyage.errno.as_deref(), Some("EPERM"));
+        let gate = Gate::with(ALONE).policy(&integration::exec::policy("other", "{default: block}"));
+        let result = gate.run_client(test_client().words(EgressMethod::TcpConnect, to, None));
+        assert_eq!(result.errno.as_deref(), Some("EPERM"));
         let report = gate.report();
         let event = report.only_event();
         assert_eq!(event.policy.as_deref(), Some("other"), "no SYN was to leave");
@@ -156,7 +166,7 @@ fn it_stands_and_never_acts() {
         let below = cgroup.child("below");
         assert!(
             stand
-                .voyage(&below, &voyager().words(Way::TcpConnect, to, None))
+                .run_client(&below, &test_client().words(EgressMethod::TcpConnect, to, None))
                 .ok
         );
         let (_, peer) = listener.accept().unwrap();
@@ -169,7 +179,7 @@ fn it_stands_and_never_acts() {
         stand.done(["detach", "watch"]);
         assert!(
             stand
-                .voyage(&below, &voyager().words(Way::TcpConnect, to, None))
+                .run_client(&below, &test_client().words(EgressMethod::TcpConnect, to, None))
                 .ok
         );
         stand.attach(&cgroup, "other", ALONE);
@@ -215,6 +225,6 @@ fn where_there_is_no_probe() {
     let status = stand.status();
     assert_eq!(status.policy("both")["enforcement"], "partial");
     let to = SocketAddr::from(([127, 0, 0, 1], 9));
-    let voyage = stand.voyage(&cgroup, &voyager().words(Way::UdpSendto, to, None));
-    assert_eq!(voyage.errno.as_deref(), Some("EPERM"));
+    let result = stand.run_client(&cgroup, &test_client().words(EgressMethod::UdpSendto, to, None));
+    assert_eq!(result.errno.as_deref(), Some("EPERM"));
 }

@@ -5,23 +5,23 @@
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use integration::{
+    attached::Stand,
     captured::Captured,
     cgroup::TestCgroup,
-    gate::Gate,
+    egress_method::{EgressMethod, Family},
+    exec::Gate,
     kernel::is_whole_machine,
     namespace::Namespace,
     report::{Event, Report},
     requirement::{Need, met},
-    standing::Stand,
-    voyager::Voyager,
-    way::{Family, Way},
+    test_client::TestClient,
 };
 use nix::sys::signal::Signal;
 
 const WATCHING: &str = "{mode: audit, default: block}";
 
-fn voyager() -> Voyager {
-    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+fn test_client() -> TestClient {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
 fn ready(test: &str) -> bool {
@@ -58,24 +58,24 @@ fn every_way_to_connect_tells_it() {
     }
     Namespace::run(|_| {
         let ways = [
-            (Way::TcpConnect, Family::V4),
-            (Way::TcpConnect, Family::V6),
-            (Way::MappedTcpConnect, Family::V4),
-            (Way::TcpFastopenSendto, Family::V4),
-            (Way::TcpFastopenConnect, Family::V6),
-            (Way::IoUringConnect, Family::V4),
-            (Way::MptcpConnect, Family::V4),
-            (Way::ThreadConnect, Family::V6),
+            (EgressMethod::TcpConnect, Family::V4),
+            (EgressMethod::TcpConnect, Family::V6),
+            (EgressMethod::MappedTcpConnect, Family::V4),
+            (EgressMethod::TcpFastopenSendto, Family::V4),
+            (EgressMethod::TcpFastopenConnect, Family::V6),
+            (EgressMethod::IoUringConnect, Family::V4),
+            (EgressMethod::MptcpConnect, Family::V4),
+            (EgressMethod::ThreadConnect, Family::V6),
         ];
         for (way, family) in ways {
             let listener = listener(family);
             let gate = Gate::with(WATCHING);
-            let voyage = gate.voyage(voyager().words(way, listener.local_addr().unwrap(), None));
-            if voyage.is_impossible() {
+            let result = gate.run_client(test_client().words(way, listener.local_addr().unwrap(), None));
+            if result.is_impossible() {
                 // Which ways each kernel has, `ways_out` says.
                 continue;
             }
-            assert!(voyage.ok, "{voyage:?}");
+            assert!(result.ok, "{result:?}");
             let report = gate.report();
             let event = report.only_event();
             assert_eq!(source(event), Some(peer(&listener)), "{way:?} {family:?}");
@@ -113,8 +113,9 @@ fn a_connect_that_is_refused_tells_it() {
     Namespace::run(|_| {
         let address = Namespace::near(Family::V4);
         let gate = Gate::with(WATCHING);
-        let voyage = gate.voyage(voyager().words(Way::TcpConnect, SocketAddr::new(address, 9), None));
-        assert_eq!(voyage.errno.as_deref(), Some("ECONNREFUSED"));
+        let result =
+            gate.run_client(test_client().words(EgressMethod::TcpConnect, SocketAddr::new(address, 9), None));
+        assert_eq!(result.errno.as_deref(), Some("ECONNREFUSED"));
         let source = source(gate.report().only_event()).unwrap();
         // The other end is on the same interface, which it reaches from its own address.
         assert_eq!(source.ip(), address);
@@ -135,9 +136,9 @@ fn what_fails_before_is_reported_without() {
         let gate = Gate::with(WATCHING);
         let script = r#""$0" go tcp-connect "$1"; "$0" go tcp-connect "$2"; "$0" go tcp-connect "$1""#;
         let words = ["/bin/sh", "-c", script];
-        let voyager = voyager();
+        let test_client = test_client();
         let words = words.into_iter().map(Into::into).chain([
-            voyager.path().as_os_str().to_owned(),
+            test_client.path().as_os_str().to_owned(),
             nowhere.into(),
             to.into(),
         ]);
@@ -161,14 +162,14 @@ fn an_enforcing_policy_tells_it_of_what_it_lets_through() {
             "{{default: block, rules: [{{name: seen, action: audit, to: [{address}]}}]}}"
         ));
         let to = listener.local_addr().unwrap();
-        let voyage = gate.voyage(voyager().words(Way::UnspecTcpReconnect, to, Some(to)));
-        assert!(voyage.ok, "{voyage:?}");
+        let result = gate.run_client(test_client().words(EgressMethod::UnspecTcpReconnect, to, Some(to)));
+        assert!(result.ok, "{result:?}");
         let report = gate.report();
         let told: Vec<_> = report.events.iter().map(source).collect();
         assert_eq!(told, [Some(peer(&listener)), Some(peer(&listener))]);
 
         let gate = Gate::with(WATCHING.replace("audit", "enforce").as_str());
-        gate.voyage(voyager().words(Way::TcpConnect, to, None));
+        gate.run_client(test_client().words(EgressMethod::TcpConnect, to, None));
         let report = gate.report();
         assert_eq!(
             (report.only_event().outcome.as_str(), source(report.only_event())),
@@ -185,9 +186,13 @@ fn each_policy_is_told() {
     }
     Namespace::run(|_| {
         let listener = listener(Family::V4);
-        let gate = Gate::with(WATCHING).policy(&integration::gate::policy("other", "{default: audit}"));
-        let voyage = gate.voyage(voyager().words(Way::TcpConnect, listener.local_addr().unwrap(), None));
-        assert!(voyage.ok, "{voyage:?}");
+        let gate = Gate::with(WATCHING).policy(&integration::exec::policy("other", "{default: audit}"));
+        let result = gate.run_client(test_client().words(
+            EgressMethod::TcpConnect,
+            listener.local_addr().unwrap(),
+            None,
+        ));
+        assert!(result.ok, "{result:?}");
         let peer = Some(peer(&listener));
         let told: Vec<_> = gate.report().events.iter().map(source).collect();
         assert_eq!(told, [peer, peer]);
@@ -205,8 +210,8 @@ fn under_a_standing_policy() {
         assert!(probe_is_attached(&stand));
         let connect = |listener: &TcpListener| {
             let to = listener.local_addr().unwrap();
-            let voyage = stand.voyage(&cgroup, &voyager().words(Way::TcpConnect, to, None));
-            assert!(voyage.ok, "{voyage:?}");
+            let result = stand.run_client(&cgroup, &test_client().words(EgressMethod::TcpConnect, to, None));
+            assert!(result.ok, "{result:?}");
             (peer(listener), to)
         };
         // As JSON, as text, and to a reader who waits. (Another port each: repeats are folded.)
@@ -225,7 +230,10 @@ fn under_a_standing_policy() {
         let (peer, _) = connect(&listener(Family::V4));
         follower.wait_for_stdout(&format!(",\"port\":{}}}", peer.port()));
         let nowhere = SocketAddr::new(IpAddr::from([192, 0, 2, 9]), 443);
-        stand.voyage(&cgroup, &voyager().words(Way::TcpConnect, nowhere, None));
+        stand.run_client(
+            &cgroup,
+            &test_client().words(EgressMethod::TcpConnect, nowhere, None),
+        );
         follower.wait_for_stdout("192.0.2.9");
         follower.signal(Signal::SIGINT);
         let (events, _) = Report::stream(&follower.finish().stdout);
@@ -250,9 +258,9 @@ fn the_probe_comes_and_goes_with_the_need() {
         stand.done(["set-mode", "acts", "audit"]);
         assert!(probe_is_attached(&stand));
         let listener = listener(Family::V4);
-        stand.voyage(
+        stand.run_client(
             &one,
-            &voyager().words(Way::TcpConnect, listener.local_addr().unwrap(), None),
+            &test_client().words(EgressMethod::TcpConnect, listener.local_addr().unwrap(), None),
         );
         assert_eq!(source(&stand.events()[0]), Some(peer(&listener)));
 

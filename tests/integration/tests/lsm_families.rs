@@ -1,15 +1,15 @@
 //! Sockets of other address families: judged when they are made, by LSM programs.
 
 use integration::{
+    attached::Stand,
     cgroup::TestCgroup,
+    egress_method::{Family, MARKER, Transport},
     kernel::{cgroup_hooks_choose_errno, has_lsm},
     namespace::Namespace,
-    obedient::Obedient,
     receiver::Receiver,
     requirement::{Need, met},
-    standing::Stand,
-    voyager::Voyager,
-    way::{Family, MARKER, Transport},
+    scripted_client::ScriptedClient,
+    test_client::TestClient,
 };
 
 const PACKET: &str = "socket 17 2 8";
@@ -18,17 +18,21 @@ const NETLINK: &str = "socket 16 3 0";
 const UNIX: &str = "socket 1 1 0";
 
 /// Runs a process in a cgroup with the policy; what it does is told apart from what another one does, outside.
-fn behind(test: &str, spec: &str, act: impl Fn(&Stand, &mut Obedient, &mut Obedient) + Send + Sync) {
+fn behind(
+    test: &str,
+    spec: &str,
+    act: impl Fn(&Stand, &mut ScriptedClient, &mut ScriptedClient) + Send + Sync,
+) {
     let needs = [Need::Root, Need::Kernel(has_lsm(), "LSM programs do not run")];
     if !met(test, &needs) {
         return;
     }
-    let voyager = Voyager::at(env!("CARGO_BIN_EXE_voyager"));
+    let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
     Namespace::run(|_| {
         let (stand, inside, outside) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
         stand.attach(&inside, "gate", spec);
-        let mut gated = Obedient::start(&voyager, &inside);
-        let mut free = Obedient::start(&voyager, &outside);
+        let mut gated = ScriptedClient::start(&test_client, &inside);
+        let mut free = ScriptedClient::start(&test_client, &outside);
         act(&stand, &mut gated, &mut free);
         gated.goes_home();
         free.goes_home();
@@ -102,11 +106,11 @@ fn nobody_lives_to_have_one() {
     if !met("nobody_lives_to_have_one", &needs) {
         return;
     }
-    let voyager = Voyager::at(env!("CARGO_BIN_EXE_voyager"));
+    let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
     Namespace::run(|_| {
         let (stand, inside) = (Stand::open(), TestCgroup::create());
         stand.attach(&inside, "gate", "{default: kill}");
-        let mut gated = Obedient::start(&voyager, &inside);
+        let mut gated = ScriptedClient::start(&test_client, &inside);
         gated.attempts(PACKET);
         assert_eq!(gated.finish().signal(), Some(libc::SIGKILL));
         let told = stand.events();

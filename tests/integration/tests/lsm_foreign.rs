@@ -3,21 +3,21 @@
 use std::{io::Read, net::TcpStream};
 
 use integration::{
+    attached::{Stand, in_cgroup},
     cgroup::TestCgroup,
+    egress_method::{Family, MARKER, Transport},
     kernel::has_lsm,
     namespace::Namespace,
-    obedient::Obedient,
     receiver::Receiver,
     requirement::{Need, met},
-    standing::{Stand, in_cgroup},
-    voyager::Voyager,
-    way::{Family, MARKER, Transport},
+    scripted_client::ScriptedClient,
+    test_client::TestClient,
 };
 
 const BLOCKING: &str = "{default: block, errno: EACCES}";
 
-fn voyager() -> Voyager {
-    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+fn test_client() -> TestClient {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
 fn with_lsm(test: &str, act: impl Fn(Stand, TestCgroup, TestCgroup) + Send + Sync) {
@@ -39,7 +39,7 @@ fn connected_before_the_move() {
                 Family::V4 => ("udp4", "tcp4"),
                 Family::V6 => ("udp6", "tcp6"),
             };
-            let mut process = Obedient::start(&voyager(), &outside);
+            let mut process = ScriptedClient::start(&test_client(), &outside);
             process.succeeds(datagram);
             process.succeeds(stream);
             process.succeeds(&format!("connect 0 {}", udp.address()));
@@ -78,7 +78,7 @@ fn connected_before_the_move() {
 fn accepted_before_the_move() {
     with_lsm("accepted_before_the_move", |stand, outside, inside| {
         stand.attach(&inside, "gate", BLOCKING);
-        let mut process = Obedient::start(&voyager(), &outside);
+        let mut process = ScriptedClient::start(&test_client(), &outside);
         let here = "198.51.100.1:4711";
         process.succeeds("tcp4");
         process.succeeds(&format!("bind 0 {here}"));
@@ -101,7 +101,7 @@ fn raw_sockets_from_before_the_move() {
     with_lsm("raw_sockets_from_before_the_move", |stand, outside, inside| {
         stand.attach(&inside, "gate", BLOCKING);
         let receiver = Receiver::listen(Transport::Raw, Namespace::near(Family::V4));
-        let mut process = Obedient::start(&voyager(), &outside);
+        let mut process = ScriptedClient::start(&test_client(), &outside);
         process.succeeds("socket 2 3 253");
         process.succeeds("socket 17 2 8");
         let to = receiver.address();
@@ -125,7 +125,7 @@ fn judged_by_both() {
         stand.attach(&inside, "task", "{default: audit, fold: {audit: off}}");
         stand.attach(&outside, "socket", "{default: audit, fold: {audit: off}}");
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
-        let mut process = Obedient::start(&voyager(), &outside);
+        let mut process = ScriptedClient::start(&test_client(), &outside);
         process.succeeds("udp4");
         inside.take_in(process.pid());
         let step = format!("sendto 0 {}", receiver.address());
@@ -164,7 +164,7 @@ fn others_are_left_alone() {
     with_lsm("others_are_left_alone", |stand, outside, inside| {
         stand.attach(&inside, "gate", BLOCKING);
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
-        let mut process = Obedient::start(&voyager(), &outside);
+        let mut process = ScriptedClient::start(&test_client(), &outside);
         process.succeeds("udp4");
         process.succeeds("socket 17 2 8");
         process.succeeds(&format!("sendto 0 {}", receiver.address()));

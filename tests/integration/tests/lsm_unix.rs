@@ -17,14 +17,14 @@ use std::{
 };
 
 use integration::{
+    attached::Stand,
     cgroup::TestCgroup,
+    egress_method::MARKER,
     kernel::has_lsm,
     namespace::Namespace,
-    obedient::Obedient,
     requirement::{Need, met},
-    standing::Stand,
-    voyager::Voyager,
-    way::MARKER,
+    scripted_client::ScriptedClient,
+    test_client::TestClient,
 };
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept, bind, listen, recv, socket,
@@ -37,8 +37,8 @@ fn with_lsm(test: &str, act: impl Fn(Stand, TestCgroup) + Send + Sync) {
     }
 }
 
-fn voyager(cgroup: &TestCgroup) -> Obedient {
-    Obedient::start(&Voyager::at(env!("CARGO_BIN_EXE_voyager")), cgroup)
+fn test_client(cgroup: &TestCgroup) -> ScriptedClient {
+    ScriptedClient::start(&TestClient::at(env!("CARGO_BIN_EXE_test-client")), cgroup)
 }
 
 /// Whoever listens somewhere.
@@ -133,7 +133,7 @@ fn only_what_a_rule_names() {
             named.display()
         );
         stand.attach(&cgroup, "gate", &spec);
-        let mut process = voyager(&cgroup);
+        let mut process = test_client(&cgroup);
         process.fails(&format!("unix stream {}", named.display()), "EACCES");
         process.succeeds(&format!("unix stream {}", other.display()));
         process.goes_home();
@@ -149,7 +149,7 @@ fn only_what_a_rule_names() {
         );
         // Who is not under the policy goes where he likes.
         let elsewhere = TestCgroup::create();
-        let mut outside = voyager(&elsewhere);
+        let mut outside = test_client(&elsewhere);
         outside.succeeds(&format!("unix stream {}", named.display()));
         outside.goes_home();
         assert_eq!(denied.heard(), Some(MARKER.to_vec()));
@@ -184,7 +184,7 @@ fn every_name_of_a_socket() {
             nothing,
         )
         .expect("a mount");
-        let mut process = voyager(&cgroup);
+        let mut process = test_client(&cgroup);
         for name in [
             path.clone(),
             at(&stand, "link.sock"),
@@ -205,7 +205,7 @@ fn every_name_of_a_socket() {
         fs::remove_dir_all(&folder).expect("a folder");
         fs::create_dir_all(&folder).expect("a folder");
         let listener = Listener::at(&path);
-        let mut process = voyager(&cgroup);
+        let mut process = test_client(&cgroup);
         process.fails(&format!("unix stream {}", path.display()), "EPERM");
         process.goes_home();
         assert_eq!(listener.heard(), None);
@@ -249,7 +249,7 @@ fn deep_and_covered() {
         let words = ["attach", "--policy", &file, "--cgroup", &cgroup.spelled()];
         stand.refused(3, &["at most 24 parts"], words);
         stand.attach(&cgroup, "gate", &spec(&deep));
-        let mut process = voyager(&cgroup);
+        let mut process = test_client(&cgroup);
         process.fails(&format!("unix stream {}", deep.display()), "EPERM");
         process.fails(&format!("unix stream {}", covered.display()), "EPERM");
         process.fails(&format!("unix stream {}", real.display()), "EPERM");
@@ -275,7 +275,7 @@ fn every_type_of_socket() {
             )
         };
         stand.attach(&cgroup, "gate", &spec("block"));
-        let mut process = voyager(&cgroup);
+        let mut process = test_client(&cgroup);
         for kind in ["datagram", "connected-datagram"] {
             process.fails(&format!("unix {kind} {}", denied.display()), "EPERM");
             process.succeeds(&format!("unix {kind} {}", free.display()));
@@ -335,7 +335,7 @@ fn abstract_names_and_order() {
             path.display()
         );
         stand.attach(&cgroup, "gate", &spec);
-        let mut process = voyager(&cgroup);
+        let mut process = test_client(&cgroup);
         process.succeeds(&format!("unix stream {}", path.display()));
         process.succeeds("unix stream @tidegate-x");
         process.fails("unix stream @tidegate-xy", "ECONNREFUSED");
@@ -369,7 +369,7 @@ fn killed_at_the_connect() {
             path.display()
         );
         stand.attach(&cgroup, "gate", &spec);
-        let mut process = voyager(&cgroup);
+        let mut process = test_client(&cgroup);
         process.attempts(&format!("unix stream {}", path.display()));
         assert_eq!(process.finish().signal(), Some(9));
         assert_eq!(listener.heard(), None);
@@ -405,7 +405,7 @@ fn attached_only_while_needed() {
             path.display()
         );
         let step = format!("unix stream {}", path.display());
-        let mut process = voyager(&cgroup);
+        let mut process = test_client(&cgroup);
         process.succeeds(&step);
         let said = stand.apply("gate", &spec);
         assert!(said.contains("unix sockets"), "{said}");

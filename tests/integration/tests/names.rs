@@ -1,16 +1,16 @@
 //! Rules from the command line, and names in them: resolved once, at the start, and said so.
 
 use integration::{
-    gate::Gate,
+    egress_method::{EgressMethod, Family, Transport},
+    exec::Gate,
     namespace::Namespace,
     receiver::Receiver,
     requirement::{Need, met},
-    voyager::Voyager,
-    way::{Family, Transport, Way},
+    test_client::TestClient,
 };
 
-fn voyager() -> Voyager {
-    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+fn test_client() -> TestClient {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn a_name_is_resolved_once_and_that_is_said() {
         let other = Receiver::listen(Transport::Tcp, "127.0.0.1".parse().unwrap());
         let port = here.address().port();
         let gate = Gate::open().options(["--allow".to_owned(), format!("localhost:{port}")]);
-        let ended = gate.run(voyager().words(Way::TcpConnect, here.address(), None));
+        let ended = gate.run(test_client().words(EgressMethod::TcpConnect, here.address(), None));
         ended.expect_code(0);
         assert_eq!(here.arrived().len(), 1);
         let said = ended.stderr.lines().find(|line| line.contains("localhost"));
@@ -31,8 +31,8 @@ fn a_name_is_resolved_once_and_that_is_said() {
         assert!(said.contains("127.0.0.1") && said.contains("once"), "{said}");
 
         // What is not allowed is blocked, since something is.
-        let voyage = gate.voyage(voyager().words(Way::TcpConnect, other.address(), None));
-        assert_eq!(voyage.errno.as_deref(), Some("EPERM"));
+        let result = gate.run_client(test_client().words(EgressMethod::TcpConnect, other.address(), None));
+        assert_eq!(result.errno.as_deref(), Some("EPERM"));
         other.expect_nothing("another port");
         assert_eq!(gate.report().only_event().policy.as_deref(), Some("command-line"));
     });
@@ -87,8 +87,9 @@ fn flags_in_their_order() {
         ] {
             for (receiver, passes) in [&near, &far, &elsewhere].into_iter().zip(expected) {
                 let gate = Gate::open().options(options.clone());
-                let voyage = gate.voyage(voyager().words(Way::TcpConnect, receiver.address(), None));
-                assert_eq!(voyage.ok, passes, "{options:?} to {}", receiver.address());
+                let result =
+                    gate.run_client(test_client().words(EgressMethod::TcpConnect, receiver.address(), None));
+                assert_eq!(result.ok, passes, "{options:?} to {}", receiver.address());
                 assert_eq!(receiver.arrived().len(), usize::from(passes));
             }
         }

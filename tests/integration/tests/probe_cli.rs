@@ -16,7 +16,7 @@ use std::{
 use integration::{
     captured::{Captured, Ended},
     cgroup::TestCgroup,
-    gate::{enter, tidegate},
+    exec::{enter, tidegate},
     kernel::{TRIAL_PROGRAM, cgroup_hooks_choose_errno, cgroup_hooks_kill, chooses_errno, programs_named},
     mount_table::mount_of,
     requirement::{Need, met},

@@ -2,27 +2,27 @@
 //! answer that any destination could get.
 
 use integration::{
-    gate::Gate,
+    client_result::{ClientResult, Step},
+    egress_method::{EgressMethod, Family, Transport},
+    exec::Gate,
     namespace::Namespace,
     receiver::Receiver,
     requirement::{Need, met},
-    voyage::{Step, Voyage},
-    voyager::Voyager,
-    way::{Family, Transport, Way},
+    test_client::TestClient,
 };
 
-/// One voyage under a policy; whether it arrived is told twice, by the voyager and by the receiver.
-fn passes(spec: &str, way: Way, family: Family) -> bool {
+/// One run under a policy; whether it arrived is told twice, by the test client and by the receiver.
+fn passes(spec: &str, way: EgressMethod, family: Family) -> bool {
     let receiver = Receiver::listen(way.transport(), Namespace::near(family));
     let gate = Gate::with(spec).options(["--keep-capability", "NET_RAW"]);
-    let voyage: Voyage = gate.voyage(voyager().words(way, receiver.address(), None));
-    assert_eq!(receiver.arrived().len(), usize::from(voyage.ok), "{voyage:?}");
+    let result: ClientResult = gate.run_client(test_client().words(way, receiver.address(), None));
+    assert_eq!(receiver.arrived().len(), usize::from(result.ok), "{result:?}");
     let report = gate.report();
-    if voyage.ok {
+    if result.ok {
         assert!(report.events.is_empty(), "{:#?}", report.events);
     } else {
         assert_eq!(
-            (voyage.errno.as_deref(), voyage.step),
+            (result.errno.as_deref(), result.step),
             (Some("EPERM"), Some(Step::Socket))
         );
         let event = report.only_event();
@@ -33,14 +33,14 @@ fn passes(spec: &str, way: Way, family: Family) -> bool {
         assert_eq!(event.protocol, way.protocol(family));
         assert_eq!(event.destination, None);
     }
-    voyage.ok
+    result.ok
 }
 
-fn voyager() -> Voyager {
-    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+fn test_client() -> TestClient {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
-fn in_namespace(test: &str, way: Way, check: impl Fn() + Send + Sync) {
+fn in_namespace(test: &str, way: EgressMethod, check: impl Fn() + Send + Sync) {
     if !met(test, &[Need::Root]) {
         return;
     }
@@ -53,7 +53,7 @@ fn in_namespace(test: &str, way: Way, check: impl Fn() + Send + Sync) {
 }
 
 /// What holds for each of them, by the name of IPv4 and that of IPv6.
-fn judged_at_the_socket(test: &str, way: Way, name: &str, name_v6: &str) {
+fn judged_at_the_socket(test: &str, way: EgressMethod, name: &str, name_v6: &str) {
     in_namespace(test, way, || {
         for (family, name) in [(Family::V4, name), (Family::V6, name_v6)] {
             let cases = [
@@ -106,28 +106,28 @@ fn judged_at_the_socket(test: &str, way: Way, name: &str, name_v6: &str) {
 
 #[test]
 fn udplite() {
-    judged_at_the_socket("udplite", Way::UdpliteConnectSend, "udplite", "udplite");
+    judged_at_the_socket("udplite", EgressMethod::UdpliteConnectSend, "udplite", "udplite");
 }
 
 #[test]
 fn raw() {
-    judged_at_the_socket("raw", Way::RawSendto, "raw", "raw");
+    judged_at_the_socket("raw", EgressMethod::RawSendto, "raw", "raw");
 }
 
 #[test]
 fn ping() {
-    judged_at_the_socket("ping", Way::PingSendto, "icmp", "icmpv6");
+    judged_at_the_socket("ping", EgressMethod::PingSendto, "icmp", "icmpv6");
 }
 
 /// All of IPv4 is all that an IPv4 socket can reach; an IPv6 socket reaches more.
 #[test]
 fn every_address_of_one_family() {
-    in_namespace("every_address_of_one_family", Way::RawSendto, || {
+    in_namespace("every_address_of_one_family", EgressMethod::RawSendto, || {
         let v4 = "{default: block, rules: [{name: r, action: allow, to: [0.0.0.0/0], protocols: [raw]}]}";
-        assert!(passes(v4, Way::RawSendto, Family::V4));
-        assert!(!passes(v4, Way::RawSendto, Family::V6));
+        assert!(passes(v4, EgressMethod::RawSendto, Family::V4));
+        assert!(!passes(v4, EgressMethod::RawSendto, Family::V6));
         let v6 = r#"{default: block, rules: [{name: r, action: allow, to: ["::/0"], protocols: [raw]}]}"#;
-        assert!(!passes(v6, Way::RawSendto, Family::V4));
+        assert!(!passes(v6, EgressMethod::RawSendto, Family::V4));
     });
 }
 
@@ -171,13 +171,14 @@ fn other_families_pass() {
         let place = gate.folder().path().join("socket");
         let listener = std::os::unix::net::UnixListener::bind(&place).unwrap();
         let to = Receiver::listen(Transport::Udp, Namespace::near(Family::V4)).address();
-        let running = gate.start(voyager().task("take-socket", &[place.to_str().unwrap(), &to.to_string()]));
+        let running =
+            gate.start(test_client().task("take-socket", &[place.to_str().unwrap(), &to.to_string()]));
         let (stream, _) = listener.accept().unwrap();
         // It is given none, and tells so: it got this far.
         drop(stream);
         let ended = running.finish();
-        let voyage = Voyage::read(&ended.expect_code(0).stdout).pop().unwrap();
-        assert_eq!(voyage.errno.as_deref(), Some("NO-SOCKET"));
+        let result = ClientResult::read(&ended.expect_code(0).stdout).pop().unwrap();
+        assert_eq!(result.errno.as_deref(), Some("NO-SOCKET"));
         assert!(gate.report().events.is_empty());
     });
 }

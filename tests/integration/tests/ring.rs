@@ -6,12 +6,12 @@ use std::io::Write;
 
 use integration::{
     captured::Captured,
-    gate::Gate,
+    egress_method::Family,
+    exec::Gate,
     namespace::Namespace,
     report::Report,
     requirement::{Need, met},
-    voyager::Voyager,
-    way::Family,
+    test_client::TestClient,
 };
 use nix::sys::{
     signal::Signal,
@@ -33,7 +33,8 @@ fn blocking() -> String {
 /// A command that floods once it is told to, and what tidegate reported.
 fn flood(gate: Gate, before: impl Fn(&Captured), after: impl Fn(&Captured)) -> (u64, u64, Report) {
     let to = format!("{}:9", Namespace::near(Family::V4));
-    let flood = Voyager::at(env!("CARGO_BIN_EXE_voyager")).task("flood", &[&to, &ATTEMPTS.to_string()]);
+    let flood =
+        TestClient::at(env!("CARGO_BIN_EXE_test-client")).task("flood", &[&to, &ATTEMPTS.to_string()]);
     let mut words = vec![
         "/bin/sh".into(),
         "-c".into(),

@@ -12,12 +12,12 @@ use std::{
 use integration::{
     captured::{Captured, Ended},
     cgroup::TestCgroup,
-    gate::{enter, policy, tidegate},
+    egress_method::{EgressMethod, Family, Gatekeeper},
+    exec::{enter, policy, tidegate},
     kernel::{errno_seen, has_lsm, hook_that_blocks, outcome_of_kill},
     mount_table::mount_of,
     requirement::{Need, met},
     shared_file::SharedFolder,
-    way::{Family, Gatekeeper, Way},
 };
 use serde_json::Value;
 
@@ -86,7 +86,7 @@ fn every_way_is_blocked_by_its_hook() {
             (&0.into(), &true.into()),
             "{line:#}"
         );
-        let way: Way = line["way"].as_str().unwrap().parse().unwrap();
+        let way: EgressMethod = line["way"].as_str().unwrap().parse().unwrap();
         let family = match line["destination"].as_str().unwrap() {
             "IPv4" => Family::V4,
             "IPv6" => Family::V6,
@@ -131,7 +131,7 @@ fn every_way_is_blocked_by_its_hook() {
         .iter()
         .filter_map(|line| line["way"].as_str())
         .collect();
-    for way in Way::all() {
+    for way in EgressMethod::all() {
         assert!(named.contains(way.name()), "{way:?} is not tried");
     }
 }
@@ -267,7 +267,7 @@ fn what_is_asked_wrongly_is_told() {
     }
     // The hidden command takes no descriptor that it was not given.
     let ended = Captured::run(&mut tidegate([
-        "voyage",
+        "selftest-client",
         "--tell=99",
         "go",
         "tcp-connect",

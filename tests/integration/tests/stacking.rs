@@ -5,26 +5,26 @@ use std::ffi::OsString;
 
 use integration::{
     captured::Ended,
-    gate::{Gate, policy},
+    egress_method::{EgressMethod, Family, Transport},
+    exec::{Gate, policy},
     kernel::{errno_seen, outcome_of_kill},
     namespace::Namespace,
     receiver::Receiver,
     report::Report,
     requirement::{Need, met, tidegate_bin},
-    voyager::Voyager,
-    way::{Family, Transport, Way},
+    test_client::TestClient,
 };
 
 const STRICTNESS: [&str; 4] = ["allow", "audit", "block", "kill"];
 
-fn voyager() -> Voyager {
-    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+fn test_client() -> TestClient {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
-/// Sends a voyager out where this is the strictest that is said.
+/// Sends a test client out where this is the strictest that is said.
 fn send(gate: &Gate, strictest: &str, words: Vec<OsString>) -> Ended {
     if strictest == "kill" {
-        return gate.last_voyage(words);
+        return gate.last_result(words);
     }
     let ended = gate.run(words);
     ended.expect_code(0);
@@ -58,7 +58,7 @@ fn two_policies_on_one_cgroup() {
                 send(
                     &gate,
                     strictest,
-                    voyager().words(Way::TcpConnect, receiver.address(), None),
+                    test_client().words(EgressMethod::TcpConnect, receiver.address(), None),
                 );
                 let passes = matches!(strictest, "allow" | "audit");
                 assert_eq!(receiver.arrived().len(), usize::from(passes), "{about}");
@@ -106,8 +106,8 @@ fn the_errno_of_the_first_that_denies() {
             ))
             .policy(&policy("one", "{default: block, errno: EACCES}"))
             .policy(&policy("two", "{default: block, errno: ENETUNREACH}"));
-        let voyage = gate.voyage(voyager().words(Way::TcpConnect, receiver.address(), None));
-        assert_eq!(voyage.errno.as_deref(), Some(errno_seen("EACCES")));
+        let result = gate.run_client(test_client().words(EgressMethod::TcpConnect, receiver.address(), None));
+        assert_eq!(result.errno.as_deref(), Some(errno_seen("EACCES")));
         let report = gate.report();
         // Where an LSM program denies, what a cgroup hook would have told comes after it.
         let mut outcomes: Vec<_> = report.events.iter().map(|event| event.outcome.as_str()).collect();
@@ -133,7 +133,7 @@ fn nested(outer: &str, inner: &str, strictest: &str, to: &Receiver) -> (Ended, R
         report.clone().into(),
         "--".into(),
     ];
-    words.extend(voyager().words(Way::TcpConnect, to.address(), None));
+    words.extend(test_client().words(EgressMethod::TcpConnect, to.address(), None));
     let ended = send(&outside, strictest, words);
     let (outer, inner) = (outside.report(), Report::read(&report));
     (ended, outer, inner)

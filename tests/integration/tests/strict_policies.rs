@@ -2,20 +2,20 @@
 #![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
 
 use integration::{
+    attached::Stand,
     cgroup::TestCgroup,
-    gate::Gate,
+    egress_method::{EgressMethod, Family, MARKER, Transport},
+    exec::Gate,
     kernel::kills_at_once,
     namespace::Namespace,
-    obedient::Obedient,
     receiver::Receiver,
     requirement::{Need, met},
-    standing::Stand,
-    voyager::Voyager,
-    way::{Family, MARKER, Transport, Way},
+    scripted_client::ScriptedClient,
+    test_client::TestClient,
 };
 
-fn voyager() -> Voyager {
-    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+fn test_client() -> TestClient {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
 fn in_namespace(test: &str, check: impl Fn() + Send + Sync) {
@@ -37,7 +37,7 @@ fn hooks(stand: &Stand, policy: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-fn has_floor(stand: &Stand, policy: &str) -> bool {
+fn has_egress_filter(stand: &Stand, policy: &str) -> bool {
     let hooks = hooks(stand, policy);
     assert!(hooks.iter().all(|(_, state)| state == "attached"), "{hooks:?}");
     hooks.iter().any(|(hook, _)| hook == "egress")
@@ -49,7 +49,7 @@ fn strictness_comes_and_goes() {
     in_namespace("strictness_comes_and_goes", || {
         let (stand, cgroup) = (Stand::open(), TestCgroup::create());
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
-        let mut process = Obedient::start(&voyager(), &cgroup);
+        let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("udp4");
         process.succeeds(&format!("connect 0 {}", receiver.address()));
         let mut sends = |passes: bool| {
@@ -63,23 +63,23 @@ fn strictness_comes_and_goes() {
         };
         stand.attach(&cgroup, "one", "{default: block}");
         sends(true);
-        assert!(!has_floor(&stand, "one"));
+        assert!(!has_egress_filter(&stand, "one"));
         let told = stand.apply("one", "{default: block, strict: true}");
         assert!(told.contains("strict: false -> true"), "{told}");
         sends(false);
-        assert!(has_floor(&stand, "one"));
+        assert!(has_egress_filter(&stand, "one"));
         // One that is not strict has nothing to say about packets; the strict one still has.
         stand.attach(&cgroup, "two", "{default: block}");
         sends(false);
         stand.apply("one", "{default: block}");
         sends(true);
-        assert!(!has_floor(&stand, "one"));
+        assert!(!has_egress_filter(&stand, "one"));
         stand.apply("two", "{default: block, strict: true}");
         sends(false);
         stand.apply("one", "{default: allow, strict: true}");
         stand.done(["detach", "two"]);
         sends(true);
-        assert!(has_floor(&stand, "one"));
+        assert!(has_egress_filter(&stand, "one"));
         stand.done(["detach", "one"]);
         sends(true);
         assert_eq!(stand.status().names(), [""; 0]);
@@ -117,7 +117,7 @@ fn a_floor_taken_away() {
         let reasons = status.policy("shop")["reasons"].to_string();
         assert!(reasons.contains("not attached: egress"), "{reasons}");
         stand.attach(&cgroup, "shop", spec);
-        assert!(has_floor(&stand, "shop"));
+        assert!(has_egress_filter(&stand, "shop"));
     });
 }
 
@@ -129,7 +129,7 @@ fn watching() {
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         let stream = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
         let to = receiver.address();
-        let mut process = Obedient::start(&voyager(), &cgroup);
+        let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("udp4");
         process.succeeds(&format!("connect 0 {to}"));
         stand.attach(&cgroup, "shop", "{mode: audit, default: block, strict: true}");
@@ -173,7 +173,7 @@ fn a_kill() {
     in_namespace("a_kill", || {
         let (stand, cgroup) = (Stand::open(), TestCgroup::create());
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
-        let mut process = Obedient::start(&voyager(), &cgroup);
+        let mut process = ScriptedClient::start(&test_client(), &cgroup);
         stand.attach(&cgroup, "shop", "{default: allow, strict: true}");
         process.succeeds("udp4");
         process.succeeds(&format!("connect 0 {}", receiver.address()));
@@ -203,20 +203,20 @@ fn a_kill() {
 fn a_command() {
     in_namespace("a_command", || {
         let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
-        for way in [Way::TcpConnect, Way::MappedTcpConnect] {
+        for way in [EgressMethod::TcpConnect, EgressMethod::MappedTcpConnect] {
             let gate = Gate::with(
                 "{default: block, strict: true, rules: [{name: near, action: allow, to: [198.51.100.1]}]}",
             );
-            let voyage = gate.voyage(voyager().words(way, receiver.address(), None));
-            assert!(voyage.ok, "{voyage:?}");
+            let result = gate.run_client(test_client().words(way, receiver.address(), None));
+            assert!(result.ok, "{result:?}");
             assert_eq!(receiver.arrived(), [MARKER]);
             let report = gate.report();
             assert!(report.events.is_empty(), "{:#?}", report.events);
             assert_eq!(report.attempts_of("near"), 1);
         }
         let gate = Gate::with("{default: block, strict: true}");
-        let voyage = gate.voyage(voyager().words(Way::TcpConnect, receiver.address(), None));
-        assert!(!voyage.ok);
+        let result = gate.run_client(test_client().words(EgressMethod::TcpConnect, receiver.address(), None));
+        assert!(!result.ok);
         assert_eq!(gate.report().only_event().hook, "connect4");
     });
 }
@@ -236,7 +236,7 @@ fn a_kernel_that_cannot() {
         let ended = stand.run([words.as_slice(), &["--best-effort"]].concat());
         ended.expect_code(5);
         assert_eq!(stand.status().policy("shop")["enforcement"], "partial");
-        assert!(!has_floor(&stand, "shop"));
+        assert!(!has_egress_filter(&stand, "shop"));
 
         let gate = Gate::with("{default: block, strict: true}").variable("TIDEGATE_DISABLE", "packets");
         let ended = gate.run(["true"]);

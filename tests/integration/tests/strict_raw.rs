@@ -4,14 +4,14 @@
 use std::net::SocketAddr;
 
 use integration::{
+    attached::Stand,
     cgroup::TestCgroup,
+    egress_method::{Family, MARKER, Transport},
     namespace::Namespace,
-    obedient::Obedient,
     receiver::Receiver,
     requirement::{Need, met},
-    standing::Stand,
-    voyager::Voyager,
-    way::{Family, MARKER, Transport},
+    scripted_client::ScriptedClient,
+    test_client::TestClient,
 };
 
 /// A packet with a header of its own, under a policy that comes when its socket is there already; whether
@@ -21,7 +21,7 @@ fn arrives(spec: &str, rule: Option<&str>) -> bool {
     let (stand, cgroup) = (Stand::open(), TestCgroup::create());
     let receiver = Receiver::listen(Transport::Raw, Namespace::near(Family::V4));
     let to = SocketAddr::new(Namespace::near(Family::V4), 0);
-    let mut process = Obedient::start(&Voyager::at(env!("CARGO_BIN_EXE_voyager")), &cgroup);
+    let mut process = ScriptedClient::start(&TestClient::at(env!("CARGO_BIN_EXE_test-client")), &cgroup);
     process.succeeds("header4");
     stand.attach(&cgroup, "shop", spec);
     // What the call says is not what counts: the header does.

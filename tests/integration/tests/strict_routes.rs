@@ -10,18 +10,18 @@ use std::{
 };
 
 use integration::{
+    attached::Stand,
     cgroup::TestCgroup,
+    egress_method::{Family, MARKER, Transport},
     namespace::Namespace,
-    obedient::Obedient,
     receiver::Receiver,
     requirement::{Need, met},
-    standing::Stand,
-    voyager::Voyager,
-    way::{Family, MARKER, Transport},
+    scripted_client::ScriptedClient,
+    test_client::TestClient,
 };
 
-fn voyager() -> Voyager {
-    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+fn test_client() -> TestClient {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
 /// In a namespace that hands on what has a source route.
@@ -63,7 +63,7 @@ fn datagrams() {
             let (stand, cgroup) = (Stand::open(), TestCgroup::create());
             let receiver = Receiver::listen(Transport::Udp, Namespace::near(family));
             let (to, hop) = (receiver.address(), Namespace::elsewhere(family));
-            let mut process = Obedient::start(&voyager(), &cgroup);
+            let mut process = ScriptedClient::start(&test_client(), &cgroup);
             process.succeeds(udp);
             process.succeeds(&format!("route 0 {hop}"));
             process.succeeds(&format!("sendto 0 {to}"));
@@ -86,7 +86,7 @@ fn datagrams() {
                 process.pid().as_raw(),
                 "who sent from the socket is remembered"
             );
-            assert_eq!(event.comm, "voyager");
+            assert_eq!(event.comm, "test-client");
 
             // The gap without the floor, and both allowed.
             for allowing in [
@@ -114,7 +114,7 @@ fn the_end_of_a_route() {
     in_namespace("the_end_of_a_route", || {
         let (stand, cgroup) = (Stand::open(), TestCgroup::create());
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
-        let mut process = Obedient::start(&voyager(), &cgroup);
+        let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("udp4");
         process.succeeds(&format!("route 0 {}", Namespace::elsewhere(Family::V4)));
         process.succeeds(&format!("connect 0 {}", receiver.address()));
@@ -134,7 +134,7 @@ fn the_end_of_a_route_of_a_connection() {
         let (stand, cgroup) = (Stand::open(), TestCgroup::create());
         let listener = TcpListener::bind((Namespace::near(Family::V6), 0)).unwrap();
         let to = listener.local_addr().unwrap();
-        let mut process = Obedient::start(&voyager(), &cgroup);
+        let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("tcp6");
         process.succeeds(&format!("connect 0 {to}"));
         let (mut stream, _) = listener.accept().unwrap();
@@ -168,7 +168,7 @@ fn answers_by_a_route() {
     in_namespace("answers_by_a_route", || {
         let (stand, cgroup) = (Stand::open(), TestCgroup::create());
         let at = SocketAddr::new(Namespace::near(Family::V6), 4004);
-        let mut process = Obedient::start(&voyager(), &cgroup);
+        let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("tcp6");
         process.succeeds(&format!("listen 0 {at} 16"));
         stand.attach(&cgroup, "shop", &spec(Family::V6, "block", "allow"));

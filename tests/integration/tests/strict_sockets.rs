@@ -9,22 +9,22 @@ use std::{
 };
 
 use integration::{
+    attached::Stand,
     cgroup::TestCgroup,
+    egress_method::{Family, MARKER, Transport},
     namespace::Namespace,
-    obedient::Obedient,
     receiver::Receiver,
     report::Event,
     requirement::{Need, met},
-    standing::Stand,
-    voyager::Voyager,
-    way::{Family, MARKER, Transport},
+    scripted_client::ScriptedClient,
+    test_client::TestClient,
 };
 
 const FAMILIES: [(Family, &str, &str); 2] = [(Family::V4, "udp4", "tcp4"), (Family::V6, "udp6", "tcp6")];
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn voyager() -> Voyager {
-    Voyager::at(env!("CARGO_BIN_EXE_voyager"))
+fn test_client() -> TestClient {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
 fn in_namespace(test: &str, check: impl Fn() + Send + Sync) {
@@ -33,7 +33,7 @@ fn in_namespace(test: &str, check: impl Fn() + Send + Sync) {
     }
 }
 
-fn connected(process: &mut Obedient, socket: usize, kind: &str, to: SocketAddr) {
+fn connected(process: &mut ScriptedClient, socket: usize, kind: &str, to: SocketAddr) {
     process.succeeds(kind);
     process.succeeds(&format!("connect {socket} {to}"));
 }
@@ -90,7 +90,7 @@ fn datagrams_of_a_socket_connected_before() {
         for (family, udp, _) in FAMILIES {
             let (stand, cgroup) = (Stand::open(), TestCgroup::create());
             let receiver = Receiver::listen(Transport::Udp, Namespace::near(family));
-            let mut process = Obedient::start(&voyager(), &cgroup);
+            let mut process = ScriptedClient::start(&test_client(), &cgroup);
             connected(&mut process, 0, udp, receiver.address());
             process.succeeds("send 0");
             assert_eq!(receiver.arrived().len(), 1);
@@ -143,7 +143,7 @@ fn an_established_connection() {
         for (family, _, tcp) in FAMILIES {
             let (stand, cgroup) = (Stand::open(), TestCgroup::create());
             let far = FarEnd::listen(family);
-            let mut process = Obedient::start(&voyager(), &cgroup);
+            let mut process = ScriptedClient::start(&test_client(), &cgroup);
             connected(&mut process, 0, tcp, far.address());
             let mut stream = far.accepted();
             process.succeeds("send 0");
@@ -177,7 +177,7 @@ fn accepted_connections_answer() {
         for (family, _, tcp) in FAMILIES {
             let (stand, cgroup) = (Stand::open(), TestCgroup::create());
             let at = |port| SocketAddr::new(Namespace::near(family), port);
-            let mut process = Obedient::start(&voyager(), &cgroup);
+            let mut process = ScriptedClient::start(&test_client(), &cgroup);
             process.succeeds(tcp);
             process.succeeds(&format!("listen 0 {} 16", at(4001)));
             let mut before = TcpStream::connect(at(4001)).unwrap();
@@ -210,7 +210,7 @@ fn who_has_listened_cannot_connect() {
             let (stand, cgroup) = (Stand::open(), TestCgroup::create());
             let far = Receiver::listen(Transport::Tcp, Namespace::near(family));
             let at = SocketAddr::new(Namespace::far(family), 4003);
-            let mut process = Obedient::start(&voyager(), &cgroup);
+            let mut process = ScriptedClient::start(&test_client(), &cgroup);
             process.succeeds(tcp);
             process.succeeds(&format!("listen 0 {at} 16"));
             let _peer = TcpStream::connect(at).unwrap();
@@ -252,7 +252,7 @@ fn what_is_allowed_goes_on() {
                 FarEnd::listen(family),
                 Receiver::listen(Transport::Udp, Namespace::near(family)),
             );
-            let mut process = Obedient::start(&voyager(), &cgroup);
+            let mut process = ScriptedClient::start(&test_client(), &cgroup);
             connected(&mut process, 0, tcp, far.address());
             let mut old = far.accepted();
             let spec = format!(

@@ -3,21 +3,21 @@
 use std::{os::unix::fs::MetadataExt, path::Path};
 
 use integration::{
-    gate::Gate,
+    egress_method::{EgressMethod, Family, Transport},
+    exec::Gate,
     namespace::Namespace,
     receiver::Receiver,
     requirement::{Need, met, program},
     shared_file::SharedFolder,
-    voyager::Voyager,
-    way::{Family, Transport, Way},
+    test_client::TestClient,
 };
 
 const NOBODY: u32 = 65534;
 
 /// A copy that any user may run, wherever the workspace is.
-fn voyager_in(folder: &SharedFolder, name: &str) -> Voyager {
-    let built = Path::new(env!("CARGO_BIN_EXE_voyager"));
-    Voyager::at(folder.copy_program(built, name))
+fn test_client_in(folder: &SharedFolder, name: &str) -> TestClient {
+    let built = Path::new(env!("CARGO_BIN_EXE_test-client"));
+    TestClient::at(folder.copy_program(built, name))
 }
 
 fn binary_rule(path: &Path) -> String {
@@ -27,12 +27,12 @@ fn binary_rule(path: &Path) -> String {
     )
 }
 
-/// Whether a voyager passes, as the receiver sees it.
-fn passes(gate: &Gate, voyager: &Voyager) -> bool {
+/// Whether a test client passes, as the receiver sees it.
+fn passes(gate: &Gate, test_client: &TestClient) -> bool {
     let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
-    let voyage = gate.voyage(voyager.words(Way::TcpConnect, receiver.address(), None));
-    assert_eq!(receiver.arrived().len(), usize::from(voyage.ok), "{voyage:?}");
-    voyage.ok
+    let result = gate.run_client(test_client.words(EgressMethod::TcpConnect, receiver.address(), None));
+    assert_eq!(receiver.arrived().len(), usize::from(result.ok), "{result:?}");
+    result.ok
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn by_uid() {
     }
     Namespace::run(|_| {
         let folder = SharedFolder::create();
-        let voyager = voyager_in(&folder, "voyager");
+        let test_client = test_client_in(&folder, "test-client");
         for (listed, user, expected) in [
             (NOBODY, NOBODY, true),
             (NOBODY, 0, false),
@@ -54,7 +54,7 @@ fn by_uid() {
             );
             let gate = Gate::with(&spec).options(["--user".to_owned(), user.to_string()]);
             assert_eq!(
-                passes(&gate, &voyager),
+                passes(&gate, &test_client),
                 expected,
                 "rule for {listed}, run as {user}"
             );
@@ -76,8 +76,8 @@ fn by_executable() {
     }
     Namespace::run(|_| {
         let folder = SharedFolder::create();
-        let named = voyager_in(&folder, "voyager");
-        let copy = voyager_in(&folder, "copy");
+        let named = test_client_in(&folder, "test-client");
+        let copy = test_client_in(&folder, "copy");
         let link = folder.path().join("link");
         std::fs::hard_link(named.path(), &link).unwrap();
         let symlink = folder.path().join("symlink");
@@ -91,7 +91,7 @@ fn by_executable() {
         ] {
             let gate = Gate::with(&spec);
             assert_eq!(
-                passes(&gate, &Voyager::at(path)),
+                passes(&gate, &TestClient::at(path)),
                 expected,
                 "{} under a rule for {}",
                 path.display(),
@@ -109,15 +109,18 @@ fn the_report_names_the_executable() {
     }
     Namespace::run(|_| {
         let folder = SharedFolder::create();
-        let voyager = voyager_in(&folder, "voyager");
+        let test_client = test_client_in(&folder, "test-client");
         let gate = Gate::with("{default: block}");
-        assert!(!passes(&gate, &voyager));
+        assert!(!passes(&gate, &test_client));
         let report = gate.report();
         let executable = report.only_event().executable.as_ref().expect("an executable");
-        assert_eq!(executable.inode, std::fs::metadata(voyager.path()).unwrap().ino());
+        assert_eq!(
+            executable.inode,
+            std::fs::metadata(test_client.path()).unwrap().ino()
+        );
         // Its process may be gone before its path is looked up.
         if let Some(path) = &executable.path {
-            assert_eq!(Path::new(path), voyager.path());
+            assert_eq!(Path::new(path), test_client.path());
         }
     });
 }
@@ -169,11 +172,11 @@ fn after_an_exec_it_is_the_new_program() {
     Namespace::run(|_| {
         let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
         let folder = SharedFolder::create();
-        let voyager = voyager_in(&folder, "voyager");
-        let gate = Gate::with(&binary_rule(voyager.path()));
+        let test_client = test_client_in(&folder, "test-client");
+        let gate = Gate::with(&binary_rule(test_client.path()));
         let mut words = vec!["/bin/sh".into(), "-c".into(), "exec \"$@\"".into(), "sh".into()];
-        words.extend(voyager.words(Way::TcpConnect, receiver.address(), None));
-        assert!(gate.voyage(words).ok);
+        words.extend(test_client.words(EgressMethod::TcpConnect, receiver.address(), None));
+        assert!(gate.run_client(words).ok);
         assert_eq!(receiver.arrived().len(), 1);
     });
 }

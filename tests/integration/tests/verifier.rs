@@ -13,10 +13,10 @@ use std::{
 };
 
 use integration::{
+    attached::Stand,
     cgroup::TestCgroup,
     program_info::verified_instructions,
     requirement::{Need, met},
-    standing::Stand,
     verifier_log,
 };
 use serde::Deserialize;

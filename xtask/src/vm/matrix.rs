@@ -201,7 +201,7 @@ mod tests {
         for (glob, name, expected) in [
             ("kill::*", "kill::at_connect", true),
             ("kill::*", "skill::at_connect", false),
-            ("*::*udplite*", "ways_out::udplite_sendto", true),
+            ("*::*udplite*", "egress_paths::udplite_sendto", true),
             ("ring::with_a_slow_reader", "ring::with_a_slow_reader", true),
             ("ring::with", "ring::with_a_slow_reader", false),
             (

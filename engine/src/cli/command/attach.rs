@@ -16,16 +16,16 @@ use engine_common::Mode;
 use serde_json::json;
 
 use super::{
+    attached::{self, CgroupArgs},
     exec::args::modes,
     existing_text,
     policy_files::{self, SourcedPolicy},
-    standing::{self, CgroupArgs},
 };
 use crate::{
     cgroup::{Hierarchy, Located},
     cli::{Exit, Failure, Output, output::print, variable::VariableArgs},
+    control::{Existing, Standing, Wanted},
     events::{escape::escaped, json::document},
-    standing::{Existing, Standing, Wanted},
 };
 
 /// Put policies on a cgroup, to stand until they are detached
@@ -126,19 +126,19 @@ fn existing() -> impl TypedValueParser<Value = ExistingChoice> {
 /// # Errors
 /// When a policy is not valid or cannot stand there.
 pub fn run(args: &AttachArgs, output: Output) -> Result<ExitCode, Failure> {
-    standing::require_root("attach")?;
-    let hierarchy = standing::hierarchy()?;
+    attached::require_root("attach")?;
+    let hierarchy = attached::hierarchy()?;
     let wanted = match &args.batch {
         Some(file) => from_batch(args, file, &hierarchy, output)?,
         None => from_flags(args, &hierarchy, output)?,
     };
     if let Some(existing) = args.existing {
-        existing.is_possible().map_err(standing::failed)?;
+        existing.is_possible().map_err(attached::failed)?;
     }
-    let mut standing = Standing::open_or_make(hierarchy, standing::waiting).map_err(standing::failed)?;
+    let mut standing = Standing::open_or_make(hierarchy, attached::waiting).map_err(attached::failed)?;
     let attached = standing
         .attach(wanted, args.best_effort)
-        .map_err(standing::failed)?;
+        .map_err(attached::failed)?;
     let existing = args
         .existing
         .map(|existing| standing.existing(&attached, existing));

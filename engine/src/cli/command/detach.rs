@@ -4,11 +4,11 @@ use std::{fmt::Write, process::ExitCode};
 
 use serde_json::json;
 
-use super::standing::{self, CgroupArgs};
+use super::attached::{self, CgroupArgs};
 use crate::{
     cli::{Exit, Failure, Output, output::print},
+    control::{Detached, Place, Standing},
     events::{escape::escaped, json::document},
-    standing::{Detached, Place, Standing},
 };
 
 /// Take a standing policy away
@@ -49,11 +49,11 @@ pub fn run(args: &DetachArgs, output: Output) -> Result<ExitCode, Failure> {
     let detached = match &args.name {
         None => return everything(output),
         Some(name) => {
-            let Some(mut standing) = standing::open("detach")? else {
-                return standing::nothing_stands(name);
+            let Some(mut standing) = attached::open("detach")? else {
+                return attached::nothing_attached(name);
             };
             let only = place(args, &standing)?;
-            vec![standing.detach(name, only.as_ref()).map_err(standing::failed)?]
+            vec![standing.detach(name, only.as_ref()).map_err(attached::failed)?]
         }
     };
     tell(&detached, output)
@@ -69,15 +69,15 @@ fn tell(detached: &[Detached], output: Output) -> Result<ExitCode, Failure> {
 
 /// The way out, whatever state things are in.
 fn everything(output: Output) -> Result<ExitCode, Failure> {
-    standing::require_root("detach")?;
-    let opened = Standing::open(standing::hierarchy()?, standing::waiting);
+    attached::require_root("detach")?;
+    let opened = Standing::open(attached::hierarchy()?, attached::waiting);
     let detached = opened.and_then(|standing| standing.map_or_else(|| Ok(Vec::new()), Standing::detach_all));
     let why = match &detached {
         Ok(detached) if !detached.is_empty() => return tell(detached, output),
         Ok(_) => "no record named it".to_owned(),
         Err(error) => error.to_string(),
     };
-    let was_there = Standing::start_over(standing::waiting).map_err(standing::failed)?;
+    let was_there = Standing::start_over(attached::waiting).map_err(attached::failed)?;
     if was_there && output == Output::Text {
         return print(&format!("everything was taken away, whatever it was ({why})\n"));
     }
@@ -95,7 +95,7 @@ fn place(args: &DetachArgs, standing: &Standing) -> Result<Option<Place>, Failur
         return Err(missing);
     };
     let path = hierarchy.spelled(path);
-    let records = standing.records().map_err(standing::failed)?;
+    let records = standing.records().map_err(attached::failed)?;
     let mut places = records.iter().flat_map(|record| &record.attachments);
     match places.any(|there| *there.path == *path) {
         true => Ok(Some(Place::Gone(path))),

@@ -7,12 +7,12 @@ use std::{
 
 use engine_common::ExecutableId;
 
-use super::{exec::recorder::path_of_process, standing};
+use super::{attached, exec::recorder::path_of_process};
 use crate::{
     cgroup::Hierarchy,
     cli::Failure,
-    events::{Context, Departure, Event, Names as _, PolicyNames},
-    standing::Standing,
+    control::Standing,
+    events::{CgroupMigration, Context, Event, Names as _, PolicyNames},
 };
 
 type FindExecutable = fn(u32, ExecutableId) -> Option<PathBuf>;
@@ -36,7 +36,7 @@ impl EventNames {
             paths: HashMap::new(),
             nameless: HashSet::new(),
         };
-        names.read(standing).map_err(standing::failed)?;
+        names.read(standing).map_err(attached::failed)?;
         Ok(names)
     }
 
@@ -54,7 +54,7 @@ impl EventNames {
         self.context.executable(pid, id)
     }
 
-    fn read(&mut self, standing: &Standing) -> Result<(), crate::standing::StandError> {
+    fn read(&mut self, standing: &Standing) -> Result<(), crate::control::ControlError> {
         self.known.clear();
         for of in standing.slot_names()? {
             let names = PolicyNames {
@@ -89,10 +89,10 @@ impl EventNames {
         spans.push((event.generation, event.generation));
     }
     /// The same for a cgroup that was left.
-    pub(super) fn learn_left(&mut self, departure: &Departure) {
-        let knows_all = departure.slots.iter().all(|slot| self.known.contains_key(slot));
-        let knows_scope = self.paths.contains_key(&departure.scope);
-        if (knows_all && knows_scope) || !self.nameless.insert(departure.scope) {
+    pub(super) fn learn_left(&mut self, migration: &CgroupMigration) {
+        let knows_all = migration.slots.iter().all(|slot| self.known.contains_key(slot));
+        let knows_scope = self.paths.contains_key(&migration.scope);
+        if (knows_all && knows_scope) || !self.nameless.insert(migration.scope) {
             return;
         }
         self.read_again();

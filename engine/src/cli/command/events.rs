@@ -14,20 +14,20 @@ use nix::{
     sys::signal::{SigSet, Signal},
 };
 
-use super::{event_names::EventNames, standing};
+use super::{attached, event_names::EventNames};
 use crate::{
     cgroup::Hierarchy,
     cli::{Exit, Failure, Output},
+    control::ReaderLock,
     datapath::EventRing,
     events::{
-        Clock, Departure, Event, Join, LossWatch, NamedDeparture, NamedEvent, Record, Told,
+        CgroupMigration, Clock, Correlator, Event, LossWatch, NamedEvent, NamedMigration, Record, Told,
         clock::monotonic_ns,
         decode_record,
-        json::{self, EventLine, GapLine, MoveLine},
+        json::{self, EventLine, GapLine, MigrationLine},
         text,
     },
     launch,
-    standing::ReaderLock,
 };
 
 /// Read the events of standing policies
@@ -59,9 +59,9 @@ pub struct EventsArgs {
 /// # Errors
 /// When somebody else reads them, or they cannot be read.
 pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
-    standing::require_root("events")?;
-    let reader = ReaderLock::take().map_err(standing::failed)?;
-    let Some(standing) = standing::open("events")? else {
+    attached::require_root("events")?;
+    let reader = ReaderLock::take().map_err(attached::failed)?;
+    let Some(standing) = attached::open("events")? else {
         if args.follow {
             let failure = Failure::of(
                 Exit::CouldNotRun,
@@ -75,7 +75,7 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
         Clock::capture().map_err(|e| Failure::of(Exit::CouldNotRun, "cannot read the clock").because(&e))?;
     let began = Timestamp::now();
     let mut stream = Stream {
-        ring: standing.events().map_err(standing::failed)?,
+        ring: standing.events().map_err(attached::failed)?,
         names: EventNames::of(&standing)?,
         losses: LossWatch::starting_at(reader.told()),
         hierarchy: standing.hierarchy().clone(),
@@ -83,9 +83,9 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
         clock,
         output,
         kills_from: args.follow.then_some(began),
-        join: Join::default(),
+        join: Correlator::default(),
     };
-    let end = standing.end().map_err(standing::failed)?;
+    let end = standing.end().map_err(attached::failed)?;
     // Others may change what stands while this reads.
     drop(standing);
     let mut more = true;
@@ -143,7 +143,7 @@ struct Stream {
     /// Who makes an attempt from then on is killed. Of what was before, the process may be another's by now.
     kills_from: Option<Timestamp>,
     /// Events whose sources are to come.
-    join: Join,
+    join: Correlator,
 }
 
 impl Stream {
@@ -171,7 +171,7 @@ impl Stream {
         let is_record = record.is_some();
         match record {
             Some(Ok(Record::Event(event))) => self.arrived(event),
-            Some(Ok(Record::Departure(departure))) => self.join.departure(departure),
+            Some(Ok(Record::CgroupMigration(migration))) => self.join.migration(migration),
             Some(Ok(Record::Source(source))) => self.join.source(&source),
             Some(Err(error)) => tracing::warn!(%error, "an event was not understood"),
             None => match monotonic_ns() {
@@ -183,7 +183,7 @@ impl Stream {
         while let Some(told) = self.join.take_ready() {
             match told {
                 Told::Event(event) => self.tell(&event)?,
-                Told::Departure(departure) => self.tell_departure(&departure)?,
+                Told::CgroupMigration(migration) => self.print_migration(&migration)?,
             }
         }
         Ok(is_record)
@@ -213,15 +213,15 @@ impl Stream {
         self.print(&text, lost, time)
     }
 
-    fn tell_departure(&mut self, departure: &Departure) -> io::Result<()> {
-        self.names.learn_left(departure);
-        let named = NamedDeparture::new(departure, &self.clock, self.names.context());
+    fn print_migration(&mut self, migration: &CgroupMigration) -> io::Result<()> {
+        self.names.learn_left(migration);
+        let named = NamedMigration::new(migration, &self.clock, self.names.context());
         let text = line(
             self.output,
-            || text::departure_line(&named),
-            &MoveLine::new(&named),
+            || text::migration_line(&named),
+            &MigrationLine::new(&named),
         );
-        let (lost, time) = (departure.lost, named.time);
+        let (lost, time) = (migration.lost, named.time);
         self.print(&text, lost, time)
     }
 

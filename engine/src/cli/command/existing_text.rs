@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::status_text::{grouped, table};
 use crate::{
+    control::{ExistingReport, ExistingSocket, Fate},
     events::escape::{escaped, word},
-    standing::{ExistingReport, ExistingSocket, Fate},
 };
 
 /// A table of those that are not allowed silently, and a line that sums up.

@@ -1,6 +1,7 @@
 //! The commands.
 
 pub mod attach;
+pub mod attached;
 pub mod check;
 pub mod completions;
 pub mod detach;
@@ -19,8 +20,7 @@ pub mod probe;
 mod probe_text;
 pub mod rule_flags;
 pub mod selftest;
+pub mod selftest_client;
 pub mod set_mode;
-pub mod standing;
 pub mod status;
 mod status_text;
-pub mod voyage;

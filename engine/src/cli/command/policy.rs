@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, process::ExitCode};
 
-use engine_common::image::Life;
+use engine_common::image::Revision;
 use serde_json::json;
 
 use super::{
@@ -37,7 +37,7 @@ fn dump_tables(args: &DumpArgs, output: Output) -> Result<ExitCode, Failure> {
     for sourced in policy_files::load_all(files, &context, output, Exit::CouldNotRun)? {
         let policy = &sourced.policy;
         let executables = Identities::synthetic(policy);
-        let life = Life {
+        let life = Revision {
             generation: 1,
             mode: policy.mode,
         };

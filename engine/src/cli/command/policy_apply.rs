@@ -5,11 +5,11 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 use clap::{Args, ValueHint};
 use serde_json::json;
 
-use super::{attach::full_path, policy_files, standing};
+use super::{attach::full_path, attached, policy_files};
 use crate::{
     cli::{Exit, Failure, Output, output::print, variable::VariableArgs},
+    control::{Applied, Change},
     events::json,
-    standing::{Applied, Change},
 };
 
 /// Arguments of `tidegate policy apply`.
@@ -41,27 +41,27 @@ pub struct ApplyArgs {
 /// # Errors
 /// When the policy is not valid or does not stand; the live version stays.
 pub fn run(args: &ApplyArgs, output: Output) -> Result<ExitCode, Failure> {
-    standing::require_root("policy apply")?;
+    attached::require_root("policy apply")?;
     let files = std::slice::from_ref(&args.file);
     let policies = policy_files::load_all(files, &args.variables.context(), output, Exit::CouldNotRun)?;
     let Some(sourced) = policies.into_iter().next() else {
         return Err(Failure::of(Exit::Usage, "there is no policy"));
     };
     let name = args.name.clone().unwrap_or_else(|| sourced.policy.name.clone());
-    let Some(mut standing) = standing::open("policy apply")? else {
-        return standing::nothing_stands(&name);
+    let Some(mut standing) = attached::open("policy apply")? else {
+        return attached::nothing_attached(&name);
     };
     let source = full_path(&sourced.source);
     let change = standing
         .change(&name, &sourced.policy, &source, args.best_effort)
-        .map_err(standing::failed)?;
+        .map_err(attached::failed)?;
     let partial = !change.partial.is_empty();
     let nothing = change.diff.is_empty();
     let told = told(&change, args.dry_run, output);
     let applied = if args.dry_run || nothing {
         None
     } else {
-        Some(standing.apply(change).map_err(standing::failed)?)
+        Some(standing.apply(change).map_err(attached::failed)?)
     };
     print(&told(applied.as_ref()))?;
     Ok(if partial { Exit::Partial } else { Exit::Fine }.into())

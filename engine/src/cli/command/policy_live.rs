@@ -5,20 +5,20 @@ use std::{fmt::Write, process::ExitCode};
 use serde_json::json;
 
 use super::{
+    attached,
     policy_args::StatsArgs,
-    standing,
     status_text::{grouped, table},
 };
 use crate::{
     cli::{Exit, Failure, Output, output::print},
+    control::{PolicyStatus, Status},
     events::{escape::escaped, json::document},
-    standing::{PolicyStatus, Status},
 };
 
 fn status(command: &str) -> Result<Option<Status>, Failure> {
-    let standing = standing::open(command)?;
+    let standing = attached::open(command)?;
     standing
-        .map(|standing| standing.status().map_err(standing::failed))
+        .map(|standing| standing.status().map_err(attached::failed))
         .transpose()
 }
 
@@ -69,7 +69,7 @@ pub fn stats(args: &StatsArgs, output: Output) -> Result<ExitCode, Failure> {
         let standing = policies.iter().map(|policy| policy.name.clone()).collect();
         policies.retain(|policy| policy.name == *name);
         if policies.is_empty() {
-            return Err(standing::failed(crate::standing::StandError::NotStanding {
+            return Err(attached::failed(crate::control::ControlError::NotAttached {
                 name: name.clone(),
                 standing,
             }));

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{policy_files, standing::require_root, status_text::table};
+use super::{attached::require_root, policy_files, status_text::table};
 use crate::{
     cli::{Exit, Failure, Output, output::print, variable::VariableArgs},
     events::{escape::escaped, json::document},

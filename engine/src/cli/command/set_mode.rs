@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use engine_common::Mode;
 use serde_json::json;
 
-use super::{exec::args::modes, standing};
+use super::{attached, exec::args::modes};
 use crate::{
     cli::{Exit, Failure, Output, output::print},
     events::json::document,
@@ -42,11 +42,11 @@ pub struct SetModeArgs {
 /// # Errors
 /// When there is no such policy.
 pub fn run(args: &SetModeArgs, output: Output) -> Result<ExitCode, Failure> {
-    let Some(mut standing) = standing::open("set-mode")? else {
-        return standing::nothing_stands(&args.name);
+    let Some(mut standing) = attached::open("set-mode")? else {
+        return attached::nothing_attached(&args.name);
     };
     let applied = standing.set_mode(&args.name, args.mode, args.best_effort);
-    let applied = applied.map_err(standing::failed)?;
+    let applied = applied.map_err(attached::failed)?;
     print(&match output {
         Output::Json => document(&json!(applied)),
         Output::Text => {

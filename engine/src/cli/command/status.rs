@@ -5,13 +5,13 @@ use std::{fmt::Write, process::ExitCode};
 use serde_json::json;
 
 use super::{
-    standing,
+    attached,
     status_text::{ago, bytes, grouped, table},
 };
 use crate::{
     cli::{Exit, Failure, Output, output::print},
+    control::{PolicyStatus, Status},
     events::{escape::escaped, json::document},
-    standing::{PolicyStatus, Status},
 };
 
 /// Show what stands where, and what it decided
@@ -33,8 +33,8 @@ pub struct StatusArgs {}
 /// # Errors
 /// When journal or kernel cannot be read.
 pub fn run(_args: &StatusArgs, output: Output) -> Result<ExitCode, Failure> {
-    let status = match standing::open("status")? {
-        Some(standing) => standing.status().map_err(standing::failed)?,
+    let status = match attached::open("status")? {
+        Some(standing) => standing.status().map_err(attached::failed)?,
         None => Status::default(),
     };
     print(&match output {
@@ -89,7 +89,7 @@ fn text(status: &Status) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "! {problem}");
     }
-    if let Some(obstacle) = &status.lsm_obstacle
+    if let Some(obstacle) = &status.lsm_unavailable_reason
         && !status.policies.is_empty()
     {
         let _ = writeln!(
@@ -98,7 +98,7 @@ fn text(status: &Status) -> String {
             escaped(obstacle.as_bytes())
         );
     }
-    if let Some(obstacle) = &status.moves_obstacle
+    if let Some(obstacle) = &status.migration_unavailable_reason
         && !status.policies.is_empty()
     {
         let _ = writeln!(

@@ -8,7 +8,7 @@ use crate::{
     policy::{AddressSet, Binary, PortRange, Service},
 };
 
-const LIFE: Life = Life {
+const LIFE: Revision = Revision {
     generation: 3,
     mode: Mode::Enforce,
 };

@@ -97,7 +97,7 @@ fn names(side: &Side<'_>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use engine_common::{Action, Mode, image::Life};
+    use engine_common::{Action, Mode, image::Revision};
 
     use super::*;
     use crate::compile::{
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn rules_of_one_name_share_a_slot() {
-        let life = Life {
+        let life = Revision {
             generation: 1,
             mode: Mode::Enforce,
         };

@@ -3,7 +3,7 @@ use std::{net::IpAddr, path::PathBuf};
 use engine_common::{
     Action, ExecutableId, Mode, Protocol,
     destination::Nat64Prefix,
-    image::{Life, Page},
+    image::{Page, Revision},
 };
 
 use super::*;
@@ -27,7 +27,7 @@ impl Compiled {
     }
 
     fn with(policy: &Policy, executables: &Identities, generation: u64) -> Compiled {
-        let life = Life {
+        let life = Revision {
             generation,
             mode: policy.mode,
         };

@@ -1,6 +1,6 @@
 use std::{net::IpAddr, path::PathBuf};
 
-use engine_common::{Mode, destination::Nat64Prefix, image::Life};
+use engine_common::{Mode, destination::Nat64Prefix, image::Revision};
 
 use super::*;
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 };
 
 fn dumped(policy: &Policy, limit: usize) -> String {
-    let life = Life {
+    let life = Revision {
         generation: 1,
         mode: policy.mode,
     };
@@ -89,13 +89,13 @@ fn every_interval_is_read_back() {
             .map(|i| IpAddr::from(((i * u128::from(step)) << 93 | 1 << 40).to_be_bytes()));
         let mut one = policy(vec![rule("feed", Action::Kill, "any")]);
         one.rules[0].to = AddressSet::of(v4.into_iter().chain(v6).map(Into::into));
-        let life = Life {
+        let life = Revision {
             generation: 1,
             mode: one.mode,
         };
         let image = compile(&one, &Identities::default(), life).unwrap();
-        let v4 = walk::narrow(&image, LineId::V4);
-        let v6 = walk::wide(&image, LineId::V6);
+        let v4 = walk::narrow(&image, Dimension::V4);
+        let v6 = walk::wide(&image, Dimension::V6);
         assert!(!v4.broken && !v6.broken);
         let is_feed = |class: Location| image.words()[class.0 as usize] != 0;
         let of_v4: Vec<_> = v4
@@ -120,7 +120,7 @@ fn a_broken_image_is_told() {
     let mut one = policy(vec![rule("feed", Action::Kill, "any")]);
     let spread = (0..2_000u32).map(|i| IpAddr::from((i.wrapping_mul(0x9e37_79b1) | 1).to_be_bytes()));
     one.rules[0].to = AddressSet::of(spread.map(Into::into));
-    let life = Life {
+    let life = Revision {
         generation: 1,
         mode: one.mode,
     };

@@ -2,8 +2,8 @@ use std::net::IpAddr;
 
 use engine_common::{
     Action, Mode,
-    image::Life,
-    line::{Node, NodeKind},
+    image::Revision,
+    interval_table::{Node, NodeKind},
 };
 
 use super::*;
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Word of page 0 where a line's root is.
-const fn root_word(line: LineId) -> usize {
+const fn root_word(line: Dimension) -> usize {
     8 + line as usize
 }
 
@@ -29,7 +29,7 @@ fn pages() -> Vec<Page> {
     let spread = (0..2_000u32).map(|i| IpAddr::from((i.wrapping_mul(0x9e37_79b1) | 1).to_be_bytes()));
     let crowd = (0..400u128).map(|i| IpAddr::from((0x2001_0db8 << 96 | i << 1).to_be_bytes()));
     one.rules[0].to = AddressSet::of(spread.chain(crowd).map(Into::into));
-    let life = Life {
+    let life = Revision {
         generation: 1,
         mode: Mode::Enforce,
     };
@@ -50,7 +50,7 @@ fn what_was_compiled_is_read_back() {
     let none = compile(
         &policy(Vec::new()),
         &Identities::default(),
-        Life {
+        Revision {
             generation: 1,
             mode: Mode::Audit,
         },
@@ -104,7 +104,7 @@ fn roots_that_lead_nowhere() {
     let count = pages().len() as u32;
     let behind = Location(count * PAGE_WORDS as u32);
     // The sample has no rule about unix sockets, and no line for them.
-    for line in LineId::ALL.into_iter().filter(|line| *line != LineId::Unix) {
+    for line in Dimension::ALL.into_iter().filter(|line| *line != Dimension::Unix) {
         let root = |node: Node| refused(|pages| pages[0][root_word(line)] = node.0);
         assert_eq!(root(Node::leaf(behind, 2)), ImageError::Line(line));
         // Without entries, of more entries than a page has, of levels no search follows.
@@ -122,25 +122,25 @@ fn roots_that_lead_nowhere() {
 #[test]
 fn pages_below_the_roots_are_checked() {
     let whole = Image::from_pages(pages()).unwrap();
-    let v4 = whole.header().line(LineId::V4);
+    let v4 = whole.header().line(Dimension::V4);
     assert_eq!(v4.kind(), NodeKind::Index);
     let first_bucket = v4.page() as usize * PAGE_WORDS + v4.word();
     let put = |word: usize, node: Node| refused(|pages| pages[word / PAGE_WORDS][word % PAGE_WORDS] = node.0);
     // An index below an index; a bitmap across the end of a page.
-    assert_eq!(put(first_bucket, v4), ImageError::Line(LineId::V4));
+    assert_eq!(put(first_bucket, v4), ImageError::Line(Dimension::V4));
     let refused_words = refused(|pages| {
         pages[0][3] = pages[0][3] & !31 | 2;
-        pages[0][root_word(LineId::Uid)] = Node::class(Location(PAGE_WORDS as u32 - 1)).0;
+        pages[0][root_word(Dimension::Uid)] = Node::class(Location(PAGE_WORDS as u32 - 1)).0;
     });
     assert!(matches!(refused_words, ImageError::Bitmap(_)), "{refused_words}");
 
     // The leaves of the directory: unsorted, and ending too early.
-    let v6 = whole.header().line(LineId::V6);
+    let v6 = whole.header().line(Dimension::V6);
     assert_eq!(v6.kind(), NodeKind::Directory);
     let entry = v6.page() as usize * PAGE_WORDS + v6.word();
     let leaf = whole.words()[entry + 2] as usize;
     let unsorted = refused(|pages| pages[leaf].swap(1, 4));
-    assert_eq!(unsorted, ImageError::Line(LineId::V6));
+    assert_eq!(unsorted, ImageError::Line(Dimension::V6));
     let early = refused(|pages| {
         let last = entry + (v6.entries() - 1) * 3;
         let page = pages[last / PAGE_WORDS][last % PAGE_WORDS + 2] as usize;
@@ -148,9 +148,9 @@ fn pages_below_the_roots_are_checked() {
             entry[0] = entry[0].min(u64::MAX - 1);
         }
     });
-    assert_eq!(early, ImageError::Line(LineId::V6));
+    assert_eq!(early, ImageError::Line(Dimension::V6));
     let itself = refused(|pages| pages[entry / PAGE_WORDS][entry % PAGE_WORDS + 2] = 0);
-    assert_eq!(itself, ImageError::Line(LineId::V6));
+    assert_eq!(itself, ImageError::Line(Dimension::V6));
 }
 
 /// Whatever one word of the tables becomes, reading it comes to an end without a panic.

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::progress;
 use crate::{
     cpu,
-    laboratory::Laboratory,
+    fixture::Laboratory,
     nft,
     report::{Budget, Line, Section},
     row::{Contrast, Planned, Row, Side},

@@ -14,8 +14,8 @@ use serde_json::json;
 
 use super::{ms, ms_spread, progress, since};
 use crate::{
-    gate,
-    laboratory::Laboratory,
+    datapath,
+    fixture::Laboratory,
     report::{Budget, Line, Section},
     statistics::Spread,
 };
@@ -25,7 +25,7 @@ const NOTHING: &str = "/bin/true";
 /// Runs them in turns. Without bwrap its line is left out.
 pub(crate) fn measure(laboratory: &Laboratory<'_>, left_out: &mut Vec<String>) -> Result<Section> {
     progress("exec: /bin/true");
-    let tidegate = gate::binary()?.display().to_string();
+    let tidegate = datapath::binary()?.display().to_string();
     ensure!(
         std::path::Path::new(&tidegate).is_file(),
         "no tidegate beside the benchmark: run it by `cargo xtask bench`, or name one by TIDEGATE_BIN"

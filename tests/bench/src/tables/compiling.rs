@@ -10,8 +10,8 @@ use super::{ms, ms_spread, progress, since};
 use crate::{
     address::Family,
     bpf,
-    gate::image_of,
-    laboratory::Laboratory,
+    datapath::image_of,
+    fixture::Laboratory,
     policies::Shape,
     report::{Budget, Line, Section},
     statistics::Spread,

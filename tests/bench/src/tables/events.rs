@@ -14,8 +14,8 @@ use tidegate::datapath::RING_BYTES_VARIABLE;
 
 use super::progress;
 use crate::{
-    gate::{LoadedGate, image_of},
-    laboratory::Laboratory,
+    datapath::{LoadedGate, image_of},
+    fixture::Laboratory,
     network::PORT,
     policies::Shape,
     report::{Budget, Line, Section},

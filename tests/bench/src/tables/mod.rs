@@ -1,10 +1,10 @@
 //! The tables of the report.
 
+pub(crate) mod attached;
 pub(crate) mod calls;
 pub(crate) mod commands;
 pub(crate) mod compiling;
 pub(crate) mod events;
-pub(crate) mod standing;
 
 use crate::statistics::Spread;
 

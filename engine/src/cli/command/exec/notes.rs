@@ -4,7 +4,7 @@ use engine_common::{Action, Mode};
 
 use crate::{
     cli::command::policy_files::SourcedPolicy,
-    datapath::{Features, lsm_obstacle},
+    datapath::{Features, lsm_unavailable_reason},
     policy::{Errno, Policy, Rule},
 };
 
@@ -13,7 +13,7 @@ pub(super) fn notes(policies: &[SourcedPolicy], features: Features) -> Vec<Strin
     let mut notes = Vec::new();
     let all = policies.iter().flat_map(|sourced| &sourced.policy.rules);
     if all.into_iter().any(Rule::is_about_families)
-        && let Some(obstacle) = lsm_obstacle()
+        && let Some(obstacle) = lsm_unavailable_reason()
     {
         notes.push(format!(
             "rules about `families` do nothing here, since only LSM programs see such sockets: {obstacle}"

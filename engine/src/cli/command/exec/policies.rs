@@ -13,9 +13,9 @@ use crate::{
         Exit, Failure, Output,
         command::policy_files::{self, SourcedPolicy},
     },
+    control::why_unmet,
     datapath::Features,
     policy::{FlagError, FromFlags, LoadContext, from_flags},
-    standing::why_lacking,
 };
 
 /// Where a policy of flags comes from.
@@ -59,7 +59,7 @@ pub(super) fn require_hooks(policies: &[SourcedPolicy], features: Features) -> R
         if let Some(name) = policy.hooks.lacking(features.hooks()).first() {
             let message = format!(
                 "the policy {source} cannot be enforced fully here: {}",
-                why_lacking(name)
+                why_unmet(name)
             );
             return Err(Failure::of(Exit::ExecFailed, message)
                 .hint("`hooks: auto`, which is the default, takes what the kernel has"));

@@ -15,7 +15,7 @@ use super::args::ExecArgs;
 use crate::{
     cli::Output,
     events::{
-        Clock, Context, Event, Join, LossWatch, NamedEvent, Names, PolicyCounters, Record, ReportError,
+        Clock, Context, Correlator, Event, LossWatch, NamedEvent, Names, PolicyCounters, Record, ReportError,
         ReportFile, Tally, Told,
         clock::monotonic_ns,
         decode_record,
@@ -33,7 +33,7 @@ pub(super) struct Recorder {
     pub(super) names: Context<FindExecutable>,
     tally: Tally,
     losses: LossWatch,
-    join: Join,
+    join: Correlator,
     report: Option<ReportFile>,
     live: Option<Output>,
     /// The first thing that went wrong with the report; the command goes on.
@@ -49,7 +49,7 @@ impl Recorder {
             names: Context::new(path_of_process),
             tally: Tally::default(),
             losses: LossWatch::default(),
-            join: Join::default(),
+            join: Correlator::default(),
             report,
             live: args.live.then_some(output),
             failed: None,
@@ -72,7 +72,7 @@ impl Recorder {
                 return None;
             }
             // Nobody leaves the command's cgroup (`launch::isolation`), and no program is attached that would tell.
-            Ok(Record::Departure(_)) => return None,
+            Ok(Record::CgroupMigration(_)) => return None,
             Err(error) => {
                 tracing::warn!(%error, "an event was not understood");
                 self.strange += 1;

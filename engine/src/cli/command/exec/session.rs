@@ -8,7 +8,7 @@ use std::{
 };
 
 use engine_common::{
-    image::Life,
+    image::Revision,
     limits::MAX_STACKED,
     scope::{HookSet, Scope, SlotRef},
 };
@@ -18,6 +18,7 @@ use crate::{
     cgroup::Hierarchy,
     cli::{Exit, Failure, command::policy_files::SourcedPolicy},
     compile::{Image, compile},
+    control::unix_unavailable_reason,
     datapath::{self, EventRing, Features, Identified, RunGate, Slot},
     events::{PolicyCounters, PolicyNames},
     launch::{
@@ -25,7 +26,6 @@ use crate::{
         sweep_stale,
     },
     policy::{Policy, Rule},
-    standing::unix_obstacle,
 };
 
 /// Generation of a policy that is never replaced.
@@ -80,7 +80,7 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
 
     let mut gate = RunGate::open(setting.features, |cgroup| hierarchy.has(cgroup)).map_err(|e| failed(&e))?;
     recorder.count_losses_from(gate.lost_before());
-    refuse_without_floor(&gate, policies)?;
+    refuse_without_egress_filter(&gate, policies)?;
     refuse_without_unix(&gate, policies)?;
     let slots = gate
         .install(&images.iter().collect::<Vec<_>>())
@@ -114,7 +114,7 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
     };
 
     let lost = gate.lost().map_err(|e| failed(&e))?;
-    let folds = gate.fold_counts().map_err(|e| failed(&e))?;
+    let folds = gate.dedup_counts().map_err(|e| failed(&e))?;
     let mut counters = Vec::new();
     for policy in &live {
         counters.push(counters_of(&gate, policy)?);
@@ -153,7 +153,7 @@ fn identify(policies: &[SourcedPolicy]) -> Result<Identified, Failure> {
 }
 
 fn image_of(sourced: &SourcedPolicy, identified: &Identified) -> Result<Image, Failure> {
-    let life = Life {
+    let life = Revision {
         generation: GENERATION,
         mode: sourced.policy.mode,
     };
@@ -181,10 +181,10 @@ fn scope_path(hierarchy: &Hierarchy, directory: &Path) -> String {
     }
 }
 
-fn refuse_without_floor(gate: &RunGate, policies: &[SourcedPolicy]) -> Result<(), Failure> {
+fn refuse_without_egress_filter(gate: &RunGate, policies: &[SourcedPolicy]) -> Result<(), Failure> {
     let strict = policies.iter().find(|sourced| sourced.policy.strict);
     match strict {
-        Some(sourced) if !gate.has_floor() => {
+        Some(sourced) if !gate.has_egress_filter() => {
             let message = format!(
                 "the policy {} is strict, and this kernel does not take the program that judges packets",
                 sourced.policy.name
@@ -204,7 +204,7 @@ fn refuse_without_unix(gate: &RunGate, policies: &[SourcedPolicy]) -> Result<(),
                 "the policy {} has rules about unix sockets, which only LSM programs see",
                 sourced.policy.name
             );
-            Err(Failure::of(Exit::ExecFailed, message).hint(unix_obstacle()))
+            Err(Failure::of(Exit::ExecFailed, message).hint(unix_unavailable_reason()))
         }
         _ => Ok(()),
     }

@@ -1,0 +1,282 @@
+//! What a hook asks a policy.
+
+use core::mem::offset_of;
+use engine_common::{
+    Address, Attempt, Protocol, SocketFamily, decide, decide_socket,
+    dedup::DedupKey,
+    destination::{canonical_v4, canonical_v6},
+    event::{EventRecord, UnixRecord},
+    scope::SlotRef,
+    verifier::forget,
+};
+
+use crate::{
+    enforce::{self, PackedVerdict},
+    kernel,
+};
+
+/// A question to a policy, and its part of the report.
+pub(crate) trait Request {
+    /// What is written about it.
+    type Record: Recorded;
+
+    /// Asks the policy of a slot.
+    fn ask(&self, reference: SlotRef) -> PackedVerdict;
+
+    /// Writes destination, protocol and families into a record.
+    fn describe(&self, record: &mut EventRecord);
+
+    /// Writes destination, protocol and families into the key of repeats.
+    fn identify(&self, key: &mut DedupKey);
+
+    /// Writes what the record has beside the report itself.
+    #[inline(always)]
+    fn complete(&self, _record: &mut Self::Record) {}
+
+    /// What is to be said of it beside: bits of [`engine_common::event::flag`].
+    #[inline(always)]
+    fn flags(&self) -> u8 {
+        0
+    }
+}
+
+/// A record with a report in it.
+pub(crate) trait Recorded: Copy + 'static {
+    /// The report.
+    fn report(&mut self) -> &mut EventRecord;
+}
+
+impl Recorded for EventRecord {
+    #[inline(always)]
+    fn report(&mut self) -> &mut EventRecord {
+        self
+    }
+}
+
+impl Recorded for UnixRecord {
+    #[inline(always)]
+    fn report(&mut self) -> &mut EventRecord {
+        &mut self.event
+    }
+}
+
+/// Upper bits of the lower half of an IPv4-mapped address, which is how IPv4 travels to
+/// [`evaluate_address`]; canonical IPv6 addresses never look like that.
+const MAPPED: u64 = 0xffff << 32;
+
+/// Asks a policy about an address; a global function, see [`PackedVerdict`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn evaluate_address(reference: u32, service: u64, high: u64, low: u64) -> u64 {
+    // The verifier need not carry two kinds of address through all that follows.
+    let is_v4 = forget((high == 0 && low >> 32 == 0xffff) as u64, service);
+    let (high, low) = (forget(high, service), forget(low, service));
+    let address = if is_v4 != 0 {
+        Address::V4(low as u32)
+    } else {
+        Address::V6 { high, low }
+    };
+    enforce::ask(SlotRef(reference), |image, root, uid, executable| {
+        let attempt = Attempt {
+            address,
+            port: service as u16,
+            protocol: Protocol((service >> 16) as u16),
+            uid,
+            executable,
+        };
+        decide(image, root, &attempt)
+    })
+    .word()
+}
+
+/// Asks a policy about a socket; a global function like [`evaluate_address`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn evaluate_socket(reference: u32, is_inet6: u32, protocol: u32) -> u64 {
+    let family = if is_inet6 != 0 {
+        SocketFamily::Inet6
+    } else {
+        SocketFamily::Inet
+    };
+    enforce::ask(SlotRef(reference), |image, root, uid, executable| {
+        decide_socket(image, root, family, Protocol(protocol as u16), uid, executable)
+    })
+    .word()
+}
+
+/// May this destination be reached?
+///
+/// Plain words all of it: of an [`Address`] the compiler copies about what the verifier never saw written.
+pub(crate) struct AddressRequest {
+    /// As the caller spelled it: IPv4 in the first word; words and port as they stand in memory.
+    pub(crate) original: [u32; 4],
+    /// 4 or 6.
+    pub(crate) original_family: u8,
+    /// 4 or 6.
+    pub(crate) family: u64,
+    /// Bits 0 to 63 of the canonical address, those of an IPv4 address first.
+    pub(crate) high: u64,
+    /// Bits 64 to 127; zero for IPv4.
+    pub(crate) low: u64,
+    pub(crate) port: u16,
+    pub(crate) protocol: Protocol,
+}
+
+/// A canonical address in words: family, and both halves as they go into records.
+#[inline(always)]
+fn words_of(canonical: Address) -> (u64, u64, u64) {
+    match canonical {
+        Address::V4(v4) => (4, (v4 as u64) << 32, 0),
+        Address::V6 { high, low } => (6, high, low),
+    }
+}
+
+/// Writes 128 bits in network order, in two stores: of an array of bytes the compiler makes sixteen.
+#[inline(always)]
+pub(crate) fn write_halves(place: &mut [u8; 16], high: u64, low: u64) {
+    const { assert!(offset_of!(EventRecord, destination) % 8 == 0 && offset_of!(EventRecord, original) % 8 == 0) };
+    const { assert!(offset_of!(EventRecord, source) % 8 == 0 && offset_of!(EventRecord, comm) % 8 == 0) };
+    let words = place.as_mut_ptr().cast::<u64>();
+    // SAFETY: sixteen bytes of a record, which is aligned to eight bytes, and so are these four fields.
+    unsafe {
+        words.write(high.to_be());
+        words.add(1).write(low.to_be());
+    }
+}
+
+impl AddressRequest {
+    /// About an address as the caller spelled it, and what is meant by it. Nothing that the verifier knows of family,
+    /// address or protocol goes on: `unknown` as for [`forget`].
+    #[inline(always)]
+    pub(crate) fn about(
+        original: [u32; 4],
+        original_family: u64,
+        canonical: Address,
+        port: u16,
+        protocol: Protocol,
+        unknown: u64,
+    ) -> AddressRequest {
+        let (family, high, low) = words_of(canonical);
+        AddressRequest {
+            original,
+            original_family: forget(original_family, unknown) as u8,
+            family: forget(family, unknown),
+            high: forget(high, unknown),
+            low: forget(low, unknown),
+            port,
+            protocol: Protocol(forget(protocol.0 as u64, unknown) as u16),
+        }
+    }
+
+    /// What stands at an address of the kernel's memory, IPv6 where `is_v6` is not zero; `port` in host order. Nothing that
+    /// the verifier knows of it goes on: `unknown` as for [`forget`].
+    #[inline(always)]
+    pub(crate) fn read(
+        address: u64,
+        is_v6: u64,
+        port: u16,
+        protocol: Protocol,
+        unknown: u64,
+    ) -> AddressRequest {
+        let is_v6 = forget(is_v6, unknown);
+        // What follows an IPv4 address is of no interest, but readable: both are parts of something bigger.
+        let [mut first, mut second] = kernel::read::<[u64; 2]>(address);
+        let canonical = if is_v6 != 0 {
+            canonical_v6(u64::from_be(first), u64::from_be(second))
+        } else {
+            (first, second) = (first & 0xffff_ffff, 0);
+            canonical_v4(u32::from_be(first as u32))
+        };
+        let (first, second) = (forget(first, unknown), forget(second, unknown));
+        let original = [
+            first as u32,
+            (first >> 32) as u32,
+            second as u32,
+            (second >> 32) as u32,
+        ];
+        AddressRequest::about(original, 4 + 2 * is_v6, canonical, port, protocol, unknown)
+    }
+
+    /// The canonical address as [`evaluate_address`] takes it.
+    #[inline(always)]
+    pub(crate) fn asked_as(&self) -> (u64, u64) {
+        if self.family == 4 {
+            (0, MAPPED | self.high >> 32)
+        } else {
+            (self.high, self.low)
+        }
+    }
+}
+
+impl Request for AddressRequest {
+    type Record = EventRecord;
+
+    #[inline(always)]
+    fn ask(&self, reference: SlotRef) -> PackedVerdict {
+        let service = (self.protocol.0 as u64) << 16 | self.port as u64;
+        let (high, low) = self.asked_as();
+        PackedVerdict::from_word(evaluate_address(reference.0, service, high, low))
+    }
+
+    #[inline(always)]
+    fn describe(&self, record: &mut EventRecord) {
+        record.family = self.family as u8;
+        write_halves(&mut record.destination, self.high, self.low);
+        record.original_family = self.original_family;
+        let [a, b, c, d] = self.original;
+        write_halves(
+            &mut record.original,
+            (u32::from_be(a) as u64) << 32 | u32::from_be(b) as u64,
+            (u32::from_be(c) as u64) << 32 | u32::from_be(d) as u64,
+        );
+        record.port = if self.protocol.has_ports() { self.port } else { 0 };
+        record.protocol = self.protocol.0;
+    }
+
+    #[inline(always)]
+    fn identify(&self, key: &mut DedupKey) {
+        key.family = self.family as u8;
+        key.destination = [self.high.to_be(), self.low.to_be()];
+        key.original_family = self.original_family;
+        key.port = if self.protocol.has_ports() { self.port } else { 0 };
+        key.protocol = self.protocol.0;
+    }
+}
+
+/// May a socket be made whose destinations no address hook will see?
+pub(crate) struct SocketRequest {
+    pub(crate) family: SocketFamily,
+    pub(crate) protocol: Protocol,
+}
+
+impl Request for SocketRequest {
+    type Record = EventRecord;
+
+    #[inline(always)]
+    fn ask(&self, reference: SlotRef) -> PackedVerdict {
+        let family = matches!(self.family, SocketFamily::Inet6) as u32;
+        PackedVerdict::from_word(evaluate_socket(reference.0, family, self.protocol.0 as u32))
+    }
+
+    #[inline(always)]
+    fn describe(&self, record: &mut EventRecord) {
+        record.family = 0;
+        write_halves(&mut record.destination, 0, 0);
+        write_halves(&mut record.original, 0, 0);
+        record.original_family = match self.family {
+            SocketFamily::Inet => 4,
+            SocketFamily::Inet6 => 6,
+        };
+        record.port = 0;
+        record.protocol = self.protocol.0;
+    }
+
+    #[inline(always)]
+    fn identify(&self, key: &mut DedupKey) {
+        key.original_family = match self.family {
+            SocketFamily::Inet => 4,
+            SocketFamily::Inet6 => 6,
+        };
+        key.protocol = self.protocol.0;
+    }
+}

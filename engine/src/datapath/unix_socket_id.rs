@@ -1,0 +1,173 @@
+//! Where the unix sockets are that a policy names by their paths.
+
+use std::{
+    collections::VecDeque,
+    ffi::OsString,
+    fs::{self, OpenOptions},
+    io,
+    os::{
+        fd::AsFd,
+        unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+    },
+    path::{Component, Path, PathBuf},
+};
+
+use engine_common::UnixSocketId;
+
+use super::{executable::IdentifyError, mount::Mount};
+use crate::compile::identity::components;
+
+/// Symbolic links that the kernel follows in one path (MAXSYMLINKS, include/linux/namei.h).
+const MAX_LINKS: u32 = 40;
+
+/// The places of the socket at a path, whether it is there yet or not: where the path leads, and, where that goes over
+/// symbolic links that stand for the socket itself, also where those are, since a link may give way to a socket.
+pub(super) fn places_of(path: &Path) -> Result<Vec<UnixSocketId>, IdentifyError> {
+    let mut places = Vec::new();
+    for end in ends_of(path).map_err(failed(path))? {
+        let place = place_of(path, &end)?;
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    Ok(places)
+}
+
+/// Paths without links in their folders: each link that stands where the socket would be, and the end of them all. What
+/// is not there is taken to become a folder.
+fn ends_of(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut ends = Vec::new();
+    let mut here = PathBuf::from("/");
+    let mut left: VecDeque<OsString> = parts_of(path).collect();
+    let mut links = 0;
+    while let Some(part) = left.pop_front() {
+        if part == ".." {
+            here.pop();
+            continue;
+        }
+        let next = here.join(part);
+        let is_link = match fs::symlink_metadata(&next) {
+            Ok(found) => found.is_symlink(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if !is_link {
+            here = next;
+            continue;
+        }
+        links += 1;
+        if links > MAX_LINKS {
+            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+        }
+        let target = fs::read_link(&next)?;
+        if left.is_empty() {
+            ends.push(next);
+        }
+        if target.is_absolute() {
+            here = PathBuf::from("/");
+        }
+        for part in parts_of(&target).rev() {
+            left.push_front(part);
+        }
+    }
+    ends.push(here);
+    Ok(ends)
+}
+
+fn parts_of(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
+    let parts = path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    });
+    parts.collect::<Vec<_>>().into_iter()
+}
+
+/// The place of a path without symbolic links in its folders.
+fn place_of(named: &Path, path: &Path) -> Result<UnixSocketId, IdentifyError> {
+    // A mount may be on the very file.
+    let there = path.ancestors().find(|there| fs::symlink_metadata(there).is_ok());
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(there.unwrap_or(Path::new("/")))
+        .map_err(failed(named))?;
+    let mount = Mount::of(opened.as_fd(), "/proc/self/mountinfo").map_err(failed(named))?;
+    let no_mount = || IdentifyError::NoMount {
+        path: named.to_owned(),
+    };
+    let mount = mount.ok_or_else(no_mount)?;
+    if mount.file_system.starts_with("nfs") {
+        // Its mounts show `/` as their root, whatever folder that is (`nfs_show_path`, fs/nfs/super.c).
+        return Err(IdentifyError::UnstableIdentity {
+            path: named.to_owned(),
+            file_system: mount.file_system,
+        });
+    }
+    let below = path.strip_prefix(&mount.mount_point).map_err(|_| no_mount())?;
+    let inside = mount.root.join(below);
+    let too_long = |part: &[u8]| part.len() > UnixSocketId::MAX_COMPONENT;
+    if inside.iter().any(|part| too_long(part.as_bytes())) {
+        return Err(failed(named)(io::Error::from_raw_os_error(libc::ENAMETOOLONG)));
+    }
+    let depth = components(&inside).count();
+    if depth > UnixSocketId::MAX_DEPTH {
+        return Err(IdentifyError::TooDeep {
+            path: named.to_owned(),
+            depth,
+        });
+    }
+    Ok(UnixSocketId::in_file_system(mount.device, components(&inside)))
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> IdentifyError {
+    let path = path.to_owned();
+    move |source| IdentifyError::Socket {
+        path: path.clone(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_and_folders_that_are_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let one = |path: &Path| match places_of(path).unwrap()[..] {
+            [place] => place,
+            ref places => panic!("{places:?}"),
+        };
+        fs::create_dir(at("a")).unwrap();
+        symlink("a", at("link")).unwrap();
+        assert_eq!(one(&at("a/x.sock")), one(&at("link/x.sock")));
+        assert_ne!(one(&at("a/x.sock")), one(&at("a/y.sock")));
+        // Where the folder is made later, it is the same place.
+        let before = one(&at("b/c/x.sock"));
+        fs::create_dir_all(at("b/c")).unwrap();
+        assert_eq!(one(&at("b/c/x.sock")), before);
+        // A link to a socket: both, also before there is one.
+        symlink("b/c/later.sock", at("z.sock")).unwrap();
+        let early = places_of(&at("z.sock")).unwrap();
+        assert!(early.contains(&one(&at("b/c/later.sock"))), "{early:?}");
+        fs::write(at("b/c/x.sock"), "").unwrap();
+        symlink("b/c/x.sock", at("y.sock")).unwrap();
+        let both = places_of(&at("y.sock")).unwrap();
+        assert!(both.len() == 2 && both.contains(&before), "{both:?}");
+        // A folder that is not there yet, by a link; a link to a link.
+        symlink("later", at("soon")).unwrap();
+        assert_eq!(one(&at("soon/x.sock")), one(&at("later/x.sock")));
+        symlink("../y.sock", at("a/w.sock")).unwrap();
+        let all = places_of(&at("a/w.sock")).unwrap();
+        assert!(all.len() == 3 && all.contains(&before), "{all:?}");
+        symlink("circle", at("circle")).unwrap();
+        assert!(matches!(
+            places_of(&at("circle")),
+            Err(IdentifyError::Socket { .. })
+        ));
+    }
+}

@@ -1,0 +1,72 @@
+//! Ways of TCP.
+
+use std::net::SocketAddr;
+
+use super::{
+    super::{client_result::Step, egress_method::MARKER},
+    address::{Address, family},
+    socket::{Failure, Socket},
+};
+
+fn socket(family: i32) -> Result<Socket, Failure> {
+    Socket::new(family, libc::SOCK_STREAM, libc::IPPROTO_TCP)
+}
+
+pub(super) fn connect(to: SocketAddr) -> Result<(), Failure> {
+    let socket = socket(family(to))?;
+    socket.connect(&Address::of(to))?;
+    socket.send(MARKER)
+}
+
+pub(super) fn mapped(to: SocketAddr) -> Result<(), Failure> {
+    let socket = socket(libc::AF_INET6)?;
+    socket.connect(&Address::mapped(to))?;
+    socket.send(MARKER)
+}
+
+pub(super) fn multipath(to: SocketAddr) -> Result<(), Failure> {
+    let socket = Socket::new(family(to), libc::SOCK_STREAM, libc::IPPROTO_MPTCP)?;
+    socket.connect(&Address::of(to))?;
+    socket.send(MARKER)
+}
+
+/// The connection is made by the call that sends.
+pub(super) fn fast_open_send(to: SocketAddr) -> Result<(), Failure> {
+    let socket = socket(family(to))?;
+    match socket.send_to(MARKER, &Address::of(to), libc::MSG_FASTOPEN) {
+        // No cookie: the kernel connects as always and has taken no data.
+        Err(failure) if failure.errno == "EINPROGRESS" => {
+            socket.settle(Step::Connect)?;
+            socket.send(MARKER)
+        }
+        Ok(()) => socket.settle(Step::Send),
+        other => other,
+    }
+}
+
+/// connect(2) only notes the destination; the connection is made by the first send.
+pub(super) fn fast_open_connect(to: SocketAddr) -> Result<(), Failure> {
+    let socket = socket(family(to))?;
+    socket.set(libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)?;
+    socket.connect(&Address::of(to))?;
+    match socket.send(MARKER) {
+        Err(failure) if failure.errno == "EINPROGRESS" => {
+            socket.settle(Step::Send)?;
+            socket.send(MARKER)
+        }
+        Ok(()) => socket.settle(Step::Send),
+        other => other,
+    }
+}
+
+pub(super) fn disconnect_and_reconnect(via: SocketAddr, to: SocketAddr) -> Result<(), Failure> {
+    let socket = socket(family(to))?;
+    socket
+        .connect(&Address::of(via))
+        .map_err(Failure::in_preparation)?;
+    socket
+        .connect(&Address::nowhere())
+        .map_err(Failure::in_preparation)?;
+    socket.connect(&Address::of(to))?;
+    socket.send(MARKER)
+}

@@ -1,0 +1,90 @@
+//! Ways through an io_uring: no connect(2) or sendmsg(2) is called.
+
+use std::{
+    net::SocketAddr,
+    os::fd::{FromRawFd, OwnedFd},
+};
+
+use io_uring::{
+    IoUring, opcode, squeue,
+    types::{Fd, SubmitArgs, Timespec},
+};
+use nix::errno::Errno;
+
+use super::{
+    super::{client_result::Step, egress_method::MARKER},
+    address::{Address, family},
+    portless::echo,
+    socket::{Failure, Socket, message, part},
+};
+
+/// Longest wait for a completion, seconds.
+const PATIENCE: u64 = 20;
+
+fn ring() -> Result<IoUring, Failure> {
+    IoUring::new(4).map_err(|error| failure(Step::Preparation, &error))
+}
+
+fn failure(step: Step, error: &std::io::Error) -> Failure {
+    Failure::of(step, Errno::from_raw(error.raw_os_error().unwrap_or(0)))
+}
+
+/// Submits one entry and waits for its result.
+///
+/// # Safety
+/// What the entry points to must live until this returns.
+unsafe fn submit(ring: &mut IoUring, step: Step, entry: &squeue::Entry) -> Result<i32, Failure> {
+    // SAFETY: passed on to our caller.
+    let pushed = unsafe { ring.submission().push(entry) };
+    pushed.map_err(|_| Failure::named(Step::Preparation, "RING-FULL"))?;
+    let patience = Timespec::new().sec(PATIENCE);
+    let arguments = SubmitArgs::new().timespec(&patience);
+    let submitted = ring.submitter().submit_with_args(1, &arguments);
+    submitted.map_err(|error| failure(step, &error))?;
+    let Some(completion) = ring.completion().next() else {
+        return Err(Failure::named(step, "STALLED"));
+    };
+    match completion.result() {
+        negative @ ..0 => Err(Failure::of(step, Errno::from_raw(-negative))),
+        result => Ok(result),
+    }
+}
+
+pub(super) fn connect(to: SocketAddr) -> Result<(), Failure> {
+    let mut ring = ring()?;
+    let socket = Socket::new(family(to), libc::SOCK_STREAM, libc::IPPROTO_TCP)?;
+    let to = Address::of(to);
+    let entry = opcode::Connect::new(Fd(socket.fd()), to.pointer(), to.length()).build();
+    // SAFETY: the address lives to the end of this function.
+    match unsafe { submit(&mut ring, Step::Connect, &entry) } {
+        Err(failure) if failure.errno == "EINPROGRESS" => socket.settle(Step::Connect)?,
+        other => drop(other?),
+    }
+    socket.send(MARKER)
+}
+
+pub(super) fn send_message(to: SocketAddr) -> Result<(), Failure> {
+    let mut ring = ring()?;
+    let socket = Socket::new(family(to), libc::SOCK_DGRAM, libc::IPPROTO_UDP)?;
+    let to = Address::of(to);
+    let mut part = part(MARKER);
+    let message = message(&mut part, &to);
+    let entry = opcode::SendMsg::new(Fd(socket.fd()), &raw const message).build();
+    // SAFETY: the message and all it points to live to the end of this function.
+    unsafe { submit(&mut ring, Step::Send, &entry) }.map(drop)
+}
+
+/// No socket(2) is called either (IORING_OP_SOCKET, Linux 5.19; older kernels know no such operation).
+pub(super) fn ping(to: SocketAddr) -> Result<(), Failure> {
+    let mut ring = ring()?;
+    let (protocol, request) = echo(to);
+    let entry = opcode::Socket::new(family(to), libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, protocol).build();
+    // SAFETY: the entry points to nothing.
+    let fd = match unsafe { submit(&mut ring, Step::Socket, &entry) } {
+        Err(failure) if failure.errno == "EINVAL" => Err(Failure::named(Step::Socket, "ENOSYS")),
+        other => other,
+    }?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    let socket = Socket::from_fd(unsafe { OwnedFd::from_raw_fd(fd) });
+    socket.send_to(&request, &Address::of(to), 0)
+}

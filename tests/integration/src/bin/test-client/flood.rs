@@ -1,0 +1,19 @@
+//! More attempts than anybody can read reports of.
+
+use std::net::SocketAddr;
+
+use tidegate::selftest::client::{Address, Socket, family};
+
+/// Connects datagram sockets, which sends nothing, and tells how that went.
+pub(crate) fn flood(to: SocketAddr, times: u64) -> String {
+    let to_bytes = Address::of(to);
+    let (mut attempts, mut refused) = (0u64, 0u64);
+    for _ in 0..times {
+        let Ok(socket) = Socket::new(family(to), libc::SOCK_DGRAM, libc::IPPROTO_UDP) else {
+            break;
+        };
+        attempts += 1;
+        refused += u64::from(socket.connect(&to_bytes).is_err());
+    }
+    serde_json::json!({ "attempts": attempts, "refused": refused }).to_string()
+}

@@ -1,0 +1,43 @@
+//! Source routes: what is sent goes to a hop first, which no address hook is told.
+
+use std::net::IpAddr;
+
+use integration::client_result::Step;
+use nix::errno::Errno;
+use tidegate::selftest::client::{Failure, Socket};
+
+/// Sends what comes by a hop. IPv4: a loose source route (RFC 791), for which newer kernels want
+/// CAP_NET_RAW. IPv6: a segment routing header (RFC 8754) by IPV6_RTHDR, which needs no privilege.
+pub(crate) fn by(socket: &Socket, hop: IpAddr) -> Result<(), Failure> {
+    match hop {
+        IpAddr::V4(hop) => {
+            let route = [&[131, 7, 4][..], &hop.octets(), &[0]].concat();
+            set(socket, libc::IPPROTO_IP, libc::IP_OPTIONS, &route)
+        }
+        IpAddr::V6(hop) => {
+            // Length in units of 8 bytes without the first; type; segments left; last segment; flags, tag.
+            let mut route = vec![0, 4, 4, 1, 1, 0, 0, 0];
+            // The kernel puts the destination in the place of the first segment.
+            route.extend([0; 16]);
+            route.extend(hop.octets());
+            set(socket, libc::IPPROTO_IPV6, libc::IPV6_RTHDR, &route)
+        }
+    }
+}
+
+fn set(socket: &Socket, level: i32, name: i32, value: &[u8]) -> Result<(), Failure> {
+    // SAFETY: the value lives through the call and has the length given.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.fd(),
+            level,
+            name,
+            value.as_ptr().cast(),
+            value.len() as libc::socklen_t,
+        )
+    };
+    if answer < 0 {
+        return Err(Failure::of(Step::Preparation, Errno::last()));
+    }
+    Ok(())
+}

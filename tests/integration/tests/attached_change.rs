@@ -1,0 +1,313 @@
+//! A policy replaced again and again, and its mode flipped, while four threads connect and send on both
+//! families: every verdict is that of the old version or of the new one, there is no gap between them, and
+//! events carry the generation that decided.
+//!
+//! The library is driven here, not the binary: the flips come as fast as the kernel makes them.
+#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::Mutex,
+};
+
+use integration::{
+    captured::Captured,
+    cgroup::TestCgroup,
+    egress_method::Family,
+    exec::{enter, policy},
+    mount_table::mount_of,
+    namespace::Namespace,
+    requirement::{Need, met},
+    shared_file::fast_folder,
+    storm::Weather,
+    test_client::TestClient,
+};
+use tidegate::{
+    cgroup::{Hierarchy, Located},
+    control::{Standing, Wanted},
+    datapath::EventRing,
+    events::{Event, Target, decode},
+    policy::{LoadContext, Policy, load_text},
+};
+
+/// How often the policy is replaced, where `TIDEGATE_TEST_REPLACEMENTS` does not say otherwise.
+const REPLACEMENTS: u64 = 10_000;
+/// How often its mode is flipped.
+const FLIPS: u64 = 400;
+
+/// Journal and pins are the process's: one test at a time.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// A place for the journal and the pins of this test.
+struct Place {
+    run: tempfile::TempDir,
+    pins: PathBuf,
+}
+
+impl Place {
+    fn make() -> Place {
+        let bpffs = mount_of("bpf").unwrap_or_else(|| {
+            let mounted = Command::new("mount")
+                .args(["-t", "bpf", "bpf", "/sys/fs/bpf"])
+                .status();
+            assert!(mounted.unwrap().success());
+            "/sys/fs/bpf".into()
+        });
+        let place = Place {
+            run: fast_folder(),
+            pins: bpffs.join(format!("tidegate-change-{}", std::process::id())),
+        };
+        std::fs::create_dir(&place.pins).unwrap();
+        // SAFETY: tests of this file hold `ONE`, and nothing else in this process reads or writes the
+        // environment meanwhile.
+        unsafe {
+            std::env::set_var("TIDEGATE_RUN", place.run.path().join("run"));
+            std::env::set_var("TIDEGATE_BPFFS", &place.pins);
+        }
+        place
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Ok(Some(standing)) = Standing::open(Hierarchy::find().unwrap(), |_| {}) {
+            let _ = standing.detach_all();
+        }
+        let _ = std::fs::remove_dir_all(&self.pins);
+    }
+}
+
+/// Two versions that say the opposite of two places, agree about two others, and deny with errnos of their
+/// own. The second one has pages of addresses.
+struct Versions {
+    places: [[SocketAddr; 4]; 2],
+    policies: [Policy; 2],
+}
+
+const ERRNO: [&str; 2] = ["EACCES", "EHOSTUNREACH"];
+/// Places that both versions allow.
+const ALWAYS: usize = 2;
+/// Places that neither allows.
+const NEVER: usize = 3;
+
+impl Versions {
+    fn make() -> Versions {
+        let places = [Family::V4, Family::V6].map(|family| {
+            let port = |address, port| SocketAddr::new(address, port);
+            [
+                port(Namespace::near(family), 9),
+                port(Namespace::far(family), 9),
+                port(Namespace::elsewhere(family), 9),
+                port(Namespace::elsewhere(family), 10),
+            ]
+        });
+        let list = |of: usize| format!("\"{}\", \"{}\"", places[0][of].ip(), places[1][of].ip());
+        let mut feed = String::new();
+        for i in 0..700u32 {
+            write!(feed, "10.{}.{}.0/25, ", i >> 8, i & 255).unwrap();
+        }
+        let version = |of: usize, feed: &str| {
+            let spec = format!(
+                "{{default: block, errno: {}, rules: [\
+                 {{name: own, action: allow, to: [{}], ports: [9]}}, \
+                 {{name: always, action: allow, to: [{}], ports: [9]}}, \
+                 {{name: feed, action: block, to: [{feed} 192.0.2.1]}}]}}",
+                ERRNO[of],
+                list(of),
+                list(ALWAYS)
+            );
+            let text = policy("change", &spec);
+            let loaded = load_text(
+                "change.yaml",
+                &text,
+                "".as_ref(),
+                &LoadContext::from_system(&[], false),
+            );
+            loaded
+                .policy
+                .unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
+        };
+        Versions {
+            places,
+            policies: [version(0, ""), version(1, &feed)],
+        }
+    }
+
+    fn all(&self) -> Vec<SocketAddr> {
+        self.places.as_flattened().to_vec()
+    }
+
+    /// The place's number, 0 to 3.
+    fn number(&self, place: SocketAddr) -> usize {
+        let of = |places: &[SocketAddr; 4]| places.iter().position(|&there| there == place);
+        self.places.iter().find_map(of).unwrap()
+    }
+}
+
+struct Storm(Captured);
+
+impl Storm {
+    fn begin(cgroup: &TestCgroup, places: &[SocketAddr]) -> Storm {
+        let places: Vec<String> = places.iter().map(SocketAddr::to_string).collect();
+        let places: Vec<&str> = places.iter().map(String::as_str).collect();
+        let words = TestClient::at(env!("CARGO_BIN_EXE_test-client")).task("storm", &places);
+        // It takes every processor there is: so that something is left for the flips.
+        let mut command = Command::new("nice");
+        command.args(["-n", "19"]).args(&words).stdin(Stdio::piped());
+        enter(&mut command, cgroup);
+        let storm = Captured::spawn(&mut command);
+        storm.wait_for_stdout("ready");
+        Storm(storm)
+    }
+
+    fn end(self) -> Vec<Weather> {
+        let ended = self.0.finish();
+        ended.expect_code(0);
+        Weather::read(&ended.stdout)
+    }
+}
+
+fn attached(cgroup: &TestCgroup, policy: &Policy) -> Standing {
+    let hierarchy = Hierarchy::find().unwrap();
+    let wanted = Wanted {
+        policy: policy.clone(),
+        name: "change".into(),
+        source: "change.yaml".into(),
+        mode: None,
+        cgroup: Located::by_path(&hierarchy, cgroup.path()).unwrap(),
+    };
+    let mut standing = Standing::open_or_make(hierarchy, |_| {}).unwrap();
+    standing.attach(vec![wanted], false).unwrap();
+    standing
+}
+
+fn drained(ring: &mut EventRing, mut each: impl FnMut(Event)) {
+    ring.drain(|record| each(decode(record).unwrap()));
+}
+
+/// Which of the two versions decided an event, by its generation; checks that all the rest agrees.
+fn check_event(versions: &Versions, event: &Event, version: usize) {
+    let Target::Destination { address, port, .. } = event.target else {
+        panic!("{event:?}");
+    };
+    let number = versions.number(SocketAddr::new(address, port));
+    assert_ne!(number, version, "its own place is allowed: {event:?}");
+    assert_ne!(number, ALWAYS, "{event:?}");
+    let errno = event.errno_name();
+    if event.mode == engine_mode::ENFORCE {
+        assert_eq!(errno.as_deref(), Some(ERRNO[version]), "{event:?}");
+    } else {
+        assert_eq!(errno, None, "{event:?}");
+    }
+}
+
+mod engine_mode {
+    pub(super) use tidegate::policy::model::Mode;
+    pub(super) const ENFORCE: Mode = Mode::Enforce;
+}
+
+#[test]
+fn replaced_under_load() {
+    if !met("replaced_under_load", &[Need::Root]) {
+        return;
+    }
+    let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let place = Place::make();
+    Namespace::run(|_| {
+        let versions = Versions::make();
+        let cgroup = TestCgroup::create();
+        let mut standing = attached(&cgroup, &versions.policies[0]);
+        let mut ring = standing.events().unwrap();
+        let storm = Storm::begin(&cgroup, &versions.all());
+        let mut seen = [0u64; 2];
+        let wanted = std::env::var("TIDEGATE_TEST_REPLACEMENTS").ok();
+        let replacements = wanted.map_or(REPLACEMENTS, |number| number.parse().unwrap());
+        for generation in 2..2 + replacements {
+            let next = &versions.policies[((generation + 1) % 2) as usize];
+            let change = standing.change("change", next, "change.yaml", false).unwrap();
+            assert!(!change.diff.is_empty());
+            assert_eq!(standing.apply(change).unwrap().generation, generation);
+            drained(&mut ring, |event| {
+                assert!((1..=generation).contains(&event.generation), "{event:?}");
+                let version = ((event.generation + 1) % 2) as usize;
+                check_event(&versions, &event, version);
+                seen[version] += 1;
+            });
+        }
+        let weather = storm.end();
+        assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
+        for Weather {
+            to, result, count, ..
+        } in &weather
+        {
+            let may_be: &[&str] = match versions.number(*to) {
+                0 => &["ok", ERRNO[1]],
+                1 => &["ok", ERRNO[0]],
+                ALWAYS => &["ok"],
+                _ => &ERRNO,
+            };
+            assert!(
+                may_be.contains(&result.as_str()),
+                "{to}: {result}, {count} times: {weather:?}"
+            );
+        }
+        // Each verdict was seen from both versions, of both calls, on both families.
+        assert_eq!(weather.len(), 2 * 2 * (2 + 2 + 1 + 2), "{weather:?}");
+        let attempts: u64 = weather.iter().map(|kind| kind.count).sum();
+        let status = standing.status().unwrap();
+        assert_eq!(
+            status.policies[0].totals.attempts(),
+            attempts,
+            "counters are exact over all versions"
+        );
+        drop(standing);
+    });
+    drop(place);
+}
+
+#[test]
+fn mode_flipped_under_load() {
+    if !met("mode_flipped_under_load", &[Need::Root]) {
+        return;
+    }
+    let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let place = Place::make();
+    Namespace::run(|_| {
+        use engine_mode::Mode;
+        let versions = Versions::make();
+        let cgroup = TestCgroup::create();
+        let mut standing = attached(&cgroup, &versions.policies[0]);
+        let mut ring = standing.events().unwrap();
+        let storm = Storm::begin(&cgroup, &versions.all());
+        for flip in 0..FLIPS {
+            let mode = if flip % 2 == 0 { Mode::Audit } else { Mode::Enforce };
+            let generation = standing.set_mode("change", mode, false).unwrap().generation;
+            assert_eq!(generation, flip + 2);
+            drained(&mut ring, |event| {
+                let mode = if event.generation % 2 == 0 {
+                    Mode::Audit
+                } else {
+                    Mode::Enforce
+                };
+                assert_eq!(event.mode, mode, "{event:?}");
+                check_event(&versions, &event, 0);
+            });
+        }
+        for Weather {
+            to, result, count, ..
+        } in storm.end()
+        {
+            let may_be: &[&str] = match versions.number(to) {
+                0 | ALWAYS => &["ok"],
+                1 | NEVER => &["ok", ERRNO[0]],
+                other => panic!("{other}"),
+            };
+            assert!(may_be.contains(&result.as_str()), "{to}: {result}, {count} times");
+        }
+        drop(standing);
+    });
+    drop(place);
+}

@@ -1,0 +1,314 @@
+//! Commands on standing policies, killed at random moments, under load: afterwards there is the old state
+//! or the new one, in the kernel at once and in the journal once somebody looks.
+#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+
+use std::{
+    collections::hash_map::RandomState,
+    fs,
+    hash::{BuildHasher, Hasher},
+    net::SocketAddr,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use integration::{
+    captured::Captured,
+    cgroup::TestCgroup,
+    egress_method::Family,
+    exec::{enter, policy, tidegate},
+    mount_table::mount_of,
+    namespace::Namespace,
+    requirement::{Need, met},
+    storm::Weather,
+    test_client::TestClient,
+};
+use nix::{
+    poll::{PollFd, PollFlags, ppoll},
+    sys::time::TimeSpec,
+};
+
+/// Commands that are killed.
+const KILLS: usize = 200;
+/// Longest life of a command, microseconds; some are done before.
+const LONGEST: u64 = 25_000;
+
+/// Numbers of a sequence that differs from run to run; the seed is told when the test fails.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Random {
+        Random(RandomState::new().build_hasher().finish() | 1)
+    }
+
+    /// xorshift64.
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// What a cgroup is under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Nothing,
+    /// Version 0 or 1 of the policy.
+    Version(usize),
+    /// A version in audit mode.
+    Watched(usize),
+}
+
+struct Bench {
+    cgroup: TestCgroup,
+    run: tempfile::TempDir,
+    pins: PathBuf,
+    files: [PathBuf; 2],
+    places: [SocketAddr; 2],
+}
+
+const ERRNO: [&str; 2] = ["EACCES", "EHOSTUNREACH"];
+
+impl Bench {
+    fn make() -> Bench {
+        let bpffs = mount_of("bpf").unwrap_or_else(|| {
+            let mounted = Command::new("mount")
+                .args(["-t", "bpf", "bpf", "/sys/fs/bpf"])
+                .status();
+            assert!(mounted.unwrap().success());
+            "/sys/fs/bpf".into()
+        });
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let pins = bpffs.join(format!("tidegate-crash-{}-{number}", std::process::id()));
+        fs::create_dir(&pins).unwrap();
+        let run = tempfile::tempdir().unwrap();
+        let places =
+            [Namespace::near(Family::V4), Namespace::far(Family::V4)].map(|ip| SocketAddr::new(ip, 9));
+        let files = [0, 1].map(|version| {
+            let file = run.path().join(format!("version-{version}.yaml"));
+            let spec = format!(
+                "{{default: block, strict: {}, errno: {}, rules: [{{name: own, action: allow, to: [{}]}}]}}",
+                version == 1,
+                ERRNO[version],
+                places[version].ip()
+            );
+            fs::write(&file, policy("crash", &spec)).unwrap();
+            file
+        });
+        Bench {
+            cgroup: TestCgroup::create(),
+            run,
+            pins,
+            files,
+            places,
+        }
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = tidegate(words);
+        command
+            .env("TIDEGATE_RUN", self.run.path().join("run"))
+            .env("TIDEGATE_BPFFS", &self.pins);
+        command
+    }
+
+    fn file(&self, version: usize) -> &str {
+        self.files[version].to_str().unwrap()
+    }
+
+    /// Runs a command, and kills it after so many microseconds unless it has ended; gives whether it was
+    /// killed.
+    fn killed(&self, words: &[&str], after: u64) -> bool {
+        let mut child = self
+            .command(words)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // SAFETY: a process id of a child that has not been waited for.
+        let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
+        assert!(pidfd >= 0);
+        // SAFETY: the descriptor is new and nobody else's.
+        let pidfd = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(pidfd as i32) };
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        ppoll(&mut fds, Some(TimeSpec::from(Duration::from_micros(after))), None).unwrap();
+        let _ = child.kill();
+        child.wait().unwrap().code().is_none()
+    }
+
+    /// A storm in the cgroup, with what time the commands leave it.
+    fn load(&self) -> Captured {
+        let places = self.places.map(|place| place.to_string());
+        let words = TestClient::at(env!("CARGO_BIN_EXE_test-client"))
+            .task("storm", &places.each_ref().map(String::as_str));
+        let mut command = Command::new("nice");
+        command.args(["-n", "19"]).args(&words).stdin(Stdio::piped());
+        enter(&mut command, &self.cgroup);
+        let storm = Captured::spawn(&mut command);
+        storm.wait_for_stdout("ready");
+        storm
+    }
+
+    /// What the kernel says, by trying.
+    fn tried(&self) -> State {
+        let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
+        let results = self.places.map(|to| {
+            let words = test_client.task("storm", &[&to.to_string()]);
+            let mut command = Command::new(&words[0]);
+            command.args(&words[1..]).stdin(Stdio::null());
+            enter(&mut command, &self.cgroup);
+            let ended = Captured::run(&mut command);
+            let mut results: Vec<String> = Weather::read(&ended.expect_code(0).stdout)
+                .into_iter()
+                .map(|kind| kind.result)
+                .collect();
+            results.dedup();
+            results.concat()
+        });
+        match results.each_ref().map(String::as_str) {
+            // An audited version lets both through, as none does.
+            ["ok", "ok"] => State::Nothing,
+            ["ok", errno] if errno == ERRNO[0] => State::Version(0),
+            [errno, "ok"] if errno == ERRNO[1] => State::Version(1),
+            other => panic!("neither the old state nor the new one: {other:?}"),
+        }
+    }
+
+    /// What the journal says, once it was looked at; checks that the kernel's pins agree.
+    fn told(&self) -> State {
+        let ended = Captured::run(&mut self.command(&["status", "--output", "json"]));
+        assert!(
+            matches!(ended.code(), Some(0 | 5)),
+            "{} {}",
+            ended.stdout,
+            ended.stderr
+        );
+        let status: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+        let policies = status["policies"].as_array().unwrap();
+        let links = self.pins.join("tidegate/standing-5/links");
+        let carrying = || fs::read_dir(&links).map_or(0, |entries| entries.count());
+        let [policy] = policies.as_slice() else {
+            assert!(policies.is_empty(), "{status:#}");
+            assert_eq!(carrying(), 0, "links without a policy");
+            return State::Nothing;
+        };
+        assert_eq!(policy["enforcement"], "full", "{status:#}");
+        assert_eq!(policy["attachments"].as_array().unwrap().len(), 1, "{status:#}");
+        assert_eq!(carrying(), 1);
+        let version = usize::from(policy["source"].as_str().unwrap().ends_with("version-1.yaml"));
+        // The second version is strict; its program comes and goes with it.
+        let links = fs::read_dir(&links).unwrap().next().unwrap().unwrap().path();
+        assert_eq!(links.join("egress").exists(), version == 1, "{status:#}");
+        if policy["mode"] == "audit" {
+            State::Watched(version)
+        } else {
+            State::Version(version)
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = self.command(&["detach", "--all"]).output();
+        let _ = fs::remove_dir_all(&self.pins);
+    }
+}
+
+fn leftovers(pins: &Path) -> Vec<PathBuf> {
+    fs::read_dir(pins)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect()
+}
+
+#[test]
+fn killed_at_any_moment() {
+    if !met("killed_at_any_moment", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let mut random = Random::new();
+        println!("seed {}", random.0);
+        let bench = Bench::make();
+        let cgroup = bench.cgroup.path().to_str().unwrap().to_owned();
+        let load = bench.load();
+        let attach = |version: usize| ["attach", "--policy", bench.file(version), "--cgroup", &cgroup];
+        bench.command(&attach(0)).output().unwrap();
+        let mut state = State::Version(0);
+        assert_eq!((bench.tried(), bench.told()), (state, state));
+        let (mut kills, mut done) = (0, 0);
+        for _ in 0..KILLS {
+            let before = state;
+            let (words, wanted): (Vec<&str>, State) = match (before, random.below(4)) {
+                (State::Nothing, version) => (
+                    attach(version as usize % 2).to_vec(),
+                    State::Version(version as usize % 2),
+                ),
+                (State::Version(version), 0) => (vec!["set-mode", "crash", "audit"], State::Watched(version)),
+                (State::Watched(version), 0 | 1) => {
+                    (vec!["set-mode", "crash", "enforce"], State::Version(version))
+                }
+                (_, 1) => (vec!["detach", "crash"], State::Nothing),
+                (State::Version(version) | State::Watched(version), _) => {
+                    let file = bench.file(1 - version);
+                    (vec!["policy", "apply", "-f", file], State::Version(1 - version))
+                }
+            };
+            kills += usize::from(bench.killed(&words, random.below(LONGEST)));
+            let (tried, told) = (bench.tried(), bench.told());
+            assert!(told == before || told == wanted, "{before:?} {words:?}: {told:?}");
+            let agrees = match told {
+                State::Watched(_) => State::Nothing,
+                other => other,
+            };
+            assert_eq!(tried, agrees, "{before:?} {words:?}: {told:?}");
+            done += usize::from(told == wanted);
+            state = told;
+        }
+        println!("{kills} of {KILLS} commands were killed before their end, {done} had their effect");
+        assert!(kills > KILLS / 4 && done > KILLS / 10, "{kills} {done}");
+        // All of it can be taken away, whatever died before.
+        let all = Captured::run(&mut bench.command(&["detach", "--all"]));
+        all.expect_code(0);
+        assert_eq!((bench.tried(), leftovers(&bench.pins)), (State::Nothing, vec![]));
+        let ended = load.finish();
+        for Weather { to, call, result, .. } in Weather::read(&ended.expect_code(0).stdout) {
+            let other = usize::from(to == bench.places[0]);
+            // A datagram whose call the first version let pass may meet the packet floor of the second, which is
+            // strict, on its way out.
+            let dropped = other == 1 && call == "sendto" && result == "EPERM";
+            let expected = dropped || ["ok", ERRNO[other]].contains(&result.as_str());
+            assert!(expected, "{call} {to}: {result}");
+        }
+    });
+}
+
+/// The first command loads programs and tables: it may die in the middle of that.
+#[test]
+fn killed_while_loading() {
+    if !met("killed_while_loading", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let mut random = Random::new();
+        println!("seed {}", random.0);
+        let bench = Bench::make();
+        let cgroup = bench.cgroup.path().to_str().unwrap().to_owned();
+        let attach = ["attach", "--policy", bench.file(0), "--cgroup", &cgroup];
+        for _ in 0..10 {
+            bench.killed(&attach, random.below(600_000));
+            let tried = bench.tried();
+            assert_eq!(bench.told(), tried);
+            assert!(matches!(tried, State::Nothing | State::Version(0)), "{tried:?}");
+            bench.killed(&["detach", "--all"], random.below(30_000));
+            let tried = bench.tried();
+            assert_eq!(bench.told(), tried);
+        }
+        Captured::run(&mut bench.command(&attach)).expect_code(0);
+        assert_eq!(bench.tried(), State::Version(0));
+    });
+}

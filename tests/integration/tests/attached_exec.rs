@@ -1,0 +1,104 @@
+//! `tidegate exec` in a cgroup with a standing policy: neither knows of the other, and both hold.
+#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+
+use std::{ffi::OsString, io::Write, process::Stdio};
+
+use integration::{
+    attached::Stand,
+    captured::Captured,
+    cgroup::TestCgroup,
+    client_result::ClientResult,
+    egress_method::{EgressMethod, Family, Transport},
+    exec::enter,
+    namespace::Namespace,
+    receiver::Receiver,
+    report::Report,
+    requirement::{Need, met},
+    test_client::TestClient,
+};
+
+fn to_near(receiver: &Receiver) -> Vec<OsString> {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client")).words(
+        EgressMethod::TcpConnect,
+        receiver.address(),
+        None,
+    )
+}
+
+fn listen() -> Receiver {
+    Receiver::listen(Transport::Tcp, Namespace::near(Family::V4))
+}
+
+fn exec(
+    stand: &Stand,
+    cgroup: &TestCgroup,
+    spec: &str,
+    words: Vec<OsString>,
+) -> (Captured, std::path::PathBuf) {
+    let report = stand.folder().path().join("report.jsonl");
+    let file = stand.policy("inner", spec);
+    let own = [
+        "exec",
+        "--policy",
+        &file,
+        "--report",
+        report.to_str().unwrap(),
+        "--",
+    ];
+    let mut command = stand.command(own.into_iter().map(OsString::from).chain(words));
+    command.stdin(Stdio::piped());
+    enter(&mut command, cgroup);
+    (Captured::spawn(&mut command), report)
+}
+
+/// `tidegate exec` in a cgroup with a policy: both hold, and each tells its own.
+#[test]
+fn exec_inside() {
+    if !met("exec_inside", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup, receiver) = (Stand::open(), TestCgroup::create(), listen());
+        stand.attach(&cgroup, "shop", "{default: block, errno: EACCES}");
+        let (running, report) = exec(&stand, &cgroup, "{default: allow}", to_near(&receiver));
+        let told = ClientResult::read(&running.finish().expect_code(0).stdout);
+        assert_eq!(told[0].errno.as_deref(), Some("EACCES"));
+        assert!(Report::read(&report).events.is_empty());
+        let told = stand.events();
+        assert_eq!((told.len(), told[0].policy.as_deref()), (1, Some("shop")));
+
+        stand.apply("shop", "{default: allow}");
+        let (running, report) = exec(&stand, &cgroup, "{default: block}", to_near(&receiver));
+        let told = ClientResult::read(&running.finish().expect_code(0).stdout);
+        assert_eq!(told[0].errno.as_deref(), Some("EPERM"));
+        assert_eq!(
+            Report::read(&report).only_event().policy.as_deref(),
+            Some("inner")
+        );
+        assert!(stand.events().is_empty());
+        receiver.expect_nothing("one of them forbids it");
+    });
+}
+
+/// Taking everything away that stands takes nothing from a run of `exec`.
+#[test]
+fn exec_goes_on_when_all_is_detached() {
+    if !met("exec_goes_on_when_all_is_detached", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup, receiver) = (Stand::open(), TestCgroup::create(), listen());
+        stand.attach(&cgroup, "shop", "{default: allow}");
+        let mut words: Vec<OsString> = ["/bin/sh", "-c", "echo ready; read go; exec \"$@\"", "sh"]
+            .map(OsString::from)
+            .to_vec();
+        words.extend(to_near(&receiver));
+        let (mut running, _) = exec(&stand, &cgroup, "{default: block}", words);
+        running.wait_for_stdout("ready");
+        stand.done(["detach", "--all"]);
+        running.take_stdin().write_all(b"go\n").unwrap();
+        let told = ClientResult::read(&running.finish().expect_code(0).stdout);
+        assert_eq!(told[0].errno.as_deref(), Some("EPERM"));
+        receiver.expect_nothing("the run's own policy");
+    });
+}

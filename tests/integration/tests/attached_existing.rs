@@ -1,0 +1,458 @@
+//! Sockets that are connected already when a policy comes: `attach --existing`.
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream},
+};
+
+use integration::{
+    attached::Stand,
+    captured::Ended,
+    cgroup::TestCgroup,
+    egress_method::{Family, MARKER, Transport},
+    kernel::{has_lsm, lists_sockets},
+    namespace::Namespace,
+    receiver::Receiver,
+    requirement::{Need, met},
+    scripted_client::ScriptedClient,
+    test_client::TestClient,
+};
+use serde_json::Value;
+
+fn test_client() -> TestClient {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client"))
+}
+
+fn possible(test: &str) -> bool {
+    let both = lists_sockets(libc::IPPROTO_TCP) && lists_sockets(libc::IPPROTO_UDP);
+    met(test, &[Need::Root, Need::Kernel(both, "cannot list sockets")])
+}
+
+/// Blocks one destination.
+const NOT_NEAR: &str =
+    r#"{default: allow, rules: [{name: it, action: block, to: [198.51.100.1, "2001:db8::1"]}]}"#;
+
+/// Four connections of a process in the cgroup, each used once: TCP to near and far, UDP to near and far.
+struct Four {
+    process: ScriptedClient,
+    receivers: [Receiver; 4],
+}
+
+const TCP_NEAR: usize = 0;
+const TCP_FAR: usize = 1;
+const UDP_NEAR: usize = 2;
+const UDP_FAR: usize = 3;
+
+impl Four {
+    fn start(cgroup: &TestCgroup, family: Family, kinds: [&str; 2], is_mapped: bool) -> Four {
+        let (near, far) = (Namespace::near(family), Namespace::far(family));
+        let receivers = [
+            Receiver::listen(Transport::Tcp, near),
+            Receiver::listen(Transport::Tcp, far),
+            Receiver::listen(Transport::Udp, near),
+            Receiver::listen(Transport::Udp, far),
+        ];
+        let mut process = ScriptedClient::start(&test_client(), cgroup);
+        for (number, receiver) in receivers.iter().enumerate() {
+            process.succeeds(kinds[number / 2]);
+            let to = spelled(receiver.address(), is_mapped);
+            process.succeeds(&format!("connect {number} {to}"));
+            process.succeeds(&format!("send {number}"));
+        }
+        Four { process, receivers }
+    }
+
+    /// How often the marker arrived at each, after the process has ended.
+    #[track_caller]
+    fn arrived(self, expected: [usize; 4]) {
+        self.process.goes_home();
+        let counts = self.receivers.map(|receiver| {
+            let all = receiver.arrived().concat();
+            assert_eq!(all.len() % MARKER.len(), 0);
+            all.len() / MARKER.len()
+        });
+        assert_eq!(counts, expected);
+    }
+}
+
+fn spelled(address: SocketAddr, is_mapped: bool) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(v4) if is_mapped => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
+        _ => address,
+    }
+}
+
+/// Attaches, and returns what was said about sockets that existed.
+fn attach(stand: &Stand, cgroup: &TestCgroup, name: &str, spec: &str, more: &[&str]) -> (Ended, Value) {
+    let (file, own) = (stand.policy(name, spec), cgroup.spelled());
+    let words = ["attach", "--policy", &file, "--cgroup", &own, "--output", "json"];
+    let ended = stand.run([&words[..], more].concat());
+    let said: Value = serde_json::from_str(&ended.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}{}", ended.stdout, ended.stderr));
+    let existing = said["existing"].clone();
+    (ended, existing)
+}
+
+/// Protocol, verdict, rule and fate of those that are told of, in the order of their names.
+fn told(existing: &Value) -> Vec<[&str; 4]> {
+    let sockets = existing["sockets"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut told: Vec<[&str; 4]> = sockets
+        .iter()
+        .map(|socket| {
+            ["protocol", "verdict", "rule", "fate"].map(|field| socket[field].as_str().unwrap_or("-"))
+        })
+        .collect();
+    told.sort_unstable();
+    told
+}
+
+const DESTROY: [&str; 2] = ["--existing", "destroy"];
+
+#[test]
+fn denied_ones_are_cut_and_others_live() {
+    if !possible("denied_ones_are_cut_and_others_live") {
+        return;
+    }
+    Namespace::run(|_| {
+        for (family, kinds, is_mapped) in [
+            (Family::V4, ["tcp4", "udp4"], false),
+            (Family::V6, ["tcp6", "udp6"], false),
+            (Family::V4, ["tcp6", "udp6"], true),
+        ] {
+            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let mut four = Four::start(&cgroup, family, kinds, is_mapped);
+            let (ended, existing) = attach(&stand, &cgroup, "shop", NOT_NEAR, &DESTROY);
+            ended.expect_code(0);
+            assert_eq!(
+                told(&existing),
+                [
+                    ["tcp", "block", "it", "destroyed"],
+                    ["udp", "block", "it", "destroyed"]
+                ],
+                "{existing:#}"
+            );
+            assert_eq!(
+                (&existing["allowed"], &existing["inbound"]),
+                (&2.into(), &0.into())
+            );
+
+            four.process.fails(&format!("receive {TCP_NEAR}"), "ECONNABORTED");
+            four.process.fails(&format!("send {TCP_NEAR}"), "EPIPE");
+            four.process.fails(&format!("receive {UDP_NEAR}"), "ECONNABORTED");
+            four.process.fails(&format!("send {UDP_NEAR}"), "EDESTADDRREQ");
+            for number in [TCP_FAR, UDP_FAR] {
+                four.process.succeeds(&format!("send {number}"));
+            }
+            // The sockets themselves are the process's still, and go where the policy lets them.
+            let near = spelled(four.receivers[UDP_NEAR].address(), is_mapped);
+            four.process.fails(&format!("connect {UDP_NEAR} {near}"), "EPERM");
+            four.arrived([1, 2, 1, 2]);
+        }
+    });
+}
+
+#[test]
+fn who_only_looks_cuts_nothing() {
+    if !possible("who_only_looks_cuts_nothing") {
+        return;
+    }
+    Namespace::run(|_| {
+        for (more, fate) in [
+            (&["--existing", "audit"][..], "left"),
+            (&["--existing", "audit", "--mode", "audit"], "left"),
+            (&["--existing", "destroy", "--mode", "audit"], "would_destroy"),
+        ] {
+            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let mut four = Four::start(&cgroup, Family::V4, ["tcp4", "udp4"], false);
+            let (ended, existing) = attach(&stand, &cgroup, "shop", NOT_NEAR, more);
+            ended.expect_code(0);
+            assert_eq!(
+                told(&existing),
+                [["tcp", "block", "it", fate], ["udp", "block", "it", fate]]
+            );
+            let first = &existing["sockets"][0];
+            assert_eq!(first["processes"][0]["pid"], four.process.pid().as_raw());
+            assert_eq!(first["processes"][0]["comm"], "test-client");
+            assert_eq!(
+                (&first["cgroup"], &first["policy"], &first["uid"]),
+                (&cgroup.spelled().into(), &"shop".into(), &0.into())
+            );
+            assert_eq!(first["peer"], four.receivers[TCP_NEAR].address().to_string());
+            for number in [TCP_NEAR, TCP_FAR, UDP_NEAR, UDP_FAR] {
+                four.process.succeeds(&format!("send {number}"));
+            }
+            four.arrived([2, 2, 2, 2]);
+        }
+    });
+}
+
+/// Nothing is looked for unless that is asked for; what is audited is told of and goes on.
+#[test]
+fn what_is_allowed_or_audited_goes_on() {
+    if !possible("what_is_allowed_or_audited_goes_on") {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let mut four = Four::start(&cgroup, Family::V4, ["tcp4", "udp4"], false);
+        let (ended, existing) = attach(&stand, &cgroup, "first", NOT_NEAR, &[]);
+        ended.expect_code(0);
+        assert_eq!(existing, Value::Null);
+        let audit = "{default: audit, rules: [{name: udp, action: allow, to: any, protocols: [udp]}]}";
+        let (ended, existing) = attach(&stand, &cgroup, "second", audit, &DESTROY);
+        ended.expect_code(0);
+        assert_eq!(
+            told(&existing),
+            [["tcp", "audit", "-", "left"], ["tcp", "audit", "-", "left"]]
+        );
+        for number in [TCP_NEAR, TCP_FAR, UDP_NEAR, UDP_FAR] {
+            four.process.succeeds(&format!("send {number}"));
+        }
+        four.arrived([2, 2, 2, 2]);
+    });
+}
+
+#[test]
+fn connections_of_others_are_left_alone() {
+    if !possible("connections_of_others_are_left_alone") {
+        return;
+    }
+    Namespace::run(|_| {
+        for (family, kind) in [(Family::V4, "tcp4"), (Family::V6, "tcp6")] {
+            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let at = SocketAddr::new(Namespace::far(family), 8080);
+            let near = Receiver::listen(Transport::Tcp, Namespace::near(family));
+            let mut process = ScriptedClient::start(&test_client(), &cgroup);
+            for step in [kind, &format!("bind 0 {at}"), "listen 0 8"] {
+                process.succeeds(step);
+            }
+            let mut quiet = TcpStream::connect(at).expect("it listens");
+            let mut busy = TcpStream::connect(at).expect("it listens");
+            process.succeeds("accept 0");
+            process.succeeds("accept 0");
+            busy.write_all(MARKER).expect("sent");
+            process.succeeds("receive 2");
+            process.succeeds("send 2");
+            busy.read_exact(&mut [0; MARKER.len()]).expect("received");
+            // One of its own from the same port, which looks like the others.
+            process.succeeds(kind);
+            process.succeeds(&format!(
+                "bind 3 {}",
+                SocketAddr::new(Namespace::elsewhere(family), 8081)
+            ));
+            process.succeeds(&format!("connect 3 {}", near.address()));
+            process.succeeds(kind);
+            process.succeeds(&format!(
+                "bind 4 {}",
+                SocketAddr::new(Namespace::elsewhere(family), 8081)
+            ));
+            process.succeeds("listen 4 8");
+
+            let (ended, existing) = attach(&stand, &cgroup, "shop", "{default: block}", &DESTROY);
+            ended.expect_code(0);
+            assert_eq!(
+                told(&existing),
+                [
+                    ["tcp", "-", "-", "left"],
+                    ["tcp", "-", "-", "left"],
+                    ["tcp", "block", "-", "destroyed"],
+                ],
+                "{existing:#}"
+            );
+            assert_eq!(existing["inbound"], 2);
+            process.fails("receive 3", "ECONNABORTED");
+            for (stream, number) in [(&mut quiet, 1), (&mut busy, 2)] {
+                process.succeeds(&format!("send {number}"));
+                stream.read_exact(&mut [0; MARKER.len()]).expect("received");
+                stream.write_all(MARKER).expect("sent");
+                process.succeeds(&format!("receive {number}"));
+            }
+            process.goes_home();
+            assert_eq!(near.arrived().concat(), b"");
+        }
+    });
+}
+
+/// A connection that is not there yet, since nobody has room for it.
+#[test]
+fn a_connection_on_its_way() {
+    if !possible("a_connection_on_its_way") {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup, elsewhere) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
+        let at = SocketAddr::new(Namespace::near(Family::V4), 8080);
+        let mut full = ScriptedClient::start(&test_client(), &elsewhere);
+        for step in ["tcp4", &format!("bind 0 {at}"), "listen 0 0"] {
+            full.succeeds(step);
+        }
+        let first = TcpStream::connect(at).expect("it has room for one");
+        let mut process = ScriptedClient::start(&test_client(), &cgroup);
+        process.succeeds("tcp4");
+        process.succeeds(&format!("begin 0 {at}"));
+        let (ended, existing) = attach(&stand, &cgroup, "shop", "{default: block}", &DESTROY);
+        ended.expect_code(0);
+        assert_eq!(told(&existing), [["tcp", "block", "-", "destroyed"]]);
+        assert_eq!(existing["sockets"][0]["state"], "syn-sent");
+        process.fails("receive 0", "ECONNABORTED");
+        drop(first);
+        process.goes_home();
+        full.goes_home();
+    });
+}
+
+/// The scope is all below the cgroup, in whatever network, also when the process or its cgroup has gone, and
+/// nothing beside it.
+#[test]
+fn below_and_beside_and_in_other_networks() {
+    if !possible("below_and_beside_and_in_other_networks") {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup, other) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
+        let (inner, passing) = (cgroup.child("inner"), cgroup.child("passing"));
+        let mut below = Four::start(&inner, Family::V4, ["tcp4", "udp4"], false);
+        let mut beside = Four::start(&other, Family::V4, ["tcp4", "udp4"], false);
+        let mut came = Four::start(&other, Family::V4, ["tcp4", "udp4"], false);
+        cgroup.take_in(came.process.pid());
+        let mut left = Four::start(&inner, Family::V4, ["tcp4", "udp4"], false);
+        other.take_in(left.process.pid());
+        let mut orphaned = Four::start(&passing, Family::V4, ["tcp4", "udp4"], false);
+        cgroup.take_in(orphaned.process.pid());
+        passing.remove();
+
+        let mut said = None;
+        // Another network than that of the sockets.
+        Namespace::run(|_| said = Some(attach(&stand, &cgroup, "shop", NOT_NEAR, &DESTROY)));
+        let (ended, existing) = said.expect("an answer");
+        ended.expect_code(0);
+        assert_eq!(told(&existing).len(), 6, "{existing:#}");
+        assert_eq!(existing["networks"], 2);
+        for four in [&mut below, &mut left, &mut orphaned] {
+            four.process.fails(&format!("receive {TCP_NEAR}"), "ECONNABORTED");
+            four.process.fails(&format!("receive {UDP_NEAR}"), "ECONNABORTED");
+        }
+        for send in [format!("send {TCP_NEAR}"), format!("send {UDP_NEAR}")] {
+            beside.process.succeeds(&send);
+            // Its sockets are of another cgroup and not cut; LSM programs judge whoever uses them.
+            if has_lsm() {
+                came.process.fails(&send, "EPERM");
+            } else {
+                came.process.succeeds(&send);
+            }
+        }
+        let gone = existing["sockets"].as_array().expect("sockets").iter();
+        assert_eq!(gone.filter(|socket| socket["cgroup"].is_null()).count(), 2);
+        below.arrived([1, 1, 1, 1]);
+        left.arrived([1, 1, 1, 1]);
+        orphaned.arrived([1, 1, 1, 1]);
+        beside.arrived([2, 1, 2, 1]);
+        let more = if has_lsm() { 1 } else { 2 };
+        came.arrived([more, 1, more, 1]);
+    });
+}
+
+/// The strictest of several policies, also where they stand on different cgroups; it is told which.
+#[test]
+fn several_policies_in_a_batch() {
+    if !possible("several_policies_in_a_batch") {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let inner = cgroup.child("inner");
+        let mut four = Four::start(&inner, Family::V4, ["tcp4", "udp4"], false);
+        let watching = "{mode: audit, default: kill}";
+        let batch = format!(
+            "{} {}\n{} {}\n{} {}\n",
+            stand.policy("watching", watching),
+            inner.spelled(),
+            stand.policy("outer", NOT_NEAR),
+            cgroup.spelled(),
+            stand.policy("idle", "{default: allow}"),
+            inner.spelled(),
+        );
+        let file = stand.folder().write("batch", &batch);
+        let file = file.display().to_string();
+        let ended = stand.run(["attach", "--batch", &file, "--existing", "destroy"]);
+        ended.expect_code(0);
+        let rows = |text: &str| ended.stdout.lines().filter(|line| line.contains(text)).count();
+        assert_eq!(rows("outer/it"), 2, "{}", ended.stdout);
+        assert_eq!(rows("watching/(default)"), 2, "{}", ended.stdout);
+        assert_eq!(rows("test-client["), 4, "{}", ended.stdout);
+        let sum = "sockets that existed: 0 allowed, 4 not silently allowed, 2 cut, 2 would have been cut, 0 inbound, left alone";
+        assert!(ended.stdout.contains(sum), "no `{sum}` in\n{}", ended.stdout);
+        four.process.fails(&format!("receive {TCP_NEAR}"), "ECONNABORTED");
+        four.process.succeeds(&format!("send {TCP_FAR}"));
+        four.arrived([1, 2, 1, 1]);
+    });
+}
+
+/// Policies about executables are asked about the process that holds the socket.
+#[test]
+fn by_whom_it_is_held() {
+    if !possible("by_whom_it_is_held") {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let copied = |name: &str| stand.folder().copy_program(test_client().path(), name);
+        let (own, other) = (copied("test-client"), copied("other"));
+        let spec = |file: &std::path::Path| {
+            format!(
+                "{{default: block, rules: [{{name: it, action: allow, to: any, process: {{binaries: [{}]}}}}]}}",
+                file.display()
+            )
+        };
+        let mut process = ScriptedClient::start(&TestClient::at(&own), &cgroup);
+        let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
+        process.succeeds("udp4");
+        process.succeeds(&format!("connect 0 {}", receiver.address()));
+        let (ended, existing) = attach(&stand, &cgroup, "own", &spec(&own), &DESTROY);
+        ended.expect_code(0);
+        assert_eq!((told(&existing).len(), &existing["allowed"]), (0, &1.into()));
+        process.succeeds("send 0");
+        let (ended, existing) = attach(&stand, &cgroup, "other", &spec(&other), &DESTROY);
+        ended.expect_code(0);
+        assert_eq!(told(&existing), [["udp", "block", "-", "destroyed"]]);
+        process.fails("receive 0", "ECONNABORTED");
+        process.goes_home();
+        assert_eq!(receiver.arrived().len(), 1);
+    });
+}
+
+/// A raw socket cannot be cut for good: whoever has it can send on. That is no success.
+#[test]
+fn what_cannot_be_cut_is_told() {
+    if !possible("what_cannot_be_cut_is_told")
+        || !met(
+            "what_cannot_be_cut_is_told",
+            &[Need::Kernel(
+                lists_sockets(libc::IPPROTO_RAW),
+                "cannot list raw sockets",
+            )],
+        )
+    {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let mut process = ScriptedClient::start(&test_client(), &cgroup);
+        let receiver = Receiver::listen(Transport::Raw, Namespace::near(Family::V4));
+        process.succeeds("raw4");
+        process.succeeds(&format!("connect 0 {}", receiver.address()));
+        let (ended, existing) = attach(&stand, &cgroup, "shop", "{default: block}", &DESTROY);
+        ended.expect_code(5);
+        assert_eq!(told(&existing), [["raw", "block", "-", "disconnected"]]);
+        assert_eq!(
+            existing["sockets"][0]["peer"],
+            receiver.address().ip().to_string()
+        );
+        process.fails("receive 0", "ECONNABORTED");
+        process.fails("send 0", "EDESTADDRREQ");
+        // What makes it no success.
+        process.succeeds(&format!("sendto 0 {}", receiver.address()));
+        process.goes_home();
+        assert_eq!(receiver.arrived().len(), 1);
+    });
+}

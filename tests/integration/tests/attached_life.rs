@@ -1,0 +1,302 @@
+//! A policy that stands: in force with no process of ours alive, told by status, gone without a trace.
+#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+
+use std::fs;
+
+use integration::{
+    attached::Stand,
+    captured::Captured,
+    cgroup::TestCgroup,
+    egress_method::{EgressMethod, Family, Transport},
+    namespace::Namespace,
+    receiver::Receiver,
+    requirement::{Need, met},
+    scripted_client::ScriptedClient,
+    test_client::TestClient,
+};
+use nix::{
+    sys::{
+        signal::Signal,
+        wait::{Id, WaitPidFlag, waitid},
+    },
+    unistd::Pid,
+};
+
+const HOOKS: [&str; 5] = ["connect4", "connect6", "sendmsg4", "sendmsg6", "sock_create"];
+
+const HOLDING: &str = r#"{default: block, errno: EACCES, rules: [
+    {name: far, action: allow, to: [198.51.100.2, "2001:db8::2"]},
+    {name: seen, action: audit, to: [203.0.113.1]},
+]}"#;
+
+fn test_client() -> TestClient {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client"))
+}
+
+/// Processes that were started with this stand's journal in their environment.
+fn processes_of(stand: &Stand) -> Vec<String> {
+    let folder = stand.journal().as_os_str().as_encoded_bytes();
+    let is_ours = |pid: &str| {
+        // A process that ended while we look is none of ours.
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.windows(folder.len()).any(|part| part == folder)
+    };
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let names = all.filter_map(|entry| entry.file_name().into_string().ok());
+    names
+        .filter(|name| name.parse::<u32>().is_ok() && is_ours(name))
+        .collect()
+}
+
+/// Both families, connected and not: what the policy denies does not arrive.
+fn expect_held(stand: &Stand, cgroup: &TestCgroup) -> u64 {
+    let mut denied = 0;
+    for family in Family::ALL {
+        for way in [
+            EgressMethod::TcpConnect,
+            EgressMethod::UdpConnectSend,
+            EgressMethod::UdpSendto,
+        ] {
+            let receiver = Receiver::listen(way.transport(), Namespace::near(family));
+            let result = stand.run_client(cgroup, &test_client().words(way, receiver.address(), None));
+            assert_eq!(result.errno.as_deref(), Some("EACCES"), "{result:?}");
+            receiver.expect_nothing("the policy stands");
+            denied += 1;
+        }
+    }
+    denied
+}
+
+fn expect_let_through(stand: &Stand, cgroup: &TestCgroup, to: std::net::IpAddr) {
+    let receiver = Receiver::listen(Transport::Tcp, to);
+    let result = stand.run_client(
+        cgroup,
+        &test_client().words(EgressMethod::TcpConnect, receiver.address(), None),
+    );
+    assert!(result.ok, "{result:?}");
+    assert_eq!(receiver.arrived().len(), 1);
+}
+
+#[test]
+fn it_holds_with_no_process_of_ours() {
+    if !met("it_holds_with_no_process_of_ours", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        stand.attach(&cgroup, "shop", HOLDING);
+        assert!(
+            processes_of(&stand).is_empty(),
+            "attach has ended, and left nothing behind"
+        );
+        let denied = expect_held(&stand, &cgroup);
+        expect_let_through(&stand, &cgroup, Namespace::far(Family::V4));
+        expect_let_through(&stand, &cgroup, Namespace::elsewhere(Family::V4));
+
+        let status = stand.status();
+        assert_eq!(stand.run(["status"]).code(), Some(0));
+        let shop = status.policy("shop");
+        assert_eq!(
+            (&shop["enforcement"], &shop["mode"]),
+            (&"full".into(), &"enforce".into())
+        );
+        assert_eq!(shop["generation"], 1);
+        assert_eq!(status.states("shop"), ["in force"]);
+        let place = &shop["attachments"][0];
+        assert_eq!(place["cgroup"], cgroup.spelled());
+        let hooks = place["hooks"].as_array().unwrap();
+        for hook in HOOKS {
+            let found = hooks.iter().find(|found| found["hook"] == hook).expect(hook);
+            assert_eq!(found["state"], "attached", "{hook}");
+        }
+        for (total, count) in [
+            ("blocked", denied),
+            ("allowed", 1),
+            ("audited", 1),
+            ("default", denied),
+        ] {
+            assert_eq!(status.total("shop", total), count, "{total}");
+        }
+        for other in ["killed", "would_block", "would_kill", "faults"] {
+            assert_eq!(status.total("shop", other), 0, "{other}");
+        }
+        assert_eq!(shop["totals"]["rules"], serde_json::json!({"far": 1, "seen": 1}));
+        assert!(shop["memory"].as_u64().unwrap() > 0);
+    });
+}
+
+/// Reading is not needed for anything: with the reader killed, everything is as before.
+#[test]
+fn kill_9_of_a_reader_opens_nothing() {
+    if !met("kill_9_of_a_reader_opens_nothing", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        stand.attach(&cgroup, "shop", HOLDING);
+        let follower = Captured::spawn(&mut stand.command(["events", "--follow"]));
+        let denied = expect_held(&stand, &cgroup);
+        follower.wait_for_lines(usize::try_from(denied).unwrap());
+        follower.signal(Signal::SIGKILL);
+        waitid(
+            Id::Pid(follower.pid()),
+            WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT,
+        )
+        .unwrap();
+
+        let again = expect_held(&stand, &cgroup);
+        assert_eq!(stand.status().total("shop", "blocked"), denied + again);
+        // The next reader takes the lock and reads on; the last event before may come once more, where the
+        // reader died between printing it and saying that it was read.
+        let read = stand.events().len() as u64;
+        assert!(read == again || read == again + 1, "{read} of {again}");
+    });
+}
+
+/// A page that a person understands.
+#[test]
+fn status_in_words() {
+    if !met("status_in_words", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        assert!(stand.done(["status"]).starts_with("nothing stands"));
+        stand.attach(&cgroup, "shop", HOLDING);
+        stand.attach(&cgroup, "watch", "{mode: audit, default: kill}");
+        expect_held(&stand, &cgroup);
+        let text = stand.done(["status"]);
+        let row = |name: &str| -> Vec<String> {
+            let line = text.lines().find(|line| line.trim_start().starts_with(name));
+            line.expect(name).split_whitespace().map(str::to_owned).collect()
+        };
+        let shop = row("shop");
+        assert_eq!(
+            shop[1..6],
+            [&cgroup.spelled(), "in", "force", "enforce", "1"],
+            "{text}"
+        );
+        assert_eq!(shop[shop.len() - 4..], ["0", "0", "6", "0"], "{text}");
+        let watch = row("watch");
+        assert_eq!(watch[watch.len() - 2..], ["6", "(would)"], "{text}");
+        assert!(!text.contains('!'), "nothing is amiss: {text}");
+        assert!(text.contains("events: 0 lost"), "{text}");
+
+        let listed = stand.done(["policy", "list"]);
+        assert!(
+            listed.contains("shop") && listed.contains("shop.yaml"),
+            "{listed}"
+        );
+        let stats = stand.done(["policy", "stats", "shop"]);
+        assert!(stats.contains("far") && !stats.contains("watch"), "{stats}");
+        let stats: serde_json::Value =
+            serde_json::from_str(&stand.done(["policy", "stats", "shop", "--output", "json"])).unwrap();
+        assert_eq!(stats["policies"][0]["default"]["attempts"], 6);
+    });
+}
+
+#[test]
+fn taken_away_from_one_cgroup_then_from_all() {
+    if !met("taken_away_from_one_cgroup_then_from_all", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let stand = Stand::open();
+        let cgroups = [TestCgroup::create(), TestCgroup::create(), TestCgroup::create()];
+        for cgroup in &cgroups {
+            stand.attach(cgroup, "shop", HOLDING);
+        }
+        stand.attach(&cgroups[0], "other", "{default: allow}");
+        assert_eq!(stand.status().states("shop"), ["in force"; 3]);
+
+        let said = stand.done(["detach", "shop", "--cgroup", &cgroups[0].spelled()]);
+        assert!(said.contains("it stands elsewhere still"), "{said}");
+        expect_let_through(&stand, &cgroups[0], Namespace::near(Family::V4));
+        expect_held(&stand, &cgroups[1]);
+        assert_eq!(stand.status().states("other"), ["in force"]);
+        stand.refused(
+            1,
+            &["does not stand on the cgroup"],
+            ["detach", "shop", "--cgroup", &cgroups[0].spelled()],
+        );
+
+        stand.done(["detach", "shop"]);
+        expect_let_through(&stand, &cgroups[1], Namespace::near(Family::V4));
+        expect_let_through(&stand, &cgroups[2], Namespace::near(Family::V4));
+        assert_eq!(stand.status().names(), ["other"]);
+
+        // What is attached again stands again.
+        stand.attach(&cgroups[1], "shop", HOLDING);
+        expect_held(&stand, &cgroups[1]);
+        assert_eq!(
+            stand.status().total("shop", "blocked"),
+            6,
+            "counted from its start"
+        );
+
+        let said = stand.done(["detach", "--all"]);
+        assert!(said.contains("other") && said.contains("shop"), "{said}");
+        for cgroup in &cgroups {
+            expect_let_through(&stand, cgroup, Namespace::near(Family::V4));
+        }
+        assert_eq!(fs::read_dir(stand.pins()).unwrap().count(), 0, "no pins are left");
+        let left = fs::read_dir(stand.journal()).unwrap().flatten();
+        let left: Vec<_> = left
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
+        assert!(
+            left.iter()
+                .all(|name| ["lock", "reader"].contains(&name.as_str())),
+            "{left:?}"
+        );
+        assert_eq!(stand.done(["detach", "--all"]), "nothing stood\n");
+    });
+}
+
+/// A process is named, or a unit of systemd: the cgroup it is in.
+#[test]
+fn by_a_process_or_a_unit() {
+    if !met("by_a_process_or_a_unit", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let name = format!("tgtest-{}.service", std::process::id());
+        let (slice, other) = (cgroup.child("x.slice"), cgroup.child("y.slice"));
+        let unit = slice.child(&name);
+        let file = stand.policy("shop", HOLDING);
+        let attach = |how: &str, which: &str| stand.run(["attach", "--policy", &file, how, which]);
+
+        let absent = attach("--unit", "tgtest-absent.service");
+        absent.expect_code(1);
+        assert!(
+            absent.stderr.contains("no cgroup is named tgtest-absent.service"),
+            "{}",
+            absent.stderr
+        );
+        attach("--unit", &name).expect_code(0);
+        expect_held(&stand, &unit);
+        stand.done(["detach", "shop", "--unit", &name]);
+
+        let twin = other.child(&name);
+        let ambiguous = attach("--unit", &name);
+        ambiguous.expect_code(1);
+        for path in [unit.spelled(), twin.spelled()] {
+            assert!(ambiguous.stderr.contains(&path), "{}", ambiguous.stderr);
+        }
+
+        let process = ScriptedClient::start(&test_client(), &twin);
+        attach("--pid", &process.pid().to_string()).expect_code(0);
+        expect_held(&stand, &twin);
+        expect_let_through(&stand, &unit, Namespace::near(Family::V4));
+        let pid: Pid = process.pid();
+        process.goes_home();
+        let gone = attach("--pid", &pid.to_string());
+        gone.expect_code(1);
+        assert!(
+            gone.stderr.contains("cannot tell the cgroup of process"),
+            "{}",
+            gone.stderr
+        );
+    });
+}

@@ -1,0 +1,115 @@
+//! A thousand policies on a thousand cgroups, by one command: each of them is right afterwards, and they are
+//! removed without a trace.
+
+use std::{
+    collections::HashMap,
+    fmt::Write,
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use integration::{
+    captured::Captured,
+    cgroup::TestCgroup,
+    egress_method::Family,
+    exec::{policy, tidegate},
+    mount_table::mount_of,
+    namespace::Namespace,
+    requirement::{Need, met},
+    shared_file::fast_folder,
+    storm::Weather,
+    test_client::TestClient,
+};
+
+const POLICIES: u16 = 1000;
+/// First port of those that policies allow, one each.
+const PORT: u16 = 2000;
+
+struct Pins(PathBuf);
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_thousand() {
+    if !met("a_thousand", &[Need::Root]) {
+        return;
+    }
+    let bpffs = mount_of("bpf").unwrap_or_else(|| {
+        let mounted = Command::new("mount")
+            .args(["-t", "bpf", "bpf", "/sys/fs/bpf"])
+            .status();
+        assert!(mounted.unwrap().success());
+        "/sys/fs/bpf".into()
+    });
+    let pins = Pins(bpffs.join(format!("tidegate-many-{}", std::process::id())));
+    fs::create_dir(&pins.0).unwrap();
+    let folder = fast_folder();
+    Namespace::run(|_| {
+        let cgroup = TestCgroup::create();
+        let run = |words: &[&str]| {
+            let mut command = tidegate(words);
+            command
+                .env("TIDEGATE_RUN", folder.path().join("run"))
+                .env("TIDEGATE_BPFFS", &pins.0);
+            Captured::run(&mut command)
+        };
+        let mut batch = String::new();
+        for i in 0..POLICIES {
+            let (name, place) = (format!("p{i}"), cgroup.path().join(format!("c{i}")));
+            fs::create_dir(&place).unwrap();
+            let file = folder.path().join(format!("{name}.yaml"));
+            let port = PORT + i;
+            let spec = format!(
+                "{{default: block, rules: [{{name: own, action: allow, to: any, ports: [{port}]}}]}}"
+            );
+            fs::write(&file, policy(&name, &spec)).unwrap();
+            writeln!(batch, "{} {}", file.display(), place.display()).unwrap();
+        }
+        let batch_file = folder.path().join("batch.txt");
+        fs::write(&batch_file, batch).unwrap();
+        run(&["attach", "--batch", batch_file.to_str().unwrap()]).expect_code(0);
+
+        let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
+        let mut attempts = HashMap::new();
+        for i in 0..POLICIES {
+            let to = |i: u16| SocketAddr::new(Namespace::near(Family::V4), PORT + i % POLICIES);
+            let (own, next) = (to(i), to(i + 1));
+            let words = test_client.task("storm", &[&own.to_string(), &next.to_string()]);
+            let mut command = Command::new(&words[0]);
+            command.args(&words[1..]).stdin(Stdio::null());
+            let members = cgroup.path().join(format!("c{i}/cgroup.procs"));
+            integration::exec::enter_at(&mut command, &members);
+            let ended = Captured::run(&mut command);
+            for Weather {
+                to, result, count, ..
+            } in Weather::read(&ended.expect_code(0).stdout)
+            {
+                assert_eq!(result == "ok", to == own, "policy {i}: {to}: {result}");
+                *attempts.entry((format!("p{i}"), to == own)).or_insert(0u64) += count;
+            }
+        }
+        let status: serde_json::Value =
+            serde_json::from_str(&run(&["status", "--output", "json"]).expect_code(0).stdout).unwrap();
+        let policies = status["policies"].as_array().unwrap();
+        assert_eq!(policies.len(), usize::from(POLICIES));
+        for policy in policies {
+            assert_eq!(policy["enforcement"], "full", "{policy:#}");
+            let name = policy["name"].as_str().unwrap();
+            for (total, own) in [("allowed", true), ("blocked", false)] {
+                assert_eq!(
+                    policy["totals"][total],
+                    attempts[&(name.to_owned(), own)],
+                    "{policy:#}"
+                );
+            }
+        }
+        run(&["detach", "--all"]).expect_code(0);
+        assert_eq!(fs::read_dir(&pins.0).unwrap().count(), 0, "pins are left");
+    });
+}

@@ -1,0 +1,204 @@
+//! What is not enforced, or not fully, is said so: a cgroup that is gone, a kernel that cannot kill.
+#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+
+use integration::{
+    attached::Stand,
+    captured::Captured,
+    cgroup::TestCgroup,
+    egress_method::{Family, Transport},
+    namespace::Namespace,
+    receiver::Receiver,
+    requirement::{Need, met},
+    scripted_client::ScriptedClient,
+    test_client::TestClient,
+};
+
+const BLOCKING: &str = "{default: block}";
+
+fn test_client() -> TestClient {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client"))
+}
+
+fn is_held(stand: &Stand, cgroup: &TestCgroup) -> bool {
+    let to = format!("{}:9", Namespace::near(Family::V4));
+    !stand
+        .run_client(cgroup, &test_client().task("go", &["udp-connect-send", &to]))
+        .ok
+}
+
+/// The kernel lets go of what was attached to a cgroup some time after it is removed.
+fn wait_until_released(stand: &Stand) {
+    let released = |_: &u32| {
+        let status = stand.status();
+        let hooks = status.policy("shop")["attachments"][0]["hooks"]
+            .as_array()
+            .unwrap()
+            .clone();
+        hooks.iter().all(|hook| hook["state"] == "detached")
+    };
+    assert!((0..1000).any(|n| released(&n)), "it lets go in the end");
+}
+
+#[test]
+fn a_cgroup_that_is_removed() {
+    if !met("a_cgroup_that_is_removed", &[Need::Root]) {
+        return;
+    }
+    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let inner = cgroup.child("inner");
+    stand.attach(&inner, "shop", BLOCKING);
+    inner.remove();
+    let status = stand.status();
+    assert_eq!(status.policy("shop")["enforcement"], "none");
+    assert_eq!(status.states("shop"), ["gone"]);
+    let ended = stand.run(["status"]);
+    ended.expect_code(5);
+    assert!(
+        ended.stdout.contains("was removed, and the policy went with it"),
+        "{}",
+        ended.stdout
+    );
+    let said = stand.done(["detach", "shop"]);
+    assert!(said.contains(&inner.spelled()), "{said}");
+    assert!(stand.status().names().is_empty());
+}
+
+/// What is said to forget the one that is gone must not take the policy from where it stands still.
+#[test]
+fn one_of_two_cgroups_is_removed() {
+    if !met("one_of_two_cgroups_is_removed", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (gone, left) = (cgroup.child("gone"), cgroup.child("left"));
+        stand.attach(&gone, "shop", BLOCKING);
+        stand.attach(&left, "shop", BLOCKING);
+        gone.remove();
+        let status = stand.status();
+        assert_eq!(status.states("shop"), ["gone", "in force"]);
+        assert_eq!(status.policy("shop")["enforcement"], "partial");
+        let ended = stand.run(["status"]);
+        ended.expect_code(5);
+        let advice = format!("`tidegate detach shop --cgroup {}` forgets it", gone.spelled());
+        assert!(
+            ended.stdout.contains(&advice),
+            "no `{advice}` in\n{}",
+            ended.stdout
+        );
+        stand.done(["detach", "shop", "--cgroup", &gone.spelled()]);
+        assert_eq!(stand.status().states("shop"), ["in force"]);
+        assert!(is_held(&stand, &left));
+        stand.done(["status"]);
+    });
+}
+
+/// A unit that is started again has another cgroup of the same name, which nothing stands on.
+#[test]
+fn a_cgroup_that_is_made_again() {
+    if !met("a_cgroup_that_is_made_again", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let first = cgroup.child("unit");
+        stand.attach(&first, "shop", BLOCKING);
+        first.remove();
+        let second = cgroup.child("unit");
+        assert!(!is_held(&stand, &second));
+        stand.run(["status"]).expect_code(5);
+        wait_until_released(&stand);
+        stand.attach(&second, "shop", BLOCKING);
+        assert!(is_held(&stand, &second));
+        assert_eq!(
+            stand.status().states("shop"),
+            ["in force"],
+            "the one before it is forgotten"
+        );
+        stand.done(["status"]);
+    });
+}
+
+const KILLING: &str = r#"{default: allow, rules: [{name: trap, action: kill, to: [198.51.100.1]}]}"#;
+
+#[test]
+fn a_kernel_that_cannot_kill() {
+    if !met("a_kernel_that_cannot_kill", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let stand = Stand::open().variable("TIDEGATE_DISABLE", "send_signal,lsm");
+        let cgroup = TestCgroup::create();
+        let (file, own) = (stand.policy("trap", KILLING), cgroup.spelled());
+        let attach = ["attach", "--policy", &file, "--cgroup", &own];
+        stand.refused(
+            1,
+            &["cannot be enforced fully here", "kill", "--best-effort"],
+            attach,
+        );
+        assert!(stand.status().names().is_empty());
+
+        // What does not act needs nothing.
+        stand.done([&attach[..], &["--mode", "audit"]].concat());
+        stand.refused(
+            1,
+            &["cannot be enforced fully here"],
+            ["set-mode", "trap", "enforce"],
+        );
+        assert_eq!(stand.status().policy("trap")["mode"], "audit");
+        stand
+            .run(["set-mode", "trap", "enforce", "--best-effort"])
+            .expect_code(5);
+        stand.done(["detach", "trap"]);
+
+        let ended = stand.run([&attach[..], &["--best-effort"]].concat());
+        ended.expect_code(5);
+        assert!(ended.stdout.contains("partial: kill"), "{}", ended.stdout);
+        let ended = stand.run(["status"]);
+        ended.expect_code(5);
+        assert!(ended.stdout.contains("trap: kill: "), "{}", ended.stdout);
+        assert_eq!(stand.status().policy("trap")["enforcement"], "partial");
+        let file = stand.policy("trap", &KILLING.replace("198.51.100.1", "198.51.100.2"));
+        let apply = ["policy", "apply", "-f", &file];
+        stand.refused(1, &["cannot be enforced fully here"], apply);
+        stand
+            .run([&apply[..], &["--best-effort"]].concat())
+            .expect_code(5);
+    });
+}
+
+/// The attempt is denied at once; who made it is killed by a follower, and by nobody who only reads what
+/// was: the process may be another by then.
+#[test]
+fn the_kill_from_user_space() {
+    if !met("the_kill_from_user_space", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let stand = Stand::open().variable("TIDEGATE_DISABLE", "send_signal,lsm");
+        let cgroup = TestCgroup::create();
+        let (file, own) = (stand.policy("trap", KILLING), cgroup.spelled());
+        stand
+            .run(["attach", "--policy", &file, "--cgroup", &own, "--best-effort"])
+            .expect_code(5);
+        let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
+        let to = receiver.address();
+        let mut process = ScriptedClient::start(&test_client(), &cgroup);
+        process.fails(&format!("go udp-sendto {to}"), "EPERM");
+        let events = stand.events();
+        assert_eq!(events.len(), 1);
+        assert_eq!(
+            (events[0].verdict.as_str(), events[0].outcome.as_str()),
+            ("kill", "kill_pending")
+        );
+        process.fails(&format!("go udp-sendto {to}"), "EPERM");
+
+        let follower = Captured::spawn(&mut stand.command(["events", "--follow", "--output", "json"]));
+        follower.wait_for_stdout("kill_pending");
+        process.succeeds(&format!("go udp-sendto {}:9", Namespace::far(Family::V4)));
+        // Whether it can still tell depends on who is faster.
+        process.attempts(&format!("go udp-sendto {to}"));
+        assert_eq!(process.finish().signal(), Some(libc::SIGKILL));
+        receiver.expect_nothing("denied at once");
+    });
+}

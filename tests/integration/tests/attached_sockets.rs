@@ -1,0 +1,226 @@
+//! A socket is judged by the cgroup in which it was made, wherever its user is now; where LSM programs run, by
+//! that of its user as well (SECURITY.md).
+
+use integration::{
+    attached::Stand,
+    cgroup::TestCgroup,
+    egress_method::{Family, Transport},
+    kernel::has_lsm,
+    namespace::Namespace,
+    receiver::Receiver,
+    requirement::{Need, met},
+    scripted_client::ScriptedClient,
+    test_client::TestClient,
+};
+
+fn test_client() -> TestClient {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client"))
+}
+
+/// Denies one destination, in both families.
+fn but(action: &str, addresses: &str) -> String {
+    format!("{{default: allow, errno: EACCES, rules: [{{name: it, action: {action}, to: [{addresses}]}}]}}")
+}
+
+const NEAR: &str = r#"198.51.100.1, "2001:db8::1""#;
+const FAR: &str = r#"198.51.100.2, "2001:db8::2""#;
+
+/// Receivers at the two destinations, and what they got.
+struct Ends {
+    near: Receiver,
+    far: Receiver,
+}
+
+impl Ends {
+    fn listen(transport: Transport, family: Family) -> Ends {
+        Ends {
+            near: Receiver::listen(transport, Namespace::near(family)),
+            far: Receiver::listen(transport, Namespace::far(family)),
+        }
+    }
+
+    #[track_caller]
+    fn expect(&self, near: usize, far: usize) {
+        assert_eq!((self.near.arrived().len(), self.far.arrived().len()), (near, far));
+    }
+}
+
+#[test]
+fn a_process_that_is_moved() {
+    if !met("a_process_that_is_moved", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, first, second) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
+        stand.attach(&first, "first", &but("block", NEAR));
+        stand.attach(&second, "second", &but("block", FAR));
+        for (family, udp, tcp) in [(Family::V4, "udp4", "tcp4"), (Family::V6, "udp6", "tcp6")] {
+            let udps = Ends::listen(Transport::Udp, family);
+            let tcps = Ends::listen(Transport::Tcp, family);
+            let (near, far) = (udps.near.address(), udps.far.address());
+            let mut process = ScriptedClient::start(&test_client(), &first);
+            process.succeeds(udp);
+            process.succeeds(tcp);
+            process.fails(&format!("sendto 0 {near}"), "EACCES");
+            second.take_in(process.pid());
+
+            // Sockets made before the move: the first policy, and the second as well where LSM programs run, for
+            // the process is there now.
+            process.fails(&format!("sendto 0 {near}"), "EACCES");
+            process.fails(&format!("connect 0 {near}"), "EACCES");
+            process.fails(&format!("connect 1 {}", tcps.near.address()), "EACCES");
+            let (sendto, connect) = (
+                format!("sendto 0 {far}"),
+                format!("connect 1 {}", tcps.far.address()),
+            );
+            if has_lsm() {
+                process.fails(&sendto, "EACCES");
+                process.fails(&connect, "EACCES");
+            } else {
+                process.succeeds(&sendto);
+                process.succeeds(&connect);
+                process.succeeds("send 1");
+            }
+            // Those made after it: the second one.
+            process.succeeds(udp);
+            process.succeeds(tcp);
+            process.fails(&format!("sendto 2 {far}"), "EACCES");
+            process.succeeds(&format!("sendto 2 {near}"));
+            process.fails(&format!("connect 3 {}", tcps.far.address()), "EACCES");
+            process.succeeds(&format!("connect 3 {}", tcps.near.address()));
+            process.succeeds("send 3");
+            process.goes_home();
+            let by_older = usize::from(!has_lsm());
+            udps.expect(1, by_older);
+            tcps.expect(1, by_older);
+            let told = stand.events();
+            let told: Vec<_> = told
+                .iter()
+                .map(|event| (event.policy.as_deref().unwrap(), event.foreign_socket))
+                .collect();
+            let by_second = [("second", true), ("second", true)];
+            let by_second = if has_lsm() { &by_second[..] } else { &[] };
+            let expected = [
+                &[
+                    ("first", false),
+                    ("first", true),
+                    ("first", true),
+                    ("first", true),
+                ],
+                by_second,
+                &[("second", false), ("second", false)],
+            ];
+            assert_eq!(told, expected.concat());
+        }
+    });
+}
+
+/// Who uses a socket of a cgroup that he has left is denied, and lives.
+#[test]
+fn nobody_is_killed_for_an_older_socket() {
+    if !met("nobody_is_killed_for_an_older_socket", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, first, second) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
+        stand.attach(&first, "first", &but("kill", NEAR));
+        let ends = Ends::listen(Transport::Udp, Family::V4);
+        let mut process = ScriptedClient::start(&test_client(), &first);
+        process.succeeds("udp4");
+        second.take_in(process.pid());
+        process.fails(&format!("sendto 0 {}", ends.near.address()), "EACCES");
+        process.succeeds("udp4");
+        process.succeeds(&format!("sendto 1 {}", ends.near.address()));
+        first.take_in(process.pid());
+        process.attempts(&format!("sendto 0 {}", ends.near.address()));
+        assert_eq!(process.finish().signal(), Some(libc::SIGKILL));
+        ends.expect(1, 0);
+        let outcomes: Vec<_> = stand.events().into_iter().map(|event| event.outcome).collect();
+        assert_eq!(outcomes, ["blocked", "killed"]);
+    });
+}
+
+/// Sockets that are there when a policy comes: new destinations are judged, what is connected is not cut.
+#[test]
+fn sockets_made_before_the_policy() {
+    if !met("sockets_made_before_the_policy", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        for (family, udp, tcp) in [(Family::V4, "udp4", "tcp4"), (Family::V6, "udp6", "tcp6")] {
+            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let udps = Ends::listen(Transport::Udp, family);
+            let tcps = Ends::listen(Transport::Tcp, family);
+            let (near, far) = (udps.near.address(), udps.far.address());
+            let mut process = ScriptedClient::start(&test_client(), &cgroup);
+            for socket in [udp, udp, tcp, tcp] {
+                process.succeeds(socket);
+            }
+            process.succeeds(&format!("connect 1 {near}"));
+            process.succeeds(&format!("connect 3 {}", tcps.near.address()));
+            stand.attach(&cgroup, "shop", "{default: block, errno: EACCES}");
+
+            process.fails(&format!("sendto 0 {near}"), "EACCES");
+            process.fails(&format!("connect 0 {near}"), "EACCES");
+            process.fails(&format!("connect 2 {}", tcps.near.address()), "EACCES");
+            udps.expect(0, 0);
+            // Connected before: not asked again, until it is to go elsewhere.
+            process.succeeds("send 1");
+            process.succeeds("send 3");
+            process.fails(&format!("sendto 1 {far}"), "EACCES");
+            process.fails(&format!("connect 1 {far}"), "EACCES");
+            process.goes_home();
+            udps.expect(1, 0);
+            tcps.expect(1, 0);
+            assert_eq!(stand.status().total("shop", "blocked"), 5);
+        }
+    });
+}
+
+/// The same with another version of a policy: what it let connect before stays connected.
+#[test]
+fn sockets_connected_under_another_version() {
+    if !met("sockets_connected_under_another_version", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let ends = Ends::listen(Transport::Udp, Family::V4);
+        stand.attach(&cgroup, "shop", "{default: allow}");
+        let mut process = ScriptedClient::start(&test_client(), &cgroup);
+        process.succeeds("udp4");
+        process.succeeds(&format!("connect 0 {}", ends.near.address()));
+        stand.apply("shop", &but("block", NEAR));
+        process.succeeds("send 0");
+        process.fails(&format!("sendto 0 {}", ends.near.address()), "EACCES");
+        process.goes_home();
+        ends.expect(1, 0);
+    });
+}
+
+/// The cgroup is removed while one of its sockets lives on in a process that has left: it is held still.
+#[test]
+fn a_socket_that_outlives_its_cgroup() {
+    if !met("a_socket_that_outlives_its_cgroup", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup, other) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
+        let inner = cgroup.child("inner");
+        let ends = Ends::listen(Transport::Udp, Family::V4);
+        stand.attach(&inner, "shop", &but("block", NEAR));
+        let mut process = ScriptedClient::start(&test_client(), &inner);
+        process.succeeds("udp4");
+        other.take_in(process.pid());
+        inner.remove();
+        assert_eq!(stand.status().states("shop"), ["gone"]);
+        process.fails(&format!("sendto 0 {}", ends.near.address()), "EACCES");
+        stand.apply("shop", &but("block", FAR));
+        process.succeeds(&format!("sendto 0 {}", ends.near.address()));
+        process.fails(&format!("sendto 0 {}", ends.far.address()), "EACCES");
+        stand.done(["detach", "shop"]);
+        process.succeeds(&format!("sendto 0 {}", ends.far.address()));
+        process.goes_home();
+        ends.expect(1, 1);
+    });
+}

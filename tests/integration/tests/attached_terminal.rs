@@ -1,0 +1,102 @@
+//! What users of delegated trees call their cgroups does not reach the terminal as they wrote it; what stands
+//! is root's to see.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use integration::{
+    attached::Stand,
+    cgroup::TestCgroup,
+    egress_method::Family,
+    namespace::Namespace,
+    requirement::{Need, met},
+    scripted_client::ScriptedClient,
+    test_client::TestClient,
+};
+
+/// Colours the rest, twice, sets the title of the window, and turns the direction of what follows.
+const EVIL: &str = "\u{1b}[45m\u{1b}]0;evil\u{7}\u{9b}45m\u{202e}";
+
+#[test]
+fn names_of_cgroups_are_escaped() {
+    if !met("names_of_cgroups_are_escaped", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let evil = cgroup.child(EVIL);
+        let unit = format!("tgtest-{}.service", std::process::id());
+        let (_one, _two) = (evil.child(&unit), cgroup.child(&unit));
+        let mut process = ScriptedClient::start(&TestClient::at(env!("CARGO_BIN_EXE_test-client")), &evil);
+        let (file, pid) = (
+            stand.policy("shop", "{default: block}"),
+            process.pid().to_string(),
+        );
+        let clean = |words: &[&str]| {
+            // Without a terminal the colours of both sides would be left out.
+            let words = [words, &["--color", "always"]].concat();
+            let ended = stand.run(&words);
+            for text in [&ended.stdout, &ended.stderr] {
+                let raw = ["\u{1b}[45m", "\u{7}", "\u{9b}", "\u{202e}"]
+                    .iter()
+                    .any(|raw| text.contains(raw));
+                assert!(!raw, "{words:?}: {text:?}");
+            }
+            (ended.stdout, ended.stderr)
+        };
+        clean(&["attach", "--policy", &file, "--unit", &unit]);
+        let (said, _) = clean(&["attach", "--policy", &file, "--pid", &pid]);
+        assert!(said.contains("shop stands on"), "{said}");
+        process.fails(
+            &format!("go udp-sendto {}:9", Namespace::near(Family::V4)),
+            "EPERM",
+        );
+        process.fails(
+            &format!("go udp-sendto {}:9", Namespace::far(Family::V4)),
+            "EPERM",
+        );
+        let (events, _) = clean(&["events"]);
+        assert!(events.contains("198.51.100.1:9"), "{events}");
+        for words in [
+            &["status"][..],
+            &["status", "--output", "json"],
+            &["events", "--output", "json"],
+            &["policy", "list"],
+            &["policy", "list", "--output", "json"],
+            &["detach", "shop", "--cgroup", "/missing"],
+            &["detach", "shop", "--cgroup", &cgroup.spelled()],
+            &["detach", "shop", "--pid", &pid],
+        ] {
+            clean(words);
+        }
+        assert!(stand.status().names().is_empty());
+        process.goes_home();
+    });
+}
+
+/// Pins and journal: no file of them is anybody else's to read.
+#[test]
+fn closed_to_others() {
+    if !met("closed_to_others", &[Need::Root]) {
+        return;
+    }
+    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    stand.attach(&cgroup, "shop", "{default: block}");
+    stand.done(["detach", "shop"]);
+    stand.attach(&cgroup, "shop", "{default: block}");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mut left = vec![stand.pins().join("tidegate"), stand.journal().to_owned()];
+    let mut seen = 0;
+    while let Some(folder) = left.pop() {
+        assert_eq!(mode(&folder), 0o700, "{}", folder.display());
+        for entry in fs::read_dir(&folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                left.push(path);
+            } else {
+                assert_eq!(mode(&path) & 0o022, 0, "{}", path.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 10, "programs, maps, links and records");
+}

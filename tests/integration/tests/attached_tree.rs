@@ -1,0 +1,267 @@
+//! Cgroups above and below one another, two policies on one, a tree that is somebody else's:
+//! the strictest answer holds, and each that has something to say says it.
+#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+
+use std::{ffi::OsString, fs};
+
+use integration::{
+    attached::{Stand, in_cgroup},
+    captured::Ended,
+    cgroup::TestCgroup,
+    client_result::ClientResult,
+    egress_method::{EgressMethod, Family, Transport},
+    namespace::Namespace,
+    receiver::Receiver,
+    requirement::{Need, met},
+    test_client::TestClient,
+};
+
+const NOBODY: u32 = 65534;
+
+fn test_client() -> TestClient {
+    TestClient::at(env!("CARGO_BIN_EXE_test-client"))
+}
+
+fn to_near(receiver: &Receiver) -> Vec<OsString> {
+    test_client().words(EgressMethod::TcpConnect, receiver.address(), None)
+}
+
+fn listen() -> Receiver {
+    Receiver::listen(Transport::Tcp, Namespace::near(Family::V4))
+}
+
+/// Policies and outcomes of the events that nobody has read yet, by name.
+fn said(stand: &Stand) -> Vec<(String, String)> {
+    let events = stand.events().into_iter();
+    let mut said: Vec<_> = events
+        .map(|event| (event.policy.unwrap(), event.outcome))
+        .collect();
+    said.sort();
+    said
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected
+        .iter()
+        .map(|(name, outcome)| ((*name).to_owned(), (*outcome).to_owned()))
+        .collect()
+}
+
+#[test]
+fn parent_and_child_in_all_modes() {
+    if !met("parent_and_child_in_all_modes", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, parent, receiver) = (Stand::open(), TestCgroup::create(), listen());
+        let child = parent.child("child");
+        stand.attach(&parent, "above", "{default: block, errno: EACCES}");
+        stand.attach(&child, "below", "{default: block, errno: ENETUNREACH}");
+        for (above, below, errno) in [
+            ("enforce", "enforce", Some("ENETUNREACH")),
+            ("enforce", "audit", Some("EACCES")),
+            ("audit", "enforce", Some("ENETUNREACH")),
+            ("audit", "audit", None),
+        ] {
+            stand.done(["set-mode", "above", above]);
+            stand.done(["set-mode", "below", below]);
+            let result = stand.run_client(&child, &to_near(&receiver));
+            assert_eq!(result.errno.as_deref(), errno, "{above} above {below}");
+            assert_eq!(
+                receiver.arrived().len(),
+                usize::from(errno.is_none()),
+                "{above} above {below}"
+            );
+            let outcome = |mode| {
+                if mode == "enforce" {
+                    "blocked"
+                } else {
+                    "would_block"
+                }
+            };
+            assert_eq!(
+                said(&stand),
+                pairs(&[("above", outcome(above)), ("below", outcome(below))])
+            );
+
+            // In the parent only its own policy has a say.
+            let result = stand.run_client(&parent, &to_near(&receiver));
+            assert_eq!(result.ok, above == "audit");
+            assert_eq!(receiver.arrived().len(), usize::from(result.ok));
+            assert_eq!(said(&stand), pairs(&[("above", outcome(above))]));
+        }
+        let status = stand.status();
+        for (name, denied, would) in [("above", 4, 4), ("below", 2, 2)] {
+            assert_eq!(status.total(name, "blocked"), denied, "{name}");
+            assert_eq!(status.total(name, "would_block"), would, "{name}");
+        }
+    });
+}
+
+/// What the child allows the parent may still forbid, and the other way round.
+#[test]
+fn neither_opens_what_the_other_closes() {
+    if !met("neither_opens_what_the_other_closes", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, parent, receiver) = (Stand::open(), TestCgroup::create(), listen());
+        let child = parent.child("child");
+        stand.attach(&parent, "above", "{default: allow}");
+        stand.attach(&child, "below", "{default: allow}");
+        // No pair has an audit in common with the one before: it would be a repeat.
+        let versions = [
+            ("block", "allow"),
+            ("allow", "block"),
+            ("kill", "audit"),
+            ("audit", "kill"),
+            ("allow", "audit"),
+        ];
+        for (above, below) in versions {
+            stand.apply("above", &format!("{{default: {above}}}"));
+            stand.apply("below", &format!("{{default: {below}}}"));
+            let ended = in_cgroup(&child, &to_near(&receiver));
+            let killed = [above, below].contains(&"kill");
+            assert_eq!(
+                ended.signal(),
+                killed.then_some(libc::SIGKILL),
+                "{above} above {below}"
+            );
+            let denied = killed || [above, below].contains(&"block");
+            assert_eq!(
+                receiver.arrived().len(),
+                usize::from(!denied),
+                "{above} above {below}"
+            );
+            let outcomes = [
+                ("allow", ""),
+                ("audit", "audited"),
+                ("block", "blocked"),
+                ("kill", "killed"),
+            ];
+            let outcome = |action| outcomes.iter().find(|(name, _)| *name == action).unwrap().1;
+            let mut expected = vec![("above", outcome(above)), ("below", outcome(below))];
+            expected.retain(|(_, outcome)| !outcome.is_empty());
+            assert_eq!(said(&stand), pairs(&expected), "{above} above {below}");
+        }
+    });
+}
+
+#[test]
+fn two_policies_on_one_cgroup() {
+    if !met("two_policies_on_one_cgroup", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, cgroup, receiver) = (Stand::open(), TestCgroup::create(), listen());
+        stand.attach(&cgroup, "one", "{default: audit}");
+        stand.attach(&cgroup, "two", "{default: block, errno: EACCES}");
+        let result = stand.run_client(&cgroup, &to_near(&receiver));
+        assert_eq!(result.errno.as_deref(), Some("EACCES"));
+        assert_eq!(said(&stand), pairs(&[("one", "audited"), ("two", "blocked")]));
+        stand.apply("one", "{default: block, errno: ENETUNREACH}");
+        let result = stand.run_client(&cgroup, &to_near(&receiver));
+        assert_eq!(
+            result.errno.as_deref(),
+            Some("ENETUNREACH"),
+            "that of the first that denies"
+        );
+        stand.apply("two", "{default: kill}");
+        assert_eq!(
+            in_cgroup(&cgroup, &to_near(&receiver)).signal(),
+            Some(libc::SIGKILL)
+        );
+        receiver.expect_nothing("denied by one or both");
+        stand.events();
+        // The first one goes, the other stays in force.
+        stand.done(["detach", "one"]);
+        stand.apply("two", "{default: block, errno: EACCES}");
+        assert_eq!(
+            stand.run_client(&cgroup, &to_near(&receiver)).errno.as_deref(),
+            Some("EACCES")
+        );
+        assert_eq!(said(&stand), pairs(&[("two", "blocked")]));
+    });
+}
+
+/// A tree that was given to a user: he makes cgroups and starts things in them, and gets out of nothing,
+/// not even into another tree of his.
+#[test]
+fn a_tree_that_is_somebody_elses() {
+    if !met(
+        "a_tree_that_is_somebody_elses",
+        &[Need::Root, Need::Program("setpriv")],
+    ) {
+        return;
+    }
+    Namespace::run(|_| {
+        let (stand, parent, sibling, receiver) = (
+            Stand::open(),
+            TestCgroup::create(),
+            TestCgroup::create(),
+            listen(),
+        );
+        let tree = parent.child("tree");
+        for cgroup in [&tree, &sibling] {
+            for name in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
+                std::os::unix::fs::chown(cgroup.path().join(name), Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+        }
+        stand.attach(&parent, "shop", "{default: block, errno: EACCES}");
+        let program = stand.folder().copy_program(test_client().path(), "test-client");
+        let run = |script: &str| -> Ended {
+            let words = [
+                "setpriv",
+                "--reuid=65534",
+                "--regid=65534",
+                "--clear-groups",
+                "--",
+                "/bin/sh",
+                "-c",
+            ];
+            let mut words: Vec<OsString> = words.map(OsString::from).to_vec();
+            words.extend([
+                script.into(),
+                "sh".into(),
+                tree.path().into(),
+                sibling.path().into(),
+            ]);
+            words.extend([
+                parent.path().into(),
+                program.clone().into(),
+                receiver.address().to_string().into(),
+            ]);
+            in_cgroup(&tree, &words)
+        };
+        let held = run(
+            r#"mkdir "$1/own" && echo $$ >"$1/own/cgroup.procs" && cat /proc/self/cgroup && "$4" go tcp-connect "$5""#,
+        );
+        assert!(
+            held.expect_code(0).stdout.contains("/tree/own"),
+            "{}",
+            held.stdout
+        );
+        assert_eq!(
+            ClientResult::read(&held.stdout)[0].errno.as_deref(),
+            Some("EACCES")
+        );
+        for place in ["$2", "$3", "$3/.."] {
+            let tried = run(&format!(
+                r#"(echo $$ >"{place}/cgroup.procs") 2>/dev/null && echo out; exec "$4" go tcp-connect "$5""#
+            ));
+            assert!(
+                !tried.expect_code(0).stdout.contains("out"),
+                "{place}: {}",
+                tried.stdout
+            );
+            assert_eq!(
+                ClientResult::read(&tried.stdout)[0].errno.as_deref(),
+                Some("EACCES"),
+                "{place}"
+            );
+        }
+        receiver.expect_nothing("the parent's policy holds in all of it");
+        assert!(fs::read_dir(stand.pins()).is_ok());
+        assert_eq!(stand.status().total("shop", "blocked"), 4);
+    });
+}

@@ -1,0 +1,90 @@
+//! Each way out, without Tidegate: what is sent arrives. Only so does it mean something that it
+//! does not arrive from behind the gate.
+#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+
+use std::net::SocketAddr;
+
+use integration::{
+    egress_method::{EgressMethod, Family, MARKER, Transport},
+    namespace::Namespace,
+    receiver::Receiver,
+    requirement::{Need, met},
+    test_client::TestClient,
+    test_of_each_way,
+};
+
+fn arrives(way: EgressMethod) {
+    let test = format!("without_gate {}", way.name());
+    if !met(&test, &[Need::Root]) {
+        return;
+    }
+    for &family in way.families() {
+        Namespace::run(|_| arrives_at(&test, way, family));
+    }
+}
+
+fn arrives_at(test: &str, way: EgressMethod, family: Family) {
+    let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
+    let receiver = Receiver::try_listen(way.transport(), Namespace::near(family));
+    if !met(test, &[Need::Kernel(receiver.is_some(), "not in this kernel")]) {
+        return;
+    }
+    let receiver = receiver.unwrap();
+    let first = Receiver::listen(first_transport(way), Namespace::elsewhere(family));
+    let via: Option<SocketAddr> = way.needs_via().then(|| first.address());
+
+    receiver.expect_nothing("before the result");
+    let result = test_client.go_plain(way, receiver.address(), via);
+    if !met(
+        test,
+        &[Need::Kernel(!result.is_impossible(), "not in this kernel")],
+    ) {
+        return;
+    }
+    assert!(result.ok, "{family:?}: {result:?}");
+    let expected = vec![MARKER.to_vec(); way.messages()];
+    assert_eq!(receiver.arrived(), expected, "{family:?}");
+    receiver.expect_nothing("after the result");
+}
+
+/// What listens at the place that is gone to first.
+fn first_transport(way: EgressMethod) -> Transport {
+    match way.transport() {
+        Transport::Tcp => Transport::Tcp,
+        _ => Transport::Udp,
+    }
+}
+
+test_of_each_way!(arrives);
+
+/// Nobody listens: the test client tells so, and is not taken for a success.
+#[test]
+fn a_refusal_by_the_far_end_is_told() {
+    if !met("a_refusal_by_the_far_end_is_told", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
+        let nobody = SocketAddr::new(Namespace::near(Family::V4), 9);
+        let result = test_client.go_plain(EgressMethod::TcpConnect, nobody, None);
+        assert_eq!(result.errno.as_deref(), Some("ECONNREFUSED"));
+        assert!(!result.ok && !result.is_impossible());
+    });
+}
+
+/// Each test has a network of its own: the same port of the same address is free in both.
+#[test]
+fn namespaces_are_apart() {
+    if !met("namespaces_are_apart", &[Need::Root]) {
+        return;
+    }
+    Namespace::run(|_| {
+        let here = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
+        let address = here.address();
+        Namespace::run(move |_| {
+            let there = Receiver::listen_at(Transport::Udp, address).unwrap();
+            there.expect_nothing("a namespace of its own");
+        });
+        here.expect_nothing("a namespace of its own");
+    });
+}
