@@ -23,8 +23,7 @@ pub fn run(cli: &Cli) -> ExitCode {
     let done = match logging::start(cli.verbose) {
         Ok(()) => command(&cli.command, cli.output),
         Err(message) => Err(Failure::of(Exit::Usage, message).hint(format!(
-            "write {}=debug or {}=tidegate::launch=trace",
-            logging::VARIABLE,
+            "use a level (error, warn, info, debug, trace) or modules with levels, such as {}=tidegate::launch=trace,info",
             logging::VARIABLE
         ))),
     };
