@@ -50,6 +50,29 @@ fn usage_errors_are_2_and_help_is_0() {
 }
 
 #[test]
+fn renamed_commands_are_usage_errors_that_name_the_new_command() {
+    for (old, new) in [
+        (
+            &["policy", "apply", "-f", "x.yaml"][..],
+            "tidegate: error: `policy apply` is now `tidegate apply`\n",
+        ),
+        (
+            &["policy", "list"],
+            "tidegate: error: `policy list` is now `tidegate status`\n",
+        ),
+        (
+            &["policy", "stats", "shop"],
+            "tidegate: error: `policy stats` is now `tidegate status --rules`\n",
+        ),
+    ] {
+        let output = run(old);
+        assert_eq!(output.status.code(), Some(2), "{old:?}");
+        assert!(text(&output.stderr).starts_with(new), "{}", text(&output.stderr));
+        assert!(output.stdout.is_empty(), "{old:?}");
+    }
+}
+
+#[test]
 fn a_reader_that_closes_the_pipe_is_not_an_error() {
     let (reader, writer) = std::io::pipe().unwrap();
     // Without a reader the first write fails.
@@ -84,10 +107,15 @@ fn an_invalid_log_filter_is_reported_in_the_output_format() {
     };
     let plain = wrong(&["completions", "bash"]);
     assert!(
-        plain.starts_with("tidegate: error: invalid log filter TIDEGATE_LOG=tidegate=loud: `loud` is not a level"),
+        plain.starts_with(
+            "tidegate: error: invalid log filter TIDEGATE_LOG=tidegate=loud: `loud` is not a level"
+        ),
         "{plain}"
     );
-    assert!(plain.contains("\n  hint: use a level (error, warn, info, debug, trace)"), "{plain}");
+    assert!(
+        plain.contains("\n  hint: use a level (error, warn, info, debug, trace)"),
+        "{plain}"
+    );
 
     let coloured = wrong(&["completions", "bash", "--color", "always"]);
     assert!(coloured.contains("\x1b["), "{coloured:?}");

@@ -48,7 +48,9 @@ fn parse(text: &str) -> Result<Targets, String> {
         }
         let name = target.split("::").next().unwrap_or_default();
         if level.is_none() && !CRATES.contains(&name) {
-            return Err(format!("`{directive}` is neither a level nor a module of tidegate"));
+            return Err(format!(
+                "`{directive}` is neither a level nor a module of tidegate"
+            ));
         }
     }
     text.parse().map_err(|error| format!("{error}"))
