@@ -39,6 +39,12 @@ fn usage_errors_are_2_and_help_is_0() {
             "{args:?}: {}",
             text(&output.stderr)
         );
+        let is_help = args.is_empty();
+        assert_eq!(
+            !is_help,
+            text(&output.stderr).starts_with("tidegate: error: "),
+            "{args:?}"
+        );
         assert!(output.stdout.is_empty(), "{args:?}");
     }
     for args in [&["--help"][..], &["exec", "-h"], &["--version"]] {
