@@ -35,10 +35,10 @@ use crate::{
 
 /// Attach policies to a cgroup
 ///
-/// Use it for services and sessions that run permanently. The policy applies to all processes of the cgroup and of
-/// the cgroups below it, for all sockets created from then on. Programs and maps are pinned in the kernel: no
-/// tidegate process needs to keep running. The policy stays attached until `tidegate detach`, or until the cgroup
-/// is removed; a restarted service has a new cgroup. Needs root.
+/// Use it for services and sessions that run permanently. From then on, the policy applies to all processes of the
+/// cgroup and of the cgroups below it; connections that exist already continue (see --existing). Programs and maps
+/// are pinned in the kernel: no tidegate process needs to keep running. The policy stays attached until `tidegate
+/// detach`, or until the cgroup is removed; a restarted service has a new cgroup. Needs root.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     group = clap::ArgGroup::new("what").required(true).args(["policy", "batch"]),

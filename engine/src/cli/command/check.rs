@@ -15,7 +15,8 @@ use crate::{
 /// Check policy files for errors and warnings
 ///
 /// Use it before you apply a policy, and in CI. Reports all errors of each file with line, column and a suggested
-/// fix. Warnings are for rules that have no effect. Needs no privileges and reads no kernel state.
+/// fix. A warning marks a likely mistake in a valid policy, such as a rule that never matches. Needs no privileges
+/// and reads no kernel state.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = help())]
 pub struct CheckArgs {

@@ -21,8 +21,8 @@ use crate::{
 /// Show attached policies, their counters, and problems
 ///
 /// Use it to see which policies are attached to which cgroups, whether they are fully enforced, and how many
-/// attempts they decided. One line per attachment; problems follow below the table. The state is read from the
-/// kernel. Needs root.
+/// attempts they decided. One line per attachment; problems follow below the table. State and counters are read
+/// from the kernel. Needs root.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = help())]
 pub struct StatusArgs {
@@ -77,7 +77,7 @@ pub fn run(args: &StatusArgs, output: Output) -> Result<ExitCode, Failure> {
         Output::Text => text(&status, args.rules || args.name.is_some()),
     })?;
     let full = status.policies.iter().all(|policy| policy.enforcement == "full");
-    let full = full && status.unknown_cgroups.is_empty();
+    let full = full && (args.name.is_some() || status.unknown_cgroups.is_empty());
     Ok(if full { Exit::Success } else { Exit::Partial }.into())
 }
 
