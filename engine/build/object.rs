@@ -71,6 +71,8 @@ pub(crate) fn build(
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "2")
         .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
+        // The loader needs the symbols and BTF that the program's own release profile strips.
+        .env("CARGO_PROFILE_RELEASE_STRIP", "none")
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("{} does not start: {error}", compiler.cargo.display()))?;

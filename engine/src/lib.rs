@@ -1,6 +1,6 @@
-//! Tidegate decides, in the Linux kernel, where the processes of a cgroup may connect to.
+//! Tidegate decides, in the Linux kernel, which network destinations the processes of a cgroup may connect to.
 //!
-//! The flow, in one direction; each arrow is one type that only the room on its left can make:
+//! Data flows in one direction. Each arrow is one type that only the module on its left can construct:
 //!
 //! ```text
 //! policy.yaml -> policy::RawPolicy -> policy::Policy -> compile::Image -> datapath (live tables)

@@ -1,4 +1,4 @@
-//! The program as a shell sees it: exit codes, streams, readers that leave. Needs no privileges.
+//! The program as a shell sees it: exit codes, streams, closed pipes. Needs no privileges.
 
 use std::{
     io::Read,
@@ -14,7 +14,7 @@ fn tidegate(args: &[&str]) -> Command {
     command
 }
 
-#[expect(clippy::unwrap_used, reason = "a test's own function")]
+#[expect(clippy::unwrap_used, reason = "test code")]
 fn run(args: &[&str]) -> Output {
     tidegate(args).output().unwrap()
 }
@@ -39,6 +39,12 @@ fn usage_errors_are_2_and_help_is_0() {
             "{args:?}: {}",
             text(&output.stderr)
         );
+        let is_help = args.is_empty();
+        assert_eq!(
+            !is_help,
+            text(&output.stderr).starts_with("tidegate: error: "),
+            "{args:?}"
+        );
         assert!(output.stdout.is_empty(), "{args:?}");
     }
     for args in [&["--help"][..], &["exec", "-h"], &["--version"]] {
@@ -50,9 +56,32 @@ fn usage_errors_are_2_and_help_is_0() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_failure() {
+fn renamed_commands_are_usage_errors_that_name_the_new_command() {
+    for (old, new) in [
+        (
+            &["policy", "apply", "-f", "x.yaml"][..],
+            "tidegate: error: `policy apply` is now `tidegate apply`\n",
+        ),
+        (
+            &["policy", "list"],
+            "tidegate: error: `policy list` is now `tidegate status`\n",
+        ),
+        (
+            &["policy", "stats", "shop"],
+            "tidegate: error: `policy stats` is now `tidegate status --rules`\n",
+        ),
+    ] {
+        let output = run(old);
+        assert_eq!(output.status.code(), Some(2), "{old:?}");
+        assert!(text(&output.stderr).starts_with(new), "{}", text(&output.stderr));
+        assert!(output.stdout.is_empty(), "{old:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_closes_the_pipe_is_not_an_error() {
     let (reader, writer) = std::io::pipe().unwrap();
-    // Nobody will ever read: the first write fails.
+    // Without a reader the first write fails.
     drop(reader);
     let mut child = tidegate(&["completions", "bash"])
         .stdout(writer)
@@ -73,7 +102,7 @@ fn output_that_cannot_be_written_is_1() {
 }
 
 #[test]
-fn a_wrong_log_filter_is_told_in_the_form_asked_for() {
+fn an_invalid_log_filter_is_reported_in_the_output_format() {
     let wrong = |args: &[&str]| {
         let output = tidegate(args)
             .env("TIDEGATE_LOG", "tidegate=loud")
@@ -84,10 +113,15 @@ fn a_wrong_log_filter_is_told_in_the_form_asked_for() {
     };
     let plain = wrong(&["completions", "bash"]);
     assert!(
-        plain.starts_with("tidegate: error: cannot understand TIDEGATE_LOG=tidegate=loud: "),
+        plain.starts_with(
+            "tidegate: error: invalid log filter TIDEGATE_LOG=tidegate=loud: `loud` is not a level"
+        ),
         "{plain}"
     );
-    assert!(plain.contains("\n  hint: write TIDEGATE_LOG=debug"), "{plain}");
+    assert!(
+        plain.contains("\n  hint: use a level (error, warn, info, debug, trace)"),
+        "{plain}"
+    );
 
     let coloured = wrong(&["completions", "bash", "--color", "always"]);
     assert!(coloured.contains("\x1b["), "{coloured:?}");

@@ -4,52 +4,57 @@ use clap::{ArgAction, ColorChoice, Parser, Subcommand};
 
 use super::{
     command::{
-        attach::AttachArgs, check::CheckArgs, completions::CompletionsArgs, detach::DetachArgs,
-        events::EventsArgs, exec::args::ExecArgs, explain_args::ExplainArgs, policy_args::PolicyArgs,
-        probe::ProbeArgs, selftest::SelftestArgs, selftest_client::SelftestClientArgs, set_mode::SetModeArgs,
-        status::StatusArgs,
+        apply::ApplyArgs, attach::AttachArgs, check::CheckArgs, completions::CompletionsArgs,
+        detach::DetachArgs, events::EventsArgs, exec::args::ExecArgs, explain_args::ExplainArgs,
+        policy_args::PolicyArgs, probe::ProbeArgs, selftest::SelftestArgs,
+        selftest_client::SelftestClientArgs, set_mode::SetModeArgs, status::StatusArgs,
     },
     exit::Exit,
+    help::HelpEnd,
     output::Output,
 };
 
-/// Decides, in the Linux kernel, where a process may connect to
+const GLOBAL: &str = "Global options";
+
+/// Control which network destinations processes may connect to, enforced in the Linux kernel
 ///
-/// A policy says allow, audit, block or kill; the verdict is taken at the socket call, before a packet
-/// leaves. Start with:
-///
-///   sudo tidegate exec --default audit -- curl https://example.com
+/// A policy allows, audits, blocks or kills. eBPF programs decide when a process calls connect(2) or
+/// sendmsg(2), before a packet leaves the machine. `exec` runs one command under a policy; `attach` puts a
+/// policy on a cgroup, such as a systemd service.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "tidegate", version, after_help = Exit::table(), max_term_width = 100)]
 #[command(
-    verbatim_doc_comment,
+    name = "tidegate",
+    version,
+    after_help = help(),
+    max_term_width = 100,
+    help_expected = true,
     subcommand_required = true,
     arg_required_else_help = true
 )]
 pub struct Cli {
-    /// Form of results: text for people, json for programs
+    /// Output format
     #[arg(
         long,
         global = true,
         value_enum,
         default_value_t,
-        value_name = "FORM",
-        help_heading = "Everywhere"
+        value_name = "FORMAT",
+        help_heading = GLOBAL
     )]
     pub output: Output,
 
-    /// Whether to use colours; auto follows the terminal, NO_COLOR and CLICOLOR
+    /// When to use colors; auto checks for a terminal, NO_COLOR and CLICOLOR
     #[arg(
         long,
         global = true,
         default_value = "auto",
         value_name = "WHEN",
-        help_heading = "Everywhere"
+        help_heading = GLOBAL
     )]
     pub color: ColorChoice,
 
-    /// Say more about what is done; twice or three times for still more (see also TIDEGATE_LOG)
-    #[arg(long, short, global = true, action = ArgAction::Count, help_heading = "Everywhere")]
+    /// Log more to standard error; repeat for debug and trace messages (see also TIDEGATE_LOG)
+    #[arg(long, short, global = true, action = ArgAction::Count, help_heading = GLOBAL)]
     pub verbose: u8,
 
     #[command(subcommand)]
@@ -57,7 +62,44 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// What to do.
+fn help() -> String {
+    let exits = Exit::ALL.map(|exit| (exit, exit.meaning()));
+    HelpEnd {
+        notes: &[
+            "`tidegate help COMMAND` describes a command with its options, examples and exit codes. Commands that \
+             load or read kernel programs need root.",
+        ],
+        examples: &[
+            (
+                "See where a command connects to; nothing is denied",
+                &["sudo tidegate exec --default audit -- curl https://www.example.com"],
+            ),
+            (
+                "Attach a policy to a service, in audit mode first",
+                &[
+                    "sudo tidegate attach --policy shop.yaml --unit shop.service --mode audit",
+                    "sudo tidegate events --follow",
+                    "sudo tidegate set-mode shop enforce",
+                ],
+            ),
+            (
+                "Check a policy and explain its verdict, without root",
+                &[
+                    "tidegate check shop.yaml",
+                    "tidegate explain --policy shop.yaml --to 192.0.2.1:443",
+                ],
+            ),
+        ],
+        exits: &exits,
+        other_exits: &[
+            ("128+n", "exec: signal n terminated the command"),
+            ("other", "exec: the exit code of the command"),
+        ],
+    }
+    .text()
+}
+
+/// The subcommands of `tidegate`, in the order of its help.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
@@ -67,9 +109,11 @@ pub enum Command {
     #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
     Detach(DetachArgs),
     #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
-    Status(StatusArgs),
+    Apply(ApplyArgs),
     #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
     SetMode(SetModeArgs),
+    #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
+    Status(StatusArgs),
     #[expect(missing_docs, reason = "help texts are those of the arguments' types")]
     Events(EventsArgs),
     #[expect(missing_docs, reason = "help texts are those of the arguments' types")]

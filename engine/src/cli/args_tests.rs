@@ -1,8 +1,8 @@
-use clap::{CommandFactory, error::ErrorKind};
+use clap::{Command as Definition, CommandFactory, error::ErrorKind};
 use engine_common::{Action, Mode};
 
 use super::*;
-use crate::cli::command::exec::args::{KeptFds, Survivors};
+use crate::cli::command::exec::args::{DescendantsAction, KeptFds};
 
 fn exec(line: &[&str]) -> Result<ExecArgs, clap::Error> {
     let line = ["tidegate", "exec"].iter().chain(line);
@@ -13,7 +13,7 @@ fn exec(line: &[&str]) -> Result<ExecArgs, clap::Error> {
 }
 
 #[test]
-fn the_definition_holds_together() {
+fn the_definition_is_consistent() {
     Cli::command().debug_assert();
 }
 
@@ -51,7 +51,7 @@ fn rules_keep_the_order_of_the_command_line() {
 }
 
 #[test]
-fn exec_has_sensible_defaults() {
+fn exec_defaults() {
     let args = exec(&[
         "-p", "a.yaml", "--policy", "b.yaml", "--", "npm", "ci", "--allow", "x",
     ])
@@ -61,14 +61,14 @@ fn exec_has_sensible_defaults() {
     assert_eq!((args.default, args.mode), (None, None));
     assert_eq!(
         (args.keep_fds, args.descendants),
-        (KeptFds::Standard, Survivors::End)
+        (KeptFds::Standard, DescendantsAction::End)
     );
     assert!(args.rule_flags.rules().is_empty() && args.report.is_none());
     assert!(!args.quiet && !args.live);
 }
 
 #[test]
-fn exec_understands_its_flags() {
+fn exec_flags() {
     let line = [
         "--default=kill",
         "--mode",
@@ -97,7 +97,7 @@ fn exec_understands_its_flags() {
     assert_eq!(args.keep_capability, ["CAP_NET_RAW", "CAP_BPF"]);
     assert_eq!(
         (args.descendants, args.user.as_deref()),
-        (Survivors::Wait, Some("nobody"))
+        (DescendantsAction::Wait, Some("nobody"))
     );
     assert_eq!(args.variables.set, [("A".to_owned(), "b".to_owned())]);
     assert!(args.variables.env && args.quiet && args.live);
@@ -106,7 +106,7 @@ fn exec_understands_its_flags() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused() {
+fn invalid_command_lines_are_usage_errors() {
     use ErrorKind::{InvalidValue, MissingRequiredArgument, UnknownArgument, ValueValidation};
     let cases: [(&[&str], ErrorKind); 8] = [
         (&["--", "true"], MissingRequiredArgument),
@@ -134,7 +134,7 @@ fn what_cannot_be_meant_is_refused() {
 }
 
 #[test]
-fn global_flags_may_stand_after_the_command() {
+fn global_options_are_accepted_after_the_command() {
     let cli = Cli::try_parse_from([
         "tidegate",
         "check",
@@ -151,27 +151,73 @@ fn global_flags_may_stand_after_the_command() {
     );
 }
 
-/// The help texts, so that a change of them is seen.
+/// The help text of a command, wrapped at `width` columns.
+fn help_of(path: &[String], width: usize) -> String {
+    let line = ["tidegate"]
+        .into_iter()
+        .chain(path.iter().map(String::as_str))
+        .chain(["--help"]);
+    let error = Cli::command()
+        .term_width(width)
+        .try_get_matches_from(line)
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DisplayHelp);
+    error.to_string()
+}
+
+/// The paths of all commands that the help lists, such as `policy dump`.
+fn commands() -> Vec<Vec<String>> {
+    fn visit(definition: &Definition, path: &[String], found: &mut Vec<Vec<String>>) {
+        found.push(path.to_vec());
+        for command in definition
+            .get_subcommands()
+            .filter(|command| !command.is_hide_set())
+        {
+            visit(command, &[path, &[command.get_name().to_owned()]].concat(), found);
+        }
+    }
+    let mut found = Vec::new();
+    visit(&Cli::command(), &[], &mut found);
+    found
+}
+
 #[test]
 fn help() {
     let mut texts = String::new();
-    for path in [
-        &[][..],
-        &["exec"],
-        &["check"],
-        &["explain"],
-        &["policy"],
-        &["policy", "dump"],
-        &["probe"],
-        &["selftest"],
-        &["completions"],
-    ] {
-        let line = ["tidegate"].iter().chain(path).chain(&["--help"]);
-        let command = Cli::command().term_width(100);
-        let error = command.try_get_matches_from(line).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::DisplayHelp);
+    for path in commands() {
         let line: String = path.iter().map(|word| format!("{word} ")).collect();
-        texts += &format!("$ tidegate {line}--help\n{error}\n");
+        texts += &format!("$ tidegate {line}--help\n{}\n", help_of(&path, 100));
     }
     insta::assert_snapshot!(texts);
+}
+
+/// Examples can be copied, and tables are not broken.
+#[test]
+fn examples_and_exit_codes_are_not_wrapped_at_80_columns() {
+    for path in commands() {
+        let end = |width| {
+            let text = help_of(&path, width);
+            let start = text
+                .find("\nExamples:")
+                .unwrap_or_else(|| panic!("{path:?} has no examples"));
+            assert!(text[start..].contains("\nExit codes:\n"), "{path:?}");
+            text[start..].to_owned()
+        };
+        assert_eq!(end(80), end(100), "{path:?}");
+    }
+}
+
+#[test]
+fn help_is_never_wider_than_the_terminal() {
+    for path in commands() {
+        for width in [80, 100] {
+            let text = help_of(&path, width);
+            let usage = |line: &&str| line.starts_with("Usage:");
+            let too_long = text
+                .lines()
+                .filter(|line| !usage(line))
+                .find(|line| line.chars().count() > width);
+            assert_eq!(too_long, None, "{path:?} at {width} columns");
+        }
+    }
 }

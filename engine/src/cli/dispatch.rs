@@ -1,4 +1,4 @@
-//! From the arguments to the command.
+//! Runs the command that was parsed from the command line.
 
 use std::process::ExitCode;
 
@@ -6,13 +6,13 @@ use super::{
     Cli, Exit, Failure, Output,
     args::Command,
     command::{
-        attach, check, completions, detach, events, exec, explain, policy, probe, selftest, selftest_client,
-        set_mode, status,
+        apply, attach, check, completions, detach, events, exec, explain, policy, probe, selftest,
+        selftest_client, set_mode, status,
     },
     logging,
 };
 
-/// Runs the command that the arguments name.
+/// Runs the command and returns its exit code; a failure is printed first.
 pub fn run(cli: &Cli) -> ExitCode {
     match cli.color {
         clap::ColorChoice::Auto => anstream::ColorChoice::Auto,
@@ -20,19 +20,19 @@ pub fn run(cli: &Cli) -> ExitCode {
         clap::ColorChoice::Never => anstream::ColorChoice::Never,
     }
     .write_global();
-    let done = match logging::start(cli.verbose) {
+    let result = match logging::start(cli.verbose) {
         Ok(()) => command(&cli.command, cli.output),
         Err(message) => Err(Failure::of(Exit::Usage, message).hint(format!(
-            "write {}=debug or {}=tidegate::launch=trace",
-            logging::VARIABLE,
+            "use a level (error, warn, info, debug, trace) or modules with levels, such as {}=tidegate::launch=trace,info",
             logging::VARIABLE
         ))),
     };
-    done.unwrap_or_else(|failure| failure.report(cli.output))
+    result.unwrap_or_else(|failure| failure.report(cli.output))
 }
 
 fn command(command: &Command, output: Output) -> Result<ExitCode, Failure> {
     match command {
+        Command::Apply(args) => apply::run(args, output),
         Command::Attach(args) => attach::run(args, output),
         Command::Check(args) => Ok(check::run(args, output)),
         Command::Completions(args) => completions::run(args),

@@ -2,24 +2,24 @@
 
 use std::process::ExitCode;
 
-/// Exit codes of `tidegate`. `exec` adds the codes of the command it runs.
+/// Exit codes of `tidegate`. `exec` passes on the exit code of the command that it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Exit {
-    /// All is well.
-    Fine = 0,
-    /// The command could not do its work: a file, a right or the kernel was in the way.
+    /// Success.
+    Success = 0,
+    /// A file, a missing privilege or the kernel prevented it. Nothing was changed, unless the message says so.
     CouldNotRun = 1,
-    /// The command line is wrong.
+    /// The command line is not valid.
     Usage = 2,
     /// A policy is not valid.
     PolicyInvalid = 3,
     /// `explain`: the attempt would be denied.
     Denied = 4,
-    /// Done, but not all of it is enforced, or enforced fully.
+    /// A policy is enforced only in part.
     Partial = 5,
-    /// `selftest`: something arrived that the policy forbids.
-    Escaped = 6,
+    /// `selftest`: a packet arrived that the policy forbids.
+    Bypass = 6,
     /// `exec`: failed before the command was started.
     ExecFailed = 125,
     /// `exec`: the command was found but cannot be executed.
@@ -29,50 +29,39 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// All of them, in the order of their numbers.
+    /// All exit codes, in ascending order.
     pub const ALL: [Exit; 10] = [
-        Exit::Fine,
+        Exit::Success,
         Exit::CouldNotRun,
         Exit::Usage,
         Exit::PolicyInvalid,
         Exit::Denied,
         Exit::Partial,
-        Exit::Escaped,
+        Exit::Bypass,
         Exit::ExecFailed,
         Exit::NotExecutable,
         Exit::NotFound,
     ];
 
-    /// The number.
+    /// The value that the process exits with.
     pub const fn code(self) -> u8 {
         self as u8
     }
 
-    /// What it means, as the help says it.
+    /// The meaning, as `tidegate --help` prints it.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Exit::Fine => "fine",
-            Exit::CouldNotRun => "could not run: a file, a right or the kernel was in the way",
-            Exit::Usage => "the command line is wrong",
+            Exit::Success => "success",
+            Exit::CouldNotRun => "could not run: a file, a privilege or the kernel",
+            Exit::Usage => "invalid command line",
             Exit::PolicyInvalid => "a policy is not valid",
             Exit::Denied => "explain: the attempt would be denied",
-            Exit::Partial => "done, or read, but something is enforced only in part",
-            Exit::Escaped => "selftest: something got out that the policy forbids",
-            Exit::ExecFailed => "exec: tidegate itself failed, the command was not started",
-            Exit::NotExecutable => "exec: the command was found but cannot be executed",
+            Exit::Partial => "a policy is enforced only in part",
+            Exit::Bypass => "selftest: found a bypass",
+            Exit::ExecFailed => "exec: tidegate failed; the command was not started",
+            Exit::NotExecutable => "exec: the command cannot be executed",
             Exit::NotFound => "exec: the command was not found",
         }
-    }
-
-    /// The table of exit codes that `tidegate --help` ends with.
-    pub fn table() -> String {
-        let mut text = "Exit codes:\n".to_owned();
-        for exit in Exit::ALL {
-            text += &format!("  {:<5}  {}\n", exit.code(), exit.meaning());
-        }
-        text += "  128+n  exec: the command was ended by signal n\n";
-        text += "  other  exec: the command's own exit code";
-        text
     }
 }
 

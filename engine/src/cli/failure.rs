@@ -1,13 +1,16 @@
-//! What went wrong, as the user reads it.
+//! Errors as users and programs read them.
 
 use std::{error::Error, io::Write, process::ExitCode};
 
 use serde::Serialize;
 
-use super::{exit::Exit, output::Output};
-use crate::events::{escape::shows_as_itself, json};
+use super::{
+    exit::Exit,
+    output::{self, Output},
+};
+use crate::events::escape::shows_as_itself;
 
-/// Why a command ends without having done its work: what was wrong and where, and what to do.
+/// Why a command failed: a message, its causes, what to do about it, and the exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     exit: Exit,
@@ -30,7 +33,7 @@ struct Body<'a> {
 }
 
 impl Failure {
-    /// A failure that ends the program with `exit`.
+    /// A failure with a message; the program exits with `exit`.
     pub fn of(exit: Exit, message: impl Into<String>) -> Failure {
         Failure {
             exit,
@@ -40,7 +43,7 @@ impl Failure {
         }
     }
 
-    /// A failure that an error tells all about: its message and its causes.
+    /// A failure with the message and the causes of an error.
     pub fn by(exit: Exit, error: &dyn Error) -> Failure {
         let failure = Failure::of(exit, error.to_string());
         match error.source() {
@@ -49,12 +52,12 @@ impl Failure {
         }
     }
 
-    /// Adds a cause, with its own causes.
+    /// Adds a cause, and the causes of that.
     #[must_use]
     pub fn because(mut self, cause: &dyn Error) -> Failure {
         let mut next = Some(cause);
         while let Some(cause) = next {
-            // What the message says already need not be said again.
+            // Some errors repeat their source in their own message.
             let text = cause.to_string();
             if !self.message.contains(&text) {
                 self.causes.push(text);
@@ -64,19 +67,26 @@ impl Failure {
         self
     }
 
-    /// Adds what to do about it.
+    /// Adds a hint: what the user can do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Failure {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The exit code.
+    /// Puts a position in front of the message, such as `batch.txt:3`.
+    #[must_use]
+    pub fn at(mut self, position: &str) -> Failure {
+        self.message = format!("{position}: {}", self.message);
+        self
+    }
+
+    /// The code that the program exits with.
     pub fn exit(&self) -> Exit {
         self.exit
     }
 
-    /// The failure as it is printed, without the last line feed.
+    /// The text that is printed, without the last line feed.
     pub fn render(&self, output: Output) -> String {
         match output {
             Output::Text => {
@@ -102,21 +112,20 @@ impl Failure {
                         exit_code: self.exit.code(),
                     },
                 };
-                // Strings and a number: there is nothing here that JSON could not hold.
-                json::line(&document).unwrap_or_default()
+                output::line(&document)
             }
         }
     }
 
-    /// Prints the failure to standard error and gives the exit code to end with.
+    /// Prints the failure to standard error and returns the exit code.
     pub fn report(&self, output: Output) -> ExitCode {
-        // Where standard error is gone too, the exit code still tells.
+        // When standard error is closed, only the exit code is left.
         let _ = writeln!(anstream::stderr(), "{}", self.render(output));
         self.exit.into()
     }
 }
 
-/// Messages quote paths and texts of others: what a terminal would act on is escaped.
+/// Messages quote untrusted paths and texts: escapes the characters that a terminal interprets.
 fn safe(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -143,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_for_people() {
+    fn text_escapes_control_characters() {
         let text = anstream::adapter::strip_str(&sample().render(Output::Text)).to_string();
         assert_eq!(
             text,
@@ -152,11 +161,11 @@ mod tests {
     }
 
     #[test]
-    fn json_is_for_programs() {
+    fn json_has_message_causes_hint_and_exit_code() {
         let document: serde_json::Value = serde_json::from_str(&sample().render(Output::Json)).unwrap();
         assert_eq!(
             document,
-            serde_json::json!({"error": {
+            serde_json::json!({"schema_version": 1, "error": {
                 "message": "cannot read \x1b[2Jp.yaml",
                 "causes": ["permission denied"],
                 "hint": "run it with sudo",
@@ -166,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn all_causes_are_told() {
+    fn all_causes_are_kept() {
         #[derive(Debug, thiserror::Error)]
         #[error("outer")]
         struct Outer(#[source] Inner);

@@ -1,38 +1,97 @@
-//! Diagnostic messages on standard error, for those who look for a fault of ours.
+//! Diagnostic messages on standard error, for debugging tidegate itself.
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+};
 
-/// The variable that chooses what is logged, such as `debug` or `tidegate::launch=trace`. It wins over
-/// `--verbose`.
+/// Environment variable with the log filter: a level such as `debug`, or directives such as
+/// `tidegate::launch=trace,info`. It takes precedence over `--verbose`.
 pub const VARIABLE: &str = "TIDEGATE_LOG";
 
-/// Starts logging. `verbose` is how often `-v` was given: warnings, then more with each.
+/// Crates that emit messages. A directive without a level must start with one of them: any other word is a
+/// misspelled level.
+const CRATES: [&str; 3] = ["tidegate", "aya", "aya_obj"];
+
+/// Starts logging. `verbose` counts the `-v` flags: 0 shows warnings and errors, 3 or more everything.
 ///
 /// # Errors
-/// What is wrong with the value of [`VARIABLE`].
+/// When [`VARIABLE`] is set and is not a valid filter.
 pub fn start(verbose: u8) -> Result<(), String> {
     let filter = match std::env::var(VARIABLE) {
-        Ok(wanted) if !wanted.is_empty() => EnvFilter::builder()
-            .parse(&wanted)
-            .map_err(|error| format!("cannot understand {VARIABLE}={wanted}: {error}"))?,
-        _ => EnvFilter::new(level(verbose)),
+        Ok(text) if !text.is_empty() => {
+            parse(&text).map_err(|error| format!("invalid log filter {VARIABLE}={text}: {error}"))?
+        }
+        _ => Targets::new().with_default(level(verbose)),
     };
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let messages = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        // It would print them to standard error, and panic where that is gone.
-        .log_internal_errors(false)
-        .finish();
-    // Fails only when somebody set another before us: then that one stays.
+        // These would go to standard error too, and panic when that is closed.
+        .log_internal_errors(false);
+    let subscriber = tracing_subscriber::registry().with(filter).with(messages);
+    // Fails only when a subscriber is set already; that one stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(())
 }
 
-fn level(verbose: u8) -> &'static str {
+fn parse(text: &str) -> Result<Targets, String> {
+    for directive in text.split(',').map(str::trim) {
+        let (target, level) = match directive.split_once('=') {
+            Some((target, level)) => (target, Some(level)),
+            None if is_level(directive) => continue,
+            None => (directive, None),
+        };
+        if let Some(level) = level
+            && !is_level(level)
+        {
+            return Err(format!("`{level}` is not a level"));
+        }
+        let name = target.split("::").next().unwrap_or_default();
+        if level.is_none() && !CRATES.contains(&name) {
+            return Err(format!(
+                "`{directive}` is neither a level nor a module of tidegate"
+            ));
+        }
+    }
+    text.parse().map_err(|error| format!("{error}"))
+}
+
+/// The parser accepts an empty level as `error`.
+fn is_level(text: &str) -> bool {
+    !text.is_empty() && text.parse::<LevelFilter>().is_ok()
+}
+
+fn level(verbose: u8) -> LevelFilter {
     match verbose {
-        0 => "warn",
-        1 => "info",
-        2 => "debug",
-        _ => "trace",
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn filters_choose_a_level_per_module() {
+        let filter = parse("info,tidegate::launch=trace").unwrap();
+        assert!(filter.would_enable("tidegate::launch::spawn", &Level::TRACE));
+        assert!(filter.would_enable("tidegate::cli", &Level::INFO));
+        assert!(!filter.would_enable("tidegate::cli", &Level::DEBUG));
+        assert!(parse("debug").unwrap().would_enable("aya", &Level::DEBUG));
+        assert!(parse("tidegate").unwrap().would_enable("tidegate", &Level::TRACE));
+        assert!(!parse("off").unwrap().would_enable("tidegate", &Level::ERROR));
+    }
+
+    #[test]
+    fn misspelled_filters_are_errors() {
+        assert_eq!(parse("tidegate=loud").unwrap_err(), "`loud` is not a level");
+        for wrong in ["debgu", "tidegate=", "info,", "tidegate[span]=info=debug"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -5,8 +5,10 @@ pub mod command;
 pub mod dispatch;
 pub mod exit;
 pub mod failure;
+pub mod help;
 pub mod logging;
 pub mod output;
+pub mod renamed;
 pub mod variable;
 
 pub use args::Cli;

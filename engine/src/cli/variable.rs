@@ -2,24 +2,24 @@
 
 use crate::policy::{LoadContext, is_variable_name};
 
-// On each flag: `next_help_heading` would go on over whatever comes after them.
-const HEADING: &str = "Variables of policies";
+// Set on each flag: `next_help_heading` would apply to all arguments that follow.
+const HEADING: &str = "Policy variables";
 
-/// Values for `${NAME}` in policies.
+/// Values of `${NAME}` in policies.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct VariableArgs {
-    /// Give the variable ${NAME} of a policy its value; in a list it may stand for several items, split by
-    /// spaces or commas
+    /// Set the policy variable ${NAME}; in a list, the value may be several items, separated by spaces or
+    /// commas
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment, help_heading = HEADING)]
     pub set: Vec<(String, String)>,
 
-    /// Take variables that --set does not give from the environment
+    /// Read variables that are not given by --set from the environment
     #[arg(long, help_heading = HEADING)]
     pub env: bool,
 }
 
 impl VariableArgs {
-    /// What policies are loaded with on this machine.
+    /// The context to load policies with: these variables and the name servers of this machine.
     pub fn context(&self) -> LoadContext {
         LoadContext::from_system(&self.set, self.env)
     }
@@ -27,11 +27,11 @@ impl VariableArgs {
 
 fn assignment(text: &str) -> Result<(String, String), String> {
     let Some((name, value)) = text.split_once('=') else {
-        return Err("write NAME=VALUE".to_owned());
+        return Err("expected NAME=VALUE".to_owned());
     };
     if !is_variable_name(name) {
         return Err(format!(
-            "`{name}` cannot be the name of a variable: it has letters, digits and `_`, no digit first"
+            "invalid variable name `{name}`: use letters, digits and `_`, and do not begin with a digit"
         ));
     }
     Ok((name.to_owned(), value.to_owned()))
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn assignments_are_split_at_the_first_sign() {
+    fn assignments_are_split_at_the_first_equals_sign() {
         assert_eq!(assignment("A=b=c"), Ok(("A".to_owned(), "b=c".to_owned())));
         assert_eq!(assignment("A="), Ok(("A".to_owned(), String::new())));
         assert!(assignment("A").is_err());

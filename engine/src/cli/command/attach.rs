@@ -1,4 +1,4 @@
-//! `tidegate attach`: policies on cgroups, for as long as they should stand.
+//! `tidegate attach`: attaches policies to cgroups.
 
 use std::{
     fmt::Write,
@@ -23,51 +23,38 @@ use super::{
 };
 use crate::{
     cgroup::{Hierarchy, Located},
-    cli::{Exit, Failure, Output, output::print, variable::VariableArgs},
+    cli::{
+        Exit, Failure, Output,
+        help::HelpEnd,
+        output::{document, print},
+        variable::VariableArgs,
+    },
     control::{Existing, Standing, Wanted},
-    events::{escape::escaped, json::document},
+    events::escape::escaped,
 };
 
-/// Put policies on a cgroup, to stand until they are detached
+/// Attach policies to a cgroup
 ///
-/// What enforces is pinned in the kernel: no process of tidegate stays behind, and ending one changes
-/// nothing. The policy holds for every process of the cgroup and of those below it, from one moment on,
-/// for sockets made there; --existing looks for those that are connected already. It ends by `tidegate detach`, or with the cgroup.
+/// Use it for services and sessions that run permanently. From then on, the policy applies to all processes of the
+/// cgroup and of the cgroups below it; connections that exist already continue (see --existing). Programs and maps
+/// are pinned in the kernel: no tidegate process needs to keep running. The policy stays attached until `tidegate
+/// detach`, or until the cgroup is removed; a restarted service has a new cgroup. Needs root.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     group = clap::ArgGroup::new("what").required(true).args(["policy", "batch"]),
     group = clap::ArgGroup::new("where").required(true).args(["cgroup", "unit", "pid", "host", "batch"]),
-    after_help = "\
-Examples:
-  Hold a service to its policy:
-    sudo tidegate attach --policy shop.yaml --unit shop.service
-  See first what it would deny:
-    sudo tidegate attach --policy shop.yaml --unit shop.service --mode audit
-    sudo tidegate events --follow
-    sudo tidegate set-mode shop enforce
-  A login session, by any process in it:
-    sudo tidegate attach --policy house.yaml --pid 4711
-  Many at once, a line each: POLICY-FILE CGROUP [NAME]
-    sudo tidegate attach --batch fleet.txt
-  What is connected already and denied from now on: see it, then cut it
-    sudo tidegate attach --policy shop.yaml --unit shop.service --existing audit
-    sudo tidegate attach --policy shop.yaml --unit shop.service --existing destroy
-
-Exit codes:
-  0 they stand; 1 could not run, nothing was changed; 2 the command line is wrong; 3 a policy is
-  not valid; 5 they stand, but this kernel cannot do all of what they say (--best-effort), or not all
-  sockets that existed could be looked at, or cut (--existing)."
+    after_help = help()
 )]
 pub struct AttachArgs {
-    /// Policy file; given several times, all stand and the strictest answer holds
+    /// Policy file; repeatable: all policies are evaluated and the strictest verdict is enforced
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub policy: Vec<PathBuf>,
 
-    /// Name to stand under, instead of the policy's own
+    /// Name for the attached policy, instead of the name in the file
     #[arg(long, value_name = "NAME", conflicts_with = "batch")]
     pub name: Option<String>,
 
-    /// Act on verdicts or only report them, whatever the policy says itself
+    /// Enforce verdicts or only report them; overrides the mode of the policy
     #[arg(long, value_name = "MODE", value_parser = modes())]
     pub mode: Option<Mode>,
 
@@ -75,24 +62,25 @@ pub struct AttachArgs {
     #[expect(missing_docs, reason = "a doc comment here would replace the help text")]
     pub cgroup: CgroupArgs,
 
-    /// Attach what the lines of FILE say: POLICY-FILE CGROUP [NAME]; `-` is standard input
+    /// File with many attachments, one per line; `-` is standard input
     ///
-    /// Empty lines and those that start with `#` are passed over. Nothing is changed when one of them
-    /// is wrong.
+    /// A line is POLICY_FILE CGROUP [NAME], separated by spaces or tabs; a path cannot contain them. CGROUP is a
+    /// path as for --cgroup. NAME replaces the name in the file; each name may occur once. Empty lines and lines
+    /// that start with `#` are ignored. All lines are checked first: if one is not valid, nothing is attached.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub batch: Option<PathBuf>,
 
-    /// Take what this kernel can do of a policy, where it cannot do all
+    /// Attach the policy even if this kernel can enforce only a part of it
     #[arg(long)]
     pub best_effort: bool,
 
-    /// What to do about sockets of the cgroup and those below that exist already
+    /// How to handle sockets that exist already in the cgroup and in the cgroups below it
     ///
-    /// A policy is asked when a socket connects: what is connected goes on. With `audit` or `destroy`
-    /// those sockets are looked for when the policies stand, and each that they would not silently allow
-    /// is told of, with its processes and the rule. Connections that others opened are left alone. In mode
-    /// audit nothing is cut.
-    #[arg(long, value_name = "WHAT", value_parser = existing(), default_value = "allow")]
+    /// A policy decides when a socket connects, so an existing connection continues. With `audit` and `destroy`,
+    /// tidegate lists existing sockets after the policy is attached, and reports each one that the policy does not
+    /// allow silently, with its processes and the rule. Inbound connections are not changed. In audit mode no
+    /// socket is destroyed.
+    #[arg(long, value_name = "ACTION", value_parser = existing(), default_value = "allow")]
     pub existing: ExistingChoice,
 
     #[command(flatten)]
@@ -100,17 +88,67 @@ pub struct AttachArgs {
     pub variables: VariableArgs,
 }
 
-/// What is done about sockets that exist; `None` where they are let be.
+fn help() -> String {
+    HelpEnd {
+        examples: &[
+            (
+                "Attach a policy to a systemd service",
+                &["sudo tidegate attach --policy shop.yaml --unit shop.service"],
+            ),
+            (
+                "Only report first, then enforce",
+                &[
+                    "sudo tidegate attach --policy shop.yaml --unit shop.service --mode audit",
+                    "sudo tidegate events --follow",
+                    "sudo tidegate set-mode shop enforce",
+                ],
+            ),
+            (
+                "Attach to the login session of a process",
+                &["sudo tidegate attach --policy session.yaml --pid 4711"],
+            ),
+            (
+                "Destroy existing connections that the policy denies",
+                &[
+                    "sudo tidegate attach --policy shop.yaml --unit shop.service \\",
+                    "  --existing destroy",
+                ],
+            ),
+            (
+                "Attach two policies at once",
+                &[
+                    "printf '%s\\n' 'shop.yaml /system.slice/shop.service' \\",
+                    "  'mail.yaml /system.slice/mail.service' > attachments.txt",
+                    "sudo tidegate attach --batch attachments.txt",
+                ],
+            ),
+        ],
+        exits: &[
+            (Exit::Success, "attached"),
+            (Exit::CouldNotRun, "could not run; nothing was changed"),
+            (Exit::Usage, "invalid command line"),
+            (Exit::PolicyInvalid, "a policy is not valid"),
+            (
+                Exit::Partial,
+                "attached, but only in part (see --best-effort and --existing)",
+            ),
+        ],
+        ..HelpEnd::default()
+    }
+    .text()
+}
+
+/// How to handle existing sockets; `None` does not look for them.
 pub type ExistingChoice = Option<Existing>;
 
 fn existing() -> impl TypedValueParser<Value = ExistingChoice> {
     const CHOICES: [(&str, ExistingChoice, &str); 3] = [
-        ("allow", None, "They go on, and nobody looks"),
-        ("audit", Some(Existing::Audit), "They go on, and are told of"),
+        ("allow", None, "Do not look for them"),
+        ("audit", Some(Existing::Audit), "Report them; they continue"),
         (
             "destroy",
             Some(Existing::Destroy),
-            "Those that a policy blocks or kills for are cut",
+            "Destroy those that a policy blocks or kills",
         ),
     ];
     PossibleValuesParser::new(CHOICES.map(|(word, _, help)| PossibleValue::new(word).help(help))).try_map(
@@ -124,24 +162,24 @@ fn existing() -> impl TypedValueParser<Value = ExistingChoice> {
 /// Attaches.
 ///
 /// # Errors
-/// When a policy is not valid or cannot stand there.
+/// When a policy is not valid or cannot be attached; then nothing is.
 pub fn run(args: &AttachArgs, output: Output) -> Result<ExitCode, Failure> {
     attached::require_root("attach")?;
     let hierarchy = attached::hierarchy()?;
-    let wanted = match &args.batch {
+    let requests = match &args.batch {
         Some(file) => from_batch(args, file, &hierarchy, output)?,
         None => from_flags(args, &hierarchy, output)?,
     };
     if let Some(existing) = args.existing {
         existing.is_possible().map_err(attached::failed)?;
     }
-    let mut standing = Standing::open_or_make(hierarchy, attached::waiting).map_err(attached::failed)?;
-    let attached = standing
-        .attach(wanted, args.best_effort)
+    let mut control = Standing::open_or_make(hierarchy, attached::waiting).map_err(attached::failed)?;
+    let attached = control
+        .attach(requests, args.best_effort)
         .map_err(attached::failed)?;
     let existing = args
         .existing
-        .map(|existing| standing.existing(&attached, existing));
+        .map(|existing| control.existing(&attached, existing));
     let partial = attached.iter().any(|one| !one.partial.is_empty())
         || existing.as_ref().is_some_and(|report| !report.is_complete());
     let text = match output {
@@ -152,19 +190,21 @@ pub fn run(args: &AttachArgs, output: Output) -> Result<ExitCode, Failure> {
         Output::Text => {
             let mut text = String::new();
             for one in &attached {
-                let already = if one.already { " already" } else { "" };
+                let verb = if one.already {
+                    "already attached"
+                } else {
+                    "attached"
+                };
                 // Writing to a string cannot fail.
                 let _ = writeln!(
                     text,
-                    "{} stands{already} on {} ({}, generation {})",
+                    "{verb} policy {} to {} (mode {}, generation {})",
                     one.policy,
                     escaped(one.cgroup.as_bytes()),
                     one.mode,
                     one.generation
                 );
-                for reason in &one.partial {
-                    let _ = writeln!(text, "  partial: {reason}");
-                }
+                text += &attached::partial_lines(&one.partial);
             }
             if let Some(report) = &existing {
                 text += &existing_text::text(report);
@@ -173,30 +213,27 @@ pub fn run(args: &AttachArgs, output: Output) -> Result<ExitCode, Failure> {
         }
     };
     print(&text)?;
-    Ok(if partial { Exit::Partial } else { Exit::Fine }.into())
+    Ok(if partial { Exit::Partial } else { Exit::Success }.into())
 }
 
 fn from_flags(args: &AttachArgs, hierarchy: &Hierarchy, output: Output) -> Result<Vec<Wanted>, Failure> {
     if args.name.is_some() && args.policy.len() > 1 {
-        return Err(Failure::of(
-            Exit::Usage,
-            "--name is for one policy, and there are several",
-        ));
+        return Err(Failure::of(Exit::Usage, "--name requires exactly one --policy"));
     }
     let policies =
         policy_files::load_all(&args.policy, &args.variables.context(), output, Exit::CouldNotRun)?;
-    let mut wanted = Vec::new();
+    let mut requests = Vec::new();
     for sourced in policies {
-        // One open directory each.
+        // Each request owns an open directory of the cgroup.
         let Some(cgroup) = args.cgroup.locate(hierarchy)? else {
-            return Err(Failure::of(Exit::Usage, "there is no cgroup"));
+            return Err(Failure::of(Exit::Usage, "no cgroup given"));
         };
-        wanted.push(to_wanted(sourced, args.name.clone(), args.mode, cgroup));
+        requests.push(request(sourced, args.name.clone(), args.mode, cgroup));
     }
-    Ok(wanted)
+    Ok(requests)
 }
 
-fn to_wanted(sourced: SourcedPolicy, name: Option<String>, mode: Option<Mode>, cgroup: Located) -> Wanted {
+fn request(sourced: SourcedPolicy, name: Option<String>, mode: Option<Mode>, cgroup: Located) -> Wanted {
     let SourcedPolicy { mut policy, source } = sourced;
     if let Some(mode) = mode {
         policy.mode = mode;
@@ -210,7 +247,7 @@ fn to_wanted(sourced: SourcedPolicy, name: Option<String>, mode: Option<Mode>, c
     }
 }
 
-/// The journal outlives the folder a command was run in.
+/// The absolute path: records are read later, from other working directories.
 pub(super) fn full_path(source: &str) -> String {
     fs::canonicalize(source).map_or_else(|_| source.to_owned(), |path| path.display().to_string())
 }
@@ -230,8 +267,9 @@ fn from_batch(
     let shown = file.display();
     read.map_err(|error| Failure::of(Exit::CouldNotRun, format!("cannot read {shown}")).because(&error))?;
     let context = args.variables.context();
-    let mut wanted = Vec::new();
+    let mut requests = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
+        let position = format!("{shown}:{number}");
         let words: Vec<&str> = line.split_whitespace().collect();
         let (policy, cgroup, name) = match words.as_slice() {
             [] => continue,
@@ -239,7 +277,7 @@ fn from_batch(
             [policy, cgroup] => (policy, cgroup, None),
             [policy, cgroup, name] => (policy, cgroup, Some((*name).to_owned())),
             _ => {
-                let message = format!("{shown}:{number}: `{line}` is not POLICY-FILE CGROUP [NAME]");
+                let message = format!("{position}: expected POLICY_FILE CGROUP [NAME], found `{line}`");
                 return Err(Failure::of(Exit::Usage, message));
             }
         };
@@ -248,15 +286,19 @@ fn from_batch(
             host: args.cgroup.host,
             ..CgroupArgs::default()
         };
-        let Some(cgroup) = located.locate(hierarchy)? else {
+        let located = located
+            .locate(hierarchy)
+            .map_err(|failure| failure.at(&position))?;
+        let Some(cgroup) = located else {
             continue;
         };
-        let sourced = policy_files::load_all(&[policy.into()], &context, output, Exit::CouldNotRun)?;
-        // One file, one policy.
+        let sourced = policy_files::load_all(&[policy.into()], &context, output, Exit::CouldNotRun)
+            .map_err(|failure| failure.at(&position))?;
+        // A file has one policy.
         let Some(sourced) = sourced.into_iter().next() else {
             continue;
         };
-        wanted.push(to_wanted(sourced, name, args.mode, cgroup));
+        requests.push(request(sourced, name, args.mode, cgroup));
     }
-    Ok(wanted)
+    Ok(requests)
 }

@@ -1,4 +1,4 @@
-//! What the commands on standing policies have in common.
+//! What the commands on attached policies share: the cgroup options, opening the state, and hints for errors.
 
 use std::{io::Write, path::PathBuf};
 
@@ -6,34 +6,37 @@ use crate::{
     cgroup::{Hierarchy, HierarchyError, Located},
     cli::{Exit, Failure},
     control::{ControlError, Holder, Standing},
+    events::escape::escaped,
 };
 
-/// Which cgroup is meant.
+const CGROUP: &str = "Cgroup options";
+
+/// Options that select a cgroup.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(required = false, multiple = false)]
 pub struct CgroupArgs {
-    /// The cgroup: its path below the root, such as /system.slice/shop.service, or in full
-    #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::DirPath, help_heading = "The cgroup")]
+    /// Path of the cgroup, below the root cgroup (/system.slice/shop.service) or absolute
+    #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::DirPath, help_heading = CGROUP)]
     pub cgroup: Option<PathBuf>,
 
-    /// The cgroup of a unit of systemd, such as shop.service, wherever it is in the slices
-    #[arg(long, value_name = "NAME", help_heading = "The cgroup")]
+    /// Cgroup of a systemd unit, such as shop.service, in any slice
+    #[arg(long, value_name = "NAME", help_heading = CGROUP)]
     pub unit: Option<String>,
 
-    /// The cgroup that this process is in
-    #[arg(long, value_name = "PID", help_heading = "The cgroup")]
+    /// Cgroup of a process
+    #[arg(long, value_name = "PID", help_heading = CGROUP)]
     pub pid: Option<u32>,
 
-    /// The root cgroup: every process of this machine, tidegate and your own shell among them
-    #[arg(long, help_heading = "The cgroup")]
+    /// Root cgroup: all processes of this machine, including your shell and tidegate
+    #[arg(long, help_heading = CGROUP)]
     pub host: bool,
 }
 
 impl CgroupArgs {
-    /// The cgroup, if one is named.
+    /// The selected cgroup; `None` when no option was given.
     ///
     /// # Errors
-    /// When there is none like that, or it is the root and --host does not say so.
+    /// When it does not exist, or is the root cgroup and --host was not given.
     pub fn locate(&self, hierarchy: &Hierarchy) -> Result<Option<Located>, Failure> {
         let located = match (&self.cgroup, &self.unit, self.pid) {
             (Some(path), ..) => Located::by_path(hierarchy, path),
@@ -44,57 +47,56 @@ impl CgroupArgs {
         };
         let located = located.map_err(|error| Failure::by(Exit::CouldNotRun, &error))?;
         if located.is_root() && !self.host {
-            let message = "that is the root cgroup, which holds every process of this machine";
+            let message = "this is the root cgroup, which contains all processes of this machine";
             return Err(Failure::of(Exit::Usage, message).hint(
-                "say --host if that is meant; a policy that denies can cut off this machine, so try it with --mode audit first",
+                "use --host to select it; a policy that denies can disconnect this machine, so try --mode audit first",
             ));
         }
         Ok(Some(located))
     }
 }
 
-/// Refuses whoever is not root, in one sentence.
+/// Checks that the command runs as root.
 ///
 /// # Errors
-/// That sentence.
+/// When it does not.
 pub fn require_root(command: &str) -> Result<(), Failure> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    let message = format!("tidegate {command} needs root: run it with sudo");
-    Err(Failure::of(Exit::CouldNotRun, message)
-        .hint("policies that stand are pinned where only root may look"))
+    let message = format!("tidegate {command} needs root");
+    Err(Failure::of(Exit::CouldNotRun, message).hint("run it with sudo"))
 }
 
-/// The hierarchy of cgroups.
+/// The cgroup v2 hierarchy.
 ///
 /// # Errors
-/// When there is none.
+/// When none is mounted.
 pub fn hierarchy() -> Result<Hierarchy, Failure> {
     Hierarchy::find().map_err(|error: HierarchyError| Failure::by(Exit::CouldNotRun, &error))
 }
 
-/// Opens what stands, if anything does.
+/// Opens the attached policies; `None` when nothing is attached.
 ///
 /// # Errors
-/// As [`Standing::open`], and for whoever is not root.
+/// As [`Standing::open`], and when the command does not run as root.
 pub fn open(command: &str) -> Result<Option<Standing>, Failure> {
     require_root(command)?;
     Standing::open(hierarchy()?, waiting).map_err(failed)
 }
 
-/// Tells who is waited for.
+/// Prints which process holds the lock that this command waits for.
 pub fn waiting(holder: &Holder) {
-    // Where the reader is gone, there is nobody to tell.
+    // A closed standard error does not stop the command.
     let _ = writeln!(
         anstream::stderr(),
-        "tidegate: waiting for process {} ({}) to be done",
+        "tidegate: waiting for process {} ({}) to release the lock",
         holder.pid,
         holder.command
     );
 }
 
-/// The failure of a command on standing policies.
+/// The failure for an error of a command on attached policies, with a hint.
 pub fn failed(error: ControlError) -> Failure {
     let exit = match &error {
         ControlError::Name(_) | ControlError::Twice { .. } => Exit::Usage,
@@ -104,34 +106,34 @@ pub fn failed(error: ControlError) -> Failure {
     let failure = Failure::by(exit, &error);
     match &error {
         ControlError::Partial { .. } => {
-            failure.hint("--best-effort takes what this kernel can do, and `tidegate status` then says what is lacking")
+            failure.hint("--best-effort enforces what this kernel supports; `tidegate status` then lists what is missing")
         }
         ControlError::Different { name } => failure.hint(format!(
-            "replace it by `tidegate policy apply -f FILE` (add --name {name} if the file calls it otherwise), or attach yours under another name by --name"
+            "replace it with `tidegate apply -f FILE --name {name}`, or attach the file under another name with --name"
         )),
         ControlError::OtherMode { name, live } => {
             let other = if *live == "audit" { "enforce" } else { "audit" };
             failure.hint(format!(
-                "a policy has one mode wherever it stands: leave --mode out, or `tidegate set-mode {name} {other}` first"
+                "a policy has one mode on all its cgroups: remove --mode, or run `tidegate set-mode {name} {other}` first"
             ))
         }
         ControlError::OnlyWatches { .. } => {
-            failure.hint("give it the hooks of the cgroup too (`hooks: [cgroup, kprobe]`, or leave `hooks` out)")
+            failure.hint("use `hooks: [cgroup, kprobe]` in the policy, or remove `hooks`")
         }
         ControlError::OtherHooks { name } => failure.hint(format!(
-            "hooks cannot be exchanged while it stands: `tidegate detach {name}`, and attach the new version"
+            "hooks cannot change while a policy is attached: run `tidegate detach {name}`, then attach the new version"
         )),
         ControlError::Vanished(_) => failure
-            .hint("somebody removed the pins: attach the policies again, or forget them by `tidegate detach --all`"),
+            .hint("the pins were removed: attach the policies again, or delete their records with `tidegate detach --all`"),
         ControlError::Existing(_) => failure.hint(
-            "`modprobe -a tcp_diag udp_diag` loads what is missing, if this kernel has it; --existing allow attaches without looking",
+            "`modprobe -a tcp_diag udp_diag` may load the missing modules; --existing allow attaches without checking sockets",
         ),
-        ControlError::ReaderBusy { .. } => failure.hint("end that one first; what it has read, nobody else gets"),
+        ControlError::ReaderBusy { .. } => failure.hint("stop that process first: each event is delivered to one reader"),
         _ => failure,
     }
 }
 
-/// `NAME` where nothing stands at all.
+/// The error for a policy name when no policies are attached.
 ///
 /// # Errors
 /// Always.
@@ -140,4 +142,12 @@ pub fn nothing_attached<T>(name: &str) -> Result<T, Failure> {
         name: name.to_owned(),
         standing: Vec::new(),
     }))
+}
+
+/// One line per reason why a policy is enforced only in part.
+pub(super) fn partial_lines(reasons: &[String]) -> String {
+    reasons
+        .iter()
+        .map(|reason| format!("  partial: {}\n", escaped(reason.as_bytes())))
+        .collect()
 }

@@ -1,28 +1,24 @@
-//! `tidegate check`: whether policies are valid, and what they probably do not mean to say.
+//! `tidegate check`: errors and warnings of policy files.
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use crate::{
-    cli::{output::Output, variable::VariableArgs},
+    cli::{
+        Exit,
+        help::HelpEnd,
+        output::{self, Output},
+        variable::VariableArgs,
+    },
     policy::{Loaded, Policy},
 };
 
-/// Check policy files
+/// Check policy files for errors and warnings
 ///
-/// Reports every fault of each file with its line and column and what to write instead. Needs no
-/// privileges and changes nothing.
+/// Use it before you apply a policy, and in CI. Reports all errors of each file with line, column and a suggested
+/// fix. A warning marks a likely mistake in a valid policy, such as a rule that never matches. Needs no privileges
+/// and reads no kernel state.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "\
-Exit codes:
-  0  every policy is valid
-  1  a file could not be read
-  2  the command line is wrong
-  3  a policy is not valid (or, with --deny-warnings, has a warning)
-
-Examples:
-  tidegate check payments.yaml
-  tidegate check --set PODCIDR=10.244.0.0/16 --set SERVICECIDR=10.96.0.0/12 policies/*.yaml
-  generate-policy | tidegate check -")]
+#[command(after_help = help())]
 pub struct CheckArgs {
     /// Policy files; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
@@ -32,12 +28,39 @@ pub struct CheckArgs {
     #[expect(missing_docs, reason = "a doc comment here would replace the help text")]
     pub variables: VariableArgs,
 
-    /// Take a policy with warnings for invalid
+    /// Treat warnings as errors
     #[arg(long)]
     pub deny_warnings: bool,
 }
 
-/// Checks the files and prints what there is to say.
+fn help() -> String {
+    HelpEnd {
+        examples: &[
+            ("Check a policy", &["tidegate check shop.yaml"]),
+            (
+                "Check all policies and set their variables",
+                &["tidegate check --set PODCIDR=10.244.0.0/16 policies/*.yaml"],
+            ),
+            (
+                "Check standard input and print the diagnostics as JSON",
+                &["tidegate check --output json - < shop.yaml"],
+            ),
+        ],
+        exits: &[
+            (Exit::Success, "all policies are valid"),
+            (Exit::CouldNotRun, "a file cannot be read"),
+            (Exit::Usage, "invalid command line"),
+            (
+                Exit::PolicyInvalid,
+                "a policy has errors, or warnings with --deny-warnings",
+            ),
+        ],
+        ..HelpEnd::default()
+    }
+    .text()
+}
+
+/// Checks the files and prints their diagnostics.
 pub fn run(args: &CheckArgs, output: Output) -> ExitCode {
     let context = args.variables.context();
     let mut worst = Finding::Valid;
@@ -51,7 +74,7 @@ pub fn run(args: &CheckArgs, output: Output) -> ExitCode {
         match output {
             Output::Json => documents.push(document(&loaded, finding)),
             Output::Text => {
-                // Where a reader is gone, the exit code still tells.
+                // When the output is closed, only the exit code is left.
                 if !loaded.diagnostics.is_empty() {
                     let _ = writeln!(stderr, "{}", loaded.render(true));
                 }
@@ -63,14 +86,14 @@ pub fn run(args: &CheckArgs, output: Output) -> ExitCode {
         }
     }
     if output == Output::Json {
-        let all = serde_json::json!({ "files": documents });
+        let text = output::document(&serde_json::json!({ "files": documents }));
         // As above.
-        let _ = writeln!(stdout, "{all:#}");
+        let _ = stdout.write_all(text.as_bytes());
     }
     worst.exit_code()
 }
 
-/// What was found about a file, mildest first.
+/// The result for a file, in the order of severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Finding {
     Valid,
@@ -88,15 +111,16 @@ impl Finding {
     }
 
     fn exit_code(self) -> ExitCode {
-        ExitCode::from(match self {
-            Finding::Valid => 0,
-            Finding::Unreadable => 1,
-            Finding::Invalid => 3,
-        })
+        let exit = match self {
+            Finding::Valid => Exit::Success,
+            Finding::Unreadable => Exit::CouldNotRun,
+            Finding::Invalid => Exit::PolicyInvalid,
+        };
+        exit.into()
     }
 }
 
-/// The line that ends the report of a file; `Err` for standard error.
+/// The last line about a file; `Err` goes to standard error.
 fn summary(loaded: &Loaded, finding: Finding) -> Result<String, String> {
     let file = &loaded.file;
     match (&loaded.policy, finding) {
@@ -107,10 +131,10 @@ fn summary(loaded: &Loaded, finding: Finding) -> Result<String, String> {
             counted(loaded.cidrs, "address", "addresses"),
         )),
         (Some(policy), _) => Err(format!(
-            "{file}: policy \"{}\" is refused for its warnings (--deny-warnings)",
+            "{file}: policy \"{}\" has warnings (--deny-warnings)",
             policy.name
         )),
-        (None, Finding::Unreadable) => Err(format!("{file}: could not be read")),
+        (None, Finding::Unreadable) => Err(format!("{file}: cannot be read")),
         (None, _) => Err(format!(
             "{file}: not valid: {}",
             counted(loaded.errors, "error", "errors")
@@ -170,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn findings_and_their_lines() {
+    fn results_and_their_lines() {
         let valid = loaded("{default: block}");
         let finding = Finding::of(&valid, true);
         assert_eq!(
@@ -194,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_has_what_programs_need() {
+    fn the_document_has_codes_and_positions() {
         let loaded = loaded("{default: block, mode: audit, extra: 1}");
         let document = document(&loaded, Finding::of(&loaded, false));
         assert_eq!(document["valid"], false);
@@ -205,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_are_told_apart() {
+    fn counts_are_grouped_by_thousands() {
         assert_eq!(counted(1, "rule", "rules"), "1 rule");
         assert_eq!(counted(1204, "address", "addresses"), "1,204 addresses");
         assert_eq!(counted(1_000_000, "", "").trim(), "1,000,000");

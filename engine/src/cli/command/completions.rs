@@ -1,27 +1,51 @@
-//! `tidegate completions`: what a shell needs to complete our command line.
+//! `tidegate completions`: shell completion scripts.
 
 use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use crate::cli::{Cli, Failure, output};
+use crate::cli::{Cli, Exit, Failure, help::HelpEnd, output};
 
-/// Print completions for a shell
+/// Print a completion script for a shell
+///
+/// Use it once per machine or user, to complete commands and options with the Tab key.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  tidegate completions bash > /usr/share/bash-completion/completions/tidegate
-  tidegate completions fish > ~/.config/fish/completions/tidegate.fish")]
+#[command(after_help = help())]
 pub struct CompletionsArgs {
-    /// The shell
+    /// The shell to print the script for
     pub shell: Shell,
 }
 
-/// Prints the completions.
+fn help() -> String {
+    HelpEnd {
+        examples: &[
+            (
+                "Install completions for bash, for all users",
+                &[
+                    "tidegate completions bash |",
+                    "  sudo tee /usr/share/bash-completion/completions/tidegate > /dev/null",
+                ],
+            ),
+            (
+                "Install completions for fish, for the current user",
+                &["tidegate completions fish > ~/.config/fish/completions/tidegate.fish"],
+            ),
+        ],
+        exits: &[
+            (Exit::Success, "success"),
+            (Exit::CouldNotRun, "the output cannot be written"),
+            (Exit::Usage, "invalid command line"),
+        ],
+        ..HelpEnd::default()
+    }
+    .text()
+}
+
+/// Prints the script.
 ///
 /// # Errors
-/// When they cannot be written.
+/// When it cannot be written.
 pub fn run(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
     output::print(&text(args.shell))
 }
@@ -42,7 +66,7 @@ mod tests {
     fn every_shell_knows_the_commands() {
         for shell in Shell::value_variants() {
             let text = text(*shell);
-            for word in ["tidegate", "exec", "explain", "allow"] {
+            for word in ["tidegate", "exec", "apply", "explain", "allow"] {
                 assert!(text.contains(word), "{shell}: {word}");
             }
         }

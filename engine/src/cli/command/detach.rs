@@ -1,4 +1,4 @@
-//! `tidegate detach`: takes standing policies away.
+//! `tidegate detach`: detaches policies from cgroups.
 
 use std::{fmt::Write, process::ExitCode};
 
@@ -6,33 +6,31 @@ use serde_json::json;
 
 use super::attached::{self, CgroupArgs};
 use crate::{
-    cli::{Exit, Failure, Output, output::print},
+    cli::{
+        Exit, Failure, Output,
+        help::HelpEnd,
+        output::{document, print},
+    },
     control::{Detached, Place, Standing},
-    events::{escape::escaped, json::document},
+    events::escape::escaped,
 };
 
-/// Take a standing policy away
+/// Detach a policy from its cgroups
 ///
-/// From one cgroup, or from all on which it stands. `--all` takes every policy away, and with them the
-/// programs and tables in the kernel and the events that nobody has read.
+/// Use it to stop enforcing a policy, on one cgroup or on all. Existing connections continue. `--all` detaches
+/// all policies and removes everything that tidegate keeps: programs, maps, unread events and records. It also
+/// works when that state is damaged. Needs root.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     group = clap::ArgGroup::new("which").required(true).args(["name", "all"]),
-    after_help = "\
-Examples:
-  sudo tidegate detach shop
-  sudo tidegate detach shop --unit shop.service
-  sudo tidegate detach --all
-
-Exit codes:
-  0 done; 1 could not run, or there is no such policy; 2 the command line is wrong."
+    after_help = help()
 )]
 pub struct DetachArgs {
-    /// Name the policy stands under
+    /// Name of the attached policy
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
 
-    /// Every policy
+    /// Detach all policies, and remove programs, maps, unread events and records
     #[arg(long, conflicts_with_all = ["cgroup", "unit", "pid", "host"])]
     pub all: bool,
 
@@ -41,52 +39,75 @@ pub struct DetachArgs {
     pub cgroup: CgroupArgs,
 }
 
+fn help() -> String {
+    HelpEnd {
+        examples: &[
+            (
+                "Detach a policy from all its cgroups",
+                &["sudo tidegate detach shop"],
+            ),
+            (
+                "Detach it from one service only",
+                &["sudo tidegate detach shop --unit shop.service"],
+            ),
+            ("Remove everything", &["sudo tidegate detach --all"]),
+        ],
+        exits: &[
+            (Exit::Success, "detached; with --all also if nothing was attached"),
+            (Exit::CouldNotRun, "could not run, or no such policy is attached"),
+            (Exit::Usage, "invalid command line"),
+        ],
+        ..HelpEnd::default()
+    }
+    .text()
+}
+
 /// Detaches.
 ///
 /// # Errors
-/// When there is nothing like that, or something resists.
+/// When no such policy is attached, or the kernel refuses a step.
 pub fn run(args: &DetachArgs, output: Output) -> Result<ExitCode, Failure> {
     let detached = match &args.name {
         None => return everything(output),
         Some(name) => {
-            let Some(mut standing) = attached::open("detach")? else {
+            let Some(mut control) = attached::open("detach")? else {
                 return attached::nothing_attached(name);
             };
-            let only = place(args, &standing)?;
-            vec![standing.detach(name, only.as_ref()).map_err(attached::failed)?]
+            let only = target(args, &control)?;
+            vec![control.detach(name, only.as_ref()).map_err(attached::failed)?]
         }
     };
-    tell(&detached, output)
+    report(&detached, output)
 }
 
-fn tell(detached: &[Detached], output: Output) -> Result<ExitCode, Failure> {
+fn report(detached: &[Detached], output: Output) -> Result<ExitCode, Failure> {
     print(&match output {
         Output::Json => document(&json!({ "detached": detached })),
         Output::Text => text(detached),
     })?;
-    Ok(Exit::Fine.into())
+    Ok(Exit::Success.into())
 }
 
-/// The way out, whatever state things are in.
+/// Removes everything, also when records or pins are damaged or missing.
 fn everything(output: Output) -> Result<ExitCode, Failure> {
     attached::require_root("detach")?;
     let opened = Standing::open(attached::hierarchy()?, attached::waiting);
-    let detached = opened.and_then(|standing| standing.map_or_else(|| Ok(Vec::new()), Standing::detach_all));
+    let detached = opened.and_then(|control| control.map_or_else(|| Ok(Vec::new()), Standing::detach_all));
     let why = match &detached {
-        Ok(detached) if !detached.is_empty() => return tell(detached, output),
-        Ok(_) => "no record named it".to_owned(),
+        Ok(detached) if !detached.is_empty() => return report(detached, output),
+        Ok(_) => "it was not recorded".to_owned(),
         Err(error) => error.to_string(),
     };
     let was_there = Standing::start_over(attached::waiting).map_err(attached::failed)?;
     if was_there && output == Output::Text {
-        return print(&format!("everything was taken away, whatever it was ({why})\n"));
+        return print(&format!("removed everything that tidegate had pinned ({why})\n"));
     }
-    tell(&[], output)
+    report(&[], output)
 }
 
-/// The cgroup that is named; one that was removed is known by its path alone.
-fn place(args: &DetachArgs, standing: &Standing) -> Result<Option<Place>, Failure> {
-    let hierarchy = standing.hierarchy();
+/// The selected cgroup. A removed cgroup is found by its path in the records.
+fn target(args: &DetachArgs, control: &Standing) -> Result<Option<Place>, Failure> {
+    let hierarchy = control.hierarchy();
     let missing = match args.cgroup.locate(hierarchy) {
         Ok(found) => return Ok(found.map(Place::Cgroup)),
         Err(missing) => missing,
@@ -95,9 +116,9 @@ fn place(args: &DetachArgs, standing: &Standing) -> Result<Option<Place>, Failur
         return Err(missing);
     };
     let path = hierarchy.spelled(path);
-    let records = standing.records().map_err(attached::failed)?;
-    let mut places = records.iter().flat_map(|record| &record.attachments);
-    match places.any(|there| *there.path == *path) {
+    let records = control.records().map_err(attached::failed)?;
+    let mut attachments = records.iter().flat_map(|record| &record.attachments);
+    match attachments.any(|attachment| *attachment.path == *path) {
         true => Ok(Some(Place::Gone(path))),
         false => Err(missing),
     }
@@ -105,12 +126,12 @@ fn place(args: &DetachArgs, standing: &Standing) -> Result<Option<Place>, Failur
 
 fn text(detached: &[Detached]) -> String {
     if detached.is_empty() {
-        return "nothing stood\n".to_owned();
+        return "no policies attached\n".to_owned();
     }
     let mut text = String::new();
     for one in detached {
         let elsewhere = if one.stands_elsewhere {
-            "; it stands elsewhere still"
+            "; it is still attached to other cgroups"
         } else {
             ""
         };
@@ -121,7 +142,7 @@ fn text(detached: &[Detached]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{} was taken away from {}{elsewhere}",
+            "detached policy {} from {}{elsewhere}",
             one.policy,
             cgroups.collect::<Vec<_>>().join(", ")
         );

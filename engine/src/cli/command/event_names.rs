@@ -1,4 +1,4 @@
-//! The names behind the numbers in events of standing policies, from the journal.
+//! Names for the ids in events of attached policies, from the journal.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,13 +17,13 @@ use crate::{
 
 type FindExecutable = fn(u32, ExecutableId) -> Option<PathBuf>;
 
-/// Names of policies and cgroups, learned from the journal, again whenever an event speaks of another.
+/// Names of policies and cgroups. The journal is read again when an event has an unknown id.
 pub(super) struct EventNames {
     context: Context<FindExecutable>,
     known: HashMap<u32, Vec<(u64, u64)>>,
     paths: HashMap<u64, String>,
-    /// Cgroups that the journal was asked about, and did not name.
-    nameless: HashSet<u64>,
+    /// Ids of cgroups that are not in the journal.
+    unknown: HashSet<u64>,
 }
 
 impl EventNames {
@@ -34,7 +34,7 @@ impl EventNames {
             context: Context::new(path_of_process as FindExecutable).with_cgroups(path),
             known: HashMap::new(),
             paths: HashMap::new(),
-            nameless: HashSet::new(),
+            unknown: HashSet::new(),
         };
         names.read(standing).map_err(attached::failed)?;
         Ok(names)
@@ -44,12 +44,12 @@ impl EventNames {
         &self.context
     }
 
-    /// The path of a cgroup that carries policies.
+    /// The path of a cgroup with attached policies.
     pub(super) fn path(&self, cgroup: u64) -> Option<&String> {
         self.paths.get(&cgroup)
     }
 
-    /// Looks up the executable of a process; it is remembered.
+    /// Looks up the executable of a process, and caches it.
     pub(super) fn executable(&self, pid: u32, id: ExecutableId) -> Option<PathBuf> {
         self.context.executable(pid, id)
     }
@@ -61,7 +61,7 @@ impl EventNames {
                 name: of.policy,
                 rules: of.rules,
                 source: of.source,
-                // Events carry the mode themselves.
+                // Events have their own mode.
                 mode: engine_common::Mode::Enforce,
             };
             let (first, last) = of.generations;
@@ -75,7 +75,7 @@ impl EventNames {
         Ok(())
     }
 
-    /// Looks into the journal again where the event speaks of something it did not name before.
+    /// Reads the journal again if the policy or generation of the event is unknown.
     pub(super) fn learn(&mut self, event: &Event) {
         let Some(slot) = event.slot else { return };
         let spans = self.known.entry(slot).or_default();
@@ -83,16 +83,17 @@ impl EventNames {
         if event.generation == 0 || spans.iter().any(is_known) {
             return;
         }
-        // Asked once a generation: what the journal does not name now it will not name later.
+        // Once per generation: the journal does not learn names later.
         self.read_again();
         let spans = self.known.entry(slot).or_default();
         spans.push((event.generation, event.generation));
     }
-    /// The same for a cgroup that was left.
+
+    /// Reads the journal again if the cgroup of the migration or a policy is unknown.
     pub(super) fn learn_left(&mut self, migration: &CgroupMigration) {
         let knows_all = migration.slots.iter().all(|slot| self.known.contains_key(slot));
         let knows_scope = self.paths.contains_key(&migration.scope);
-        if (knows_all && knows_scope) || !self.nameless.insert(migration.scope) {
+        if (knows_all && knows_scope) || !self.unknown.insert(migration.scope) {
             return;
         }
         self.read_again();

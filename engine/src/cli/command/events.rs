@@ -1,4 +1,4 @@
-//! `tidegate events`: what standing policies had to say.
+//! `tidegate events`: prints the events of attached policies.
 
 use std::{
     io::{self, Write},
@@ -17,7 +17,7 @@ use nix::{
 use super::{attached, event_names::EventNames};
 use crate::{
     cgroup::Hierarchy,
-    cli::{Exit, Failure, Output},
+    cli::{Exit, Failure, Output, help::HelpEnd},
     control::ReaderLock,
     datapath::EventRing,
     events::{
@@ -30,34 +30,60 @@ use crate::{
     launch,
 };
 
-/// Read the events of standing policies
+/// Read the events of attached policies
 ///
-/// Beside attempts it is told who leaves a cgroup that carries policies (MOVED): that is for root, and
-/// whoever owns a delegated subtree with both cgroups in it, and ends nothing but the policies' hold on the process.
-///
-/// Each event is read once, by one reader at a time. Nothing depends on reading: when nobody does, the
-/// ring fills up, later events are lost, and their number is told as a gap. Where the kernel cannot kill
-/// (before Linux 6.16), --follow kills whoever makes an attempt to be killed for while it runs.
+/// Use it to see what policies audit, block or kill, and which tasks migrate out of their cgroups. Prints the
+/// events since the last read. Enforcement does not depend on reading: when the ring buffer is full, new events are
+/// lost and counted. Needs root.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  sudo tidegate events
-  sudo tidegate events --follow
-  sudo tidegate events --follow --output json | jq 'select(.outcome == \"blocked\")'
-  sudo tidegate events --follow --output json | jq 'select(.type == \"move\")'
-
-Exit codes:
-  0 read; 1 could not run, or somebody else is reading; 2 the command line is wrong.")]
+#[command(after_help = help())]
 pub struct EventsArgs {
-    /// Wait for more, until interrupted
+    /// Wait for new events until interrupted
     #[arg(long, short)]
     pub follow: bool,
 }
 
-/// Reads and prints them.
+fn help() -> String {
+    HelpEnd {
+        notes: &[
+            "Each event is delivered once, to one reader at a time. A line starts with its time and outcome: AUDIT, \
+             WOULD-BLOCK, WOULD-KILL, BLOCK, KILL, or KILL-PENDING when the process is killed after the call was denied. \
+             MIGRATED lines report a task that left a cgroup with policies, LOST lines count lost events.",
+            "On kernels before Linux 6.16 without BPF LSM, a program cannot kill. The call is denied, and a running \
+             `events --follow` kills the process.",
+            "With `--output json`, every line is one object; `type` is event, cgroup_migration or lost.",
+        ],
+        examples: &[
+            ("Print new events", &["sudo tidegate events"]),
+            (
+                "Follow blocked connections",
+                &[
+                    "sudo tidegate events --follow --output json |",
+                    "  jq 'select(.outcome == \"blocked\")'",
+                ],
+            ),
+            (
+                "Follow cgroup migrations",
+                &[
+                    "sudo tidegate events --follow --output json |",
+                    "  jq 'select(.type == \"cgroup_migration\")'",
+                ],
+            ),
+        ],
+        exits: &[
+            (Exit::Success, "success, also if there are no events"),
+            (Exit::CouldNotRun, "could not run, or another process reads the events"),
+            (Exit::Usage, "invalid command line"),
+        ],
+        ..HelpEnd::default()
+    }
+    .text()
+}
+
+/// Reads and prints events.
 ///
 /// # Errors
-/// When somebody else reads them, or they cannot be read.
+/// When another process reads the events, or they cannot be read.
 pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
     attached::require_root("events")?;
     let reader = ReaderLock::take().map_err(attached::failed)?;
@@ -65,11 +91,11 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
         if args.follow {
             let failure = Failure::of(
                 Exit::CouldNotRun,
-                "nothing stands, so there are no events to wait for",
+                "no policies attached, so there are no events to wait for",
             );
-            return Err(failure.hint("`tidegate attach` puts a policy on a cgroup"));
+            return Err(failure.hint("attach a policy with `tidegate attach`"));
         }
-        return Ok(Exit::Fine.into());
+        return Ok(Exit::Success.into());
     };
     let clock =
         Clock::capture().map_err(|e| Failure::of(Exit::CouldNotRun, "cannot read the clock").because(&e))?;
@@ -103,7 +129,7 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
         }
         more = stream.wait(&end)?;
     }
-    Ok(Exit::Fine.into())
+    Ok(Exit::Success.into())
 }
 
 /// Waits until a line can be written at once. While that takes time, this can be interrupted, also when an event

@@ -1,4 +1,4 @@
-//! Sockets that existed when a policy was attached, for people.
+//! Text output about sockets that existed when a policy was attached.
 
 use std::fmt::Write;
 
@@ -8,38 +8,38 @@ use crate::{
     events::escape::{escaped, word},
 };
 
-/// A table of those that are not allowed silently, and a line that sums up.
+/// A table of the sockets that are not silently allowed, and a line with counts.
 pub(super) fn text(report: &ExistingReport) -> String {
     let header = [
-        "PROTO", "LOCAL", "PEER", "STATE", "CGROUP", "PROCESS", "SAYS", "RULE", "",
+        "PROTO", "LOCAL", "PEER", "STATE", "CGROUP", "PROCESS", "VERDICT", "RULE", "RESULT",
     ];
-    let told: Vec<&ExistingSocket> = report.sockets.iter().filter(|socket| !socket.inbound).collect();
+    let reported: Vec<&ExistingSocket> = report.sockets.iter().filter(|socket| !socket.inbound).collect();
     let mut text = String::new();
-    if !told.is_empty() {
-        text += &table(header, told.iter().map(|socket| row(socket)), &[]);
+    if !reported.is_empty() {
+        text += &table(header, reported.iter().map(|socket| row(socket)), &[]);
     }
     let fates = [
-        (Fate::Destroyed, "cut"),
-        (Fate::Disconnected, "disconnected only"),
-        (Fate::NotDestroyed, "could not be cut"),
-        (Fate::WouldDestroy, "would have been cut"),
-        (Fate::Gone, "gone by themselves"),
+        (Fate::Destroyed, "destroyed"),
+        (Fate::Disconnected, "only disconnected"),
+        (Fate::NotDestroyed, "not destroyed"),
+        (Fate::WouldDestroy, "would be destroyed"),
+        (Fate::Gone, "closed meanwhile"),
     ];
     let mut parts = vec![format!("{} allowed", grouped(report.allowed as u64))];
-    parts.push(format!("{} not silently allowed", grouped(told.len() as u64)));
+    parts.push(format!("{} reported", grouped(reported.len() as u64)));
     for (fate, what) in fates {
-        let count = told.iter().filter(|socket| socket.fate == fate).count();
+        let count = reported.iter().filter(|socket| socket.fate == fate).count();
         if count > 0 {
             parts.push(format!("{} {what}", grouped(count as u64)));
         }
     }
-    parts.push(format!("{} inbound, left alone", grouped(report.inbound as u64)));
+    parts.push(format!("{} inbound, unchanged", grouped(report.inbound as u64)));
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "sockets that existed: {}", parts.join(", "));
+    let _ = writeln!(text, "existing sockets: {}", parts.join(", "));
     if !report.unseen.is_empty() {
         let _ = writeln!(
             text,
-            "! sockets of {} cannot be listed by this kernel",
+            "! this kernel cannot list sockets of {}",
             report.unseen.join(" and ")
         );
     }
@@ -56,12 +56,12 @@ fn row(socket: &ExistingSocket) -> [String; 9] {
         .map(|process| format!("{}[{}]", word(process.comm.as_bytes()), process.pid))
         .collect();
     let fate = match socket.fate {
-        Fate::Left => "",
-        Fate::WouldDestroy => "would destroy",
+        Fate::Left => "-",
+        Fate::WouldDestroy => "would be destroyed",
         Fate::Destroyed => "destroyed",
         Fate::Disconnected => "disconnected",
-        Fate::NotDestroyed => "NOT destroyed",
-        Fate::Gone => "gone",
+        Fate::NotDestroyed => "NOT DESTROYED",
+        Fate::Gone => "closed",
     };
     let cause = socket.cause.as_ref().map(|cause| format!(": {cause}"));
     let rule = match (&socket.rule, socket.fault) {

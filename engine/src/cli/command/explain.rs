@@ -1,4 +1,4 @@
-//! `tidegate explain`.
+//! `tidegate explain`: evaluates policies for one attempt.
 
 use std::{fmt::Write, process::ExitCode};
 
@@ -7,7 +7,10 @@ use serde::Serialize;
 
 use super::{explain_args::ExplainArgs, policy_files};
 use crate::{
-    cli::{Exit, Failure, Output, output::print},
+    cli::{
+        Exit, Failure, Output,
+        output::{document, print},
+    },
     compile::{
         Explanation, Identities,
         explain::{UNKNOWN_EXECUTABLE, attempt_at},
@@ -28,10 +31,10 @@ struct Document<'a> {
     policies: &'a [Explanation],
 }
 
-/// Asks the policies and prints their answers with their reasons.
+/// Evaluates the policies and prints the verdicts with their reasons.
 ///
 /// # Errors
-/// When the target cannot be read or a policy is not valid.
+/// When the destination cannot be parsed or a policy is not valid.
 pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
     let asked = parse_asked(&args.to).map_err(|e| Failure::by(Exit::Usage, &e))?;
     let context = args.variables.context();
@@ -39,7 +42,7 @@ pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
     let uid = args.uid.unwrap_or_else(|| nix::unistd::getuid().as_raw());
     let mut explanations = Vec::new();
     for sourced in &policies {
-        explanations.push(ask(&sourced.policy, &asked, uid, args)?);
+        explanations.push(evaluate(&sourced.policy, &asked, uid, args)?);
     }
     let strictest = explanations.iter().max_by_key(|e| strictness(e));
     let denied = explanations.iter().any(|e| e.denied);
@@ -53,33 +56,28 @@ pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
                 // Writing to a string cannot fail.
                 let _ = writeln!(
                     text,
-                    "together: {} (the strictest answer holds)",
+                    "all policies: {} (the strictest verdict is enforced)",
                     strictest.outcome
                 );
             }
             text
         }
-        Output::Json => {
-            let document = Document {
-                to: args.to.clone(),
-                protocol: &protocol_name(protocol_of(&asked)),
-                uid,
-                binary: args.binary.as_ref().map(|path| path.display().to_string()),
-                denied,
-                verdict: strictest.map_or("allow", |e| e.verdict),
-                policies: &explanations,
-            };
-            let text = serde_json::to_string_pretty(&document)
-                .map_err(|e| Failure::of(Exit::CouldNotRun, "cannot write JSON").because(&e))?;
-            text + "\n"
-        }
+        Output::Json => document(&Document {
+            to: args.to.clone(),
+            protocol: &protocol_name(protocol_of(&asked)),
+            uid,
+            binary: args.binary.as_ref().map(|path| path.display().to_string()),
+            denied,
+            verdict: strictest.map_or("allow", |e| e.verdict),
+            policies: &explanations,
+        }),
     };
     print(&text)?;
-    Ok(if denied { Exit::Denied } else { Exit::Fine }.into())
+    Ok(if denied { Exit::Denied } else { Exit::Success }.into())
 }
 
-fn ask(policy: &Policy, asked: &Asked, uid: u32, args: &ExplainArgs) -> Result<Explanation, Failure> {
-    // Files are compared by their paths here: nothing is known of the machine that will run this.
+fn evaluate(policy: &Policy, asked: &Asked, uid: u32, args: &ExplainArgs) -> Result<Explanation, Failure> {
+    // Executables are compared by path: the policy may be for another machine.
     let executables = Identities::synthetic(policy);
     let named = args.binary.as_ref().and_then(|path| executables.executable(path));
     let executable: ExecutableId = named.unwrap_or(UNKNOWN_EXECUTABLE);
@@ -100,7 +98,7 @@ fn protocol_of(asked: &Asked) -> Protocol {
     }
 }
 
-/// Outcomes in the order of their strictness: what audit mode lets through is no denial.
+/// Orders verdicts by strictness. In audit mode a verdict does not deny.
 fn strictness(explanation: &Explanation) -> (bool, Option<Action>) {
     let action = Action::ALL
         .into_iter()
@@ -118,22 +116,22 @@ fn render(explanation: &Explanation, asked: &Asked) -> String {
 fn write_explanation(text: &mut String, e: &Explanation, asked: &Asked) -> std::fmt::Result {
     let by = match &e.rule {
         Some(rule) => format!("rule `{rule}`"),
-        None if e.unix.is_some() => "no rule: what none names passes".to_owned(),
-        None => "the default, since no rule matches".to_owned(),
+        None if e.unix.is_some() => "no rule: unix sockets that no rule names are allowed".to_owned(),
+        None => "the default, because no rule matches".to_owned(),
     };
     let errno = e
         .errno
-        .map(|errno| format!(", the caller sees {errno}"))
+        .map(|errno| format!(", the call fails with {errno}"))
         .unwrap_or_default();
     writeln!(text, "{}: {} by {by}{errno}", e.policy, e.outcome)?;
     if let (Asked::Destination(target), Some(destination)) = (asked, e.destination) {
         if destination != target.address {
-            writeln!(text, "  {} is judged as {destination}", target.address)?;
+            writeln!(text, "  {} is checked as {destination}", target.address)?;
         }
         if let Some(inside) = e.inside {
             writeln!(
                 text,
-                "  {destination} carries {inside}: both are judged, the stricter answer holds"
+                "  {destination} contains {inside}: both are checked, the stricter verdict is enforced"
             )?;
         }
     }
@@ -141,21 +139,21 @@ fn write_explanation(text: &mut String, e: &Explanation, asked: &Asked) -> std::
         let name = protocol_name(protocol_of(asked));
         writeln!(
             text,
-            "  destinations of {name} are seen by no hook: it is judged when the socket is made, by the strictest \
-             answer that any destination could get"
+            "  no hook sees the destination of {name}: it is checked when the socket is created, with the strictest \
+             verdict of any destination"
         )?;
     }
     for rule in &e.rules {
-        let says = if rule.matches {
+        let result = if rule.matches {
             "matches".to_owned()
         } else {
             let mut why: Vec<&str> = rule.mismatches.iter().map(|&m| reason(m)).collect();
             why.dedup();
-            format!("does not match: {}", why.join("; inside: "))
+            format!("does not match: {}", why.join("; embedded address: "))
         };
-        writeln!(text, "  {:<5} {}: {says}", rule.action, rule.name)?;
+        writeln!(text, "  {:<5} {}: {result}", rule.action, rule.name)?;
         if let (true, Some(reason)) = (rule.matches, &rule.reason) {
-            writeln!(text, "        because {reason}")?;
+            writeln!(text, "        reason: {reason}")?;
         }
     }
     Ok(())
@@ -163,10 +161,10 @@ fn write_explanation(text: &mut String, e: &Explanation, asked: &Asked) -> std::
 
 fn reason(mismatch: Mismatch) -> &'static str {
     match mismatch {
-        Mismatch::Destination => "another destination",
-        Mismatch::Protocol => "another protocol",
-        Mismatch::Port => "another port",
-        Mismatch::Uid => "another user",
-        Mismatch::Binary => "another executable",
+        Mismatch::Destination => "different destination",
+        Mismatch::Protocol => "different protocol",
+        Mismatch::Port => "different port",
+        Mismatch::Uid => "different user",
+        Mismatch::Binary => "different executable",
     }
 }

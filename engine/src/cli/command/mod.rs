@@ -1,5 +1,6 @@
-//! The commands.
+//! The commands, one file each.
 
+pub mod apply;
 pub mod attach;
 pub mod attached;
 pub mod check;
@@ -12,10 +13,9 @@ mod existing_text;
 pub mod explain;
 pub mod explain_args;
 pub mod policy;
-pub mod policy_apply;
 pub mod policy_args;
 pub mod policy_files;
-pub mod policy_live;
+pub mod policy_show;
 pub mod probe;
 mod probe_text;
 pub mod rule_flags;

@@ -1,4 +1,4 @@
-//! `tidegate policy`.
+//! `tidegate policy`: inspects policies and the policy language.
 
 use std::{fmt::Write, process::ExitCode};
 
@@ -6,12 +6,14 @@ use engine_common::image::Revision;
 use serde_json::json;
 
 use super::{
-    policy_apply,
     policy_args::{DumpArgs, PolicyArgs, PolicyCommand},
-    policy_files, policy_live,
+    policy_files, policy_show,
 };
 use crate::{
-    cli::{Exit, Failure, Output, output::print},
+    cli::{
+        Exit, Failure, Output,
+        output::{document, print},
+    },
     compile::{Identities, compile, dump},
     policy,
 };
@@ -19,12 +21,10 @@ use crate::{
 /// Runs the subcommand.
 ///
 /// # Errors
-/// When a policy is not valid, or the result cannot be written.
+/// When a policy is not valid or not attached, or the result cannot be written.
 pub fn run(args: &PolicyArgs, output: Output) -> Result<ExitCode, Failure> {
     match &args.command {
-        PolicyCommand::Apply(args) => policy_apply::run(args, output),
-        PolicyCommand::List => policy_live::list(output),
-        PolicyCommand::Stats(args) => policy_live::stats(args, output),
+        PolicyCommand::Show(args) => policy_show::run(args, output),
         PolicyCommand::Dump(args) => dump_tables(args, output),
         PolicyCommand::Sets => print(&sets(output)),
         PolicyCommand::Schema => print(&format!("{:#}\n", json!(policy::schema()))),
@@ -37,28 +37,26 @@ fn dump_tables(args: &DumpArgs, output: Output) -> Result<ExitCode, Failure> {
     for sourced in policy_files::load_all(files, &context, output, Exit::CouldNotRun)? {
         let policy = &sourced.policy;
         let executables = Identities::synthetic(policy);
-        let life = Revision {
+        let revision = Revision {
             generation: 1,
             mode: policy.mode,
         };
-        let image = compile(policy, &executables, life).map_err(|e| Failure::by(Exit::CouldNotRun, &e))?;
+        let image =
+            compile(policy, &executables, revision).map_err(|e| Failure::by(Exit::CouldNotRun, &e))?;
         let rules: Vec<&str> = policy.rules.iter().map(|rule| rule.name.as_str()).collect();
         let text = dump::dump(&image, &rules, args.limit);
         match output {
             Output::Text => print(&format!("policy {}\n{text}", policy.name))?,
-            Output::Json => {
-                let document = json!({
-                    "policy": policy.name,
-                    "pages": image.pages().len(),
-                    "bytes": size_of_val(image.pages()),
-                    "rules": rules,
-                    "tables": text.lines().collect::<Vec<_>>(),
-                });
-                print(&format!("{document:#}\n"))?
-            }
+            Output::Json => print(&document(&json!({
+                "policy": policy.name,
+                "pages": image.pages().len(),
+                "bytes": size_of_val(image.pages()),
+                "rules": rules,
+                "tables": text.lines().collect::<Vec<_>>(),
+            })))?,
         };
     }
-    Ok(Exit::Fine.into())
+    Ok(Exit::Success.into())
 }
 
 fn sets(output: Output) -> String {
@@ -73,7 +71,7 @@ fn sets(output: Output) -> String {
             .iter()
             .map(|set| json!({"name": format!("@{}", set.name), "about": set.about, "members": members(set)}))
             .collect();
-        return format!("{:#}\n", json!({ "sets": all }));
+        return document(&json!({ "sets": all }));
     }
     let mut text = String::new();
     for set in policy::builtin::all() {
@@ -85,7 +83,7 @@ fn sets(output: Output) -> String {
         if set.members.is_empty() {
             let _ = writeln!(
                 text,
-                "  whatever /etc/resolv.conf names when the policy is loaded"
+                "  the name servers in /etc/resolv.conf when the policy is loaded"
             );
         }
     }

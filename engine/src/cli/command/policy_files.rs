@@ -1,4 +1,4 @@
-//! The policies that a command is given by files.
+//! Loads the policy files of a command.
 
 use std::{
     io::{self, Write},
@@ -6,16 +6,16 @@ use std::{
 };
 
 use crate::{
-    cli::{Exit, Failure, Output},
+    cli::{Exit, Failure, Output, output::line},
     policy::{self, LoadContext, Loaded, Policy},
 };
 
-/// A policy with its origin.
+/// A policy and where it came from.
 #[derive(Clone, Debug)]
 pub struct SourcedPolicy {
     /// The policy.
     pub policy: Policy,
-    /// The file it was read from, or `command line`.
+    /// The file, `<stdin>`, or `command line`.
     pub source: String,
 }
 
@@ -27,11 +27,11 @@ pub fn load(file: &Path, context: &LoadContext) -> Loaded {
     policy::load(file, context)
 }
 
-/// Loads all files. What there is to say about them goes to standard error, errors and warnings.
+/// Loads all files and prints their errors and warnings to standard error. `unreadable` is the exit code for a
+/// file that cannot be read.
 ///
 /// # Errors
-/// When one of them is no valid policy, after all have been read. `unreadable` is the exit code
-/// for a file that cannot be read.
+/// When a file is not a valid policy; all files are read first.
 pub fn load_all(
     files: &[PathBuf],
     context: &LoadContext,
@@ -43,13 +43,13 @@ pub fn load_all(
     for file in files {
         let loaded = load(file, context);
         if !loaded.diagnostics.is_empty() {
-            // Where a reader is gone, the exit code still tells.
+            // When standard error is closed, only the exit code is left.
             let _ = match output {
                 Output::Text => writeln!(anstream::stderr(), "{}", loaded.render(true)),
                 Output::Json => writeln!(
                     anstream::stderr(),
                     "{}",
-                    serde_json::json!({"file": loaded.file, "diagnostics": loaded.to_json()})
+                    line(&serde_json::json!({"file": loaded.file, "diagnostics": loaded.to_json()}))
                 ),
             };
         }
@@ -57,14 +57,13 @@ pub fn load_all(
         match loaded.policy {
             Some(policy) => policies.push(SourcedPolicy { policy, source }),
             None if loaded.unreadable => {
-                failure.get_or_insert(Failure::of(
-                    unreadable,
-                    format!("cannot read the policy {source}"),
-                ));
+                failure.get_or_insert(Failure::of(unreadable, format!("cannot read policy {source}")));
             }
             None => {
-                let invalid = Failure::of(Exit::PolicyInvalid, format!("the policy {source} is not valid"));
-                failure.get_or_insert(invalid.hint(format!("see above, and `tidegate check {source}`")));
+                let invalid = Failure::of(Exit::PolicyInvalid, format!("policy {source} is not valid"));
+                failure.get_or_insert(invalid.hint(format!(
+                    "fix the errors above; `tidegate check {source}` checks the file again"
+                )));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `tidegate probe`: what this kernel really lets us do.
+//! `tidegate probe`: tests what this kernel can enforce.
 
 use std::process::ExitCode;
 
@@ -6,51 +6,64 @@ use serde_json::json;
 
 use super::probe_text::text;
 use crate::{
-    cli::{Exit, Failure, Output, output::print},
-    events::json::document,
+    cli::{
+        Exit, Failure, Output,
+        help::HelpEnd,
+        output::{document, print},
+    },
     probe::{Attach, Enforcement, Options, probe},
 };
 
-/// Try what this kernel can enforce, and say what to change to get more
+/// Test what this kernel can enforce, and how to enable the rest
 ///
-/// Nothing is guessed by version: for each hook a program of a few instructions is loaded, attached, and
-/// seen to be called by sockets of our own; helpers are called by programs that are loaded; tables are made
-/// and used. What the kernel refuses is told with its own words. The end is the plan: what becomes of
-/// audit, block and kill here.
+/// Use it before you deploy policies on a new kernel. Nothing is inferred from the kernel version: small programs
+/// are loaded and attached to each hook, and test sockets call them; helpers and maps are used. The plan at the end
+/// says how this machine implements audit, block and kill. Without root it reports what could not be tested.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "\
-What it does to the machine: for a fraction of a second there is a cgroup below our own, and programs that
-let everything pass are attached to it; those for LSM hooks, functions of the kernel, the kprobe and tracepoints
-are called for the whole machine meanwhile. Sockets of our own talk over loopback and by unix names, and two of them are cut. The kernel may load its
-modules inet_diag, tcp_diag and udp_diag for that. Nothing of it stays. With --no-global nothing is attached
-that the whole machine calls; with --no-attach nothing at all, and the plan supposes that what loads for a cgroup
-can be attached to one.
-
-Without root it says what could not be tried.
-
-Examples:
-  sudo tidegate probe
-  sudo tidegate probe --output json | jq .plan
-  sudo tidegate probe --no-global
-
-Exit codes:
-  0 cgroup hooks can enforce a policy here; 5 only in part: some ways out stay open (the plan names the hooks);
-  1 not at all, or it could not be tried. Whether block can choose its errno, and whether kill comes before the
-  call returns, does not change the exit code: read it from the plan.")]
+#[command(after_help = help())]
 pub struct ProbeArgs {
-    /// Attach nothing, cut nothing, make no cgroup: only load programs
+    /// Only load programs; attach nothing, destroy no socket and create no cgroup
     #[arg(long)]
     pub no_attach: bool,
 
-    /// Attach nothing that the whole machine calls (LSM, functions, kprobe, tracepoints): only load those
+    /// Only load programs that would run for the whole machine (LSM, fentry, kprobe, tracepoints)
     #[arg(long)]
     pub no_global: bool,
 }
 
-/// Tries, and prints.
+fn help() -> String {
+    HelpEnd {
+        notes: &[
+            "For a fraction of a second, probe creates a cgroup and attaches programs to it that allow everything. \
+             Programs for LSM hooks, kernel functions, the kprobe and tracepoints run for the whole machine during that \
+             time. Test sockets use loopback addresses and abstract unix names; two of them are destroyed, for which \
+             the kernel may load its modules inet_diag, tcp_diag and udp_diag. Everything is removed afterwards.",
+            "With --no-global, nothing is attached that runs for the whole machine. With --no-attach, nothing is attached \
+             at all, and the plan assumes that a program that loads can be attached.",
+        ],
+        examples: &[
+            ("Test this machine", &["sudo tidegate probe"]),
+            ("Print the plan as JSON", &["sudo tidegate probe --output json | jq .plan"]),
+            (
+                "Test without programs that run for the whole machine",
+                &["sudo tidegate probe --no-global"],
+            ),
+        ],
+        exits: &[
+            (Exit::Success, "cgroup hooks can fully enforce a policy"),
+            (Exit::CouldNotRun, "nothing can be enforced, or it could not be tested"),
+            (Exit::Usage, "invalid command line"),
+            (Exit::Partial, "only a part can be enforced; the plan lists missing hooks"),
+        ],
+        ..HelpEnd::default()
+    }
+    .text()
+}
+
+/// Runs the tests and prints the report.
 ///
 /// # Errors
-/// When it cannot be printed.
+/// When the report cannot be printed.
 pub fn run(args: &ProbeArgs, output: Output) -> Result<ExitCode, Failure> {
     let attach = match (args.no_attach, args.no_global) {
         (true, _) => Attach::Nothing,
@@ -63,7 +76,7 @@ pub fn run(args: &ProbeArgs, output: Output) -> Result<ExitCode, Failure> {
         Output::Text => text(&report),
     })?;
     let exit = match report.plan.enforcement {
-        Enforcement::Full => Exit::Fine,
+        Enforcement::Full => Exit::Success,
         Enforcement::Partial => Exit::Partial,
         Enforcement::None => Exit::CouldNotRun,
     };

@@ -1,4 +1,4 @@
-//! What was found, for people.
+//! Text output of `tidegate probe`.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use crate::{
     probe::{Answer, Attach, Enforcement, Finding, KillTime, Plan, Report},
 };
 
-/// How many things are named that one change would give.
+/// Maximum number of features that are listed for one hint.
 const NAMED: usize = 6;
 
 /// The whole report.
@@ -18,17 +18,17 @@ pub(super) fn text(report: &Report) -> String {
         report.kernel.machine
     );
     for (title, findings) in [
-        ("Here", &report.surroundings),
+        ("Environment", &report.surroundings),
         ("Hooks", &report.hooks),
         ("Helpers", &report.helpers),
-        ("Tables and sockets", &report.tables),
+        ("Maps and sockets", &report.tables),
     ] {
         group(&mut text, title, findings);
     }
     plan(&mut text, &report.plan, report.attached);
     let advice = report.advice();
     if !advice.is_empty() {
-        text += "\nTo get more\n";
+        text += "\nTo enable more\n";
         for (remedy, names) in advice {
             let named = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
             let more = match names.len().saturating_sub(NAMED) {
@@ -41,9 +41,10 @@ pub(super) fn text(report: &Report) -> String {
     text
 }
 
-/// Writing to a string cannot fail; what comes from outside is escaped.
+/// Appends lines; untrusted text in them is escaped.
 fn line(text: &mut String, line: &str) {
     for part in line.split('\n') {
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "{}", escaped(part.as_bytes()));
     }
 }
@@ -61,53 +62,53 @@ fn group(text: &mut String, title: &str, findings: &[Finding]) {
         && others.iter().all(|other| other.reason == first.reason)
     {
         let why = first.reason.as_deref().unwrap_or_default();
-        return line(text, &format!("  none could be tried: {why}"));
+        return line(text, &format!("  not tested: {why}"));
     }
     for finding in findings {
-        let mut said = String::new();
+        let mut detail = String::new();
         if let Some(reached) = finding.reached
             && finding.answer == Answer::Yes
         {
-            said = format!("{reached}; ");
+            detail = format!("{reached}; ");
         }
-        said += match &finding.reason {
+        detail += match &finding.reason {
             Some(reason) if !reason.is_empty() => reason,
             _ => &finding.purpose,
         };
         if finding.answer != Answer::Yes && finding.reason.is_some() {
-            said += &format!(" [{}]", finding.purpose);
+            detail += &format!(" [{}]", finding.purpose);
         }
         let (name, answer) = (finding.name, finding.answer.as_str());
-        line(text, &format!("  {name:<width$}  {answer:<3}  {said}"));
+        line(text, &format!("  {name:<width$}  {answer:<3}  {detail}"));
     }
 }
 
 fn plan(text: &mut String, plan: &Plan, attached: Attach) {
     text.push_str(match attached {
-        Attach::Nothing => "\nPlan, supposing that what loads can be attached\n",
+        Attach::Nothing => "\nPlan, assuming that programs that load can be attached\n",
         Attach::Everything | Attach::OwnCgroup => "\nPlan\n",
     });
     let missing = plan.missing.join(", ");
     let enforce = match plan.enforcement {
-        Enforcement::Full => "every hook that denies can be used".to_owned(),
-        Enforcement::Partial => format!("in part: without {missing}, ways out stay open"),
-        Enforcement::None => format!("no: without {missing} nothing can be denied"),
+        Enforcement::Full => "full: all hooks that deny are available".to_owned(),
+        Enforcement::Partial => {
+            format!("partial: egress paths stay open, because these hooks are missing: {missing}")
+        }
+        Enforcement::None => format!("none: nothing can be denied, because these are missing: {missing}"),
     };
     let nothing = "-".to_owned();
     let audit = plan.audit_source_port.map(|port| match port {
-        true => "every attempt is told, TCP connects with their source port",
-        false => "every attempt is told, without source ports",
+        true => "all attempts are reported, TCP connections with their local port",
+        false => "all attempts are reported, without local ports",
     });
     let block = plan.block_errno.map(|errno| match errno {
         "policy" => "the call fails with the errno of the policy",
-        _ => "the call fails with EPERM, whatever the policy says",
+        _ => "the call always fails with EPERM",
     });
     let kill = plan.kill.map(|kill| match (kill.when, kill.by) {
-        (KillTime::BeforeReturn, "lsm") => "before the call returns, by the LSM hooks",
-        (KillTime::BeforeReturn, _) => "before the call returns, by the cgroup hooks",
-        (KillTime::Later, _) => {
-            "the call is denied at once; the signal comes a moment later, from user space"
-        }
+        (KillTime::BeforeReturn, "lsm") => "the process is killed before the call returns, by LSM programs",
+        (KillTime::BeforeReturn, _) => "the process is killed before the call returns, by cgroup hooks",
+        (KillTime::Later, _) => "the call is denied; user space kills the process a moment later",
     });
     let either = |can: bool, yes: &str, no: &str| match (plan.enforcement, can) {
         (Enforcement::None, _) => "-".to_owned(),
@@ -115,7 +116,7 @@ fn plan(text: &mut String, plan: &Plan, attached: Attach) {
         (_, false) => no.to_owned(),
     };
     let rows = [
-        ("enforce", enforce),
+        ("enforcement", enforce),
         ("audit", audit.map_or(nothing.clone(), str::to_owned)),
         ("block", block.map_or(nothing.clone(), str::to_owned)),
         ("kill", kill.map_or(nothing, str::to_owned)),
@@ -123,51 +124,53 @@ fn plan(text: &mut String, plan: &Plan, attached: Attach) {
             "families",
             either(
                 plan.other_families,
-                "packet, vsock and others are judged when a socket is made",
-                "IPv4 and IPv6 only: packet, vsock and others have no hook that is used",
+                "packet, vsock and other sockets are checked when they are created",
+                "only IPv4 and IPv6; packet, vsock and other sockets are not checked",
             ),
         ),
         (
             "unix",
             either(
                 plan.unix_sockets,
-                "unix sockets that rules name are judged",
-                "unix sockets are not judged, and policies with rules about them refused",
+                "rules with `unix` are enforced",
+                "not available: policies with `unix` rules are refused",
             ),
         ),
         (
             "packets",
             either(
                 plan.packets,
-                "judged at the edge of the cgroup, whatever sent them",
-                "not looked at: sockets that are connected go on",
+                "`strict` policies also check every packet that leaves the cgroup",
+                "not available: connected sockets keep their connections",
             ),
         ),
         (
-            "moves",
+            "migration",
             match (plan.enforcement, plan.moves) {
                 (Enforcement::None, _) | (_, None) => "-".to_owned(),
-                (_, Some(true)) => "who leaves the cgroup of a standing policy is reported".to_owned(),
-                (_, Some(false)) => "who leaves the cgroup of a standing policy is not reported".to_owned(),
+                (_, Some(true)) => "tasks that leave a cgroup with attached policies are reported".to_owned(),
+                (_, Some(false)) => {
+                    "tasks that leave a cgroup with attached policies are not reported".to_owned()
+                }
             },
         ),
         (
             "existing",
             match (plan.enforcement, plan.existing_sockets) {
                 (Enforcement::None, _) | (_, None) => "-".to_owned(),
-                (_, Some(true)) => "this kernel can cut connections that were there before".to_owned(),
-                (_, Some(false)) => "connections that were there before cannot be cut".to_owned(),
+                (_, Some(true)) => "connections older than the policy can be destroyed".to_owned(),
+                (_, Some(false)) => "connections older than the policy cannot be destroyed".to_owned(),
             },
         ),
     ];
-    for (name, said) in rows {
-        line(text, &format!("  {name:<9} {said}"));
+    for (name, detail) in rows {
+        line(text, &format!("  {name:<11} {detail}"));
     }
     if !plan.not_used.is_empty() {
         let names = plan.not_used.join(", ");
         line(
             text,
-            &format!("  works here, but this version of tidegate has no use for it: {names}"),
+            &format!("  available, but not used by this version of tidegate: {names}"),
         );
     }
 }

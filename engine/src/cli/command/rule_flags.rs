@@ -1,4 +1,4 @@
-//! `--allow` and `--deny`: rules written on the command line, in the order they were given.
+//! `--allow` and `--deny`: rules on the command line, in their order.
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches};
 use engine_common::Action;
@@ -7,20 +7,20 @@ const FLAGS: [(&str, Action, &str, &str); 2] = [
     (
         "allow",
         Action::Allow,
-        "Let the command reach SPEC",
-        "Let the command reach SPEC: an address, network, set or name, with a port if only that is meant: \
-         10.0.0.0/8, 192.0.2.1:443, [2001:db8::1]:53/udp, @private:5432, github.com:443, *:53/udp. Names are \
-         resolved once, at the start. Of several --allow and --deny, the first that matches decides",
+        "Allow connections to SPEC",
+        "Allow connections to SPEC: an address, network, set or host name, with an optional port and protocol. \
+         Examples: 10.0.0.0/8, 192.0.2.1:443, [2001:db8::1]:53/udp, @private:5432, registry.example.com:443, *:53/udp. \
+         A host name is resolved once, when the command starts. The first matching --allow or --deny decides",
     ),
     (
         "deny",
         Action::Block,
-        "Keep the command from reaching SPEC",
-        "Keep the command from reaching SPEC, written as for --allow",
+        "Deny connections to SPEC",
+        "Deny connections to SPEC, written as for --allow",
     ),
 ];
 
-/// The rules of the command line. Not derived: only the indices of the matches know the order between
+/// The rules of the command line. Implemented by hand: only the indices of the matches give the order of
 /// two different flags.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleFlags {
@@ -28,7 +28,7 @@ pub struct RuleFlags {
 }
 
 impl RuleFlags {
-    /// What each flag says and its text, in the order of the command line.
+    /// The action and the SPEC of each flag, in the order of the command line.
     pub fn rules(&self) -> &[(Action, String)] {
         &self.rules
     }

@@ -1,4 +1,4 @@
-//! `tidegate selftest`: whether anything gets out.
+//! `tidegate selftest`: tests whether an egress path bypasses a policy.
 
 use std::{
     io::{IsTerminal, Write},
@@ -10,8 +10,13 @@ use serde_json::json;
 
 use super::{attached::require_root, policy_files, status_text::table};
 use crate::{
-    cli::{Exit, Failure, Output, output::print, variable::VariableArgs},
-    events::{escape::escaped, json::document},
+    cli::{
+        Exit, Failure, Output,
+        help::HelpEnd,
+        output::{document, print},
+        variable::VariableArgs,
+    },
+    events::escape::escaped,
     selftest::{
         Progress, built_in,
         report::{Line, Report, Status},
@@ -19,30 +24,16 @@ use crate::{
     },
 };
 
-/// Try every known way out against a receiver of our own, on this kernel
+/// Test on this kernel whether any known egress path bypasses a policy
 ///
-/// Makes a network namespace (loopback only) and a cgroup, listens there, and sends something by every way out
-/// that this version knows: first without a gate, to see that it arrives, then behind the gate of `exec`. What
-/// counts is what arrived at the receiver. Nothing leaves the machine, nothing stays.
+/// Use it on a new kernel, or to test a policy of your own. Creates a network namespace with a loopback device and
+/// a cgroup, and sends to a receiver there by every egress path that this version knows: first without a policy, to
+/// check that it arrives, then under the policy. The result is what the receiver got. No packet leaves the machine,
+/// and everything is removed afterwards. Needs root.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "\
-STATUS: blocked (HOOK says by which hook, as its event said); reported (it arrived: the policy only audits);
-allowed (it arrived: the policy allows it); OPEN (the policy forbids it, and it arrived; WHY says why); not on
-this kernel (it does not arrive without the gate either); failed (nothing arrived, but no hook said so).
-
-Not tried: further subflows of MPTCP, IPv6 routing headers, DCCP, families without IP (vsock and others), unix
-sockets, moves between cgroups.
-
-Examples:
-  sudo tidegate selftest
-  sudo tidegate selftest --policy policies/build-sandbox.yaml
-  sudo tidegate selftest --output json | jq '.ways[] | select(.status == \"open\")'
-
-Exit codes:
-  0 nothing arrived that the policy forbids; 5 only by ways that are known to be open (SECURITY.md); 6 by others;
-  1 could not run; 3 the policy is not valid.")]
+#[command(after_help = help())]
 pub struct SelftestArgs {
-    /// The policy to try; without, one that forbids the receivers
+    /// Policy file to test; default: a policy that denies the receivers
     #[arg(long, short, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub policy: Option<PathBuf>,
 
@@ -51,10 +42,44 @@ pub struct SelftestArgs {
     pub variables: VariableArgs,
 }
 
-/// Tries, and prints.
+fn help() -> String {
+    HelpEnd {
+        notes: &[
+            "STATUS is blocked (HOOK is the hook that denied it), reported (it arrived; the policy only audits), allowed \
+             (it arrived; the policy allows it), OPEN (it arrived although the policy denies it), not on this kernel (it \
+             does not arrive without a policy either) or failed (it did not arrive, but no hook reported it). CALLER SAW \
+             is the errno of the call.",
+            "Not tested: further subflows of MPTCP, IPv6 routing headers, DCCP, address families other than IP, unix \
+             sockets, and cgroup migrations.",
+        ],
+        examples: &[
+            ("Test this kernel", &["sudo tidegate selftest"]),
+            ("Test a policy", &["sudo tidegate selftest --policy shop.yaml"]),
+            (
+                "List the egress paths that are open",
+                &[
+                    "sudo tidegate selftest --output json |",
+                    "  jq '.. | objects | select(.status? == \"open\")'",
+                ],
+            ),
+        ],
+        exits: &[
+            (Exit::Success, "nothing arrived that the policy denies"),
+            (Exit::CouldNotRun, "could not run"),
+            (Exit::Usage, "invalid command line"),
+            (Exit::PolicyInvalid, "the policy is not valid"),
+            (Exit::Partial, "only paths arrived that SECURITY.md lists as open"),
+            (Exit::Bypass, "found a bypass"),
+        ],
+        ..HelpEnd::default()
+    }
+    .text()
+}
+
+/// Runs the self-test and prints the report.
 ///
 /// # Errors
-/// When it could not be tried to the end.
+/// When it could not be completed.
 pub fn run(args: &SelftestArgs, output: Output) -> Result<ExitCode, Failure> {
     require_root("selftest")?;
     let failed = |error: &dyn std::error::Error| Failure::by(Exit::CouldNotRun, error);
@@ -66,24 +91,24 @@ pub fn run(args: &SelftestArgs, output: Output) -> Result<ExitCode, Failure> {
             let mut policies = policy_files::load_all(files, &context, output, Exit::CouldNotRun)?;
             match policies.pop() {
                 Some(sourced) => sourced.policy,
-                None => return Err(Failure::of(Exit::Usage, "there is no policy")),
+                None => return Err(Failure::of(Exit::Usage, "no policy given")),
             }
         }
     };
-    let is_watched = std::io::stderr().is_terminal();
-    let tell = |progress: Progress<'_>| {
-        if is_watched {
+    let shows_progress = std::io::stderr().is_terminal();
+    let progress = |progress: Progress<'_>| {
+        if shows_progress {
             let Progress { done, all, way } = progress;
-            // Where it cannot be written, it is not wanted.
+            // Progress is optional.
             let _ = write!(std::io::stderr(), "\r\x1b[K{done}/{all} {way}");
         }
     };
-    let report = try_all(&policy, tell);
-    if is_watched {
+    let report = try_all(&policy, progress);
+    if shows_progress {
         let _ = write!(std::io::stderr(), "\r\x1b[K");
     }
     let report =
-        report.map_err(|error| failed(&error).hint("`tidegate probe` tells what this machine lets us do"))?;
+        report.map_err(|error| failed(&error).hint("`tidegate probe` shows what this machine supports"))?;
     print(&match output {
         Output::Json => document(&json!(report)),
         Output::Text => text(&report),
@@ -93,14 +118,21 @@ pub fn run(args: &SelftestArgs, output: Output) -> Result<ExitCode, Failure> {
 
 fn exit(report: &Report) -> Exit {
     match (report.has_escaped(), report.count(Status::Open)) {
-        (true, _) => Exit::Escaped,
-        (false, 0) => Exit::Fine,
+        (true, _) => Exit::Bypass,
+        (false, 0) => Exit::Success,
         (false, _) => Exit::Partial,
     }
 }
 
 fn text(report: &Report) -> String {
-    let header = ["WAY", "DESTINATION", "STATUS", "HOOK", "CALLER SAW", "WHY"];
+    let header = [
+        "EGRESS PATH",
+        "DESTINATION",
+        "STATUS",
+        "HOOK",
+        "CALLER SAW",
+        "REASON",
+    ];
     let nothing = "-".to_owned();
     let row = |line: &Line| {
         [
@@ -125,7 +157,7 @@ fn text(report: &Report) -> String {
     .map(|status| format!("{} {}", report.count(status), status.as_str()))
     .collect();
     format!(
-        "{}\nLinux {}, policy {} ({}): {}\n",
+        "{}\nLinux {}, policy {} (mode {}): {}\n",
         table(header, report.ways.iter().map(row), &[]),
         escaped(report.kernel.as_bytes()),
         report.policy,
@@ -160,13 +192,13 @@ mod tests {
     }
 
     #[test]
-    fn the_exit_code_is_the_worst() {
+    fn the_exit_code_is_that_of_the_worst_status() {
         let blocked = (Status::Blocked, false);
-        assert_eq!(exit(&report(&[blocked])), Exit::Fine);
+        assert_eq!(exit(&report(&[blocked])), Exit::Success);
         assert_eq!(exit(&report(&[blocked, (Status::Open, true)])), Exit::Partial);
         assert_eq!(
             exit(&report(&[(Status::Open, true), (Status::Open, false), blocked])),
-            Exit::Escaped
+            Exit::Bypass
         );
     }
 }

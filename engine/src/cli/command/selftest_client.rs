@@ -1,4 +1,4 @@
-//! `tidegate run`: what `selftest` starts inside its cgroup. Not for people.
+//! `tidegate selftest-client`: hidden command that `selftest` runs inside its cgroup.
 
 use std::{
     fs::File,
@@ -18,10 +18,10 @@ use crate::{
     },
 };
 
-/// Go one way out, and tell how far it came
+/// Send by one egress method, and report the result (used by selftest)
 #[derive(Clone, Debug, clap::Args)]
 pub struct SelftestClientArgs {
-    /// The descriptor to tell it to
+    /// File descriptor to write the result to
     #[arg(long, value_name = "FD")]
     pub tell: RawFd,
 
@@ -30,32 +30,32 @@ pub struct SelftestClientArgs {
     pub task: Task,
 }
 
-/// What to do.
+/// What to send.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Task {
-    /// Go one way
+    /// Send by an egress method
     Go {
-        /// The way
+        /// The egress method
         way: EgressMethod,
-        /// Where to
+        /// Destination
         to: SocketAddr,
-        /// Where to go first
+        /// Intermediate destination, such as a first connection or a source route
         #[arg(long)]
         via: Option<SocketAddr>,
     },
-    /// Send over a socket that was handed in
+    /// Send on an inherited socket
     Send {
-        /// Its descriptor
+        /// File descriptor of the socket
         fd: RawFd,
     },
 }
 
-/// Goes, and tells; refused is no failure.
+/// Sends and reports the result. A denied call is a result, not a failure.
 ///
 /// # Errors
-/// When a descriptor is not open, or nobody listens to what is told.
+/// When a file descriptor is not open, or the result cannot be written.
 pub fn run(args: &SelftestClientArgs) -> Result<ExitCode, Failure> {
-    let tell = open(args.tell)?;
+    let results = open(args.tell)?;
     let line = match args.task {
         Task::Go { way, to, via } => told(way.name(), go(way, to, via)),
         Task::Send { fd } => {
@@ -63,19 +63,19 @@ pub fn run(args: &SelftestClientArgs) -> Result<ExitCode, Failure> {
             told("send", send_over(socket))
         }
     };
-    writeln!(File::from(tell), "{line}")
-        .map_err(|error| Failure::of(Exit::CouldNotRun, "cannot tell how it went").because(&error))?;
-    Ok(Exit::Fine.into())
+    writeln!(File::from(results), "{line}")
+        .map_err(|error| Failure::of(Exit::CouldNotRun, "cannot write the result").because(&error))?;
+    Ok(Exit::Success.into())
 }
 
 fn open(fd: RawFd) -> Result<std::os::fd::OwnedFd, Failure> {
-    let not_there = || Failure::of(Exit::Usage, format!("descriptor {fd} was not handed in"));
+    let not_open = || Failure::of(Exit::Usage, format!("file descriptor {fd} was not inherited"));
     if fd <= libc::STDERR_FILENO {
-        return Err(not_there());
+        return Err(not_open());
     }
-    // SAFETY: borrowed for this call only, which fails for a number that is not open.
+    // SAFETY: borrowed for this call only, which fails when the descriptor is not open.
     let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
-    fcntl(borrowed, FcntlArg::F_GETFD).map_err(|_| not_there())?;
-    // SAFETY: it is open, came with exec, and is named for us: nothing in this process opened it.
+    fcntl(borrowed, FcntlArg::F_GETFD).map_err(|_| not_open())?;
+    // SAFETY: it is open, inherited across exec, and passed for this use: nothing in this process opened it.
     Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
 }

@@ -1,4 +1,4 @@
-//! `tidegate set-mode`: from watching to acting, and back.
+//! `tidegate set-mode`: switches an attached policy between audit and enforce.
 
 use std::process::ExitCode;
 
@@ -6,63 +6,74 @@ use engine_common::Mode;
 use serde_json::json;
 
 use super::{attached, exec::args::modes};
-use crate::{
-    cli::{Exit, Failure, Output, output::print},
-    events::json::document,
+use crate::cli::{
+    Exit, Failure, Output,
+    help::HelpEnd,
+    output::{document, print},
 };
 
-/// Set whether a standing policy acts or only reports
+/// Switch an attached policy between audit and enforce mode
 ///
-/// At once, on all cgroups it stands on, as a new generation of the policy.
+/// Use it to enforce a policy after its events have shown that it denies the right connections. The change is
+/// one atomic swap on all cgroups of the policy and starts a new generation. Needs root.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  sudo tidegate set-mode shop audit
-  sudo tidegate set-mode shop enforce
-
-Exit codes:
-  0 done; 1 could not run, or there is no such policy; 2 the command line is wrong; 5 done, but this
-  kernel cannot do all of what the policy says (--best-effort).")]
+#[command(after_help = help())]
 pub struct SetModeArgs {
-    /// Name the policy stands under
+    /// Name of the attached policy
     #[arg(value_name = "NAME")]
     pub name: String,
 
-    /// enforce carries block and kill out, audit only reports them
+    /// The new mode
     #[arg(value_name = "MODE", value_parser = modes())]
     pub mode: Mode,
 
-    /// Take what this kernel can do of the policy, where it cannot do all
+    /// Switch the mode even if this kernel can enforce only a part of the policy
     #[arg(long)]
     pub best_effort: bool,
 }
 
-/// Sets it.
+fn help() -> String {
+    HelpEnd {
+        examples: &[
+            ("Enforce a policy", &["sudo tidegate set-mode shop enforce"]),
+            (
+                "Stop denying, and only report",
+                &["sudo tidegate set-mode shop audit"],
+            ),
+        ],
+        exits: &[
+            (Exit::Success, "the policy is in this mode"),
+            (Exit::CouldNotRun, "could not run, or no such policy is attached"),
+            (Exit::Usage, "invalid command line"),
+            (Exit::Partial, "enforced only in part (--best-effort)"),
+        ],
+        ..HelpEnd::default()
+    }
+    .text()
+}
+
+/// Sets the mode.
 ///
 /// # Errors
-/// When there is no such policy.
+/// When no such policy is attached, or it cannot be in this mode.
 pub fn run(args: &SetModeArgs, output: Output) -> Result<ExitCode, Failure> {
-    let Some(mut standing) = attached::open("set-mode")? else {
+    let Some(mut control) = attached::open("set-mode")? else {
         return attached::nothing_attached(&args.name);
     };
-    let applied = standing.set_mode(&args.name, args.mode, args.best_effort);
+    let applied = control.set_mode(&args.name, args.mode, args.best_effort);
     let applied = applied.map_err(attached::failed)?;
     print(&match output {
         Output::Json => document(&json!(applied)),
         Output::Text => {
-            let reasons = applied
-                .partial
-                .iter()
-                .map(|reason| format!("  partial: {reason}\n"));
             format!(
-                "{} is in mode {} (generation {})\n{}",
+                "policy {} is now in mode {} (generation {})\n{}",
                 applied.policy,
                 applied.mode,
                 applied.generation,
-                reasons.collect::<String>()
+                attached::partial_lines(&applied.partial)
             )
         }
     })?;
     let partial = !applied.partial.is_empty();
-    Ok(if partial { Exit::Partial } else { Exit::Fine }.into())
+    Ok(if partial { Exit::Partial } else { Exit::Success }.into())
 }

@@ -1,4 +1,4 @@
-//! `tidegate status`: what stands where, and what it decided.
+//! `tidegate status`: attached policies, their counters, and problems.
 
 use std::{fmt::Write, process::ExitCode};
 
@@ -6,63 +6,176 @@ use serde_json::json;
 
 use super::{
     attached,
-    status_text::{ago, bytes, grouped, table},
+    status_text::{ago, bytes, counters_of_rules, grouped, table},
 };
 use crate::{
-    cli::{Exit, Failure, Output, output::print},
-    control::{PolicyStatus, Status},
-    events::{escape::escaped, json::document},
+    cli::{
+        Exit, Failure, Output,
+        help::HelpEnd,
+        output::{document, print},
+    },
+    control::{ControlError, PolicyStatus, Status},
+    events::escape::escaped,
 };
 
-/// Show what stands where, and what it decided
+/// Show attached policies, their counters, and problems
 ///
-/// A line for each place where a policy stands, with the attempts it decided over all its versions;
-/// below, whatever is not as it should be.
+/// Use it to see which policies are attached to which cgroups, whether they are fully enforced, and how many
+/// attempts they decided. One line per attachment; problems follow below the table. State and counters are read
+/// from the kernel. Needs root.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "\
-Counters: ALLOWED silently, AUDITED (let through and reported), BLOCKED, KILLED. In audit mode nothing
-is denied: what would have been is marked (would).
+#[command(after_help = help())]
+pub struct StatusArgs {
+    /// Show this policy only, with the counters of its rules
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
 
-Exit codes:
-  0 all that stands is enforced fully (or nothing stands); 1 could not run; 5 something is enforced
-  in part, or not at all.")]
-pub struct StatusArgs {}
-
-/// Prints it.
-///
-/// # Errors
-/// When journal or kernel cannot be read.
-pub fn run(_args: &StatusArgs, output: Output) -> Result<ExitCode, Failure> {
-    let status = match attached::open("status")? {
-        Some(standing) => standing.status().map_err(attached::failed)?,
-        None => Status::default(),
-    };
-    print(&match output {
-        Output::Json => document(&json!(status)),
-        Output::Text => text(&status),
-    })?;
-    let full = status.policies.iter().all(|policy| policy.enforcement == "full");
-    let full = full && status.unknown_cgroups.is_empty();
-    Ok(if full { Exit::Fine } else { Exit::Partial }.into())
+    /// Show the counters of the rules of all policies
+    #[arg(long)]
+    pub rules: bool,
 }
 
-fn text(status: &Status) -> String {
+fn help() -> String {
+    HelpEnd {
+        notes: &[
+            "STATE is ACTIVE (the policy is enforced on the cgroup), INACTIVE (the policy is recorded but the kernel \
+             does not apply it) or CGROUP-REMOVED (the cgroup was removed, and the attachment with it).",
+            "Counters are exact, cover all generations of a policy, and are printed once per policy. ALLOWED attempts \
+             are not reported as events. AUDITED attempts are allowed and reported. In audit mode nothing is denied: \
+             WOULD_BLOCK and WOULD_KILL count what enforce mode would have denied.",
+        ],
+        examples: &[
+            ("Show all attached policies", &["sudo tidegate status"]),
+            ("Show how often each rule of a policy decided", &["sudo tidegate status shop"]),
+            (
+                "List the policies that are not fully enforced",
+                &[
+                    "sudo tidegate status --output json |",
+                    "  jq '.policies[] | select(.enforcement != \"full\") | .name'",
+                ],
+            ),
+        ],
+        exits: &[
+            (Exit::Success, "all policies are fully enforced, or none is attached"),
+            (Exit::CouldNotRun, "could not run, or no such policy is attached"),
+            (Exit::Usage, "invalid command line"),
+            (Exit::Partial, "a policy is enforced only in part, or not at all"),
+        ],
+        ..HelpEnd::default()
+    }
+    .text()
+}
+
+/// Prints the status.
+///
+/// # Errors
+/// When the state cannot be read, or the named policy is not attached.
+pub fn run(args: &StatusArgs, output: Output) -> Result<ExitCode, Failure> {
+    let status = read("status", args.name.as_deref())?;
+    print(&match output {
+        Output::Json => document(&json!(status)),
+        Output::Text => text(&status, args.rules || args.name.is_some()),
+    })?;
+    let full = status.policies.iter().all(|policy| policy.enforcement == "full");
+    let full = full && (args.name.is_some() || status.unknown_cgroups.is_empty());
+    Ok(if full { Exit::Success } else { Exit::Partial }.into())
+}
+
+/// Reads the status of all attached policies, or of one.
+///
+/// # Errors
+/// When the state cannot be read, or `name` is not attached.
+pub(super) fn read(command: &str, name: Option<&str>) -> Result<Status, Failure> {
+    let mut status = match (attached::open(command)?, name) {
+        (Some(control), _) => control.status().map_err(attached::failed)?,
+        (None, None) => Status::default(),
+        (None, Some(name)) => return attached::nothing_attached(name),
+    };
+    if let Some(name) = name {
+        let all: Vec<String> = status.policies.iter().map(|policy| policy.name.clone()).collect();
+        status.policies.retain(|policy| policy.name == name);
+        if status.policies.is_empty() {
+            return Err(attached::failed(ControlError::NotAttached {
+                name: name.to_owned(),
+                standing: all,
+            }));
+        }
+    }
+    Ok(status)
+}
+
+/// The state of an attachment in text output.
+pub(super) fn attachment_state(state: &str) -> &'static str {
+    match state {
+        "in force" => "ACTIVE",
+        "gone" => "CGROUP-REMOVED",
+        _ => "INACTIVE",
+    }
+}
+
+fn text(status: &Status, with_rules: bool) -> String {
     if status.policies.is_empty() && status.unknown_cgroups.is_empty() {
-        return "nothing stands; `tidegate attach --help` tells how to put a policy on a cgroup\n".to_owned();
+        return "no policies attached\n".to_owned();
     }
     let header = [
-        "POLICY", "CGROUP", "STATE", "MODE", "GEN", "SINCE", "ALLOWED", "AUDITED", "BLOCKED", "KILLED",
+        "POLICY",
+        "CGROUP",
+        "STATE",
+        "MODE",
+        "GEN",
+        "SINCE",
+        "RULES",
+        "ALLOWED",
+        "AUDITED",
+        "WOULD_BLOCK",
+        "WOULD_KILL",
+        "BLOCKED",
+        "KILLED",
+        "SOURCE",
     ];
     let rows = status.policies.iter().flat_map(rows);
-    let mut text = table(header, rows, &[4, 6, 7, 8, 9]);
+    let mut text = table(header, rows, &[4, 6, 7, 8, 9, 10, 11, 12]);
+    for problem in problems(status) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "! {problem}");
+    }
+    for note in notes(status) {
+        let _ = writeln!(text, "note: {note}");
+    }
+    let memory: u64 = status.policies.iter().map(|policy| policy.memory).sum();
+    let _ = writeln!(
+        text,
+        "events: {} lost; {} duplicates suppressed, {} not yet reported; tables: {}",
+        grouped(status.events_lost),
+        grouped(status.repeats_folded),
+        grouped(status.repeats_untold),
+        bytes(memory)
+    );
+    if with_rules {
+        for policy in &status.policies {
+            let _ = writeln!(
+                text,
+                "\npolicy {} (mode {}, generation {})",
+                policy.name, policy.mode, policy.generation
+            );
+            text += &counters_of_rules(policy);
+        }
+    }
+    text
+}
+
+fn problems(status: &Status) -> Vec<String> {
     let mut problems = Vec::new();
     for policy in &status.policies {
-        let gone = policy.attachments.iter().filter(|there| there.state == "gone");
-        problems.extend(gone.map(|there| {
-            let (name, cgroup) = (&policy.name, escaped(there.cgroup.as_bytes()));
+        let removed = policy
+            .attachments
+            .iter()
+            .filter(|attachment| attachment_state(attachment.state) == "CGROUP-REMOVED");
+        problems.extend(removed.map(|attachment| {
+            let (name, cgroup) = (&policy.name, escaped(attachment.cgroup.as_bytes()));
             format!(
-                "{name}: the cgroup {cgroup} was removed, and the policy went with it; \
-                 `tidegate detach {name} --cgroup {cgroup}` forgets it"
+                "{name}: the cgroup {cgroup} was removed, which detached the policy from it; \
+                 `tidegate detach {name} --cgroup {cgroup}` deletes the record"
             )
         }));
         problems.extend(
@@ -73,7 +186,7 @@ fn text(status: &Status) -> String {
         );
         if policy.totals.faults > 0 {
             problems.push(format!(
-                "{}: {} attempts could not be judged, and were denied where it enforces",
+                "{}: {} attempts could not be evaluated (fault); in mode enforce they were denied",
                 policy.name,
                 grouped(policy.totals.faults)
             ));
@@ -81,76 +194,79 @@ fn text(status: &Status) -> String {
     }
     problems.extend(status.unknown_cgroups.iter().map(|cgroup| {
         format!(
-            "the cgroup with the id {cgroup} carries policies that the journal does not name, and they hold; \
-             `tidegate detach --all` takes everything away"
+            "the cgroup with id {cgroup} has policies attached that are not recorded, and they are enforced; \
+             `tidegate detach --all` removes all policies"
         )
     }));
-    for problem in problems {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "! {problem}");
-    }
-    if let Some(obstacle) = &status.lsm_unavailable_reason
-        && !status.policies.is_empty()
-    {
-        let _ = writeln!(
-            text,
-            "LSM programs do not run here: {}. Sockets that were made in other cgroups are judged by the policies of those only, other families (vsock, packet, ...) and unix sockets not at all",
-            escaped(obstacle.as_bytes())
-        );
-    }
-    if let Some(obstacle) = &status.migration_unavailable_reason
-        && !status.policies.is_empty()
-    {
-        let _ = writeln!(
-            text,
-            "processes that leave a cgroup are not reported here: {}",
-            escaped(obstacle.as_bytes())
-        );
-    }
-    let memory: u64 = status.policies.iter().map(|policy| policy.memory).sum();
-    let _ = writeln!(
-        text,
-        "events: {} lost; {} repeats folded, {} of them still to be told; tables: {}",
-        grouped(status.events_lost),
-        grouped(status.repeats_folded),
-        grouped(status.repeats_untold),
-        bytes(memory)
-    );
-    text
+    problems
 }
 
-/// A row a place; the counters are the policy's, so they stand in its first row only.
-fn rows(policy: &PolicyStatus) -> Vec<[String; 10]> {
+/// What this kernel does not do. It does not make a policy partial, unless the policy asks for it.
+fn notes(status: &Status) -> Vec<String> {
+    let mut notes = Vec::new();
+    if status.policies.is_empty() {
+        return notes;
+    }
+    if let Some(reason) = &status.lsm_unavailable_reason {
+        notes.push(format!(
+            "LSM programs are not available: {}. A socket that was created in another cgroup is checked by the policies \
+             of that cgroup only; unix sockets and other address families (vsock, packet, ...) are not checked",
+            escaped(reason.as_bytes())
+        ));
+    }
+    if let Some(reason) = &status.migration_unavailable_reason {
+        notes.push(format!(
+            "cgroup migrations are not reported: {}",
+            escaped(reason.as_bytes())
+        ));
+    }
+    notes
+}
+
+/// One row per attachment. The counters are those of the policy, so only its first row has them.
+fn rows(policy: &PolicyStatus) -> Vec<[String; 14]> {
     let totals = &policy.totals;
-    let either = |done: u64, would: u64| match (done, would) {
-        (done, 0) => grouped(done),
-        (0, would) => format!("{} (would)", grouped(would)),
-        (done, would) => format!("{} + {} (would)", grouped(done), grouped(would)),
-    };
     let counters = [
-        grouped(totals.allowed),
-        grouped(totals.audited),
-        either(totals.blocked, totals.would_block),
-        either(totals.killed, totals.would_kill),
-    ];
-    let mut rows: Vec<[String; 10]> = Vec::new();
-    for there in &policy.attachments {
-        let [allowed, audited, blocked, killed] = match rows.is_empty() {
+        totals.allowed,
+        totals.audited,
+        totals.would_block,
+        totals.would_kill,
+        totals.blocked,
+        totals.killed,
+    ]
+    .map(grouped);
+    let mut rows: Vec<[String; 14]> = Vec::new();
+    for attachment in &policy.attachments {
+        let [allowed, audited, would_block, would_kill, blocked, killed] = match rows.is_empty() {
             true => counters.clone(),
             false => Default::default(),
         };
         rows.push([
             policy.name.clone(),
-            escaped(there.cgroup.as_bytes()).to_string(),
-            there.state.to_owned(),
+            escaped(attachment.cgroup.as_bytes()).to_string(),
+            attachment_state(attachment.state).to_owned(),
             policy.mode.to_owned(),
             policy.generation.to_string(),
-            ago(&there.since),
+            ago(&attachment.since),
+            policy.rules.len().to_string(),
             allowed,
             audited,
+            would_block,
+            would_kill,
             blocked,
             killed,
+            escaped(policy.source.as_bytes()).to_string(),
         ]);
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_policies_there_is_one_line() {
+        assert_eq!(text(&Status::default(), true), "no policies attached\n");
+    }
 }

@@ -1,8 +1,10 @@
-//! Tables and numbers of what stands, for people.
+//! Tables and units in the text output about attached policies.
 
 use comfy_table::{CellAlignment, Table, presets};
 
-/// A table without lines. The columns in `right` have numbers.
+use crate::control::PolicyStatus;
+
+/// A table without borders. `right` has the indices of the columns that are aligned right.
 pub(super) fn table<const N: usize>(
     header: [&str; N],
     rows: impl Iterator<Item = [String; N]>,
@@ -27,12 +29,40 @@ pub(super) fn table<const N: usize>(
     text
 }
 
-/// A number with its digits in groups of three.
+/// A table of the rules of a policy, its default action and its faults, with their counters: in this generation, and
+/// in all generations.
+pub(super) fn counters_of_rules(policy: &PolicyStatus) -> String {
+    let rules = policy.rules.iter().map(|rule| {
+        let total = policy.totals.rules.get(&rule.name).copied().unwrap_or(0);
+        (rule, total)
+    });
+    let rows = rules
+        .chain([(&policy.default, policy.totals.default)])
+        .map(|(rule, total)| {
+            [
+                rule.name.clone(),
+                rule.action.to_owned(),
+                grouped(rule.attempts),
+                grouped(total),
+            ]
+        });
+    let faults = match policy.totals.faults {
+        0 => None,
+        count => Some(["(fault)".to_owned(), String::new(), String::new(), grouped(count)]),
+    };
+    table(
+        ["RULE", "ACTION", "ATTEMPTS", "TOTAL"],
+        rows.chain(faults),
+        &[2, 3],
+    )
+}
+
+/// An integer with its digits in groups of three.
 pub(super) fn grouped(number: u64) -> String {
     crate::events::summary::grouped(number)
 }
 
-/// Bytes as people say them.
+/// A size in B, KiB or MiB.
 pub(super) fn bytes(bytes: u64) -> String {
     match bytes {
         0..1024 => format!("{bytes} B"),
@@ -41,7 +71,7 @@ pub(super) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// How long ago a time of the journal was: `2h 5m ago`.
+/// The time since an RFC 3339 timestamp, such as `2h 5m ago`.
 pub(super) fn ago(since: &str) -> String {
     let Ok(then) = since.parse::<jiff::Timestamp>() else {
         return since.to_owned();
@@ -76,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_stand_right() {
+    fn integer_columns_are_aligned_right() {
         let rows = [
             ["a".to_owned(), "1".to_owned()],
             ["b".to_owned(), "1,000".to_owned()],

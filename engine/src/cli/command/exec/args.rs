@@ -8,37 +8,25 @@ use clap::{
 };
 use engine_common::{Action, Mode};
 
-use crate::cli::{command::rule_flags::RuleFlags, variable::VariableArgs};
+use crate::cli::{Exit, command::rule_flags::RuleFlags, help::HelpEnd, variable::VariableArgs};
+
+const CHILD: &str = "Command options";
+const REPORT: &str = "Report options";
 
 /// Run one command under a policy
 ///
-/// The command starts inside a cgroup of its own that carries the policy; everything it starts is under
-/// it too. It runs as the user who called sudo, keeps its terminal, signals and exit code, and at the
-/// end a report on standard error says where it went and which rule decided. Needs root.
+/// Use it for builds, tests and scripts; nothing has to be set up. The command starts inside a new cgroup with the
+/// policy attached; all processes that it starts are under the policy too. It runs as the user who called
+/// sudo and keeps its terminal, signals and exit code. When it has ended, a report on standard error lists its
+/// connections and the rules that decided. Needs root.
 #[derive(Clone, Debug, Args)]
 #[command(
-    group = clap::ArgGroup::new("what-holds").required(true).multiple(true)
+    group = clap::ArgGroup::new("rules-or-policy").required(true).multiple(true)
         .args(["policy", "allow", "deny", "default"]),
-    after_help = "\
-Examples:
-  See where a build connects to, and change nothing:
-    sudo tidegate exec --default audit -- npm ci
-  Allow a registry and names, deny the rest:
-    sudo tidegate exec --allow registry.npmjs.org:443 --allow '@resolvers:53' -- npm ci
-  Keep a command away from the cloud's metadata service:
-    sudo tidegate exec --deny @cloud-metadata -- ./run-tests
-  Try a policy without enforcing it, and keep every event:
-    sudo tidegate exec --policy payments.yaml --mode audit --report events.jsonl -- ./payments
-  Two policies, the stricter answer holds; a variable of theirs given:
-    sudo tidegate exec --policy house.yaml --policy payments.yaml --set DB=10.20.0.5 -- ./payments
-
-Exit codes:
-  The command's own; 128+n when signal n ended it; 125 when tidegate itself failed, 126 when the
-  command cannot be executed, 127 when it was not found; 2 when the command line is wrong, 3 when
-  a policy is not valid."
+    after_help = help(),
 )]
 pub struct ExecArgs {
-    /// Policy file; given several times, all are asked and the strictest answer holds
+    /// Policy file; repeatable: all policies are evaluated and the strictest verdict is enforced
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub policy: Vec<PathBuf>,
 
@@ -46,14 +34,14 @@ pub struct ExecArgs {
     #[expect(missing_docs, reason = "a doc comment here would replace the help text")]
     pub rule_flags: RuleFlags,
 
-    /// What holds where no --allow or --deny matches
+    /// Action for destinations that no --allow or --deny matches
     ///
-    /// Without it: block when there is an --allow, allow when there are only --deny. Policy files
-    /// have their own default.
+    /// Default: block if there is an --allow, allow if there are only --deny flags. A policy file has its own
+    /// default action.
     #[arg(long, value_name = "ACTION", value_parser = actions())]
     pub default: Option<Action>,
 
-    /// Act on verdicts or only report them, whatever the policies say themselves
+    /// Enforce verdicts or only report them; overrides the mode of the policies
     #[arg(long, value_name = "MODE", value_parser = modes())]
     pub mode: Option<Mode>,
 
@@ -61,52 +49,41 @@ pub struct ExecArgs {
     #[expect(missing_docs, reason = "a doc comment here would replace the help text")]
     pub variables: VariableArgs,
 
-    /// Run the command as this user: a name, or UID, or UID:GID
+    /// User to run the command as: a name, UID or UID:GID
     ///
-    /// Without it: the user who called sudo, otherwise yourself.
-    #[arg(long, value_name = "USER", value_hint = ValueHint::Username, help_heading = "The command")]
+    /// Default: the user who called sudo, or the current user.
+    #[arg(long, value_name = "USER", value_hint = ValueHint::Username, help_heading = CHILD)]
     pub user: Option<String>,
 
-    /// Leave the command a capability that it would lose: a name such as CAP_NET_RAW, or `all`
+    /// Keep a capability that is dropped by default: a name such as CAP_NET_RAW, or `all`
     ///
-    /// A command run as root loses the capabilities with which it could leave the cgroup, change the
-    /// policy or send packets round it: CAP_SYS_ADMIN, CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_PTRACE,
+    /// A command that runs as root loses the capabilities that allow it to leave the cgroup, change the
+    /// policy or bypass it: CAP_SYS_ADMIN, CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_PTRACE,
     /// CAP_SYS_MODULE, CAP_SYS_RAWIO, CAP_SYS_BOOT, CAP_PERFMON and CAP_DAC_READ_SEARCH.
-    #[arg(
-        long,
-        value_name = "NAME",
-        value_delimiter = ',',
-        help_heading = "The command"
-    )]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = CHILD)]
     pub keep_capability: Vec<String>,
 
-    /// Leave the command open file descriptors: numbers such as 3,4, or `all`
+    /// Open file descriptors to pass to the command: a list such as 3,4, or `all`
     ///
-    /// Standard input, output and error are always kept. Others are closed: a socket that is connected
-    /// already is past the policy.
-    #[arg(long, value_name = "FDS", value_parser = kept_fds, default_value = "", hide_default_value = true, help_heading = "The command")]
+    /// Standard input, output and error are always passed. All others are closed, because a socket that is
+    /// already connected is not subject to the policy.
+    #[arg(long, value_name = "FDS", value_parser = kept_fds, default_value = "", hide_default_value = true, help_heading = CHILD)]
     pub keep_fds: KeptFds,
 
-    /// What becomes of processes that outlive the command
-    #[arg(
-        long,
-        value_name = "WHAT",
-        value_enum,
-        default_value_t,
-        help_heading = "The command"
-    )]
-    pub descendants: Survivors,
+    /// How to handle processes that outlive the command
+    #[arg(long, value_name = "ACTION", value_enum, default_value_t, help_heading = CHILD)]
+    pub descendants: DescendantsAction,
 
-    /// Print no report at the end
-    #[arg(long, short, help_heading = "The report")]
+    /// Do not print the report
+    #[arg(long, short, help_heading = REPORT)]
     pub quiet: bool,
 
-    /// Write every event, and at the end a summary, to FILE as JSON lines; `-` is standard output
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "The report")]
+    /// Write all events and a summary to FILE as JSON lines; `-` is standard output
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = REPORT)]
     pub report: Option<PathBuf>,
 
-    /// Print events to standard error as they happen
-    #[arg(long, help_heading = "The report")]
+    /// Print events to standard error as they occur
+    #[arg(long, help_heading = REPORT)]
     pub live: bool,
 
     /// The command and its arguments, after `--`
@@ -114,32 +91,75 @@ pub struct ExecArgs {
     pub command: Vec<OsString>,
 }
 
+fn help() -> String {
+    HelpEnd {
+        notes: &[],
+        examples: &[
+            (
+                "See where a build connects to; nothing is denied",
+                &["sudo tidegate exec --default audit -- make"],
+            ),
+            (
+                "Allow one host and the name servers, deny everything else",
+                &[
+                    "sudo tidegate exec --allow registry.example.com:443 \\",
+                    "  --allow '@resolvers:53' -- make",
+                ],
+            ),
+            (
+                "Deny the metadata service of the cloud provider",
+                &["sudo tidegate exec --deny @cloud-metadata -- ./run-tests"],
+            ),
+            (
+                "Try a policy without enforcing it, and record all events",
+                &["sudo tidegate exec -p shop.yaml --mode audit --report events.jsonl -- ./shop"],
+            ),
+            (
+                "Use two policies, and set a variable of them",
+                &["sudo tidegate exec -p base.yaml -p shop.yaml --set DB=10.20.0.5 -- ./shop"],
+            ),
+        ],
+        exits: &[
+            (Exit::Usage, "invalid command line"),
+            (Exit::PolicyInvalid, "a policy is not valid"),
+            (Exit::ExecFailed, "tidegate failed; the command was not started"),
+            (Exit::NotExecutable, "the command cannot be executed"),
+            (Exit::NotFound, "the command was not found"),
+        ],
+        other_exits: &[
+            ("128+n", "signal n terminated the command"),
+            ("other", "the exit code of the command"),
+        ],
+    }
+    .text()
+}
+
 impl ExecArgs {
-    /// What --allow and --deny say and their texts, in the order of the command line.
+    /// The rules of --allow and --deny, in the order of the command line.
     pub fn rules(&self) -> Vec<(Action, String)> {
         self.rule_flags.rules().to_vec()
     }
 }
 
-/// What becomes of processes that outlive the command.
+/// How to handle processes that outlive the command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Survivors {
-    /// They are asked to end, and killed when they do not within two seconds
+pub enum DescendantsAction {
+    /// Send SIGTERM, and SIGKILL after two seconds
     #[default]
     End,
-    /// They are waited for
+    /// Wait until they exit
     Wait,
-    /// They go on running under the policy, and their cgroup stays
+    /// Leave them running under the policy, and keep their cgroup
     Keep,
 }
 
-/// Which open file descriptors the command keeps beyond 0, 1 and 2.
+/// Which open file descriptors the command inherits, besides 0, 1 and 2.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum KeptFds {
-    /// None.
+    /// No others.
     #[default]
     Standard,
-    /// These too, each 3 or above.
+    /// These, each 3 or above.
     Also(Vec<RawFd>),
     /// All.
     All,
@@ -154,9 +174,9 @@ fn kept_fds(text: &str) -> Result<KeptFds, String> {
     let mut fds = Vec::new();
     for number in text.split(',') {
         match number.parse::<RawFd>() {
-            Ok(0..=2) => return Err(format!("{number} is always kept, leave it out")),
+            Ok(0..=2) => return Err(format!("{number} is always passed; leave it out")),
             Ok(fd) if fd > 2 => fds.push(fd),
-            _ => return Err("write `all` or numbers of file descriptors: 3,4".to_owned()),
+            _ => return Err("expected `all` or a list of file descriptors such as 3,4".to_owned()),
         }
     }
     fds.sort_unstable();
@@ -164,13 +184,13 @@ fn kept_fds(text: &str) -> Result<KeptFds, String> {
     Ok(KeptFds::Also(fds))
 }
 
-/// The words of the policy language for actions.
+/// Accepts the action names of the policy language.
 fn actions() -> impl TypedValueParser<Value = Action> {
     let helps = [
-        "Let it pass and say nothing",
-        "Let it pass and report it",
-        "Deny it and report it",
-        "Deny it, kill the process, and report it",
+        "Allow, without a report",
+        "Allow and report",
+        "Deny and report",
+        "Deny, kill the process, and report",
     ];
     let values = Action::ALL.into_iter().zip(helps);
     PossibleValuesParser::new(values.map(|(action, help)| PossibleValue::new(action.as_str()).help(help)))
@@ -180,11 +200,17 @@ fn actions() -> impl TypedValueParser<Value = Action> {
         })
 }
 
-/// The words of the policy language for modes.
+/// Accepts the mode names of the policy language.
 pub(crate) fn modes() -> impl TypedValueParser<Value = Mode> {
     const MODES: [(Mode, &str); 2] = [
-        (Mode::Enforce, "Block and kill are carried out"),
-        (Mode::Audit, "Nothing is denied; reports say what would have been"),
+        (
+            Mode::Enforce,
+            "Deny connections and kill processes as the rules say",
+        ),
+        (
+            Mode::Audit,
+            "Deny nothing; report what would be blocked or killed",
+        ),
     ];
     PossibleValuesParser::new(MODES.map(|(mode, help)| PossibleValue::new(mode.as_str()).help(help))).try_map(
         |word| {

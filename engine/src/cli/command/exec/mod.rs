@@ -1,4 +1,4 @@
-//! `tidegate exec`: one command under its policies.
+//! `tidegate exec`: runs one command under policies.
 
 pub mod args;
 mod notes;
@@ -13,7 +13,7 @@ use std::{
 };
 
 use self::{
-    args::{ExecArgs, KeptFds, Survivors},
+    args::{DescendantsAction, ExecArgs, KeptFds},
     recorder::Recorder,
     session::Outcome,
 };
@@ -25,16 +25,16 @@ use crate::{
     launch::{self, CapabilitySet, Command, Descendants, KeepFds, Needs, SignalSource, TargetUser},
 };
 
-/// Runs the command and gives its exit code.
+/// Runs the command and returns its exit code.
 ///
 /// # Errors
-/// When it was not started, or cannot be waited for.
+/// When the command was not started, or cannot be waited for.
 pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::by(Exit::ExecFailed, error);
     let command = command_of(args)?;
     let policies = policies::gather(args, output)?;
-    // Before anything is made that has to be cleaned up: from here on a signal ends the command, and
-    // its end ends us.
+    // Before anything is created that needs cleaning up: from here on a signal goes to the command, and tidegate
+    // exits when the command does.
     let signals = SignalSource::open().map_err(|e| failed(&e))?;
     let hierarchy = Hierarchy::find().map_err(|e| failed(&e))?;
     let needs = Needs::of(&command.user, command.isolates());
@@ -44,15 +44,15 @@ pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
     let mut recorder = Recorder::new(args, output, report).map_err(|e| failed(&e))?;
 
     let descendants = match args.descendants {
-        Survivors::End => Descendants::End,
-        Survivors::Wait => Descendants::Wait,
-        Survivors::Keep => Descendants::Keep,
+        DescendantsAction::End => Descendants::End,
+        DescendantsAction::Wait => Descendants::Wait,
+        DescendantsAction::Keep => Descendants::Keep,
     };
     let features = Features::detect();
     policies::require_hooks(&policies, features)?;
     if !args.quiet {
         for note in notes::notes(&policies, features) {
-            // Where the reader is gone, the command runs all the same.
+            // A closed standard error does not stop the command.
             let _ = writeln!(anstream::stderr(), "tidegate: note: {note}");
         }
     }
@@ -71,7 +71,7 @@ pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
 
 fn command_of(args: &ExecArgs) -> Result<Command, Failure> {
     let Some((program, rest)) = args.command.split_first() else {
-        return Err(Failure::of(Exit::Usage, "there is no command"));
+        return Err(Failure::of(Exit::Usage, "no command given"));
     };
     let usage = |error: &dyn std::error::Error| Failure::by(Exit::Usage, error);
     let user = match &args.user {
@@ -95,7 +95,7 @@ fn command_of(args: &ExecArgs) -> Result<Command, Failure> {
     Ok(command)
 }
 
-/// What is said when the command has ended, all of it on standard error.
+/// Prints the report when the command has ended, to standard error.
 fn report_end(args: &ExecArgs, output: Output, outcome: &Outcome, recorder: &mut Recorder) {
     let exit = match outcome.finished.exit {
         launch::Exit::Code(code) => json::Exit {
@@ -115,8 +115,8 @@ fn report_end(args: &ExecArgs, output: Output, outcome: &Outcome, recorder: &mut
         &outcome.counters,
     );
     let mut stderr = anstream::stderr();
-    // Where the reader is gone, the command's exit code still tells.
-    let mut say = |text: &str| {
+    // When standard error is closed, only the exit code of the command is left.
+    let mut write = |text: &str| {
         let _ = stderr.write_all(text.as_bytes());
     };
     if !args.quiet {
@@ -126,29 +126,27 @@ fn report_end(args: &ExecArgs, output: Output, outcome: &Outcome, recorder: &mut
                     styled: true,
                     width: terminal_width(),
                 };
-                say(&table(recorder.tally(), &outcome.counters, layout));
+                write(&table(recorder.tally(), &outcome.counters, layout));
             }
             Output::Json => {
                 if let Ok(line) = json::line(&summary) {
-                    say(&format!("{line}\n"));
+                    write(&format!("{line}\n"));
                 }
             }
         }
         if let Some(kept) = &outcome.kept {
-            say(&format!(
-                "tidegate: processes were left running under the policy in {}\n",
+            write(&format!(
+                "tidegate: note: processes are still running under the policy in {}\n",
                 escaped(kept.as_os_str().as_bytes())
             ));
         }
     }
     if let Some(error) = recorder.failure() {
-        say(&format!(
-            "tidegate: warning: the report is not complete: {error}\n"
-        ));
+        write(&format!("tidegate: warning: the report is incomplete: {error}\n"));
     }
     if recorder.strange() > 0 {
-        say(&format!(
-            "tidegate: warning: {} events were not understood\n",
+        write(&format!(
+            "tidegate: warning: {} events could not be decoded\n",
             recorder.strange()
         ));
     }

@@ -1,4 +1,4 @@
-//! What this kernel cannot do as the policies say, told before the command starts.
+//! What this kernel does differently from what the policies say; printed before the command starts.
 
 use engine_common::{Action, Mode};
 
@@ -8,15 +8,15 @@ use crate::{
     policy::{Errno, Policy, Rule},
 };
 
-/// One sentence for each thing that is done in another way here.
+/// One sentence for each difference.
 pub(super) fn notes(policies: &[SourcedPolicy], features: Features) -> Vec<String> {
     let mut notes = Vec::new();
     let all = policies.iter().flat_map(|sourced| &sourced.policy.rules);
     if all.into_iter().any(Rule::is_about_families)
-        && let Some(obstacle) = lsm_unavailable_reason()
+        && let Some(reason) = lsm_unavailable_reason()
     {
         notes.push(format!(
-            "rules about `families` do nothing here, since only LSM programs see such sockets: {obstacle}"
+            "rules with `families` have no effect on this kernel, because they need LSM programs: {reason}"
         ));
     }
     let enforcing: Vec<&Policy> = policies
@@ -33,8 +33,8 @@ pub(super) fn notes(policies: &[SourcedPolicy], features: Features) -> Vec<Strin
         .any(|policy| kills(policy) && !features(policy).kills_at_once())
     {
         notes.push(
-            "on this kernel kill is asynchronous: the attempt is denied at once, and tidegate kills the process \
-             when it reads the event (Linux 6.16 can, and LSM programs can, kill before the call returns)"
+            "kill is asynchronous on this kernel: the call is denied, and tidegate kills the process when it reads \
+             the event (Linux 6.16 or LSM programs kill before the call returns)"
                 .to_owned(),
         );
     }
@@ -43,7 +43,7 @@ pub(super) fn notes(policies: &[SourcedPolicy], features: Features) -> Vec<Strin
         .find(|policy| policy.errno != Errno::Eperm && !features(policy).chooses_errno())
     {
         notes.push(format!(
-            "on this kernel a denied call fails with EPERM, not with the {} of the policy {} (Linux 5.18 can choose)",
+            "on this kernel a denied call fails with EPERM, not with {} as policy {} says (requires Linux 5.18)",
             policy.errno.as_str(),
             policy.name
         ));

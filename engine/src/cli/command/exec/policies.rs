@@ -1,4 +1,4 @@
-//! The policies of `exec`: those of files, and the one that flags make.
+//! The policies of `exec`: from files, and from --allow and --deny.
 
 use std::{
     io::{self, Write},
@@ -18,13 +18,13 @@ use crate::{
     policy::{FlagError, FromFlags, LoadContext, from_flags},
 };
 
-/// Where a policy of flags comes from.
+/// Origin of a policy that is made from flags.
 const COMMAND_LINE: &str = "command line";
 
-/// All policies that the command is to run under, at least one.
+/// All policies of the command, at least one.
 ///
 /// # Errors
-/// When one of them is not valid, or together they make no sense.
+/// When a policy is not valid, or the policies cannot be combined.
 pub(super) fn gather(args: &ExecArgs, output: Output) -> Result<Vec<SourcedPolicy>, Failure> {
     let context = args.variables.context();
     let mut policies = policy_files::load_all(&args.policy, &context, output, Exit::ExecFailed)?;
@@ -36,48 +36,50 @@ pub(super) fn gather(args: &ExecArgs, output: Output) -> Result<Vec<SourcedPolic
     if let Some(mode) = args.mode {
         for SourcedPolicy { policy, source } in &mut policies {
             if !policy.hooks.allow(mode) {
-                let message = format!("the policy {source} is for the probe alone, which only watches");
+                let message = format!("policy {source} has only the hook kprobe, which cannot deny");
                 return Err(Failure::of(Exit::Usage, message)
-                    .hint("leave --mode out, or give it the hooks of the cgroup too"));
+                    .hint("remove --mode, or use `hooks: [cgroup, kprobe]` in the policy"));
             }
             policy.mode = mode;
         }
     }
     if policies.len() > MAX_STACKED {
-        let message = format!("{} policies: a cgroup carries {MAX_STACKED}", policies.len());
-        return Err(Failure::of(Exit::Usage, message).hint("merge some of them into one file"));
+        let message = format!(
+            "{} policies, but a cgroup can have at most {MAX_STACKED}",
+            policies.len()
+        );
+        return Err(Failure::of(Exit::Usage, message).hint("merge policies into one file"));
     }
     Ok(policies)
 }
 
-/// A hook that a policy names is there, or the command is not run.
+/// Checks that the kernel has all hooks that the policies require by name.
 ///
 /// # Errors
-/// When one is not.
+/// When a hook is not available.
 pub(super) fn require_hooks(policies: &[SourcedPolicy], features: Features) -> Result<(), Failure> {
     for SourcedPolicy { policy, source } in policies {
         if let Some(name) = policy.hooks.lacking(features.hooks()).first() {
             let message = format!(
-                "the policy {source} cannot be enforced fully here: {}",
+                "policy {source} cannot be fully enforced on this kernel: {}",
                 why_unmet(name)
             );
             return Err(Failure::of(Exit::ExecFailed, message)
-                .hint("`hooks: auto`, which is the default, takes what the kernel has"));
+                .hint("`hooks: auto`, the default, uses the hooks that the kernel has"));
         }
     }
     Ok(())
 }
 
-/// The strictest answer of all policies holds, so an --allow beside a file opens nothing: most
-/// likely it is meant to.
+/// The strictest verdict of all policies is enforced, so --allow does not widen a policy file. It was most
+/// likely meant to, so it is an error.
 fn refuse_idle_allow(args: &ExecArgs, rules: &[(Action, String)]) -> Result<(), Failure> {
     let allows = rules.iter().any(|(action, _)| *action == Action::Allow);
     if !allows || args.policy.is_empty() || args.default.is_some() {
         return Ok(());
     }
-    let message = "--allow beside --policy cannot widen the policy: of several, the strictest answer holds";
-    let hint =
-        "put the rule into the policy file; or, to narrow the policy further, say so by --default block";
+    let message = "--allow does not widen a policy file: the strictest verdict of all policies is enforced";
+    let hint = "add the rule to the policy file, or use --default block to restrict the policy further";
     Err(Failure::of(Exit::Usage, message).hint(hint))
 }
 
@@ -99,10 +101,10 @@ fn of_flags(
     for (name, addresses) in &resolved {
         if output == Output::Text && !args.quiet {
             let list: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
-            // Where a reader is gone, the rule holds all the same.
+            // A closed standard error does not change the rule.
             let _ = writeln!(
                 anstream::stderr(),
-                "tidegate: {name} is {}, resolved once, now",
+                "tidegate: resolved {name} to {} (once, at start)",
                 list.join(", ")
             );
         }
@@ -113,7 +115,7 @@ fn of_flags(
     })
 }
 
-/// All addresses of a name, by the machine's own resolver.
+/// All addresses of a host name, from the resolver of this machine.
 fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
     let mut addresses: Vec<IpAddr> = (name, 0).to_socket_addrs()?.map(|a| a.ip()).collect();
     addresses.sort_unstable();
