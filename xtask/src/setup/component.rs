@@ -5,6 +5,7 @@ use std::process::Command;
 
 use crate::command::{answer, cargo, on_path};
 use crate::toolchain;
+use crate::vm::fetch::KEYRING;
 
 /// What a component is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +75,7 @@ pub(crate) enum Remedy {
     RustComponent(&'static str, &'static str),
     /// bpf-linker from its source, with this LLVM.
     BpfLinker(u32),
-    /// A program of crates.io.
+    /// A program that `cargo install` builds.
     CargoInstall(&'static str, &'static str),
 }
 
@@ -186,7 +187,7 @@ fn look(purpose: Purpose, components: &mut Vec<Component>) {
             add("ssh", program("ssh"), apt("openssh-client"));
             add("strip", program("strip"), apt("binutils"));
             add("xz", program("xz"), apt("xz-utils"));
-            add("Debian's keys", file(DEBIAN_KEYS), apt("debian-archive-keyring"));
+            add("Debian's keys", file(KEYRING), apt("debian-archive-keyring"));
         }
     }
 }
@@ -194,9 +195,6 @@ fn look(purpose: Purpose, components: &mut Vec<Component>) {
 fn none() -> String {
     "no".to_owned()
 }
-
-/// What signs Debian's kernels.
-const DEBIAN_KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 fn file(path: &str) -> Result<String, String> {
     Path::new(path)

@@ -1,4 +1,4 @@
-//! Installs what is missing: Debian packages, components of rustup, programs of crates.io.
+//! Installs missing components: Debian packages, rustup components, programs that cargo builds.
 
 use std::path::Path;
 use std::process::Command;

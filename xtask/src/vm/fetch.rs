@@ -9,10 +9,14 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::matrix::{self, Kernel};
+use super::{
+    matrix::{self, Kernel},
+    mirrors::Mirrors,
+};
 use crate::command::{answer, succeeds};
 
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// The keys that sign Debian's archive.
+pub(crate) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A kernel that lies unpacked on this machine.
 #[derive(Clone, Debug)]
@@ -32,9 +36,10 @@ pub(crate) fn fetch(kernel: &Kernel, folder: &Path, update: bool) -> Result<Fetc
     if !update && let Ok(there) = unpacked(&place) {
         return Ok(there);
     }
+    let mirrors = Mirrors::detect(&folder.join("apt/own-sources"))?;
     let mut newest: Option<Candidate> = None;
     for suite in &kernel.suites {
-        let suite = Suite::open(suite, folder)?;
+        let suite = Suite::open(suite, mirrors.uri(suite)?, folder)?;
         for candidate in suite.candidates(&kernel.package)? {
             if newest
                 .as_ref()
@@ -136,7 +141,7 @@ impl Candidate {
 
 impl Suite {
     /// Fetches its lists.
-    fn open(name: &str, folder: &Path) -> Result<Suite> {
+    fn open(name: &str, mirror: &str, folder: &Path) -> Result<Suite> {
         let suite = Suite {
             name: name.to_owned(),
             state: folder.join("apt").join(name),
@@ -145,15 +150,9 @@ impl Suite {
             let path = suite.state.join(inner);
             fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
         }
-        let archive = if name.ends_with("-security") {
-            "debian-security"
-        } else {
-            "debian"
-        };
         // Lists of packages only: no translations, no pictures.
-        let sources = format!(
-            "deb [signed-by={KEYRING} arch=amd64 target=Packages lang=none] http://deb.debian.org/{archive} {name} main\n"
-        );
+        let sources =
+            format!("deb [signed-by={KEYRING} arch=amd64 target=Packages lang=none] {mirror} {name} main\n");
         fs::write(suite.state.join("sources.list"), sources)?;
         fs::write(suite.state.join("status"), "")?;
         done(

@@ -11,9 +11,10 @@ mod console;
 mod cpio;
 pub(crate) mod demonstration;
 mod egress_paths;
-mod fetch;
+pub(crate) mod fetch;
 mod image;
 mod matrix;
+mod mirrors;
 mod modules;
 mod pool;
 mod programs;
@@ -30,6 +31,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use self::{matrix::Matrix, progress::Progress, stage::Stage, verdict::Row};
+use crate::compile;
 use crate::setup::{self, Purpose};
 use crate::step::Outcome;
 use crate::verifier::Record;
@@ -49,6 +51,9 @@ pub(crate) struct Options {
     /// List the kernels
     #[arg(long)]
     list: bool,
+    /// Download the kernels and stop
+    #[arg(long, conflicts_with_all = ["test", "all", "keep", "selftest", "record_verifier", "output"])]
+    fetch: bool,
     /// Keep console logs and file systems of kernels that hold, too
     #[arg(long)]
     keep: bool,
@@ -80,6 +85,7 @@ impl Default for Options {
             test: Vec::new(),
             all: false,
             list: false,
+            fetch: false,
             keep: false,
             update: false,
             selftest: false,
@@ -112,6 +118,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         return Ok(());
     }
+    if options.fetch {
+        return download(options, &matrix);
+    }
     if options.selftest {
         return egress_paths::write(options, &matrix);
     }
@@ -125,6 +134,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Output::Json => println!("{}", serde_json::to_string(&rows)?),
     }
     settled(&rows)
+}
+
+/// Downloads the kernels that are not cached, and prints where each one is.
+fn download(options: &Options, matrix: &Matrix) -> Result<()> {
+    let directory = compile::target_folder()?.join("vm");
+    for kernel in matrix.chosen(&options.kernel)? {
+        let fetched = fetch::fetch(kernel, &directory, options.update)?;
+        println!("{:<16} {}", kernel.name, fetched.image.display());
+    }
+    Ok(())
 }
 
 /// Writes down what the verifier did; rows of kernels that were not run stay.
