@@ -5,8 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::cpio::Entry;
-use super::tree::Tree;
+use super::tree::{Entry, Tree};
 use crate::command::{answer, on_path};
 
 /// Programs on PATH that are taken with their libraries.
@@ -61,7 +60,7 @@ pub(crate) fn add(tree: &mut Tree) -> Result<()> {
         tree.put(Path::new(path), Entry::Text(text.as_bytes().to_vec()));
     }
     for folder in ["/root", "/proc", "/sys", "/tmp", "/run"] {
-        tree.put(Path::new(folder), Entry::Folder);
+        tree.put(Path::new(folder), Entry::Directory);
     }
     // As on this machine: `/bin` leads to `/usr/bin`.
     for link in ["/bin", "/sbin", "/lib", "/lib64"] {
@@ -69,8 +68,6 @@ pub(crate) fn add(tree: &mut Tree) -> Result<()> {
             tree.put(Path::new(link), Entry::Link(target));
         }
     }
-    tree.put(Path::new("/dev/console"), Entry::Device(5, 1));
-    tree.put(Path::new("/dev/null"), Entry::Device(1, 3));
     // Last: for all that is not there yet.
     busybox(tree)
 }
@@ -116,10 +113,10 @@ fn python(tree: &mut Tree) -> Result<()> {
         if file.ends_with("os.py")
             && let Some(library) = file.parent()
         {
-            tree.put(&library.join("lib-dynload"), Entry::Folder);
+            tree.put(&library.join("lib-dynload"), Entry::Directory);
         }
     }
-    tree.put(&prefix, Entry::Folder);
+    tree.put(&prefix, Entry::Directory);
     Ok(())
 }
 

@@ -1,8 +1,7 @@
 //! The first file system: one part for all kernels, and a small one for each, one after the other in a file.
 
 use std::{
-    fs::{self, File},
-    io::{BufWriter, Write},
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -10,10 +9,9 @@ use anyhow::{Context, Result};
 
 use super::{
     clients,
-    cpio::{Archive, Entry},
     modules::{self, Module},
     programs::{self, Built},
-    tree::Tree,
+    tree::{Entry, Tree},
 };
 
 const MODULES: &str = "/vm-modules";
@@ -56,7 +54,10 @@ pub(crate) fn base(
     clients::add(&mut tree)?;
     more(&mut tree)?;
     let path = folder.join(format!("{name}.cpio"));
-    write(&tree, &path)?;
+    if path.exists() {
+        fs::remove_file(&path).with_context(|| path.display().to_string())?;
+    }
+    tree.append_to(&path)?;
     Ok(path)
 }
 
@@ -82,7 +83,7 @@ pub(crate) fn whole(
     tree.put(Path::new("/vm-orders"), Entry::Text(orders(&paths).into_bytes()));
     let path = folder.join(format!("initramfs-{name}.cpio"));
     fs::copy(base, &path).with_context(|| path.display().to_string())?;
-    write_to(&tree, File::options().append(true).open(&path)?)?;
+    tree.append_to(&path)?;
     Ok(path)
 }
 
@@ -114,18 +115,6 @@ pub(crate) fn orders(
         say(&fields);
     }
     text
-}
-
-fn write(tree: &Tree, path: &Path) -> Result<()> {
-    let file = File::create(path).with_context(|| path.display().to_string())?;
-    write_to(tree, file)
-}
-
-fn write_to(tree: &Tree, file: File) -> Result<()> {
-    let mut archive = Archive::new(BufWriter::new(file));
-    tree.write(&mut archive)?;
-    archive.finish()?.flush()?;
-    Ok(())
 }
 
 #[cfg(test)]

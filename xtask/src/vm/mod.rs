@@ -8,7 +8,6 @@
 mod boot;
 mod clients;
 mod console;
-mod cpio;
 pub(crate) mod demonstration;
 mod egress_paths;
 pub(crate) mod fetch;

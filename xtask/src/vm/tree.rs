@@ -1,19 +1,37 @@
-//! What is in the first file system: programs with the libraries they ask for, at the paths they have here.
+//! The content of an initramfs: programs with the shared libraries they need, at the same paths as on this machine.
 
 use std::{
     collections::BTreeMap,
-    fs,
+    ffi::OsStr,
+    fs::{self, File, Permissions},
     io::Write,
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{PermissionsExt, symlink},
+    },
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::cpio::{Archive, Entry};
 use crate::command::answer;
 
-/// Places and what lies there; a folder sorts before what is in it.
+/// What a path in the initramfs is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// A directory.
+    Directory,
+    /// A symbolic link to this target.
+    Link(PathBuf),
+    /// A file with this content.
+    Text(Vec<u8>),
+    /// A copy of this file, with its mode and modification time (Python uses a compiled file only when the source has
+    /// the time recorded in it).
+    Copy(PathBuf),
+}
+
+/// Absolute paths and their entries. A directory sorts before its content.
 #[derive(Debug, Default)]
 pub(crate) struct Tree(BTreeMap<PathBuf, Entry>);
 
@@ -22,7 +40,7 @@ impl Tree {
     pub(crate) fn put(&mut self, path: &Path, entry: Entry) {
         let path = self.resolved(path);
         // A link that is there already leads where this wants to go.
-        if entry == Entry::Folder && self.0.contains_key(&path) {
+        if entry == Entry::Directory && self.0.contains_key(&path) {
             return;
         }
         self.0.insert(path, entry);
@@ -73,21 +91,79 @@ impl Tree {
         let parent = resolve(parent);
         let above: Vec<PathBuf> = parent.ancestors().map(Path::to_owned).collect();
         for folder in above.into_iter().rev().skip(1) {
-            self.0.entry(folder).or_insert(Entry::Folder);
+            self.0.entry(folder).or_insert(Entry::Directory);
         }
         path.file_name()
             .map_or_else(|| parent.clone(), |name| parent.join(name))
     }
 
-    /// Writes all of it as an archive.
+    /// Appends the tree to a cpio archive of the format that the kernel unpacks ("newc"). A kernel unpacks several
+    /// archives in one file one after the other.
+    ///
+    /// busybox archives a directory tree, so one is made beside the archive first, with symbolic links in place of copies:
+    /// it follows those.
     ///
     /// # Errors
-    /// When something cannot be read or written.
-    pub(crate) fn write<W: Write>(&self, archive: &mut Archive<W>) -> Result<()> {
-        self.0
-            .iter()
-            .try_for_each(|(path, entry)| archive.add(path, entry))
+    /// When a file cannot be read or written, or busybox fails.
+    pub(crate) fn append_to(&self, archive: &Path) -> Result<()> {
+        let staging = archive.with_extension("staging");
+        if staging.exists() {
+            fs::remove_dir_all(&staging).with_context(|| staging.display().to_string())?;
+        }
+        fs::create_dir_all(&staging).with_context(|| staging.display().to_string())?;
+        // Whatever the umask is here.
+        let set_mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
+        let (mut plain, mut copies) = (Vec::new(), Vec::new());
+        for (path, entry) in &self.0 {
+            let name = path.strip_prefix("/").unwrap_or(path);
+            let staged = staging.join(name);
+            match entry {
+                Entry::Directory => fs::create_dir(&staged).and_then(|()| set_mode(&staged, 0o755)),
+                Entry::Text(text) => fs::write(&staged, text).and_then(|()| set_mode(&staged, 0o644)),
+                Entry::Link(target) | Entry::Copy(target) => symlink(target, &staged),
+            }
+            .with_context(|| staged.display().to_string())?;
+            let names = if matches!(entry, Entry::Copy(_)) {
+                &mut copies
+            } else {
+                &mut plain
+            };
+            names.push(name.as_os_str());
+        }
+        // Directories first: the kernel does not create missing ones.
+        cpio(&staging, archive, &plain, false)?;
+        cpio(&staging, archive, &copies, true)?;
+        fs::remove_dir_all(&staging).with_context(|| staging.display().to_string())
     }
+}
+
+fn cpio(staging: &Path, archive: &Path, names: &[&OsStr], follow_links: bool) -> Result<()> {
+    let archive = File::options().create(true).append(true).open(archive)?;
+    let mut busybox = Command::new("busybox");
+    busybox.args(["cpio", "-o", "-0", "-H", "newc", "-R", "0:0"]);
+    if follow_links {
+        busybox.arg("-L");
+    }
+    let mut child = busybox
+        .current_dir(staging)
+        .stdin(Stdio::piped())
+        .stdout(archive)
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot run busybox (Debian package busybox-static): run `cargo xtask setup`")?;
+    let mut list = Vec::new();
+    for name in names {
+        list.extend(name.as_bytes());
+        list.push(0);
+    }
+    // Dropped at once: the end of its input is the end of the list.
+    let mut stdin = child.stdin.take().context("busybox cpio has no standard input")?;
+    let written = stdin.write_all(&list);
+    drop(stdin);
+    let output = child.wait_with_output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "busybox cpio failed: {}", stderr.trim());
+    written.context("busybox cpio does not read its list")
 }
 
 /// Where a folder really is here; what is not here is where it is said to be.
@@ -129,9 +205,10 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::on_path;
 
     #[test]
-    fn folders_come_with_what_is_in_them() {
+    fn a_path_brings_its_parent_directories() {
         let mut tree = Tree::default();
         let place = Path::new("/no-such-top/inner/file");
         tree.put(place, Entry::Text(Vec::new()));
@@ -139,6 +216,54 @@ mod tests {
         let expected = ["/no-such-top", "/no-such-top/inner", "/no-such-top/inner/file"];
         assert_eq!(places, expected.map(Path::new));
         assert!(tree.has(place) && !tree.has(Path::new("/other")));
+    }
+
+    #[test]
+    fn the_archive_has_every_kind_of_entry() {
+        if on_path("busybox").is_none() {
+            return;
+        }
+        let directory = std::env::temp_dir().join(format!("tidegate-xtask-tree-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (program, archive) = (directory.join("program"), directory.join("test.cpio"));
+        fs::write(&program, "copied").unwrap();
+        // A second name of the same file must not keep the content of the first one out.
+        fs::hard_link(&program, directory.join("other-name")).unwrap();
+        for name in ["first", "second"] {
+            let mut tree = Tree::default();
+            let inside = Path::new("/no-such-top").join(name);
+            tree.put(&inside.join("text"), Entry::Text(b"text".to_vec()));
+            tree.put(&inside.join("link"), Entry::Link("text".into()));
+            tree.put(&inside.join("copy"), Entry::Copy(program.clone()));
+            tree.append_to(&archive).unwrap();
+        }
+        let bytes = fs::read(&archive).unwrap();
+        let count = |text: &str| {
+            bytes
+                .windows(text.len())
+                .filter(|part| *part == text.as_bytes())
+                .count()
+        };
+        // Two archives a tree: one of copies, and one of everything else.
+        assert_eq!(count("TRAILER!!!\0"), 4);
+        for name in [
+            "no-such-top/first\0",
+            "no-such-top/first/link\0",
+            "no-such-top/second/text\0",
+        ] {
+            assert_eq!(count(name), 1, "{name:?}");
+        }
+        assert_eq!(count("copied"), 2);
+        // Symbolic link, file, directory; never a link in place of a copy. The field after it is the owner.
+        for (mode, entries) in [
+            ("0000A1FF00000000", 2),
+            ("000081A400000000", 4),
+            ("000041ED00000000", 4),
+        ] {
+            assert_eq!(count(mode), entries, "{mode}");
+        }
+        assert!(!archive.with_extension("staging").exists());
+        fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]
