@@ -36,45 +36,45 @@ pub(crate) enum Entry {
 pub(crate) struct Tree(BTreeMap<PathBuf, Entry>);
 
 impl Tree {
-    /// Puts something somewhere, with the folders above it as they are here.
+    /// Adds an entry and its parent directories. Symbolic links to directories are resolved as on this machine.
     pub(crate) fn put(&mut self, path: &Path, entry: Entry) {
         let path = self.resolved(path);
-        // A link that is there already leads where this wants to go.
+        // It may be a link to a directory already.
         if entry == Entry::Directory && self.0.contains_key(&path) {
             return;
         }
         self.0.insert(path, entry);
     }
 
-    /// Whether something is there.
+    /// Whether the tree has this path.
     pub(crate) fn has(&self, path: &Path) -> bool {
         path.parent()
             .and_then(|parent| Some(resolve(parent).join(path.file_name()?)))
             .is_some_and(|path| self.0.contains_key(&path))
     }
 
-    /// A copy of a file at its own place.
+    /// Adds a copy of a file at its own path.
     ///
     /// # Errors
-    /// When there is none.
+    /// When the file does not exist.
     pub(crate) fn copy(&mut self, path: &Path) -> Result<()> {
         self.copy_as(path, path)
     }
 
-    /// A copy of a file, links followed, at another place.
+    /// Adds a copy of a file at another path; follows links.
     ///
     /// # Errors
-    /// When there is none.
+    /// When the file does not exist.
     pub(crate) fn copy_as(&mut self, source: &Path, path: &Path) -> Result<()> {
         let source = fs::canonicalize(source).with_context(|| source.display().to_string())?;
         self.put(path, Entry::Copy(source));
         Ok(())
     }
 
-    /// A program or library and all the libraries it asks for.
+    /// Adds a program or library and all shared libraries that it needs.
     ///
     /// # Errors
-    /// When one is not found.
+    /// When a library is missing.
     pub(crate) fn program(&mut self, source: &Path, path: &Path) -> Result<()> {
         self.copy_as(source, path)?;
         for library in libraries(source)? {
@@ -85,13 +85,13 @@ impl Tree {
         Ok(())
     }
 
-    /// Where a place really is, its folders made: `/bin` may lead to `/usr/bin`.
+    /// The path without links (`/bin` may link to `/usr/bin`); adds its parent directories.
     fn resolved(&mut self, path: &Path) -> PathBuf {
         let parent = path.parent().unwrap_or(path);
         let parent = resolve(parent);
         let above: Vec<PathBuf> = parent.ancestors().map(Path::to_owned).collect();
-        for folder in above.into_iter().rev().skip(1) {
-            self.0.entry(folder).or_insert(Entry::Directory);
+        for directory in above.into_iter().rev().skip(1) {
+            self.0.entry(directory).or_insert(Entry::Directory);
         }
         path.file_name()
             .map_or_else(|| parent.clone(), |name| parent.join(name))
@@ -166,19 +166,19 @@ fn cpio(staging: &Path, archive: &Path, names: &[&OsStr], follow_links: bool) ->
     written.context("busybox cpio does not read its list")
 }
 
-/// Where a folder really is here; what is not here is where it is said to be.
-fn resolve(folder: &Path) -> PathBuf {
-    fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned())
+/// The path of a directory on this machine without links; unchanged if it does not exist.
+fn resolve(directory: &Path) -> PathBuf {
+    fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned())
 }
 
-/// The libraries that the loader would load.
+/// The shared libraries that the loader would load.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    let Some(said) = answer(Command::new("ldd").arg(program)) else {
-        // Not dynamic: a script, or linked statically.
+    let Some(output) = answer(Command::new("ldd").arg(program)) else {
+        // A script, or linked statically.
         return Ok(Vec::new());
     };
     let mut found = Vec::new();
-    for line in said.lines() {
+    for line in output.lines() {
         ensure!(
             !line.contains("not found"),
             "{}: {}",
@@ -193,11 +193,8 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
             found.push(PathBuf::from(path));
         }
     }
-    if found.is_empty() && said.contains("=>") {
-        bail!(
-            "{}: ldd says nothing that is understood:\n{said}",
-            program.display()
-        );
+    if found.is_empty() && output.contains("=>") {
+        bail!("{}: unexpected output of ldd:\n{output}", program.display());
     }
     Ok(found)
 }
@@ -205,7 +202,7 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::on_path;
+    use crate::command::find_on_path;
 
     #[test]
     fn a_path_brings_its_parent_directories() {
@@ -220,7 +217,7 @@ mod tests {
 
     #[test]
     fn the_archive_has_every_kind_of_entry() {
-        if on_path("busybox").is_none() {
+        if find_on_path("busybox").is_none() {
             return;
         }
         let directory = std::env::temp_dir().join(format!("tidegate-xtask-tree-{}", std::process::id()));
