@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{cargo, shown};
+use crate::command::{cargo, command_line};
 use crate::compile;
 use crate::privilege::Privilege;
 use crate::setup::{self, Purpose};
@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     let mut build = cargo(["build", "--release"]);
     let built = build.args(packages).status().context("cannot run cargo")?;
     if !built.success() {
-        bail!("`{}` failed: {built}", shown(&build));
+        bail!("`{}` failed: {built}", command_line(&build));
     }
     let directory = compile::target_directory()?.join("release");
     let program = directory.join("bench");

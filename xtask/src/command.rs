@@ -24,14 +24,12 @@ pub(crate) fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> 
 /// # Errors
 /// When it cannot be started or exits with an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let shown = shown(command);
+    let line = command_line(command);
     // Standard output is for results.
-    eprintln!("    $ {shown}");
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run `{shown}`"))?;
+    eprintln!("    $ {line}");
+    let status = command.status().with_context(|| format!("cannot run `{line}`"))?;
     if !status.success() {
-        bail!("`{shown}` failed: {status}");
+        bail!("`{line}` failed: {status}");
     }
     Ok(())
 }
@@ -47,14 +45,14 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
 }
 
 /// The trimmed standard output of the command; `None` when it cannot be started or fails.
-pub(crate) fn answer(command: &mut Command) -> Option<String> {
+pub(crate) fn stdout_of(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     output.status.success().then_some(text)
 }
 
 /// The command line to type in a shell, with the name of the program instead of its path.
-pub(crate) fn shown(command: &Command) -> String {
+pub(crate) fn command_line(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let program = program.file_name().unwrap_or(command.get_program());
     let mut words = vec![program.to_string_lossy().into_owned()];
@@ -88,7 +86,7 @@ mod tests {
     fn command_lines_are_quoted_for_a_shell() {
         let mut command = Command::new("/usr/bin/printf");
         command.args(["%s", "two words", "it's", ""]);
-        assert_eq!(shown(&command), r"printf %s 'two words' 'it'\''s' ''");
+        assert_eq!(command_line(&command), r"printf %s 'two words' 'it'\''s' ''");
     }
 
     #[test]
@@ -99,7 +97,7 @@ mod tests {
         assert!(error.contains("sh -c 'exit 3'") && error.contains('3'), "{error}");
         assert!(!succeeds(&mut Command::new("false")));
         assert_eq!(
-            answer(Command::new("echo").arg("words")).as_deref(),
+            stdout_of(Command::new("echo").arg("words")).as_deref(),
             Some("words")
         );
     }

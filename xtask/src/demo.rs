@@ -48,14 +48,14 @@ struct Request {
 
 const REQUESTS: [Request; 4] = [
     Request {
-        about: "The website is allowed: an answer, and no report.",
+        about: "The website is allowed: an stdout_of, and no report.",
         to: WEBSITE,
         arrives: true,
         exit: 0,
         outcomes: &[],
     },
     Request {
-        about: "The partner is audited: an answer, and a report.",
+        about: "The partner is audited: an stdout_of, and a report.",
         to: PARTNER,
         arrives: true,
         exit: 0,
@@ -169,7 +169,7 @@ fn show(
         "10",
         &format!("http://{}/", request.to),
     ]);
-    println!("    $ {}", command::shown(&tidegate_exec));
+    println!("    $ {}", command::command_line(&tidegate_exec));
     let status = tidegate_exec.status().context("cannot run tidegate")?;
     println!(
         "    (exit code {})",

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{cargo, run, shown};
+use crate::command::{cargo, command_line, run};
 use crate::setup::{self, Purpose};
 use crate::step::{Outcome, Step};
 
@@ -68,7 +68,7 @@ fn clippy() -> Result<Outcome> {
 fn kernel() -> Result<Outcome> {
     setup::ensure(&[Purpose::Build])?;
     let mut check = cargo(["check", "--package", "tidegate"]);
-    println!("    $ {}", shown(&check));
+    println!("    $ {}", command_line(&check));
     let output = check
         .stdout(Stdio::inherit())
         .output()
@@ -76,7 +76,7 @@ fn kernel() -> Result<Outcome> {
     let stderr = String::from_utf8_lossy(&output.stderr);
     eprint!("{stderr}");
     if !output.status.success() {
-        bail!("`{}` failed: {}", shown(&check), output.status);
+        bail!("`{}` failed: {}", command_line(&check), output.status);
     }
     if stderr.lines().any(|line| line.starts_with("warning: tidegate@")) {
         bail!("the kernel programs build with warnings: see above");
@@ -100,7 +100,7 @@ fn advisories() -> Result<Outcome> {
     setup::ensure(&[Purpose::Lint])?;
     let mut fetch = deny_on(MANIFESTS[0]);
     fetch.args(["fetch", "db"]);
-    println!("    $ {}", shown(&fetch));
+    println!("    $ {}", command_line(&fetch));
     let output = fetch.output().context("cannot run cargo")?;
     if !output.status.success() {
         eprint!("{}", String::from_utf8_lossy(&output.stderr));

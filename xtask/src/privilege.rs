@@ -18,7 +18,7 @@ pub(crate) enum Privilege {
 impl Privilege {
     /// Tries `sudo -n true` where this process is not root.
     pub(crate) fn detect() -> Privilege {
-        if command::answer(Command::new("id").arg("-u")).as_deref() == Some("0") {
+        if command::stdout_of(Command::new("id").arg("-u")).as_deref() == Some("0") {
             Privilege::Root
         } else if command::succeeds(Command::new("sudo").args(["-n", "true"])) {
             Privilege::Sudo

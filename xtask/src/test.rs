@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{answer, cargo, run, shown};
+use crate::command::{cargo, command_line, run, stdout_of};
 use crate::fuzz;
 use crate::lint;
 use crate::privilege::Privilege;
@@ -97,12 +97,12 @@ struct SkippedParts {
 fn run_tests(test: &mut Command) -> Result<SkippedParts> {
     const SKIPPED: &str = "SKIPPED: ";
     const UNSUPPORTED: &str = "NOT IN THIS KERNEL: ";
-    let shown = shown(test);
-    println!("    $ {shown}");
+    let line = command_line(test);
+    println!("    $ {line}");
     let mut child = test
         .stdout(Stdio::piped())
         .spawn()
-        .with_context(|| format!("cannot run `{shown}`"))?;
+        .with_context(|| format!("cannot run `{line}`"))?;
     let output = child.stdout.take().context("the tests have no output")?;
     let mut parts = SkippedParts::default();
     let mut in_passed = false;
@@ -127,9 +127,9 @@ fn run_tests(test: &mut Command) -> Result<SkippedParts> {
     }
     let status = child
         .wait()
-        .with_context(|| format!("cannot wait for `{shown}`"))?;
+        .with_context(|| format!("cannot wait for `{line}`"))?;
     if !status.success() {
-        bail!("`{shown}` failed: {status}");
+        bail!("`{line}` failed: {status}");
     }
     Ok(parts)
 }
@@ -145,8 +145,8 @@ fn runner_variable() -> Result<String> {
 /// # Errors
 /// When `rustc -vV` does not print it.
 pub(crate) fn host_target() -> Result<String> {
-    let said = answer(Command::new("rustc").arg("-vV")).context("`rustc -vV` fails")?;
-    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+    let output = stdout_of(Command::new("rustc").arg("-vV")).context("`rustc -vV` fails")?;
+    let host = output.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).context("`rustc -vV` printed no host")
 }
 

@@ -185,7 +185,7 @@ mod tests {
         let mut record = Record::default();
         let mut taken = BTreeSet::new();
         let first = [
-            "chatter",
+            "other output",
             "VERIFIER 6.12 connect4 2100",
             "VERIFIER 6.12 sock_create -",
         ];

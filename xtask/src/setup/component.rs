@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::command::{answer, cargo, find_on_path};
+use crate::command::{cargo, find_on_path, stdout_of};
 use crate::toolchain;
 use crate::vm::fetch::KEYRING;
 
@@ -146,7 +146,7 @@ fn add_components(purpose: Purpose, components: &mut Vec<Component>) {
             add("bpf-linker", bpf_linker(), InstallMethod::BpfLinker(llvm));
         }
         Purpose::Lint => {
-            let version = |tool: &str| answer(cargo([tool]).arg("--version")).ok_or_else(missing);
+            let version = |tool: &str| stdout_of(cargo([tool]).arg("--version")).ok_or_else(missing);
             add(
                 "rustfmt",
                 version("fmt"),
@@ -220,7 +220,7 @@ fn emulator() -> Result<String, String> {
 
 fn bpf_linker() -> Result<String, String> {
     let path = toolchain::linker().ok_or_else(missing)?;
-    match answer(Command::new(&path).arg("--version")) {
+    match stdout_of(Command::new(&path).arg("--version")) {
         Some(version) => Ok(format!("{version}, {}", path.display())),
         None => Err(format!(
             "{} does not run (is its LLVM installed?)",
@@ -237,7 +237,7 @@ fn python_tests() -> (Result<String, String>, String) {
         print('%d.%d' % sys.version_info[:2], spec.origin if spec else '')";
     let mut package = "libpython3-testsuite".to_owned();
     for python in ["python3", "/usr/bin/python3"].map(PathBuf::from) {
-        let Some(output) = answer(Command::new(&python).arg("-c").arg(FIND)) else {
+        let Some(output) = stdout_of(Command::new(&python).arg("-c").arg(FIND)) else {
             continue;
         };
         match output.split_once(' ') {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::component::{self, Component, InstallMethod, Purpose, QEMU};
-use crate::command::{cargo, find_on_path, run, shown, succeeds};
+use crate::command::{cargo, command_line, find_on_path, run, succeeds};
 use crate::privilege::Privilege;
 use crate::vm::qemu;
 
@@ -91,15 +91,17 @@ pub(crate) fn manual_commands(absent: &[&Component]) -> Vec<String> {
                 lines.push(format!("rustup component add {name}"));
             }
             InstallMethod::EbpfCompiler if !debian || !compiler_packages_known() => {
-                lines.push(shown(&rustup_nightly()));
+                lines.push(command_line(&rustup_nightly()));
             }
             InstallMethod::BpfLinker(llvm) => {
                 lines.push(format!(
                     "LLVM_PREFIX=/usr/lib/llvm-{llvm} {}",
-                    shown(&install_bpf_linker(*llvm))
+                    command_line(&install_bpf_linker(*llvm))
                 ));
             }
-            InstallMethod::CargoInstall(name, version) => lines.push(shown(&install_program(name, version))),
+            InstallMethod::CargoInstall(name, version) => {
+                lines.push(command_line(&install_program(name, version)))
+            }
             _ => {}
         }
     }

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::tree::{Entry, Tree};
-use crate::command::{answer, find_on_path};
+use crate::command::{find_on_path, stdout_of};
 
 /// Programs on PATH, copied with their shared libraries.
 const PROGRAMS: [&str; 8] = ["bash", "curl", "git", "install", "ip", "setpriv", "sh", "ssh"];
@@ -77,7 +77,7 @@ fn find(name: &str) -> Result<PathBuf> {
 }
 
 fn git(tree: &mut Tree) -> Result<()> {
-    let directory = answer(Command::new("git").arg("--exec-path")).context("`git --exec-path` failed")?;
+    let directory = stdout_of(Command::new("git").arg("--exec-path")).context("`git --exec-path` failed")?;
     for name in GIT {
         let path = Path::new(&directory).join(name);
         if path.exists() {
@@ -95,7 +95,7 @@ fn python(tree: &mut Tree) -> Result<()> {
     } else {
         find("python3")?
     };
-    let output = answer(Command::new(&python).args(["-I", "-c", PYTHON]))
+    let output = stdout_of(Command::new(&python).args(["-I", "-c", PYTHON]))
         .context("python3 failed to list its modules")?;
     let mut lines = output.lines();
     let executable = PathBuf::from(lines.next().context("python3 printed no executable")?);
@@ -123,7 +123,7 @@ fn python(tree: &mut Tree) -> Result<()> {
 
 fn busybox(tree: &mut Tree) -> Result<()> {
     let busybox = find("busybox")?;
-    let applets = answer(Command::new(&busybox).arg("--list")).context("`busybox --list` failed")?;
+    let applets = stdout_of(Command::new(&busybox).arg("--list")).context("`busybox --list` failed")?;
     tree.program(&busybox, Path::new("/usr/bin/busybox"))?;
     for name in applets.lines() {
         let path = Path::new("/usr/bin").join(name);

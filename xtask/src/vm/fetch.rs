@@ -13,7 +13,7 @@ use super::{
     matrix::{self, Kernel},
     mirrors::Mirrors,
 };
-use crate::command::{answer, succeeds};
+use crate::command::{stdout_of, succeeds};
 
 /// The keys that sign Debian's archive.
 pub(crate) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -32,9 +32,9 @@ pub(crate) struct Fetched {
 /// # Errors
 /// When it is not cached and cannot be downloaded.
 pub(crate) fn fetch(kernel: &Kernel, directory: &Path, update: bool) -> Result<Fetched> {
-    let place = directory.join("kernels").join(kernel.package.replace('*', "N"));
-    if !update && let Ok(there) = unpacked(&place) {
-        return Ok(there);
+    let cached = directory.join("kernels").join(kernel.package.replace('*', "N"));
+    if !update && let Ok(kernel) = find_kernel(&cached) {
+        return Ok(kernel);
     }
     let mirrors = Mirrors::detect(&directory.join("apt/own-sources"))?;
     let mut newest: Option<Candidate> = None;
@@ -62,12 +62,12 @@ pub(crate) fn fetch(kernel: &Kernel, directory: &Path, update: bool) -> Result<F
     packages.extend(kernel.with.iter().map(|name| name.replace('*', version)));
 
     // Unpacked beside its place and then renamed: a cached kernel is complete.
-    let making = place.with_extension("partial");
-    let _ = fs::remove_dir_all(&making);
-    let tree = making.join("tree");
+    let partial = cached.with_extension("partial");
+    let _ = fs::remove_dir_all(&partial);
+    let tree = partial.join("tree");
     fs::create_dir_all(&tree).with_context(|| tree.display().to_string())?;
-    newest.suite.download(&packages, &making)?;
-    for file in fs::read_dir(&making)? {
+    newest.suite.download(&packages, &partial)?;
+    for file in fs::read_dir(&partial)? {
         let file = file?.path();
         if file.extension().is_some_and(|extension| extension == "deb") {
             let name = file
@@ -79,10 +79,10 @@ pub(crate) fn fetch(kernel: &Kernel, directory: &Path, update: bool) -> Result<F
             fs::remove_file(&file)?;
         }
     }
-    unpacked(&making)?;
-    let _ = fs::remove_dir_all(&place);
-    fs::rename(&making, &place).with_context(|| place.display().to_string())?;
-    unpacked(&place)
+    find_kernel(&partial)?;
+    let _ = fs::remove_dir_all(&cached);
+    fs::rename(&partial, &cached).with_context(|| cached.display().to_string())?;
+    find_kernel(&cached)
 }
 
 /// Runs a command that prints nothing on success; prints `about` first.
@@ -98,9 +98,9 @@ fn run_quiet(command: &mut Command, about: &str) -> Result<()> {
 }
 
 /// Finds the kernel image and the modules in an unpacked package.
-fn unpacked(place: &Path) -> Result<Fetched> {
+fn find_kernel(unpacked: &Path) -> Result<Fetched> {
     for modules in ["tree/usr/lib/modules", "tree/lib/modules"] {
-        let Ok(releases) = fs::read_dir(place.join(modules)) else {
+        let Ok(releases) = fs::read_dir(unpacked.join(modules)) else {
             continue;
         };
         for modules in releases {
@@ -109,14 +109,14 @@ fn unpacked(place: &Path) -> Result<Fetched> {
             let release = release.to_string_lossy().into_owned();
             let places = [
                 modules.join("vmlinuz"),
-                place.join("tree/boot").join(format!("vmlinuz-{release}")),
+                unpacked.join("tree/boot").join(format!("vmlinuz-{release}")),
             ];
             if let Some(image) = places.into_iter().find(|image| image.is_file()) {
                 return Ok(Fetched { image, modules });
             }
         }
     }
-    bail!("no kernel in {}", place.display())
+    bail!("no kernel in {}", unpacked.display())
 }
 
 /// A suite of the archive, with apt state of its own.
@@ -164,7 +164,7 @@ impl Suite {
 
     fn apt(&self, program: &str) -> Command {
         let mut apt = Command::new(program);
-        for (option, place) in [
+        for (option, path) in [
             ("Dir::Etc::sourcelist", "sources.list"),
             ("Dir::State", ""),
             ("Dir::State::lists", "lists"),
@@ -172,7 +172,7 @@ impl Suite {
             ("Dir::Cache", "cache"),
         ] {
             apt.arg("-o");
-            apt.arg(format!("{option}={}", self.state.join(place).display()));
+            apt.arg(format!("{option}={}", self.state.join(path).display()));
         }
         // Another user could not write here.
         for option in ["Dir::Etc::sourceparts=/dev/null", "APT::Sandbox::User="] {
@@ -184,7 +184,7 @@ impl Suite {
     }
 
     fn candidates(&self, pattern: &str) -> Result<Vec<Candidate>> {
-        let available = answer(self.apt("apt-cache").arg("dumpavail"));
+        let available = stdout_of(self.apt("apt-cache").arg("dumpavail"));
         let available = available.with_context(|| format!("apt-cache failed for {}", self.name))?;
         let field = |paragraph: &str, name: &str| {
             let mut lines = paragraph.lines();
@@ -224,16 +224,16 @@ mod tests {
 
     #[test]
     fn a_kernel_in_boot_is_found() {
-        let place = std::env::temp_dir().join(format!("tidegate-xtask-fetch-{}", std::process::id()));
-        assert!(unpacked(&place).is_err());
-        let modules = place.join("tree/lib/modules/5.10.0-1");
+        let directory = std::env::temp_dir().join(format!("tidegate-xtask-fetch-{}", std::process::id()));
+        assert!(find_kernel(&directory).is_err());
+        let modules = directory.join("tree/lib/modules/5.10.0-1");
         fs::create_dir_all(&modules).unwrap();
-        assert!(unpacked(&place).is_err(), "modules without a kernel");
-        fs::create_dir_all(place.join("tree/boot")).unwrap();
-        fs::write(place.join("tree/boot/vmlinuz-5.10.0-1"), "").unwrap();
-        let found = unpacked(&place).unwrap();
+        assert!(find_kernel(&directory).is_err(), "modules without a kernel");
+        fs::create_dir_all(directory.join("tree/boot")).unwrap();
+        fs::write(directory.join("tree/boot/vmlinuz-5.10.0-1"), "").unwrap();
+        let found = find_kernel(&directory).unwrap();
         assert_eq!(found.modules, modules);
         assert!(found.image.is_file());
-        fs::remove_dir_all(&place).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Matrix {
 pub(crate) struct Kernel {
     /// Name for `--kernel`.
     pub(crate) name: String,
-    /// What it stands for.
+    /// A description of the kernel.
     pub(crate) about: String,
     /// What is different for users.
     #[serde(default)]

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
-use crate::command::answer;
+use crate::command::stdout_of;
 
 /// Environment variables that name a mirror, for machines whose apt sources are not Debian's.
 const ARCHIVE_VARIABLE: &str = "TIDEGATE_DEBIAN_MIRROR";
@@ -72,7 +72,7 @@ impl Mirrors {
         Ok(&source.uri)
     }
 
-    /// Parses lines of [`FORMAT`]. The label tells the archives of Debian from each other and from other archives.
+    /// Parses lines of [`FORMAT`]. The label identifies Debian's archives.
     fn parse(targets: &str) -> Mirrors {
         let mut mirrors = Mirrors::default();
         for line in targets.lines() {
@@ -97,7 +97,7 @@ const FORMAT: &str = "$(ORIGIN)|$(LABEL)|$(RELEASE)|$(SITE)";
 
 /// A line for each package list that apt knows, in [`FORMAT`]; empty without apt or without lists.
 fn index_targets(state: Option<&Path>) -> String {
-    answer(apt_get(state).args(["indextargets", "--format", FORMAT, "Created-By: Packages"]))
+    stdout_of(apt_get(state).args(["indextargets", "--format", FORMAT, "Created-By: Packages"]))
         .unwrap_or_default()
 }
 

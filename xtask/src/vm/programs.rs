@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::command::{answer, cargo, shown};
+use crate::command::{cargo, command_line, stdout_of};
 
 /// A test program.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ struct Profile {
 pub(crate) fn build() -> Result<Built> {
     let mut build = cargo(["test", "--package", "integration", "--no-run"]);
     build.args(["--message-format", "json-render-diagnostics"]);
-    eprintln!("    $ {}", shown(&build));
+    eprintln!("    $ {}", command_line(&build));
     let output = build
         .stderr(Stdio::inherit())
         .output()
@@ -109,7 +109,7 @@ pub(crate) fn build() -> Result<Built> {
 }
 
 fn tests(program: &Path) -> Result<Vec<String>> {
-    let listed = answer(Command::new(program).args(["--list", "--format", "terse"]));
+    let listed = stdout_of(Command::new(program).args(["--list", "--format", "terse"]));
     let listed = listed.with_context(|| format!("`{} --list` failed", program.display()))?;
     let names = listed.lines().filter_map(|line| line.strip_suffix(": test"));
     Ok(names.map(str::to_owned).collect())

@@ -13,7 +13,7 @@ pub(crate) struct Progress {
     finished: usize,
     running: Vec<Running>,
     start: Instant,
-    shown: Shown,
+    mode: Mode,
 }
 
 /// A running kernel.
@@ -25,9 +25,9 @@ struct Running {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Shown {
+enum Mode {
     /// For JSON output.
-    Nothing,
+    Silent,
     /// A line for each finished kernel.
     Lines,
     /// Also a line with the running kernels, rewritten in place.
@@ -42,17 +42,17 @@ impl Progress {
             finished: 0,
             running: Vec::new(),
             start: Instant::now(),
-            shown: match (quiet, io::stdout().is_terminal()) {
-                (true, _) => Shown::Nothing,
-                (false, true) => Shown::InPlace,
-                (false, false) => Shown::Lines,
+            mode: match (quiet, io::stdout().is_terminal()) {
+                (true, _) => Mode::Silent,
+                (false, true) => Mode::InPlace,
+                (false, false) => Mode::Lines,
             },
         }
     }
 
     /// Whether the line should be redrawn regularly.
     pub(crate) fn is_live(&self) -> bool {
-        self.shown == Shown::InPlace
+        self.mode == Mode::InPlace
     }
 
     /// A kernel boots, to run `expected` tests.
@@ -139,10 +139,10 @@ impl Progress {
     }
 
     fn print(&self, text: &str) {
-        match self.shown {
-            Shown::Nothing => {}
-            Shown::Lines => println!("    {text}"),
-            Shown::InPlace => println!("\r\u{1b}[K    {text}"),
+        match self.mode {
+            Mode::Silent => {}
+            Mode::Lines => println!("    {text}"),
+            Mode::InPlace => println!("\r\u{1b}[K    {text}"),
         }
         self.draw();
     }

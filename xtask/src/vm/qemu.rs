@@ -33,7 +33,7 @@ pub(crate) fn command() -> Result<Command> {
     let mut qemu = Command::new(&program);
     if program.starts_with(&directory) {
         let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
-        let libraries = libraries.map(|place| directory.join(place));
+        let libraries = libraries.map(|path| directory.join(path));
         qemu.env("LD_LIBRARY_PATH", std::env::join_paths(libraries)?);
         for firmware in ["usr/share/qemu", "usr/share/seabios"] {
             qemu.arg("-L").arg(directory.join(firmware));

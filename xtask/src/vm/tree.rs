@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::command::answer;
+use crate::command::stdout_of;
 
 /// What a path in the initramfs is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl Tree {
     /// Appends the tree to a cpio archive of the format that the kernel unpacks ("newc"). A kernel unpacks several
     /// archives in one file one after the other.
     ///
-    /// busybox archives a directory tree, so one is made beside the archive first, with symbolic links in place of copies:
+    /// busybox archives a directory tree, so one is made beside the archive first, with symbolic links instead of copies:
     /// it follows those.
     ///
     /// # Errors
@@ -173,7 +173,7 @@ fn resolve(directory: &Path) -> PathBuf {
 
 /// The shared libraries that the loader would load.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    let Some(output) = answer(Command::new("ldd").arg(program)) else {
+    let Some(output) = stdout_of(Command::new("ldd").arg(program)) else {
         // A script, or linked statically.
         return Ok(Vec::new());
     };
@@ -186,8 +186,11 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
             line.trim()
         );
         // `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x...)`, `/lib64/ld-linux-x86-64.so.2 (0x...)`
-        let place = line.rsplit_once("=> ").map_or(line, |(_, place)| place).trim();
-        if let Some((path, _)) = place.split_once(" (")
+        let library = line
+            .rsplit_once("=> ")
+            .map_or(line, |(_, library)| library)
+            .trim();
+        if let Some((path, _)) = library.split_once(" (")
             && path.starts_with('/')
         {
             found.push(PathBuf::from(path));
@@ -207,12 +210,12 @@ mod tests {
     #[test]
     fn a_path_brings_its_parent_directories() {
         let mut tree = Tree::default();
-        let place = Path::new("/no-such-top/inner/file");
-        tree.put(place, Entry::Text(Vec::new()));
-        let places: Vec<&Path> = tree.0.keys().map(PathBuf::as_path).collect();
+        let path = Path::new("/no-such-top/inner/file");
+        tree.put(path, Entry::Text(Vec::new()));
+        let paths: Vec<&Path> = tree.0.keys().map(PathBuf::as_path).collect();
         let expected = ["/no-such-top", "/no-such-top/inner", "/no-such-top/inner/file"];
-        assert_eq!(places, expected.map(Path::new));
-        assert!(tree.has(place) && !tree.has(Path::new("/other")));
+        assert_eq!(paths, expected.map(Path::new));
+        assert!(tree.has(path) && !tree.has(Path::new("/other")));
     }
 
     #[test]
@@ -251,7 +254,7 @@ mod tests {
             assert_eq!(count(name), 1, "{name:?}");
         }
         assert_eq!(count("copied"), 2);
-        // Symbolic link, file, directory; never a link in place of a copy. The field after it is the owner.
+        // Symbolic link, file, directory; copies are files. The field after it is the owner.
         for (mode, entries) in [
             ("0000A1FF00000000", 2),
             ("000081A400000000", 4),

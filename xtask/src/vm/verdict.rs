@@ -167,7 +167,7 @@ mod tests {
             result: result.to_owned(),
             skipped: skipped.iter().map(|&what| what.to_owned()).collect(),
             output: vec![
-                "chatter".into(),
+                "other output".into(),
                 "thread 'x' panicked at a.rs:1:".into(),
                 "no".into(),
             ],
