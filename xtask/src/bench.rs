@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: builds the benchmark and what it measures, and runs it as root.
+//! `cargo xtask bench`: builds the benchmark and the binary, and runs the benchmark as root.
 
 use std::{
     ffi::OsString,
@@ -7,46 +7,48 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{cargo, shown};
+use crate::command::{cargo, command_line};
 use crate::compile;
 use crate::privilege::Privilege;
 use crate::setup::{self, Purpose};
 
-/// Runs it with these arguments. Standard output is the benchmark's alone.
+/// Runs the benchmark with these arguments. Only the benchmark writes to standard output.
 ///
 /// # Errors
-/// When it cannot be built, or does not run; what it measures is never an error.
+/// When the benchmark cannot be built or does not finish; a slow result is not an error.
 pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
-    // What stands beside the gate may be missing: the benchmark says which rows it leaves out.
+    // The tools to compare with are optional: the benchmark lists the rows that it skips.
     if let Err(error) = setup::ensure(&[Purpose::Bench]) {
         eprintln!("    {error:#}");
     }
     setup::ensure(&[Purpose::Build])?;
-    // In one go: on its own each would be built with other features of what they share.
+    // In one build: separate builds would select different features of shared dependencies.
     let packages = ["--package", "tidegate", "--package", "bench"];
     let mut build = cargo(["build", "--release"]);
-    let built = build.args(packages).status().context("cargo does not start")?;
+    let built = build.args(packages).status().context("cannot run cargo")?;
     if !built.success() {
-        bail!("`{}` failed: {built}", shown(&build));
+        bail!("`{}` failed: {built}", command_line(&build));
     }
-    let folder = compile::target_folder()?.join("release");
-    let program = folder.join("bench");
-    let mut bench = match Privilege::of_this_process() {
+    let directory = compile::target_directory()?.join("release");
+    let program = directory.join("bench");
+    let mut bench = match Privilege::detect() {
         Privilege::Root => Command::new(program),
         Privilege::Sudo => {
             let mut sudo = Command::new("sudo");
             sudo.args(["--non-interactive", "--preserve-env"]).arg(program);
             sudo
         }
-        Privilege::None => bail!("the benchmark needs root, or sudo that asks nothing: run `sudo -v` first"),
+        Privilege::None => {
+            bail!("the benchmark needs root: run `sudo -v` first, so that sudo asks for no password")
+        }
     };
     bench
         .args(arguments)
-        .env("TIDEGATE_BIN", folder.join("tidegate"))
+        .env("TIDEGATE_BIN", directory.join("tidegate"))
         .stdin(Stdio::null());
-    let status = bench.status().context("the benchmark does not start")?;
+    let status = bench.status().context("cannot run the benchmark")?;
     if !status.success() {
-        bail!("the benchmark did not run to its end: {status}");
+        bail!("the benchmark failed: {status}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! docs/claims.md names tests: those that there are.
+//! Tests that docs/claims.md names existing tests, and every test program.
 
 use std::fs;
 
@@ -24,20 +24,20 @@ fn has(source: &str, test: &str) -> bool {
 }
 
 #[test]
-fn every_name_is_that_of_a_test() {
+fn every_named_test_exists() {
     let text = fs::read_to_string(workspace().join("docs/claims.md")).unwrap();
     let named = named(&text);
     assert!(named.len() > 50, "{named:?}");
     for (program, test) in named {
         let path = workspace().join(format!("tests/integration/tests/{program}.rs"));
-        let source =
-            fs::read_to_string(&path).unwrap_or_else(|_| panic!("there is no test program {program}"));
+        let source = fs::read_to_string(&path)
+            .unwrap_or_else(|_| panic!("docs/claims.md names {program}, which is not a test program"));
         assert!(has(&source, test), "{program} has no test {test}");
     }
 }
 
 #[test]
-fn every_program_is_named() {
+fn every_test_program_is_named() {
     let text = fs::read_to_string(workspace().join("docs/claims.md")).unwrap();
     let named = named(&text);
     for entry in fs::read_dir(workspace().join("tests/integration/tests")).unwrap() {

@@ -1,4 +1,4 @@
-//! Running programs: what is run is shown, and a failure names it.
+//! Runs programs: prints the command line first, and names it in errors.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -6,37 +6,35 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// The folder of the workspace.
+/// The root directory of the workspace.
 pub(crate) fn workspace() -> &'static Path {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
     xtask.parent().unwrap_or(xtask)
 }
 
-/// The cargo that runs us, in the workspace.
+/// The cargo that started this program, with the workspace as working directory.
 pub(crate) fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(arguments).current_dir(workspace());
     cargo
 }
 
-/// Shows the command, runs it, and waits.
+/// Prints the command line, runs the command, and waits for it.
 ///
 /// # Errors
-/// When it does not start or does not succeed.
+/// When it cannot be started or exits with an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let shown = shown(command);
-    // Beside what the command itself says of its work; standard output is for results.
-    eprintln!("    $ {shown}");
-    let status = command
-        .status()
-        .with_context(|| format!("`{shown}` does not start"))?;
+    let line = command_line(command);
+    // Standard output is for results.
+    eprintln!("    $ {line}");
+    let status = command.status().with_context(|| format!("cannot run `{line}`"))?;
     if !status.success() {
-        bail!("`{shown}` failed: {status}");
+        bail!("`{line}` failed: {status}");
     }
     Ok(())
 }
 
-/// Whether the command starts and succeeds; nothing is shown.
+/// Whether the command succeeds; prints nothing.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     let status = command
         .stdin(Stdio::null())
@@ -46,15 +44,15 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// What the command prints, or `None` when it does not start or fails.
-pub(crate) fn answer(command: &mut Command) -> Option<String> {
+/// The trimmed standard output of the command; `None` when it cannot be started or fails.
+pub(crate) fn stdout_of(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     output.status.success().then_some(text)
 }
 
-/// The command as one would type it, the program by its name only.
-pub(crate) fn shown(command: &Command) -> String {
+/// The command line to type in a shell, with the name of the program instead of its path.
+pub(crate) fn command_line(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let program = program.file_name().unwrap_or(command.get_program());
     let mut words = vec![program.to_string_lossy().into_owned()];
@@ -72,11 +70,11 @@ fn quoted(word: &OsStr) -> String {
     }
 }
 
-/// Where a program of this name is on PATH.
-pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+/// The path of a program on PATH.
+pub(crate) fn find_on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
-        .map(|folder| folder.join(name))
+        .map(|directory| directory.join(name))
         .find(|candidate| candidate.is_file())
 }
 
@@ -85,21 +83,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_shown_as_one_would_type_them() {
+    fn command_lines_are_quoted_for_a_shell() {
         let mut command = Command::new("/usr/bin/printf");
         command.args(["%s", "two words", "it's", ""]);
-        assert_eq!(shown(&command), r"printf %s 'two words' 'it'\''s' ''");
+        assert_eq!(command_line(&command), r"printf %s 'two words' 'it'\''s' ''");
     }
 
     #[test]
-    fn a_failing_command_is_named() {
+    fn errors_name_the_command() {
         let error = run(Command::new("sh").args(["-c", "exit 3"]))
             .unwrap_err()
             .to_string();
         assert!(error.contains("sh -c 'exit 3'") && error.contains('3'), "{error}");
         assert!(!succeeds(&mut Command::new("false")));
         assert_eq!(
-            answer(Command::new("echo").arg("words")).as_deref(),
+            stdout_of(Command::new("echo").arg("words")).as_deref(),
             Some("words")
         );
     }

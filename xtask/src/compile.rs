@@ -1,4 +1,4 @@
-//! `cargo xtask build`: the binary, kernel programs inside.
+//! `cargo xtask build`: the binary with the embedded kernel programs.
 
 use std::path::{Path, PathBuf};
 
@@ -14,13 +14,13 @@ pub(crate) struct Binary {
 }
 
 impl Binary {
-    /// Where it is, absolute.
+    /// Its absolute path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// Builds `tidegate`, after seeing to it that the eBPF toolchain is there.
+/// Builds `tidegate`. Installs a missing eBPF toolchain first.
 ///
 /// # Errors
 /// When the toolchain is missing and cannot be installed, or the build fails.
@@ -31,23 +31,23 @@ pub(crate) fn build(release: bool) -> Result<Binary> {
         build.arg("--release");
     }
     run(&mut build)?;
-    let path = target_folder()?
+    let path = target_directory()?
         .join(if release { "release" } else { "debug" })
         .join("tidegate");
     if !path.is_file() {
-        bail!("cargo built no {}", path.display());
+        bail!("cargo did not build {}", path.display());
     }
     Ok(Binary { path })
 }
 
-/// Cargo's target folder: this program lies in its subfolder for a profile.
+/// Cargo's target directory, two levels above this program.
 ///
 /// # Errors
-/// When this program does not lie in one.
-pub(crate) fn target_folder() -> Result<PathBuf> {
-    let own = std::env::current_exe().context("this program cannot find itself")?;
-    let folder = own.parent().and_then(Path::parent);
-    Ok(folder
-        .with_context(|| format!("{} lies in no target folder", own.display()))?
+/// When the path of this program is unknown.
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot find the path of this program")?;
+    let directory = own.parent().and_then(Path::parent);
+    Ok(directory
+        .with_context(|| format!("{} is not in a target directory", own.display()))?
         .to_owned())
 }

@@ -1,7 +1,7 @@
-//! `cargo xtask demo`: real curl under a policy, in a network namespace of its own.
+//! `cargo xtask demo`: curl under a policy, in a network namespace of its own.
 //!
-//! The servers run here, outside the gate: what they saw is the truth, and the demonstration fails
-//! when it is not what was told.
+//! The servers run in this process, without a policy. The demonstration fails if the requests that they
+//! receive, the exit code or the report differ from what is expected.
 
 use std::{
     env,
@@ -21,10 +21,10 @@ use crate::{
     privilege::Privilege,
 };
 
-/// Names the binary for the run inside the namespace.
+/// Environment variable with the path of the binary, set for the run inside the namespace.
 pub(crate) const INSIDE: &str = "TIDEGATE_DEMO_INSIDE";
 
-/// The binary, when this is the run inside the namespace.
+/// The path of the binary in the run inside the namespace; otherwise `None`.
 pub(crate) fn inside() -> Option<PathBuf> {
     env::var_os(INSIDE).map(PathBuf::from)
 }
@@ -34,46 +34,46 @@ const PARTNER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 20);
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 30);
 const BAD_HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 66);
 
-/// A request, and what must come of it.
-struct Act {
-    says: &'static str,
+/// A request and its expected result.
+struct Request {
+    about: &'static str,
     to: Ipv4Addr,
-    /// Whether the server sees it.
+    /// Whether the server receives it.
     arrives: bool,
-    /// Exit code of tidegate: curl's, or 128 and the signal.
+    /// Exit code of tidegate: that of curl, or 128 plus the signal.
     exit: i32,
-    /// Outcomes that the report may tell; none for what is allowed silently.
+    /// Outcomes that the report may have; empty for a request that is allowed silently.
     outcomes: &'static [&'static str],
 }
 
-const ACTS: [Act; 4] = [
-    Act {
-        says: "The website is allowed: answered, and nothing to report.",
+const REQUESTS: [Request; 4] = [
+    Request {
+        about: "The website is allowed: an stdout_of, and no report.",
         to: WEBSITE,
         arrives: true,
         exit: 0,
         outcomes: &[],
     },
-    Act {
-        says: "The partner is audited: answered, and reported.",
+    Request {
+        about: "The partner is audited: an stdout_of, and a report.",
         to: PARTNER,
         arrives: true,
         exit: 0,
         outcomes: &["audited"],
     },
-    Act {
-        says: "Anything else is blocked: refused at once, before a packet leaves.",
+    Request {
+        about: "Everything else is blocked: the call fails before a packet leaves.",
         to: ELSEWHERE,
         arrives: false,
         exit: 7,
         outcomes: &["blocked"],
     },
-    Act {
-        says: "A bad host kills: curl is dead (since Linux 6.16 before its call returns).",
+    Request {
+        about: "A bad host kills curl (since Linux 6.16 before its call returns).",
         to: BAD_HOST,
         arrives: false,
         exit: 128 + 9,
-        // The second where it dies a moment later.
+        // `kill_pending` where SIGKILL is sent after the call has returned.
         outcomes: &["killed", "kill_pending"],
     },
 ];
@@ -81,11 +81,11 @@ const ACTS: [Act; 4] = [
 /// Runs the demonstration with this binary.
 ///
 /// # Errors
-/// When it does not go as told.
+/// When a request has another result than expected.
 pub(crate) fn run(tidegate: &Binary) -> Result<()> {
-    // A namespace of our own: no packet of this leaves the machine.
-    let own = env::current_exe().context("this program cannot find itself")?;
-    let mut again = match Privilege::of_this_process() {
+    // In a network namespace no packet leaves the machine.
+    let own = env::current_exe().context("cannot find the path of this program")?;
+    let mut unshare = match Privilege::detect() {
         Privilege::Root => Command::new("unshare"),
         Privilege::Sudo => {
             let mut sudo = Command::new("sudo");
@@ -94,30 +94,30 @@ pub(crate) fn run(tidegate: &Binary) -> Result<()> {
         }
         Privilege::None => {
             bail!(
-                "the demonstration needs root, or sudo that asks nothing: run `sudo -v` first, or \
-                 `cargo xtask demo --vm`, which needs neither"
+                "the demonstration needs root: run `sudo -v` first, so that sudo asks for no password, or run \
+                 `cargo xtask demo --vm`, which needs no root"
             )
         }
     };
-    again
+    unshare
         .arg("--net")
         .arg(own)
         .arg("demo")
         .env(INSIDE, tidegate.path());
-    let status = again
+    let status = unshare
         .status()
-        .context("unshare (Debian package util-linux) does not start")?;
+        .context("cannot run unshare (Debian package util-linux)")?;
     ensure!(status.success(), "the demonstration failed");
     Ok(())
 }
 
-/// The demonstration itself, inside the namespace.
+/// Runs the demonstration inside the namespace.
 ///
 /// # Errors
-/// When it does not go as told.
-pub(crate) fn perform(tidegate: &Path) -> Result<()> {
+/// When a request has another result than expected.
+pub(crate) fn run_inside(tidegate: &Path) -> Result<()> {
     ip(&["link", "set", "lo", "up"])?;
-    for address in ACTS.map(|act| act.to) {
+    for address in REQUESTS.map(|request| request.to) {
         ip(&["address", "add", &format!("{address}/32"), "dev", "lo"])?;
     }
     let seen = serve()?;
@@ -127,96 +127,108 @@ pub(crate) fn perform(tidegate: &Path) -> Result<()> {
     for line in text.lines() {
         println!("    {line}");
     }
-    let folder = env::temp_dir().join(format!("tidegate-demo-{}", std::process::id()));
-    std::fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
-    let done = ACTS
+    let directory = env::temp_dir().join(format!("tidegate-demo-{}", std::process::id()));
+    std::fs::create_dir(&directory).with_context(|| directory.display().to_string())?;
+    let done = REQUESTS
         .iter()
-        .try_for_each(|act| show(act, tidegate, &policy, &folder.join("report.jsonl"), &seen));
-    // What matters is how the acts went.
-    let _ = std::fs::remove_dir_all(&folder);
+        .try_for_each(|request| show(request, tidegate, &policy, &directory.join("report.jsonl"), &seen));
+    // A directory that stays is not an error of the demonstration.
+    let _ = std::fs::remove_dir_all(&directory);
     done?;
-    println!("\nAll went as told: the servers saw the two requests that were let through, and no others.");
+    println!(
+        "\nAll results are as expected: the servers received the two requests that the policy allows, and no others."
+    );
     Ok(())
 }
 
-/// The file of its policy.
+/// The path of its policy.
 pub(crate) fn policy() -> PathBuf {
     workspace().join("xtask/demo.yaml")
 }
 
-fn show(act: &Act, tidegate: &Path, policy: &Path, report: &Path, seen: &Receiver<Ipv4Addr>) -> Result<()> {
-    println!("\n== {}\n", act.says);
-    let mut gated = Command::new(tidegate);
-    gated
+fn show(
+    request: &Request,
+    tidegate: &Path,
+    policy: &Path,
+    report: &Path,
+    seen: &Receiver<Ipv4Addr>,
+) -> Result<()> {
+    println!("\n== {}\n", request.about);
+    let mut tidegate_exec = Command::new(tidegate);
+    tidegate_exec
         .args(["exec", "--policy"])
         .arg(policy)
         .arg("--report")
         .arg(report)
         .arg("--");
-    gated.args([
+    tidegate_exec.args([
         "curl",
         "--silent",
         "--show-error",
         "--max-time",
         "10",
-        &format!("http://{}/", act.to),
+        &format!("http://{}/", request.to),
     ]);
-    println!("    $ {}", command::shown(&gated));
-    let status = gated.status().context("tidegate does not start")?;
+    println!("    $ {}", command::command_line(&tidegate_exec));
+    let status = tidegate_exec.status().context("cannot run tidegate")?;
     println!(
         "    (exit code {})",
         status.code().map_or("none".to_owned(), |code| code.to_string())
     );
 
     ensure!(
-        status.code() == Some(act.exit),
-        "curl to {} should end with {}",
-        act.to,
-        act.exit
+        status.code() == Some(request.exit),
+        "curl to {}: expected exit code {}",
+        request.to,
+        request.exit
     );
-    // A request that arrives has been seen when curl has its answer.
+    // The server reports a request before it answers.
     let arrived: Vec<Ipv4Addr> = seen.try_iter().collect();
-    let expected = if act.arrives { vec![act.to] } else { Vec::new() };
+    let expected = if request.arrives {
+        vec![request.to]
+    } else {
+        Vec::new()
+    };
     ensure!(
         arrived == expected,
-        "the servers should have seen {expected:?} and saw {arrived:?}"
+        "the servers received requests to {arrived:?}; expected {expected:?}"
     );
     let lines = std::fs::read_to_string(report).with_context(|| report.display().to_string())?;
     let events: Vec<&str> = lines
         .lines()
         .filter(|line| line.contains("\"type\":\"event\""))
         .collect();
-    let outcomes = act.outcomes;
+    let outcomes = request.outcomes;
     if outcomes.is_empty() {
         ensure!(
             events.is_empty(),
-            "an allowed request should not be reported: {events:?}"
+            "unexpected events of an allowed request: {events:?}"
         );
         return Ok(());
     }
-    let is_told = |outcome: &&str| {
+    let is_reported = |outcome: &&str| {
         let text = format!("\"outcome\":\"{outcome}\"");
         events.iter().any(|line| line.contains(&text))
     };
     ensure!(
-        outcomes.iter().any(is_told),
-        "the report should have an event `{}`: {events:?}",
+        outcomes.iter().any(is_reported),
+        "the report has no event with outcome `{}`: {events:?}",
         outcomes.join("` or `")
     );
     Ok(())
 }
 
-/// An HTTP server on every address of the acts; who was asked comes through the channel.
+/// Starts an HTTP server on every address of the requests; each sends its address to the channel for each request.
 fn serve() -> Result<Receiver<Ipv4Addr>> {
-    let (tell, seen) = mpsc::channel();
-    for address in ACTS.map(|act| act.to) {
+    let (sender, seen) = mpsc::channel();
+    for address in REQUESTS.map(|request| request.to) {
         let listener =
             TcpListener::bind((address, 80)).with_context(|| format!("cannot listen on {address}:80"))?;
-        let tell = tell.clone();
+        let sender = sender.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // Told before the answer, so that who has the answer may ask what was seen.
-                if tell.send(address).is_err() {
+                // Before the answer: a client that has its answer finds the request in the channel.
+                if sender.send(address).is_err() {
                     return;
                 }
                 answer(stream, address);
@@ -229,7 +241,7 @@ fn serve() -> Result<Receiver<Ipv4Addr>> {
 fn answer(mut stream: std::net::TcpStream, address: Ipv4Addr) {
     let body = format!("{address} says hello\n");
     let mut request = [0; 1024];
-    // A client that goes away early is its own affair.
+    // A client that closes early is not an error.
     let _ = stream.read(&mut request);
     let _ = write!(
         stream,
@@ -240,7 +252,7 @@ fn answer(mut stream: std::net::TcpStream, address: Ipv4Addr) {
 
 fn ip(arguments: &[&str]) -> Result<()> {
     let status = Command::new("ip").args(arguments).status();
-    let status = status.context("ip (Debian package iproute2) does not start")?;
+    let status = status.context("cannot run ip (Debian package iproute2)")?;
     ensure!(status.success(), "`ip {}` failed", arguments.join(" "));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: libFuzzer on the stable compiler.
+//! `cargo xtask fuzz`: libFuzzer with the stable compiler.
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::setup::{self, Purpose};
 use crate::step::Outcome;
 use crate::test::host_target;
 
-/// What is fuzzed: one program each in fuzz/fuzz_targets.
+/// A fuzz target; each is a program in fuzz/fuzz_targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Target {
     /// The text of a policy file.
@@ -29,7 +29,7 @@ impl Target {
         }
     }
 
-    /// Folders whose files begin the corpus, seen from the workspace.
+    /// Directories with the initial corpus, relative to the workspace.
     const fn seeds(self) -> &'static [&'static str] {
         match self {
             Target::Policy => &["policies", "engine/tests/corpus"],
@@ -38,8 +38,8 @@ impl Target {
     }
 }
 
-/// What makes a program tell libFuzzer where it went. The pass is part of LLVM, so the stable compiler has it;
-/// `link-dead-code` keeps the linker from dropping sections of counters that others refer to.
+/// Flags for coverage instrumentation. The pass is part of LLVM, so the stable compiler has it. `link-dead-code`
+/// stops the linker from dropping counter sections that other sections refer to.
 const INSTRUMENTATION: [&str; 11] = [
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
@@ -54,10 +54,10 @@ const INSTRUMENTATION: [&str; 11] = [
     "-Clink-dead-code",
 ];
 
-/// Seconds for each target in the step of `cargo xtask test`.
+/// Seconds for each target in `cargo xtask test`.
 const BRIEF: u32 = 10;
 
-/// The step: each target for a moment.
+/// The step of `cargo xtask test`: each target for [`BRIEF`] seconds.
 ///
 /// # Errors
 /// As [`fuzz`].
@@ -66,16 +66,16 @@ pub(crate) fn step() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Runs the targets one after the other, `seconds` each, from a corpus that begins with the repository's own
-/// files and grows in fuzz/corpus.
+/// Runs the targets one after the other, `seconds` each. The corpus in fuzz/corpus starts with files of the
+/// repository.
 ///
 /// # Errors
-/// When they do not build, or one finds an input that breaks it: that input is in fuzz/artifacts then.
+/// When they do not build, or one finds an input that crashes it; the input is written to fuzz/artifacts.
 pub(crate) fn fuzz(targets: &[Target], seconds: u32) -> Result<()> {
     setup::ensure(&[Purpose::Build, Purpose::Fuzz])?;
-    let folder = workspace().join("fuzz");
+    let directory = workspace().join("fuzz");
     let host = host_target()?;
-    // With --target the flags are for the fuzzed code alone, not for build scripts and macros.
+    // With --target the flags apply only to the fuzzed code, not to build scripts and macros.
     let mut build = cargo([
         "build",
         "--release",
@@ -84,7 +84,7 @@ pub(crate) fn fuzz(targets: &[Target], seconds: u32) -> Result<()> {
         "--target",
         &host,
     ]);
-    build.arg("--target-dir").arg(folder.join("target"));
+    build.arg("--target-dir").arg(directory.join("target"));
     build
         .env_remove("RUSTFLAGS")
         .env("CARGO_ENCODED_RUSTFLAGS", INSTRUMENTATION.join("\x1f"));
@@ -92,49 +92,49 @@ pub(crate) fn fuzz(targets: &[Target], seconds: u32) -> Result<()> {
     for target in targets {
         fuzz_one(
             *target,
-            &folder,
-            &folder.join("target").join(&host).join("release"),
+            &directory,
+            &directory.join("target").join(&host).join("release"),
             seconds,
         )?;
     }
     Ok(())
 }
 
-fn fuzz_one(target: Target, folder: &Path, programs: &Path, seconds: u32) -> Result<()> {
+fn fuzz_one(target: Target, directory: &Path, programs: &Path, seconds: u32) -> Result<()> {
     let name = target.as_str();
-    let corpus = made(folder.join("corpus").join(name))?;
-    let artifacts = made(folder.join("artifacts").join(name))?;
+    let corpus = create(directory.join("corpus").join(name))?;
+    let artifacts = create(directory.join("artifacts").join(name))?;
     let seeded = seed(target, &corpus)?;
     println!("    {name}: {seeded} seeds");
 
     let mut prefix = OsString::from("-artifact_prefix=");
     prefix.push(artifacts.join(""));
     let mut program = std::process::Command::new(programs.join(name));
-    program.current_dir(folder).arg(prefix).arg(&corpus).args([
+    program.current_dir(directory).arg(prefix).arg(&corpus).args([
         format!("-max_total_time={seconds}").as_str(),
         "-timeout=10",
         "-rss_limit_mb=2048",
         "-max_len=65536",
         "-print_final_stats=1",
-        // Progress is for those who wait for long.
+        // Print progress only in long runs.
         if seconds > BRIEF {
             "-verbosity=1"
         } else {
             "-verbosity=0"
         },
     ]);
-    run(&mut program).with_context(|| format!("fuzzing {name}: the input is in fuzz/artifacts/{name}"))
+    run(&mut program).with_context(|| format!("fuzzing {name}: see the input in fuzz/artifacts/{name}"))
 }
 
-/// Copies the files of the repository that the target can begin with. They are named by their paths, so that
-/// a second run writes the same.
+/// Copies the seed files of the target to the corpus. Their names are their paths, so a second run overwrites
+/// them.
 fn seed(target: Target, corpus: &Path) -> Result<usize> {
     let mut files = Vec::new();
-    for folder in target.seeds() {
-        collect(&workspace().join(folder), &mut files)?;
+    for directory in target.seeds() {
+        collect(&workspace().join(directory), &mut files)?;
     }
     if files.is_empty() {
-        bail!("no file to begin with in {}", target.seeds().join(" or "));
+        bail!("no seed files in {}", target.seeds().join(" or "));
     }
     for file in &files {
         let name = file
@@ -147,15 +147,15 @@ fn seed(target: Target, corpus: &Path) -> Result<usize> {
     Ok(files.len())
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let entries = match fs::read_dir(folder) {
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", folder.display())),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", directory.display())),
     };
     for entry in entries {
         let path = entry
-            .with_context(|| format!("cannot read {}", folder.display()))?
+            .with_context(|| format!("cannot read {}", directory.display()))?
             .path();
         let seed = path
             .extension()
@@ -169,7 +169,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-fn made(folder: PathBuf) -> Result<PathBuf> {
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    Ok(folder)
+fn create(directory: PathBuf) -> Result<PathBuf> {
+    fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    Ok(directory)
 }

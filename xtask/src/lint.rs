@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{cargo, run, shown};
+use crate::command::{cargo, command_line, run};
 use crate::setup::{self, Purpose};
 use crate::step::{Outcome, Step};
 
@@ -12,17 +12,17 @@ use crate::step::{Outcome, Step};
 pub(crate) const STEPS: [Step; 5] = [
     Step {
         name: "fmt",
-        about: "every file is formatted",
+        about: "formatting",
         run: fmt,
     },
     Step {
         name: "clippy",
-        about: "no warnings in user space",
+        about: "lints of user space",
         run: clippy,
     },
     Step {
         name: "kernel",
-        about: "the kernel programs build without warnings",
+        about: "warnings of the kernel programs",
         run: kernel,
     },
     Step {
@@ -49,7 +49,7 @@ fn fmt() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// engine-ebpf is an empty program on the host: the next step compiles it for its own target.
+/// engine-ebpf is an empty program on the host; the next step compiles it for its target.
 fn clippy() -> Result<Outcome> {
     setup::ensure(&[Purpose::Build, Purpose::Lint])?;
     run(&mut cargo([
@@ -64,27 +64,27 @@ fn clippy() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The build script of `tidegate` passes the compiler's warnings on, and cargo repeats them at each build.
+/// The build script prints the compiler's warnings, and cargo repeats them in each build.
 fn kernel() -> Result<Outcome> {
     setup::ensure(&[Purpose::Build])?;
     let mut check = cargo(["check", "--package", "tidegate"]);
-    println!("    $ {}", shown(&check));
+    println!("    $ {}", command_line(&check));
     let output = check
         .stdout(Stdio::inherit())
         .output()
-        .context("cargo does not start")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    eprint!("{said}");
+        .context("cannot run cargo")?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    eprint!("{stderr}");
     if !output.status.success() {
-        bail!("`{}` failed: {}", shown(&check), output.status);
+        bail!("`{}` failed: {}", command_line(&check), output.status);
     }
-    if said.lines().any(|line| line.starts_with("warning: tidegate@")) {
+    if stderr.lines().any(|line| line.starts_with("warning: tidegate@")) {
         bail!("the kernel programs build with warnings: see above");
     }
     Ok(Outcome::Passed)
 }
 
-/// Both workspaces.
+/// The manifests of both workspaces.
 const MANIFESTS: [&str; 2] = ["Cargo.toml", "fuzz/Cargo.toml"];
 
 fn deny() -> Result<Outcome> {
@@ -95,17 +95,17 @@ fn deny() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Left out, loudly, where the database cannot be fetched: a network's fault is not the tree's.
+/// Skipped when the advisory database cannot be downloaded: that is not an error of this repository.
 fn advisories() -> Result<Outcome> {
     setup::ensure(&[Purpose::Lint])?;
     let mut fetch = deny_on(MANIFESTS[0]);
     fetch.args(["fetch", "db"]);
-    println!("    $ {}", shown(&fetch));
-    let output = fetch.output().context("cargo does not start")?;
+    println!("    $ {}", command_line(&fetch));
+    let output = fetch.output().context("cannot run cargo")?;
     if !output.status.success() {
         eprint!("{}", String::from_utf8_lossy(&output.stderr));
-        return Ok(Outcome::left_out(
-            "advisories: the advisory database cannot be reached",
+        return Ok(Outcome::skipped(
+            "advisories: cannot download the advisory database",
         ));
     }
     for manifest in MANIFESTS {

@@ -17,7 +17,7 @@ mod test;
 #[path = "../../engine/build/toolchain.rs"]
 #[expect(
     dead_code,
-    reason = "set-up looks for the compiler; only the build script runs it"
+    reason = "setup only finds the compiler; the build script also runs it"
 )]
 mod toolchain;
 mod verifier;
@@ -41,7 +41,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Find what development needs; install what is missing, or say what to type
+    /// Find the tools for development; install missing ones, or print the commands to run
     Setup {
         /// Install nothing
         #[arg(long)]
@@ -49,38 +49,38 @@ enum Command {
     },
     /// Build tidegate with its kernel programs
     Build {
-        /// With optimisation (the kernel programs always are)
+        /// Build with optimisation (kernel programs are always optimised)
         #[arg(long)]
         release: bool,
     },
-    /// Show it at work: real curl, allowed, audited, blocked and killed (needs root, or --vm)
+    /// Run curl under a policy: allowed, audited, blocked and killed (needs root, or --vm)
     Demo {
-        /// In a virtual machine, which needs no root
+        /// Run in a virtual machine, which needs no root
         #[arg(long)]
         vm: bool,
         /// Boot this kernel of vm-tests/kernels.toml (`cargo xtask vm --list`)
         #[arg(long, value_name = "NAME", requires = "vm")]
         kernel: Option<String>,
     },
-    /// Check form: formatting, lints, dependencies
+    /// Check formatting, lints and dependencies
     Lint(Choice),
-    /// Check everything: set-up, lint, unit to integration tests, fuzzing, other kernels in virtual machines
+    /// Check everything: setup, lints, unit and integration tests, fuzzing, other kernels in virtual machines
     Test {
         #[command(flatten)]
         choice: Choice,
-        /// Leave out the other kernels, which are a third of the time
+        /// Skip the other kernels, which take a third of the time
         #[arg(long)]
         no_vm: bool,
     },
-    /// Look for inputs that break a parser
+    /// Fuzz the parsers
     Fuzz {
-        /// What to fuzz [default: everything]
+        /// Target to fuzz [default: all]
         target: Option<fuzz::Target>,
-        /// For how long, each
+        /// Duration for each target, in seconds
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
-    /// Measure what the gate costs, beside the same without it (needs root); --help tells more
+    /// Measure the cost of the kernel programs (needs root); see --help
     #[command(disable_help_flag = true)]
     Bench {
         /// Arguments of the benchmark
@@ -91,13 +91,13 @@ enum Command {
     Vm(vm::Options),
     /// Write policies/schema.json from the types of the policy language
     Schema,
-    /// Write the kernels in README.md, and the table of docs/verifier.md
+    /// Write the generated parts of README.md and docs/verifier.md
     Docs,
 }
 
 #[derive(Args)]
 struct Choice {
-    /// Run this step only; may be repeated
+    /// Run only this step; repeatable
     #[arg(long, value_name = "STEP")]
     only: Vec<String>,
     /// List the steps
@@ -136,7 +136,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Demo { vm: true, kernel } => vm::demonstration::run(kernel.as_deref()),
         Command::Demo { vm: false, .. } => {
             if let Some(tidegate) = demo::inside() {
-                return demo::perform(&tidegate);
+                return demo::run_inside(&tidegate);
             }
             setup::ensure(&[Purpose::Build, Purpose::Demo])?;
             demo::run(&compile::build(false)?)

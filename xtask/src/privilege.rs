@@ -1,24 +1,24 @@
-//! How to get to root: being it, or sudo that asks nothing.
+//! Whether this process can run commands as root.
 
 use std::process::Command;
 
 use crate::command;
 
-/// What there is.
+/// How commands run as root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Privilege {
     /// This process is root.
     Root,
-    /// `sudo -n` works.
+    /// By sudo, which asks for no password.
     Sudo,
-    /// Neither.
+    /// Not at all.
     None,
 }
 
 impl Privilege {
-    /// Finds out.
-    pub(crate) fn of_this_process() -> Privilege {
-        if command::answer(Command::new("id").arg("-u")).as_deref() == Some("0") {
+    /// Tries `sudo -n true` where this process is not root.
+    pub(crate) fn detect() -> Privilege {
+        if command::stdout_of(Command::new("id").arg("-u")).as_deref() == Some("0") {
             Privilege::Root
         } else if command::succeeds(Command::new("sudo").args(["-n", "true"])) {
             Privilege::Sudo

@@ -12,7 +12,7 @@ pub(crate) fn write() -> Result<()> {
     let output = cargo(["run", "--quiet", "--package", "tidegate", "--example", "schema"])
         .stderr(std::process::Stdio::inherit())
         .output()
-        .context("cargo does not start")?;
+        .context("cannot run cargo")?;
     if !output.status.success() {
         bail!("the example `schema` failed: {}", output.status);
     }

@@ -1,54 +1,54 @@
-//! Steps: named pieces of work with a result, run one after the other and summed up in a table.
+//! Steps: named tasks that run one after the other, with a table of results at the end.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// How a step ended, when it did not fail.
+/// The result of a step that did not fail.
 pub(crate) enum Outcome {
-    /// All of it was done.
+    /// Everything was checked.
     Passed,
-    /// Part of it could not be done here: one reason each.
-    LeftOut(Vec<String>),
-    /// All was done that the running kernel can do; what it lacks, one reason each. No failure, even where
-    /// nothing may be left out: nobody can install it.
-    NotInKernel(Vec<String>),
+    /// Parts could not be checked here; a reason for each.
+    Skipped(Vec<String>),
+    /// The running kernel does not support parts; a reason for each. Never a failure, since a kernel feature cannot be
+    /// installed.
+    Unsupported(Vec<String>),
 }
 
 impl Outcome {
-    /// Left out as a whole.
-    pub(crate) fn left_out(reason: impl Into<String>) -> Outcome {
-        Outcome::LeftOut(vec![reason.into()])
+    /// The whole step was skipped.
+    pub(crate) fn skipped(reason: impl Into<String>) -> Outcome {
+        Outcome::Skipped(vec![reason.into()])
     }
 }
 
-/// A step that can be asked for by name.
+/// A step.
 pub(crate) struct Step {
-    /// What `--only` takes.
+    /// Its name for `--only`.
     pub(crate) name: &'static str,
     /// One line for `--list`.
     pub(crate) about: &'static str,
-    /// The work.
+    /// Runs the step.
     pub(crate) run: fn() -> Result<Outcome>,
 }
 
-enum Ending {
+enum StepResult {
     Passed,
-    LeftOut(Vec<String>),
-    NotInKernel(Vec<String>),
+    Skipped(Vec<String>),
+    Unsupported(Vec<String>),
     Failed(String),
 }
 
-impl fmt::Display for Ending {
+impl fmt::Display for StepResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Ending::Passed => f.write_str("passed"),
-            Ending::LeftOut(reasons) => write!(f, "LEFT OUT {}", reasons.len()),
-            Ending::NotInKernel(reasons) => {
+            StepResult::Passed => f.write_str("passed"),
+            StepResult::Skipped(reasons) => write!(f, "SKIPPED {}", reasons.len()),
+            StepResult::Unsupported(reasons) => {
                 write!(f, "passed, NOT IN THIS KERNEL {}", reasons.len())
             }
-            Ending::Failed(_) => f.write_str("FAILED"),
+            StepResult::Failed(_) => f.write_str("FAILED"),
         }
     }
 }
@@ -60,77 +60,76 @@ pub(crate) fn list(steps: &[Step]) {
     }
 }
 
-/// Runs the steps named by `only`, or all when it names none, and prints a table of how they ended. A step
-/// that fails does not keep the others from running. With `strict`, leaving something out is a failure, except
-/// in the steps listed in `may_be_left_out`.
+/// Runs the steps named in `only`, or all when it is empty, and prints a table of results. The others run even if a step
+/// fails. With `strict` a skipped part is a failure, except in the steps in `may_be_skipped`.
 ///
 /// # Errors
 /// When a name is unknown or a step failed.
-pub(crate) fn run(steps: &[Step], only: &[String], may_be_left_out: &[&str], strict: bool) -> Result<()> {
+pub(crate) fn run(steps: &[Step], only: &[String], may_be_skipped: &[&str], strict: bool) -> Result<()> {
     if let Some(unknown) = only
         .iter()
         .find(|name| steps.iter().all(|step| step.name != **name))
     {
         let known: Vec<&str> = steps.iter().map(|step| step.name).collect();
-        bail!("there is no step {unknown:?}; the steps are {}", known.join(", "));
+        bail!("unknown step {unknown:?}; expected one of: {}", known.join(", "));
     }
     let wanted = |step: &&Step| only.is_empty() || only.iter().any(|name| name == step.name);
-    let mut rows: Vec<(&str, Ending, Duration)> = Vec::new();
+    let mut rows: Vec<(&str, StepResult, Duration)> = Vec::new();
     for step in steps.iter().filter(wanted) {
         println!("\n==> {}: {}", step.name, step.about);
         let start = Instant::now();
-        let ending = match (step.run)() {
-            Ok(Outcome::Passed) => Ending::Passed,
-            Ok(Outcome::LeftOut(reasons)) if strict && !may_be_left_out.contains(&step.name) => {
-                Ending::Failed(format!(
-                    "left out, which continuous integration does not accept: {}",
+        let result = match (step.run)() {
+            Ok(Outcome::Passed) => StepResult::Passed,
+            Ok(Outcome::Skipped(reasons)) if strict && !may_be_skipped.contains(&step.name) => {
+                StepResult::Failed(format!(
+                    "skipped, which is an error in continuous integration: {}",
                     reasons.join("; ")
                 ))
             }
-            Ok(Outcome::LeftOut(reasons)) => Ending::LeftOut(reasons),
-            Ok(Outcome::NotInKernel(reasons)) => Ending::NotInKernel(reasons),
-            Err(error) => Ending::Failed(format!("{error:#}")),
+            Ok(Outcome::Skipped(reasons)) => StepResult::Skipped(reasons),
+            Ok(Outcome::Unsupported(reasons)) => StepResult::Unsupported(reasons),
+            Err(error) => StepResult::Failed(format!("{error:#}")),
         };
         let took = start.elapsed();
-        println!("    {}: {ending} ({})", step.name, seconds(took));
-        match &ending {
-            Ending::Passed => {}
-            Ending::LeftOut(reasons) => reasons
+        println!("    {}: {result} ({})", step.name, seconds(took));
+        match &result {
+            StepResult::Passed => {}
+            StepResult::Skipped(reasons) => reasons
                 .iter()
-                .for_each(|reason| println!("    LEFT OUT: {reason}")),
-            Ending::NotInKernel(reasons) => reasons
+                .for_each(|reason| println!("    SKIPPED: {reason}")),
+            StepResult::Unsupported(reasons) => reasons
                 .iter()
                 .for_each(|reason| println!("    NOT IN THIS KERNEL: {reason}")),
-            Ending::Failed(why) => println!("    FAILED: {why}"),
+            StepResult::Failed(why) => println!("    FAILED: {why}"),
         }
-        rows.push((step.name, ending, took));
+        rows.push((step.name, result, took));
     }
     summarise(&rows)
 }
 
-fn summarise(rows: &[(&str, Ending, Duration)]) -> Result<()> {
+fn summarise(rows: &[(&str, StepResult, Duration)]) -> Result<()> {
     println!("\n{:<12} {:>8}  result", "step", "time");
-    let (mut failed, mut left_out, mut not_in_kernel) = (0, 0, 0);
-    for (name, ending, took) in rows {
-        println!("{name:<12} {:>8}  {ending}", seconds(*took));
-        match ending {
-            Ending::Passed => {}
-            Ending::LeftOut(reasons) => {
-                left_out += reasons.len();
+    let (mut failed, mut skipped, mut unsupported) = (0, 0, 0);
+    for (name, result, took) in rows {
+        println!("{name:<12} {:>8}  {result}", seconds(*took));
+        match result {
+            StepResult::Passed => {}
+            StepResult::Skipped(reasons) => {
+                skipped += reasons.len();
                 reasons.iter().for_each(|reason| println!("{:23}- {reason}", ""));
             }
-            Ending::NotInKernel(reasons) => {
-                not_in_kernel += reasons.len();
+            StepResult::Unsupported(reasons) => {
+                unsupported += reasons.len();
                 reasons.iter().for_each(|reason| println!("{:23}- {reason}", ""));
             }
-            Ending::Failed(why) => {
+            StepResult::Failed(why) => {
                 failed += 1;
                 println!("{:23}- {why}", "");
             }
         }
     }
     println!(
-        "\n{} steps, {failed} failed, {left_out} left out, {not_in_kernel} not in this kernel",
+        "\n{} steps, {failed} failed, {skipped} skipped, {unsupported} not in this kernel",
         rows.len()
     );
     if failed > 0 {
@@ -139,7 +138,7 @@ fn summarise(rows: &[(&str, Ending, Duration)]) -> Result<()> {
     Ok(())
 }
 
-/// Whether this is continuous integration, where nothing may be left out quietly.
+/// Whether this is continuous integration, where skipping is an error.
 pub(crate) fn in_ci() -> bool {
     std::env::var_os("CI").is_some_and(|ci| !ci.is_empty() && ci != "false" && ci != "0")
 }
@@ -169,7 +168,7 @@ mod tests {
         Step {
             name: "skips",
             about: "",
-            run: || Ok(Outcome::left_out("no root")),
+            run: || Ok(Outcome::skipped("no root")),
         },
         Step {
             name: "passes",
@@ -179,17 +178,17 @@ mod tests {
         Step {
             name: "lacks",
             about: "",
-            run: || Ok(Outcome::NotInKernel(vec!["no sctp".into()])),
+            run: || Ok(Outcome::Unsupported(vec!["no sctp".into()])),
         },
     ];
 
-    fn only(names: &[&str], may_be_left_out: &[&str], strict: bool) -> Result<()> {
+    fn only(names: &[&str], may_be_skipped: &[&str], strict: bool) -> Result<()> {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        run(&STEPS, &names, may_be_left_out, strict)
+        run(&STEPS, &names, may_be_skipped, strict)
     }
 
     #[test]
-    fn a_failed_step_fails_the_run_and_the_others_still_run() {
+    fn the_other_steps_run_after_a_failure() {
         assert!(only(&[], &[], false).is_err());
         assert_eq!(RUNS.get(), 1);
         assert!(only(&["passes"], &[], true).is_ok());
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_fails_only_where_it_must_not_be() {
+    fn skipping_is_an_error_only_in_strict_mode() {
         assert!(only(&["skips"], &[], false).is_ok());
         assert!(only(&["skips"], &[], true).is_err());
         assert!(only(&["skips"], &["skips"], true).is_ok());
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_step_is_named() {
+    fn an_unknown_step_is_an_error() {
         let error = only(&["passes", "nonsense"], &[], false).unwrap_err().to_string();
         assert!(
             error.contains("nonsense") && error.contains("breaks, skips, passes, lacks"),

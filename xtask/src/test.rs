@@ -1,22 +1,22 @@
-//! The steps of `cargo xtask test`: everything there is, from the set-up to the fuzzing.
+//! The steps of `cargo xtask test`.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{answer, cargo, run, shown};
+use crate::command::{cargo, command_line, run, stdout_of};
 use crate::fuzz;
 use crate::lint;
 use crate::privilege::Privilege;
 use crate::step::{self, Outcome, Step};
 use crate::{compile, setup, vm};
 
-/// All of them, in their order; without `vm` not the kernel matrix.
+/// All steps in order; the kernel matrix only with `vm`.
 pub(crate) fn steps(vm: bool) -> Vec<Step> {
     let mut steps = vec![Step {
         name: "setup",
-        about: "what the steps need is there",
+        about: "tools that the steps need",
         run: setup::step,
     }];
     steps.extend(lint::STEPS);
@@ -28,7 +28,7 @@ pub(crate) fn steps(vm: bool) -> Vec<Step> {
         },
         Step {
             name: "integration",
-            about: "the binary against real sockets, as root",
+            about: "the binary with real sockets, as root",
             run: integration,
         },
         Step {
@@ -63,7 +63,7 @@ fn integration() -> Result<Outcome> {
         "--show-output",
     ]);
     test.env("TIDEGATE_BIN", tidegate.path());
-    match Privilege::of_this_process() {
+    match Privilege::detect() {
         Privilege::Root => {}
         Privilege::Sudo => {
             // Cargo compiles as this user; only the test programs run as root.
@@ -71,83 +71,83 @@ fn integration() -> Result<Outcome> {
         }
         Privilege::None => {
             run(&mut cargo(["test", "--package", "integration", "--no-run"]))?;
-            let reason = "all integration tests: they need root (run as root, or allow `sudo -n`)";
-            return Ok(Outcome::left_out(reason));
+            let reason = "all integration tests: they need root, or sudo that asks for no password";
+            return Ok(Outcome::skipped(reason));
         }
     }
     if step::in_ci() {
         test.env("TIDEGATE_REQUIRE_ROOT", "1");
     }
-    let said = watched(&mut test)?;
-    Ok(match (said.skipped.is_empty(), said.not_in_kernel.is_empty()) {
+    let parts = run_tests(&mut test)?;
+    Ok(match (parts.skipped.is_empty(), parts.unsupported.is_empty()) {
         (true, true) => Outcome::Passed,
-        (true, false) => Outcome::NotInKernel(said.not_in_kernel),
-        (false, _) => Outcome::LeftOut([said.skipped, said.not_in_kernel].concat()),
+        (true, false) => Outcome::Unsupported(parts.unsupported),
+        (false, _) => Outcome::Skipped([parts.skipped, parts.unsupported].concat()),
     })
 }
 
-/// What tests said that they left out.
+/// The parts that tests reported as skipped, and as not supported by the kernel.
 #[derive(Debug, Default, PartialEq)]
-struct Said {
+struct SkippedParts {
     skipped: Vec<String>,
-    not_in_kernel: Vec<String>,
+    unsupported: Vec<String>,
 }
 
-/// Runs tests and shows their output, but of tests that passed only what they left out. Returns that.
-fn watched(test: &mut Command) -> Result<Said> {
+/// Runs tests and prints their output, without that of tests that passed. Returns the parts that all of them skipped.
+fn run_tests(test: &mut Command) -> Result<SkippedParts> {
     const SKIPPED: &str = "SKIPPED: ";
-    const NOT_IN_KERNEL: &str = "NOT IN THIS KERNEL: ";
-    let shown = shown(test);
-    println!("    $ {shown}");
+    const UNSUPPORTED: &str = "NOT IN THIS KERNEL: ";
+    let line = command_line(test);
+    println!("    $ {line}");
     let mut child = test
         .stdout(Stdio::piped())
         .spawn()
-        .with_context(|| format!("`{shown}` does not start"))?;
+        .with_context(|| format!("cannot run `{line}`"))?;
     let output = child.stdout.take().context("the tests have no output")?;
-    let mut said = Said::default();
-    let mut of_passed = false;
+    let mut parts = SkippedParts::default();
+    let mut in_passed = false;
     for line in BufReader::new(output).split(b'\n') {
-        let line = line.context("the output of the tests cannot be read")?;
+        let line = line.context("cannot read the output of the tests")?;
         let line = String::from_utf8_lossy(&line);
         match line.as_ref() {
-            "successes:" => of_passed = true,
-            "failures:" => of_passed = false,
-            _ if line.starts_with("test result:") => of_passed = false,
+            "successes:" => in_passed = true,
+            "failures:" => in_passed = false,
+            _ if line.starts_with("test result:") => in_passed = false,
             _ => {}
         }
         if let Some((_, what)) = line.split_once(SKIPPED) {
-            said.skipped.push(what.to_owned());
+            parts.skipped.push(what.to_owned());
         }
-        if let Some((_, what)) = line.split_once(NOT_IN_KERNEL) {
-            said.not_in_kernel.push(what.to_owned());
+        if let Some((_, what)) = line.split_once(UNSUPPORTED) {
+            parts.unsupported.push(what.to_owned());
         }
-        if !of_passed {
+        if !in_passed {
             println!("{line}");
         }
     }
     let status = child
         .wait()
-        .with_context(|| format!("`{shown}` cannot be waited for"))?;
+        .with_context(|| format!("cannot wait for `{line}`"))?;
     if !status.success() {
-        bail!("`{shown}` failed: {status}");
+        bail!("`{line}` failed: {status}");
     }
-    Ok(said)
+    Ok(parts)
 }
 
-/// The variable that tells cargo through which program to run the tests of this machine's target.
+/// The environment variable that sets cargo's runner for tests of this machine's target.
 fn runner_variable() -> Result<String> {
     let target = host_target()?.replace('-', "_").to_uppercase();
     Ok(format!("CARGO_TARGET_{target}_RUNNER"))
 }
 
-/// This machine's target, as rustc calls it.
+/// The target triple of this machine.
 ///
 /// # Errors
-/// When rustc does not tell.
+/// When `rustc -vV` does not print it.
 pub(crate) fn host_target() -> Result<String> {
-    let said = answer(Command::new("rustc").arg("-vV")).context("`rustc -vV` fails")?;
-    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).context("`rustc -vV` names no host")
+    let output = stdout_of(Command::new("rustc").arg("-vV")).context("`rustc -vV` fails")?;
+    let host = output.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("`rustc -vV` printed no host")
 }
 
 #[cfg(test)]
@@ -155,19 +155,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_tests_leave_out_is_collected_also_from_tests_that_passed() {
+    fn skipped_parts_in_passed_tests_are_collected() {
         let output = "test a ... ok\n\nsuccesses:\n\n---- a stdout ----\nSKIPPED: no ssh\nNOT IN THIS KERNEL: no sctp\n\ntest result: ok.";
         let mut test = Command::new("printf");
-        let expected = Said {
+        let expected = SkippedParts {
             skipped: vec!["no ssh".into()],
-            not_in_kernel: vec!["no sctp".into()],
+            unsupported: vec!["no sctp".into()],
         };
-        assert_eq!(watched(test.args(["%s", output])).unwrap(), expected);
-        assert!(watched(Command::new("sh").args(["-c", "echo SKIPPED: all; exit 1"])).is_err());
+        assert_eq!(run_tests(test.args(["%s", output])).unwrap(), expected);
+        assert!(run_tests(Command::new("sh").args(["-c", "echo SKIPPED: all; exit 1"])).is_err());
     }
 
     #[test]
-    fn the_runner_is_that_of_this_machine() {
+    fn the_runner_is_set_for_this_machine() {
         let variable = runner_variable().unwrap();
         assert!(
             variable.starts_with("CARGO_TARGET_") && variable.ends_with("_RUNNER"),

@@ -1,5 +1,5 @@
-//! How many instructions the verifier processes for each program on each kernel: docs/verifier.json, which the
-//! test `verifier` holds what it counts against, and docs/verifier.md, which is made of it.
+//! The number of instructions that the verifier processes for each program on each kernel: docs/verifier.json, the limit for the
+//! test `verifier`, and docs/verifier.md, generated from it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,40 +12,39 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::workspace;
 
-/// Set for the test `verifier` while it is recorded: it only counts then.
+/// Environment variable that makes the test `verifier` only count.
 pub(crate) const RECORDING: &str = "TIDEGATE_RECORD_VERIFIER";
 
-/// The test that counts.
+/// The test that prints the counts.
 pub(crate) const TEST: &str = "verifier::no_program_takes_much_more_than_it_did";
 
-/// How its lines begin: `VERIFIER 6.18 connect4 22000`, `-` for what a kernel does not tell.
+/// Start of its lines: `VERIFIER 6.18 connect4 22000`; `-` for a kernel that does not report the count.
 const MARK: &str = "VERIFIER ";
 
 const HEAD: &str = "\
-# What the verifier has to do
+# Instructions processed by the verifier
 
-Instructions that the kernel's verifier processed for each program (`bpf_prog_info.verified_insns`; before Linux 5.16 the
-verifier's own statistics), with the constants that the kernel's abilities give it. A million is the end. The number is not
-a program's length: every path that known values make distinct counts.
+The number of instructions that the kernel's verifier processed for each program (`bpf_prog_info.verified_insns`; before Linux
+5.16 the verifier's statistics), with the constants for the features of that kernel. The limit is one million. The count is not
+the length of the program: each path with distinct known values counts.
 
-The test `verifier` fails where a program takes more than 20 percent above this. `cargo xtask vm --record-verifier` boots
-the kernels, counts, and writes this page and verifier.json; nothing here is typed by hand. `-` is a program that is not
-loaded there.
+The test `verifier` fails if a program exceeds its count by more than 20 percent. `cargo xtask vm --record-verifier` boots the
+kernels, counts, and writes this page and verifier.json. `-` marks a program that is not loaded on that kernel.
 
 ";
 
-/// The record, by `major.minor`.
+/// The counts by kernel, `major.minor`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Record(BTreeMap<String, Row>);
 
-/// One kernel.
+/// The counts of one kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
-    /// The kernel's own name of its version.
+    /// Its release, as `uname -r` prints it.
     release: String,
-    /// Instructions of each program; none where the kernel does not tell.
+    /// Instructions by program; `None` where the kernel does not report them.
     programs: BTreeMap<String, Option<u32>>,
 }
 
@@ -53,33 +52,33 @@ impl Record {
     /// Reads docs/verifier.json.
     ///
     /// # Errors
-    /// When it is not there or not as it should be.
+    /// When it cannot be read or has another format.
     pub(crate) fn read() -> Result<Record> {
         let path = json();
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         serde_json::from_str(&text).with_context(|| path.display().to_string())
     }
 
-    /// Takes what a kernel's tests said; of a kernel that has been taken in this run already, only programs
-    /// that it did not load.
+    /// Adds the counts in the test output of a kernel. For a kernel that this run has already added (`taken`), only programs
+    /// without a count are added.
     ///
     /// # Errors
-    /// When what they said is not understood.
+    /// When a line has another format, or there is none.
     pub(crate) fn take<'a>(
         &mut self,
         release: &str,
-        said: impl Iterator<Item = &'a str>,
+        output: impl Iterator<Item = &'a str>,
         taken: &mut BTreeSet<String>,
     ) -> Result<()> {
         let mut counts: BTreeMap<&str, BTreeMap<String, Option<u32>>> = BTreeMap::new();
-        for line in said.filter_map(|line| line.strip_prefix(MARK)) {
+        for line in output.filter_map(|line| line.strip_prefix(MARK)) {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let [kernel, program, count] = fields[..] else {
-                bail!("not understood: {line}");
+                bail!("unexpected line: {line}");
             };
             let count = match count {
                 "-" => None,
-                number => Some(number.parse().with_context(|| line.to_owned())?),
+                count => Some(count.parse().with_context(|| line.to_owned())?),
             };
             counts
                 .entry(kernel)
@@ -88,7 +87,7 @@ impl Record {
         }
         ensure!(
             !counts.is_empty(),
-            "the test `verifier` counted nothing on {release}"
+            "the test `verifier` printed no counts on {release}"
         );
         for (kernel, programs) in counts {
             if taken.insert(kernel.to_owned()) {
@@ -119,10 +118,10 @@ impl Record {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 
-    /// The table for people.
+    /// The content of docs/verifier.md.
     fn page(&self) -> String {
         let mut kernels: Vec<(&String, &Row)> = self.0.iter().collect();
-        kernels.sort_by_key(|(kernel, _)| numbers(kernel));
+        kernels.sort_by_key(|(kernel, _)| version(kernel));
         let programs: BTreeSet<&String> = self.0.values().flat_map(|row| row.programs.keys()).collect();
         let mut text = HEAD.to_owned();
         let mut line = |first: &str, cells: Vec<String>| {
@@ -137,7 +136,7 @@ impl Record {
         for program in programs {
             let cell = |row: &Row| match row.programs.get(program) {
                 None => "-".to_owned(),
-                Some(None) => "not told".to_owned(),
+                Some(None) => "unknown".to_owned(),
                 Some(Some(count)) => count.to_string(),
             };
             line(
@@ -153,8 +152,8 @@ impl Record {
     }
 }
 
-/// `6.18` as numbers, to sort by.
-fn numbers(kernel: &str) -> Vec<u32> {
+/// `6.18` as integers, to sort by.
+fn version(kernel: &str) -> Vec<u32> {
     kernel.split('.').filter_map(|part| part.parse().ok()).collect()
 }
 
@@ -171,27 +170,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_is_made_of_the_record() {
+    fn the_page_is_generated_from_the_record() {
         let record = Record::read().unwrap();
         assert!(!record.0.is_empty(), "docs/verifier.json is empty");
-        let there = std::fs::read_to_string(page()).unwrap();
+        let text = std::fs::read_to_string(page()).unwrap();
         assert!(
-            there == record.page(),
-            "docs/verifier.md is behind docs/verifier.json: run `cargo xtask docs`"
+            text == record.page(),
+            "docs/verifier.md is older than docs/verifier.json: run `cargo xtask docs`"
         );
     }
 
     #[test]
-    fn what_tests_said_becomes_a_row() {
+    fn test_output_becomes_a_row() {
         let mut record = Record::default();
         let mut taken = BTreeSet::new();
         let first = [
-            "chatter",
+            "other output",
             "VERIFIER 6.12 connect4 2100",
             "VERIFIER 6.12 sock_create -",
         ];
         record.take("6.12.1-x", first.into_iter(), &mut taken).unwrap();
-        // The same kernel, started otherwise: what it loads beside that is added.
+        // The same kernel with other boot parameters: programs that it loads in addition are added.
         let second = ["VERIFIER 6.12 connect4 9", "VERIFIER 6.12 socket_connect 30"];
         record.take("6.12.1-x", second.into_iter(), &mut taken).unwrap();
         record
@@ -202,7 +201,7 @@ mod tests {
         assert_eq!(
             table,
             "| program | 5.10 | 6.12 |\n| --- | ---: | ---: |\n| `connect4` | 7 | 2100 |\n\
-             | `sock_create` | - | not told |\n| `socket_connect` | - | 30 |\n\nCounted on 5.10.1, 6.12.1-x.\n"
+             | `sock_create` | - | unknown |\n| `socket_connect` | - | 30 |\n\nCounted on 5.10.1, 6.12.1-x.\n"
         );
         assert!(record.take("6.1", ["nothing"].into_iter(), &mut taken).is_err());
         assert!(
@@ -210,7 +209,7 @@ mod tests {
                 .take("6.1", ["VERIFIER 6.1 a b"].into_iter(), &mut taken)
                 .is_err()
         );
-        // Recorded again, in another run: programs that are gone are gone.
+        // Recorded again in another run: programs that no longer exist are removed.
         let again = ["VERIFIER 6.12 connect6 1"];
         record
             .take("6.12.2", again.into_iter(), &mut BTreeSet::new())

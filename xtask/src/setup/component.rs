@@ -1,10 +1,11 @@
-//! What there has to be, and where it was found.
+//! The components that development needs, and whether they are installed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::command::{answer, cargo, on_path};
+use crate::command::{cargo, find_on_path, stdout_of};
 use crate::toolchain;
+use crate::vm::fetch::KEYRING;
 
 /// What a component is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,19 +18,19 @@ pub(crate) enum Purpose {
     Fuzz,
     /// `cargo xtask demo`, and integration tests.
     Demo,
-    /// Integration tests alone.
+    /// Integration tests only.
     Integration,
-    /// What `cargo xtask bench` holds the gate against.
+    /// Tools that `cargo xtask bench` compares with.
     Bench,
-    /// `cargo xtask vm`, beside what the demonstration and integration tests need.
+    /// `cargo xtask vm`, in addition to `Demo` and `Integration`.
     Vm,
 }
 
-/// The emulator of the kernel matrix: where it cannot be installed, it is unpacked.
+/// Name of the emulator. If it cannot be installed, its packages are unpacked in the target directory.
 pub(crate) const QEMU: &str = "qemu";
 
 impl Purpose {
-    /// All of them.
+    /// All purposes.
     pub(crate) const ALL: [Purpose; 7] = [
         Purpose::Build,
         Purpose::Lint,
@@ -40,7 +41,7 @@ impl Purpose {
         Purpose::Vm,
     ];
 
-    /// Those of `cargo xtask test`: it measures nothing, and boots nothing unless asked to.
+    /// The purposes of the step `setup` of `cargo xtask test`; the step `vm` installs its own components.
     pub(crate) const OF_TESTS: [Purpose; 5] = [
         Purpose::Build,
         Purpose::Lint,
@@ -63,77 +64,77 @@ impl Purpose {
     }
 }
 
-/// How a component comes to a machine.
+/// How to install a component.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Remedy {
+pub(crate) enum InstallMethod {
     /// Debian packages.
     Apt(Vec<String>),
-    /// A compiler with the library's source: Debian packages, or rustup.
+    /// A compiler with the source of the standard library: Debian packages, or rustup.
     EbpfCompiler,
-    /// A component of rustup's toolchain, or the Debian package of the same where there is no rustup.
+    /// A rustup component, or a Debian package where rustup is not installed.
     RustComponent(&'static str, &'static str),
-    /// bpf-linker from its source, with this LLVM.
+    /// bpf-linker, built with this major version of LLVM.
     BpfLinker(u32),
-    /// A program of crates.io.
+    /// A program that `cargo install` builds, and its version.
     CargoInstall(&'static str, &'static str),
 }
 
-impl Remedy {
-    /// In a word, for the table.
+impl InstallMethod {
+    /// The text for the table.
     pub(crate) const fn as_str(&self) -> &'static str {
         match self {
-            Remedy::Apt(_) => "install by apt-get",
-            Remedy::EbpfCompiler => "install by apt-get or rustup",
-            Remedy::RustComponent(..) => "install by rustup or apt-get",
-            Remedy::BpfLinker(_) | Remedy::CargoInstall(..) => "install by cargo",
+            InstallMethod::Apt(_) => "install by apt-get",
+            InstallMethod::EbpfCompiler => "install by apt-get or rustup",
+            InstallMethod::RustComponent(..) => "install by rustup or apt-get",
+            InstallMethod::BpfLinker(_) | InstallMethod::CargoInstall(..) => "install by cargo",
         }
     }
 }
 
-/// Something that development needs.
+/// A component.
 #[derive(Clone, Debug)]
 pub(crate) struct Component {
     /// Its name in the table.
     pub(crate) name: &'static str,
-    /// What needs it.
+    /// What it is needed for.
     pub(crate) purpose: Purpose,
-    /// Where it was found, or why it does not count as found.
+    /// Its path or version, or why it counts as missing.
     pub(crate) found: Result<String, String>,
-    /// What to do when it is not there.
-    pub(crate) remedy: Remedy,
+    /// How to install it.
+    pub(crate) method: InstallMethod,
 }
 
 impl Component {
-    /// Whether it was found.
-    pub(crate) const fn is_there(&self) -> bool {
+    /// Whether it is installed.
+    pub(crate) const fn is_installed(&self) -> bool {
         self.found.is_ok()
     }
 }
 
-/// The LLVM of Debian's rustc-web, assumed while no compiler is there to ask.
+/// The LLVM version of Debian's rustc-web, assumed while no compiler is installed.
 const USUAL_LLVM: u32 = 22;
 
-/// Looks at everything these purposes need.
+/// Looks for all components of these purposes.
 pub(crate) fn survey(purposes: &[Purpose]) -> Vec<Component> {
     let mut components = Vec::new();
     for purpose in Purpose::ALL {
         if purposes.contains(&purpose) {
-            look(purpose, &mut components);
+            add_components(purpose, &mut components);
         }
     }
     components
 }
 
-fn look(purpose: Purpose, components: &mut Vec<Component>) {
-    let mut add = |name, found, remedy| {
+fn add_components(purpose: Purpose, components: &mut Vec<Component>) {
+    let mut add = |name, found, method| {
         components.push(Component {
             name,
             purpose,
             found,
-            remedy,
+            method,
         })
     };
-    let apt = |package: &str| Remedy::Apt(vec![package.to_owned()]);
+    let apt = |package: &str| InstallMethod::Apt(vec![package.to_owned()]);
     match purpose {
         Purpose::Build => {
             let compiler = toolchain::compiler();
@@ -141,25 +142,25 @@ fn look(purpose: Purpose, components: &mut Vec<Component>) {
             let found = compiler
                 .map(|compiler| compiler.to_string())
                 .map_err(|why| why.join("; "));
-            add("eBPF compiler", found, Remedy::EbpfCompiler);
-            add("bpf-linker", bpf_linker(), Remedy::BpfLinker(llvm));
+            add("eBPF compiler", found, InstallMethod::EbpfCompiler);
+            add("bpf-linker", bpf_linker(), InstallMethod::BpfLinker(llvm));
         }
         Purpose::Lint => {
-            let version = |tool: &str| answer(cargo([tool]).arg("--version")).ok_or_else(none);
+            let version = |tool: &str| stdout_of(cargo([tool]).arg("--version")).ok_or_else(missing);
             add(
                 "rustfmt",
                 version("fmt"),
-                Remedy::RustComponent("rustfmt", "rustfmt-web"),
+                InstallMethod::RustComponent("rustfmt", "rustfmt-web"),
             );
             add(
                 "clippy",
                 version("clippy"),
-                Remedy::RustComponent("clippy", "rust-web-clippy"),
+                InstallMethod::RustComponent("clippy", "rust-web-clippy"),
             );
             add(
                 "cargo-deny",
                 version("deny"),
-                Remedy::CargoInstall("cargo-deny", "0.20.2"),
+                InstallMethod::CargoInstall("cargo-deny", "0.20.2"),
             );
         }
         Purpose::Fuzz => add("C++ compiler", program("c++"), apt("g++")),
@@ -172,7 +173,7 @@ fn look(purpose: Purpose, components: &mut Vec<Component>) {
             add("git", program("git"), apt("git"));
             add("ssh", program("ssh"), apt("openssh-client"));
             let (found, package) = python_tests();
-            add("CPython's tests", found, Remedy::Apt(vec![package]));
+            add("CPython's tests", found, InstallMethod::Apt(vec![package]));
         }
         Purpose::Bench => {
             add("nft", program("nft"), apt("nftables"));
@@ -186,60 +187,64 @@ fn look(purpose: Purpose, components: &mut Vec<Component>) {
             add("ssh", program("ssh"), apt("openssh-client"));
             add("strip", program("strip"), apt("binutils"));
             add("xz", program("xz"), apt("xz-utils"));
-            add("Debian's keys", file(DEBIAN_KEYS), apt("debian-archive-keyring"));
+            add(
+                "Debian archive keys",
+                file(KEYRING),
+                apt("debian-archive-keyring"),
+            );
         }
     }
 }
 
-fn none() -> String {
-    "no".to_owned()
+fn missing() -> String {
+    "not found".to_owned()
 }
-
-/// What signs Debian's kernels.
-const DEBIAN_KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 fn file(path: &str) -> Result<String, String> {
     Path::new(path)
         .is_file()
         .then(|| path.to_owned())
-        .ok_or_else(none)
+        .ok_or_else(missing)
 }
 
 fn program(name: &str) -> Result<String, String> {
-    on_path(name)
+    find_on_path(name)
         .map(|path| path.display().to_string())
-        .ok_or_else(none)
+        .ok_or_else(missing)
 }
 
 fn emulator() -> Result<String, String> {
     let found = crate::vm::qemu::found();
-    found.map(|path| path.display().to_string()).ok_or_else(none)
+    found.map(|path| path.display().to_string()).ok_or_else(missing)
 }
 
 fn bpf_linker() -> Result<String, String> {
-    let path = toolchain::linker().ok_or_else(none)?;
-    match answer(Command::new(&path).arg("--version")) {
+    let path = toolchain::linker().ok_or_else(missing)?;
+    match stdout_of(Command::new(&path).arg("--version")) {
         Some(version) => Ok(format!("{version}, {}", path.display())),
-        None => Err(format!("{} does not run (its LLVM is gone?)", path.display())),
+        None => Err(format!(
+            "{} does not run (is its LLVM installed?)",
+            path.display()
+        )),
     }
 }
 
-/// CPython's own test_socket: of the python3 on PATH, or of the system's. The Debian package carries
-/// Python's version in its name.
+/// CPython's test_socket, of the python3 on PATH or in /usr/bin, and the Debian package that has it: the name contains Python's
+/// version.
 fn python_tests() -> (Result<String, String>, String) {
     const FIND: &str = "import importlib.util, sys; \
         spec = importlib.util.find_spec('test.test_socket'); \
         print('%d.%d' % sys.version_info[:2], spec.origin if spec else '')";
     let mut package = "libpython3-testsuite".to_owned();
     for python in ["python3", "/usr/bin/python3"].map(PathBuf::from) {
-        let Some(said) = answer(Command::new(&python).arg("-c").arg(FIND)) else {
+        let Some(output) = stdout_of(Command::new(&python).arg("-c").arg(FIND)) else {
             continue;
         };
-        match said.split_once(' ') {
+        match output.split_once(' ') {
             Some((_, origin)) if Path::new(origin).is_file() => return (Ok(origin.to_owned()), package),
             Some((version, _)) => package = format!("libpython{version}-testsuite"),
-            None => package = format!("libpython{said}-testsuite"),
+            None => package = format!("libpython{output}-testsuite"),
         }
     }
-    (Err(none()), package)
+    (Err(missing()), package)
 }

@@ -1,30 +1,30 @@
-//! Installs what is missing: Debian packages, components of rustup, programs of crates.io.
+//! Installs missing components: Debian packages, rustup components, programs that cargo builds.
 
 use std::path::Path;
 use std::process::Command;
 
-use super::component::{self, Component, Purpose, QEMU, Remedy};
-use crate::command::{cargo, on_path, run, shown, succeeds};
+use super::component::{self, Component, InstallMethod, Purpose, QEMU};
+use crate::command::{cargo, command_line, find_on_path, run, succeeds};
 use crate::privilege::Privilege;
 use crate::vm::qemu;
 
-/// Debian's compiler with its library's source.
+/// Debian's compiler, with the source of the standard library.
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
-/// Newer versions want a newer LLVM than Debian has.
+/// Newer versions need a newer LLVM than Debian has.
 const BPF_LINKER: &str = "0.13.0";
 
-/// Installs what is missing for these purposes as far as this user may and the network lets it. What remains
-/// missing is for the caller to find and report: one failure does not keep the others from being installed.
+/// Installs missing components for these purposes. A failure is printed, and the other components are still installed;
+/// the caller checks again what is missing.
 pub(crate) fn install(purposes: &[Purpose]) {
-    let apt = Apt::of_this_machine();
-    let only_cargo = |component: &Component| matches!(component.remedy, Remedy::CargoInstall(..));
+    let apt = Apt::detect();
+    let only_cargo = |component: &Component| matches!(component.method, InstallMethod::CargoInstall(..));
     if let Some(apt) = &apt
         && !absent(purposes).iter().all(only_cargo)
     {
-        // Before anything asks what apt knows: a fresh machine has no lists.
-        attempt(&mut apt.command(&["update"]));
+        // A fresh machine has no package lists.
+        try_run(&mut apt.command(&["update"]));
     }
-    // Twice: which LLVM bpf-linker needs is known once the compiler is there.
+    // In two passes: the compiler decides which LLVM bpf-linker needs.
     for with_programs in [false, true] {
         let absent = absent(purposes);
         if let Some(apt) = &apt {
@@ -32,20 +32,22 @@ pub(crate) fn install(purposes: &[Purpose]) {
             apt.install_each(packages.filter(|packages| !packages.is_empty()).collect());
         }
         for component in &absent {
-            match &component.remedy {
-                Remedy::RustComponent(name, _) if has_rustup() => {
-                    attempt(Command::new("rustup").args(["component", "add", name]));
+            match &component.method {
+                InstallMethod::RustComponent(name, _) if has_rustup() => {
+                    try_run(Command::new("rustup").args(["component", "add", name]));
                 }
-                Remedy::EbpfCompiler if has_rustup() && !compiler_packages_known() => {
-                    attempt(&mut rustup_nightly());
+                InstallMethod::EbpfCompiler if has_rustup() && !compiler_packages_known() => {
+                    try_run(&mut rustup_nightly());
                 }
-                Remedy::BpfLinker(llvm) if with_programs && llvm_prefix(*llvm).is_some() => {
-                    attempt(&mut install_bpf_linker(*llvm));
+                InstallMethod::BpfLinker(llvm) if with_programs && llvm_prefix(*llvm).is_some() => {
+                    try_run(&mut install_bpf_linker(*llvm));
                 }
-                Remedy::CargoInstall(name, version) if with_programs => {
-                    attempt(&mut install_program(name, version));
+                InstallMethod::CargoInstall(name, version) if with_programs => {
+                    try_run(&mut install_program(name, version));
                 }
-                Remedy::Apt(_) if with_programs && component.name == QEMU && on_path("apt-get").is_some() => {
+                InstallMethod::Apt(_)
+                    if with_programs && component.name == QEMU && find_on_path("apt-get").is_some() =>
+                {
                     if let Err(error) = qemu::unpack() {
                         println!("    {error:#}");
                     }
@@ -56,8 +58,8 @@ pub(crate) fn install(purposes: &[Purpose]) {
     }
 }
 
-/// Runs a command; a failure is shown and no more. Whether it succeeded.
-fn attempt(command: &mut Command) -> bool {
+/// Runs a command and prints a failure. Returns whether it succeeded.
+fn try_run(command: &mut Command) -> bool {
     match run(command) {
         Ok(()) => true,
         Err(error) => {
@@ -67,9 +69,9 @@ fn attempt(command: &mut Command) -> bool {
     }
 }
 
-/// What a person has to type to get these components.
-pub(crate) fn by_hand(absent: &[&Component]) -> Vec<String> {
-    let debian = on_path("apt-get").is_some();
+/// The commands that install these components.
+pub(crate) fn manual_commands(absent: &[&Component]) -> Vec<String> {
+    let debian = find_on_path("apt-get").is_some();
     let packages: Vec<String> = absent
         .iter()
         .flat_map(|component| packages_for(component, debian))
@@ -81,23 +83,25 @@ pub(crate) fn by_hand(absent: &[&Component]) -> Vec<String> {
             "sudo apt-get update && sudo apt-get install --no-install-recommends {packages}"
         ));
     } else if !packages.is_empty() {
-        lines.push(format!("(your package manager) {}", packages.join(" ")));
+        lines.push(format!("(with your package manager) {}", packages.join(" ")));
     }
     for component in absent {
-        match &component.remedy {
-            Remedy::RustComponent(name, _) if has_rustup() => {
+        match &component.method {
+            InstallMethod::RustComponent(name, _) if has_rustup() => {
                 lines.push(format!("rustup component add {name}"));
             }
-            Remedy::EbpfCompiler if !debian || !compiler_packages_known() => {
-                lines.push(shown(&rustup_nightly()));
+            InstallMethod::EbpfCompiler if !debian || !compiler_packages_known() => {
+                lines.push(command_line(&rustup_nightly()));
             }
-            Remedy::BpfLinker(llvm) => {
+            InstallMethod::BpfLinker(llvm) => {
                 lines.push(format!(
                     "LLVM_PREFIX=/usr/lib/llvm-{llvm} {}",
-                    shown(&install_bpf_linker(*llvm))
+                    command_line(&install_bpf_linker(*llvm))
                 ));
             }
-            Remedy::CargoInstall(name, version) => lines.push(shown(&install_program(name, version))),
+            InstallMethod::CargoInstall(name, version) => {
+                lines.push(command_line(&install_program(name, version)))
+            }
             _ => {}
         }
     }
@@ -107,18 +111,18 @@ pub(crate) fn by_hand(absent: &[&Component]) -> Vec<String> {
 fn absent(purposes: &[Purpose]) -> Vec<Component> {
     component::survey(purposes)
         .into_iter()
-        .filter(|component| !component.is_there())
+        .filter(|component| !component.is_installed())
         .collect()
 }
 
-/// The Debian packages that a missing component wants.
+/// The Debian packages of a missing component.
 fn packages_for(component: &Component, debian: bool) -> Vec<String> {
     let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-    match &component.remedy {
-        Remedy::Apt(packages) => packages.clone(),
-        Remedy::EbpfCompiler if debian && compiler_packages_known() => owned(&COMPILER_PACKAGES),
-        Remedy::RustComponent(_, package) if !has_rustup() => owned(&[package]),
-        Remedy::BpfLinker(llvm) if llvm_prefix(*llvm).is_none() => {
+    match &component.method {
+        InstallMethod::Apt(packages) => packages.clone(),
+        InstallMethod::EbpfCompiler if debian && compiler_packages_known() => owned(&COMPILER_PACKAGES),
+        InstallMethod::RustComponent(_, package) if !has_rustup() => owned(&[package]),
+        InstallMethod::BpfLinker(llvm) if llvm_prefix(*llvm).is_none() => {
             let mut packages = owned(&["zlib1g-dev", "libzstd-dev", "libxml2-dev"]);
             packages.extend([format!("llvm-{llvm}-dev"), format!("libpolly-{llvm}-dev")]);
             packages
@@ -128,10 +132,10 @@ fn packages_for(component: &Component, debian: bool) -> Vec<String> {
 }
 
 fn has_rustup() -> bool {
-    on_path("rustup").is_some()
+    find_on_path("rustup").is_some()
 }
 
-/// Whether apt knows Debian's compiler; Ubuntu and older releases have none.
+/// Whether apt has Debian's compiler packages; Ubuntu and older releases do not.
 fn compiler_packages_known() -> bool {
     COMPILER_PACKAGES.iter().all(|package| known(package))
 }
@@ -140,7 +144,7 @@ fn known(package: &str) -> bool {
     succeeds(Command::new("apt-cache").args(["show", "--quiet=2", "--no-all-versions", package]))
 }
 
-/// Debian's folder of an LLVM with its development files.
+/// The directory of Debian's LLVM packages, if the development files are installed.
 fn llvm_prefix(llvm: u32) -> Option<String> {
     let prefix = format!("/usr/lib/llvm-{llvm}");
     Path::new(&prefix)
@@ -182,19 +186,19 @@ fn install_program(name: &str, version: &str) -> Command {
     cargo(["install", name, "--version", version, "--locked"])
 }
 
-/// apt-get, and the right to use it.
+/// apt-get, and how to run it as root.
 struct Apt {
     privilege: Privilege,
 }
 
 impl Apt {
-    fn of_this_machine() -> Option<Apt> {
-        on_path("apt-get")?;
+    fn detect() -> Option<Apt> {
+        find_on_path("apt-get")?;
         let apt = Apt {
-            privilege: Privilege::of_this_process(),
+            privilege: Privilege::detect(),
         };
         if apt.privilege == Privilege::None {
-            println!("    neither root nor sudo without a password: no packages are installed");
+            println!("    no root, and sudo asks for a password: packages are not installed");
             return None;
         }
         Some(apt)
@@ -221,8 +225,8 @@ impl Apt {
         command
     }
 
-    /// Installs the packages of components: all at once, which is faster, or, where apt refuses that for the sake of one of
-    /// them, those of each component by themselves.
+    /// Installs the packages of several components: all at once, which is faster; if apt refuses that, one component after
+    /// the other.
     fn install_each(&self, of_components: Vec<Vec<String>>) {
         if self.install(&of_components.concat()) || of_components.len() < 2 {
             return;
@@ -232,18 +236,18 @@ impl Apt {
         }
     }
 
-    /// Whether nothing was refused.
+    /// Installs packages. Returns whether apt accepted it.
     fn install(&self, packages: &[String]) -> bool {
         let (known, unknown): (Vec<&String>, Vec<&String>) =
             packages.iter().partition(|package| known(package));
         if !unknown.is_empty() {
-            println!("    apt has no package named {unknown:?}");
+            println!("    apt has no package {unknown:?}");
         }
         if known.is_empty() {
             return true;
         }
-        // Never at the price of something that is there: what conflicts is for a person to decide.
-        attempt(
+        // Never remove an installed package: the user decides about conflicts.
+        try_run(
             self.command(&["install", "--no-install-recommends", "--no-remove"])
                 .args(known),
         )

@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: finds what development needs, and installs what is missing.
+//! `cargo xtask setup`: finds the components that development needs, and installs missing ones.
 
 mod component;
 mod install;
@@ -11,42 +11,45 @@ pub(crate) use component::Purpose;
 
 use crate::step::Outcome;
 
-/// Looks at everything, prints a table, and installs what is missing unless `check` is set.
+/// Prints a table of all components, and installs missing ones unless `check` is set.
 ///
 /// # Errors
-/// When something is still missing at the end: the error says what to type.
+/// When a component is still missing at the end; the error has the commands to run.
 pub(crate) fn run(check: bool) -> Result<()> {
     let components = component::survey(&Purpose::ALL);
     print!("{}", table(&components));
-    if components.iter().all(Component::is_there) {
-        println!("everything is there");
+    if components.iter().all(Component::is_installed) {
+        println!("all components are installed");
         return Ok(());
     }
     if check {
-        bail!("{}", missing(&components, "run `cargo xtask setup`, or type"));
+        bail!(
+            "{}",
+            missing(&components, "run `cargo xtask setup`, or these commands")
+        );
     }
     install::install(&Purpose::ALL);
     let components = component::survey(&Purpose::ALL);
     print!("\n{}", table(&components));
-    settled(&components)?;
-    println!("everything is there");
+    require_all(&components)?;
+    println!("all components are installed");
     Ok(())
 }
 
-/// Makes sure that what these purposes need is there; installs and prints only what is missing.
+/// Installs the missing components of these purposes; prints nothing if there are none.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) fn ensure(purposes: &[Purpose]) -> Result<()> {
-    if component::survey(purposes).iter().all(Component::is_there) {
+    if component::survey(purposes).iter().all(Component::is_installed) {
         return Ok(());
     }
     install::install(purposes);
-    settled(&component::survey(purposes))
+    require_all(&component::survey(purposes))
 }
 
-/// The step of `cargo xtask test`: like [`run`], but what only some integration tests use may be missing;
-/// these say themselves what they leave out.
+/// The step of `cargo xtask test`: like [`run`], but clients that only some integration tests use may be missing; those
+/// tests are skipped.
 ///
 /// # Errors
 /// As [`run`].
@@ -59,39 +62,34 @@ pub(crate) fn step() -> Result<Outcome> {
     let (clients, needed): (Vec<Component>, Vec<Component>) = components
         .into_iter()
         .partition(|component| component.purpose == Purpose::Integration);
-    settled(&needed)?;
+    require_all(&needed)?;
     let reasons: Vec<String> = clients
         .iter()
-        .filter(|component| !component.is_there())
-        .map(|component| {
-            format!(
-                "{} is not there: the integration tests that use it",
-                component.name
-            )
-        })
+        .filter(|component| !component.is_installed())
+        .map(|component| format!("{} is missing: the integration tests that use it", component.name))
         .collect();
     Ok(if reasons.is_empty() {
         Outcome::Passed
     } else {
-        Outcome::LeftOut(reasons)
+        Outcome::Skipped(reasons)
     })
 }
 
-fn settled(components: &[Component]) -> Result<()> {
-    if components.iter().all(Component::is_there) {
+fn require_all(components: &[Component]) -> Result<()> {
+    if components.iter().all(Component::is_installed) {
         return Ok(());
     }
-    bail!("{}", missing(components, "type"));
+    bail!("{}", missing(components, "run"));
 }
 
 fn missing(components: &[Component], lead: &str) -> String {
     let absent: Vec<&Component> = components
         .iter()
-        .filter(|component| !component.is_there())
+        .filter(|component| !component.is_installed())
         .collect();
     let names: Vec<&str> = absent.iter().map(|component| component.name).collect();
     let mut text = format!("missing: {}; {lead}", names.join(", "));
-    for line in install::by_hand(&absent) {
+    for line in install::manual_commands(&absent) {
         // Writing to a String cannot fail.
         let _ = write!(text, "\n    {line}");
     }
@@ -105,7 +103,7 @@ fn table(components: &[Component]) -> String {
             component.name,
             component.purpose.as_str(),
             why,
-            component.remedy.as_str(),
+            component.method.as_str(),
         ],
     });
     let rows: Vec<[&str; 4]> = [["component", "for", "found", "action"]]

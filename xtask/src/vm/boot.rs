@@ -1,5 +1,5 @@
-//! A virtual machine from power-on to power-off, without privilege, network or disk: everything is
-//! emulated (TCG), and the serial line is all there is to it.
+//! Runs a virtual machine. It needs no privileges and has no network and no disk: the CPU is emulated (TCG), and the serial
+//! console is its only output.
 
 use std::{
     fs::File,
@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    console::{Console, News},
+    console::{Console, ConsoleEvent},
     fetch::Fetched,
     matrix::Kernel,
     qemu,
@@ -22,31 +22,30 @@ use super::{
 
 const MEMORY: &str = "2G";
 
-/// What a machine is made of.
+/// A virtual machine.
 pub(crate) struct Machine<'a> {
-    /// The row.
+    /// The row of the kernel matrix.
     pub(crate) kernel: &'a Kernel,
-    /// Its kernel.
+    /// The files of the kernel.
     pub(crate) fetched: &'a Fetched,
-    /// Its first file system.
+    /// Its initramfs.
     pub(crate) image: &'a Path,
-    /// Where its console is written down.
+    /// The file for its console output.
     pub(crate) log: &'a Path,
-    /// How many processors it has.
+    /// Number of processors.
     pub(crate) processors: u8,
-    /// When it is switched off.
+    /// Maximum run time.
     pub(crate) limit: Duration,
-    /// After how long without a word it is switched off.
+    /// Maximum time without console output.
     pub(crate) silence: Duration,
 }
 
 impl Machine<'_> {
     fn command(&self) -> Result<Command> {
         let mut qemu = qemu::command()?;
-        // What is translated once for an address is used again: a quarter of the time, without `norandmaps`,
-        // goes into doing it for each process anew. The kernel's check of its timer fails where this machine
-        // is too busy to run the other one in time. Taking programs away waits for grace periods: expedited,
-        // a machine is done in three quarters of the time.
+        // norandmaps: TCG caches translated code by address; without it, translation for each process takes a quarter
+        // of the time. no_timer_check: the check fails when this machine is busy. rcu_expedited: detaching programs
+        // waits for grace periods; expedited ones save a quarter of the time.
         let line = format!(
             "console=ttyS0 quiet loglevel=1 panic=-1 no_timer_check norandmaps rcupdate.rcu_expedited=1 \
              rdinit=/init {}",
@@ -61,11 +60,11 @@ impl Machine<'_> {
         Ok(qemu)
     }
 
-    /// Runs it; each piece of news is handed on as it comes.
+    /// Runs the machine, and passes each console event to `on_event`.
     ///
     /// # Errors
-    /// When it cannot be started, not when it fails.
-    pub(crate) fn run(&self, mut tell: impl FnMut(&News)) -> Result<Console> {
+    /// When it cannot be started. A failure inside the machine is in the returned [`Console`].
+    pub(crate) fn run(&self, mut on_event: impl FnMut(&ConsoleEvent)) -> Result<Console> {
         let start = Instant::now();
         let mut log = File::create(self.log).with_context(|| self.log.display().to_string())?;
         let mut qemu = self
@@ -74,19 +73,19 @@ impl Machine<'_> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .context("qemu-system-x86_64 does not start: run `cargo xtask setup`")?;
+            .context("cannot run qemu-system-x86_64: run `cargo xtask setup`")?;
         let (send, lines) = mpsc::channel();
-        let serial = qemu.stdout.take().context("no serial line")?;
-        let complaints = qemu.stderr.take().context("no standard error")?;
+        let serial = qemu.stdout.take().context("qemu has no standard output")?;
+        let stderr = qemu.stderr.take().context("qemu has no standard error")?;
         let reader = thread::spawn(move || {
-            // Whoever listens may have given up.
+            // The receiver is gone after a time-out.
             for line in BufReader::new(serial).split(b'\n').map_while(Result::ok) {
                 if send.send(line).is_err() {
                     return;
                 }
             }
         });
-        let complaints = thread::spawn(move || std::io::read_to_string(complaints).unwrap_or_default());
+        let stderr = thread::spawn(move || std::io::read_to_string(stderr).unwrap_or_default());
 
         let mut console = Console::default();
         loop {
@@ -95,33 +94,33 @@ impl Machine<'_> {
                 Ok(line) => {
                     log.write_all(&line)?;
                     log.write_all(b"\n")?;
-                    if let Some(news) = console.line(&String::from_utf8_lossy(&line)) {
-                        tell(&news);
+                    if let Some(event) = console.line(&String::from_utf8_lossy(&line)) {
+                        on_event(&event);
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    console.troubles.push(if left > self.silence {
-                        format!("silent for {} seconds", self.silence.as_secs())
+                    console.errors.push(if left > self.silence {
+                        format!("no console output for {} seconds", self.silence.as_secs())
                     } else {
-                        format!("not done after {} seconds", self.limit.as_secs())
+                        format!("not finished after {} seconds", self.limit.as_secs())
                     });
                     break;
                 }
             }
         }
-        // Of no consequence when it has ended by itself.
+        // Fails when it has already exited.
         let _ = qemu.kill();
-        let status = qemu.wait().context("qemu cannot be waited for")?;
+        let status = qemu.wait().context("cannot wait for qemu")?;
         drop(lines);
-        // Threads that only read, of pipes that are closed by now.
+        // The pipes are closed, so both threads end.
         let _ = reader.join();
-        let complaints = complaints.join().unwrap_or_default();
+        let stderr = stderr.join().unwrap_or_default();
         if !console.is_done {
             console
-                .troubles
-                .push(format!("the machine did not come to its end ({status})"));
-            console.troubles.extend(complaints.lines().map(str::to_owned));
+                .errors
+                .push(format!("the machine stopped before the end of init ({status})"));
+            console.errors.extend(stderr.lines().map(str::to_owned));
         }
         Ok(console)
     }

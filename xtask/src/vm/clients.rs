@@ -1,18 +1,17 @@
-//! The programs that tests use, as they are on this machine.
+//! The client programs that tests use, copied from this machine.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::cpio::Entry;
-use super::tree::Tree;
-use crate::command::{answer, on_path};
+use super::tree::{Entry, Tree};
+use crate::command::{find_on_path, stdout_of};
 
-/// Programs on PATH that are taken with their libraries.
+/// Programs on PATH, copied with their shared libraries.
 const PROGRAMS: [&str; 8] = ["bash", "curl", "git", "install", "ip", "setpriv", "sh", "ssh"];
 
-/// What git runs to clone over its own protocol and over HTTP.
+/// Programs that git runs to clone over its own protocol and over HTTP.
 const GIT: [&str; 5] = [
     "git",
     "git-daemon",
@@ -21,7 +20,7 @@ const GIT: [&str; 5] = [
     "git-sh-setup",
 ];
 
-/// What the tests do in Python, and what Python imports for it only when it comes to it.
+/// Prints the files of all Python modules that the tests need, including those that Python imports late.
 const PYTHON: &str = "\
 import sys
 import http.server, urllib.request, encodings.idna, encodings.ascii, encodings.latin_1, runpy, socket, ctypes
@@ -34,14 +33,14 @@ for module in list(sys.modules.values()):
             print(getattr(module, name))
 ";
 
-/// Puts them all into the tree, and what a C library reads.
+/// Adds the clients and the files in /etc that the C library reads.
 ///
 /// # Errors
-/// When one is not there.
+/// When a program is missing.
 pub(crate) fn add(tree: &mut Tree) -> Result<()> {
     for name in PROGRAMS {
         let path = find(name)?;
-        // Behind the links that it is found by: `sh` stays `sh`, whatever shell that is.
+        // Under its own name, even if that is a symbolic link here (`sh`).
         tree.program(&path, &Path::new("/usr/bin").join(name))?;
     }
     git(tree)?;
@@ -60,29 +59,27 @@ pub(crate) fn add(tree: &mut Tree) -> Result<()> {
     ] {
         tree.put(Path::new(path), Entry::Text(text.as_bytes().to_vec()));
     }
-    for folder in ["/root", "/proc", "/sys", "/tmp", "/run"] {
-        tree.put(Path::new(folder), Entry::Folder);
+    for directory in ["/root", "/proc", "/sys", "/tmp", "/run"] {
+        tree.put(Path::new(directory), Entry::Directory);
     }
-    // As on this machine: `/bin` leads to `/usr/bin`.
+    // As on this machine, where `/bin` may be a link to `/usr/bin`.
     for link in ["/bin", "/sbin", "/lib", "/lib64"] {
         if let Ok(target) = std::fs::read_link(link) {
             tree.put(Path::new(link), Entry::Link(target));
         }
     }
-    tree.put(Path::new("/dev/console"), Entry::Device(5, 1));
-    tree.put(Path::new("/dev/null"), Entry::Device(1, 3));
-    // Last: for all that is not there yet.
+    // Last: it provides all tools that are not in the tree yet.
     busybox(tree)
 }
 
 fn find(name: &str) -> Result<PathBuf> {
-    on_path(name).with_context(|| format!("{name} is not there: run `cargo xtask setup`"))
+    find_on_path(name).with_context(|| format!("{name} is missing: run `cargo xtask setup`"))
 }
 
 fn git(tree: &mut Tree) -> Result<()> {
-    let folder = answer(Command::new("git").arg("--exec-path")).context("git does not say where it is")?;
+    let directory = stdout_of(Command::new("git").arg("--exec-path")).context("`git --exec-path` failed")?;
     for name in GIT {
-        let path = Path::new(&folder).join(name);
+        let path = Path::new(&directory).join(name);
         if path.exists() {
             tree.program(&path, &path)?;
         }
@@ -90,7 +87,7 @@ fn git(tree: &mut Tree) -> Result<()> {
     Ok(())
 }
 
-/// The system's Python rather than another: that is the one whose libraries are the system's.
+/// Adds /usr/bin/python3 if it exists: it uses the system's libraries.
 fn python(tree: &mut Tree) -> Result<()> {
     let system = PathBuf::from("/usr/bin/python3");
     let python = if system.is_file() {
@@ -98,10 +95,11 @@ fn python(tree: &mut Tree) -> Result<()> {
     } else {
         find("python3")?
     };
-    let said = answer(Command::new(&python).args(["-I", "-c", PYTHON])).context("python3 does not answer")?;
-    let mut lines = said.lines();
-    let executable = PathBuf::from(lines.next().context("no executable")?);
-    let prefix = PathBuf::from(lines.next().context("no prefix")?);
+    let output = stdout_of(Command::new(&python).args(["-I", "-c", PYTHON]))
+        .context("python3 failed to list its modules")?;
+    let mut lines = output.lines();
+    let executable = PathBuf::from(lines.next().context("python3 printed no executable")?);
+    let prefix = PathBuf::from(lines.next().context("python3 printed no prefix")?);
     tree.program(&executable, &executable)?;
     if executable != Path::new("/usr/bin/python3") {
         tree.put(Path::new("/usr/bin/python3"), Entry::Link(executable));
@@ -112,20 +110,20 @@ fn python(tree: &mut Tree) -> Result<()> {
         } else {
             tree.copy(file)?;
         }
-        // By this file Python knows where its library is, and by this folder that of modules in C.
+        // Python finds its library by this file, and its C modules by this directory.
         if file.ends_with("os.py")
             && let Some(library) = file.parent()
         {
-            tree.put(&library.join("lib-dynload"), Entry::Folder);
+            tree.put(&library.join("lib-dynload"), Entry::Directory);
         }
     }
-    tree.put(&prefix, Entry::Folder);
+    tree.put(&prefix, Entry::Directory);
     Ok(())
 }
 
 fn busybox(tree: &mut Tree) -> Result<()> {
     let busybox = find("busybox")?;
-    let applets = answer(Command::new(&busybox).arg("--list")).context("busybox lists nothing")?;
+    let applets = stdout_of(Command::new(&busybox).arg("--list")).context("`busybox --list` failed")?;
     tree.program(&busybox, Path::new("/usr/bin/busybox"))?;
     for name in applets.lines() {
         let path = Path::new("/usr/bin").join(name);

@@ -1,137 +1,145 @@
-//! What comes over the serial line: the marks of our init, and libtest's report of each test.
+//! Parses the serial console: the marks of the init in vm-tests, and libtest's report of each test.
 
 use std::collections::BTreeMap;
 
-/// How a test ended.
+/// The result of a test.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ended {
-    /// `ok`, `FAILED`, `ignored`.
-    pub(crate) how: String,
-    /// What it said that it left out.
-    pub(crate) missing: Vec<String>,
-    /// All it said.
+pub(crate) struct TestReport {
+    /// `ok`, `FAILED` or `ignored`.
+    pub(crate) result: String,
+    /// The parts that it skipped, with their marks.
+    pub(crate) skipped: Vec<String>,
+    /// Its output.
     pub(crate) output: Vec<String>,
 }
 
-/// Something worth telling at once.
+/// An event on the console, for progress output.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum News {
-    /// A program begins.
-    Begins(String),
-    /// A test ended.
-    Test(String, String),
-    /// A program says something else.
-    Says(String),
-    /// A program ended: its name, seconds, exit code or words.
-    Ends(String, f64, String),
+pub(crate) enum ConsoleEvent {
+    /// A test program starts.
+    ProgramStarted(String),
+    /// A test finished: its name and result.
+    TestFinished(String, String),
+    /// Another line of output of a program.
+    Output(String),
+    /// A program exited: its name, run time in seconds, and exit code or another reason.
+    ProgramExited(String, f64, String),
 }
 
-/// What is known so far.
+/// The parsed console.
 #[derive(Debug, Default)]
 pub(crate) struct Console {
-    /// The kernel's own name of its version.
+    /// The kernel release, as `uname -r` prints it.
     pub(crate) release: Option<String>,
-    /// Active security modules.
+    /// Active security modules, separated by commas.
     pub(crate) security_modules: Option<String>,
-    /// Tests, by `program::test`.
-    pub(crate) tests: BTreeMap<String, Ended>,
-    /// What went wrong apart from tests.
-    pub(crate) troubles: Vec<String>,
-    /// Whether init came to its end.
+    /// Results by `program::test`.
+    pub(crate) tests: BTreeMap<String, TestReport>,
+    /// Errors other than failed tests.
+    pub(crate) errors: Vec<String>,
+    /// Whether init reached its end.
     pub(crate) is_done: bool,
-    /// Whether the kernel or init gave up, and said so.
-    gave_up: bool,
+    /// Whether the kernel or init reported a fatal error.
+    reported_failure: bool,
     program: Option<String>,
-    speaker: Option<String>,
+    current_test: Option<String>,
 }
 
 impl Console {
-    /// Whether the machine hung or vanished and nothing inside of it is known to be the reason: neither a
-    /// test that failed or took too long, nor init, nor a kernel that got as far as running anything of ours. (A
-    /// busy machine here can be enough for one that does not: "IO-APIC + timer doesn't work!".)
-    pub(crate) fn is_broken_off(&self) -> bool {
-        let fine = |ended: &Ended| matches!(ended.how.as_str(), "ok" | "ignored");
-        !self.is_done && !self.gave_up && self.tests.values().all(fine)
+    /// Whether the machine stopped or hung without a reason inside of it: no failed test, no time-out, no error of init, and no
+    /// panic of a kernel that had started init. (A kernel can panic during boot when this machine is busy: "IO-APIC + timer
+    /// doesn't work!".)
+    pub(crate) fn is_aborted(&self) -> bool {
+        let succeeded = |test: &TestReport| matches!(test.result.as_str(), "ok" | "ignored");
+        !self.is_done && !self.reported_failure && self.tests.values().all(succeeded)
     }
 
-    /// Takes the next line.
-    pub(crate) fn line(&mut self, line: &str) -> Option<News> {
+    /// Parses the next line.
+    pub(crate) fn line(&mut self, line: &str) -> Option<ConsoleEvent> {
         let line = line.trim_end_matches('\r');
         if let Some(program) = self.program.clone()
             && !line.starts_with("TEST-END ")
         {
             if line.contains("Kernel panic") {
-                self.gave_up = true;
-                self.troubles.push(line.to_owned());
+                self.reported_failure = true;
+                self.errors.push(line.to_owned());
             }
-            return self.of_program(&program, line);
+            return self.program_line(&program, line);
         }
         let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
         match mark {
             "VM-KERNEL" => self.release = Some(rest.to_owned()),
             "VM-LSM" => self.security_modules = Some(rest.to_owned()),
-            "VM-MODULE" => self.troubles.push(rest.to_owned()),
+            "VM-MODULE" => self.errors.push(rest.to_owned()),
             "VM-FAILED" => {
-                self.gave_up = true;
-                self.troubles.push(rest.to_owned());
+                self.reported_failure = true;
+                self.errors.push(rest.to_owned());
             }
             "VM-DONE" => self.is_done = true,
             "TEST-BEGIN" => {
                 self.program = Some(rest.to_owned());
-                return Some(News::Begins(rest.to_owned()));
+                return Some(ConsoleEvent::ProgramStarted(rest.to_owned()));
             }
             "TEST-END" => {
                 self.program = None;
-                self.speaker = None;
+                self.current_test = None;
                 let mut fields = rest.splitn(3, ' ');
-                let (name, seconds, how) = (fields.next()?, fields.next()?, fields.next()?);
-                if how != "0" && how != "101" {
-                    self.gave_up = true;
-                    self.troubles.push(format!("{name}: {how}"));
+                let (name, seconds, exit) = (fields.next()?, fields.next()?, fields.next()?);
+                if exit != "0" && exit != "101" {
+                    self.reported_failure = true;
+                    self.errors.push(format!("{name}: {exit}"));
                 }
-                return Some(News::Ends(name.to_owned(), seconds.parse().ok()?, how.to_owned()));
+                return Some(ConsoleEvent::ProgramExited(
+                    name.to_owned(),
+                    seconds.parse().ok()?,
+                    exit.to_owned(),
+                ));
             }
             _ if line.contains("Kernel panic") => {
-                self.gave_up = self.release.is_some();
-                self.troubles.push(line.to_owned());
+                self.reported_failure = self.release.is_some();
+                self.errors.push(line.to_owned());
             }
             _ => {}
         }
         None
     }
 
-    fn of_program(&mut self, program: &str, line: &str) -> Option<News> {
+    fn program_line(&mut self, program: &str, line: &str) -> Option<ConsoleEvent> {
         // `test name ... ok`, `test name ... ignored, reason`
-        if let Some((name, how)) = line
+        if let Some((name, result)) = line
             .strip_prefix("test ")
             .and_then(|rest| rest.split_once(" ... "))
         {
-            let how = how.split(',').next().unwrap_or(how).trim().to_owned();
+            let result = result.split(',').next().unwrap_or(result).trim().to_owned();
             let test = format!("{program}::{name}");
-            self.tests.entry(test.clone()).or_default().how.clone_from(&how);
-            return Some(News::Test(test, how));
+            self.tests
+                .entry(test.clone())
+                .or_default()
+                .result
+                .clone_from(&result);
+            return Some(ConsoleEvent::TestFinished(test, result));
         }
-        // `---- name stdout ----`, until the next or an end of the list.
+        // `---- name stdout ----`: the output of that test follows.
         if let Some(name) = line
             .strip_prefix("---- ")
             .and_then(|rest| rest.strip_suffix(" stdout ----"))
         {
-            self.speaker = Some(format!("{program}::{name}"));
+            self.current_test = Some(format!("{program}::{name}"));
         } else if matches!(line, "successes:" | "failures:") || line.starts_with("test result:") {
-            self.speaker = None;
+            self.current_test = None;
         } else if let Some(test) = self
-            .speaker
+            .current_test
             .as_ref()
-            .and_then(|speaker| self.tests.get_mut(speaker))
+            .and_then(|current_test| self.tests.get_mut(current_test))
         {
             for mark in ["SKIPPED: ", "NOT IN THIS KERNEL: "] {
                 if let Some((_, what)) = line.split_once(mark) {
-                    test.missing.push(format!("{mark}{what}"));
+                    test.skipped.push(format!("{mark}{what}"));
                 }
             }
             test.output.push(line.to_owned());
         }
-        Some(News::Says(line.to_owned()))
+        Some(ConsoleEvent::Output(line.to_owned()))
     }
 }
 
@@ -139,7 +147,7 @@ impl Console {
 mod tests {
     use super::*;
 
-    const SAID: &str = "\
+    const OUTPUT: &str = "\
 noise of the firmware
 VM-KERNEL 6.1.0\r
 VM-MODULE /m.ko: no such device
@@ -172,24 +180,27 @@ VM-DONE 1
 ";
 
     #[test]
-    fn tests_and_what_they_said_are_told_apart() {
+    fn results_and_output_are_collected_by_test() {
         let mut console = Console::default();
-        let news: Vec<News> = SAID.lines().filter_map(|line| console.line(line)).collect();
-        assert!(news.contains(&News::Says("it lives".into())));
-        assert_eq!(news.first(), Some(&News::Begins("kill".into())));
-        assert_eq!(news.last(), Some(&News::Ends("kill".into(), 3.5, "101".into())));
+        let event: Vec<ConsoleEvent> = OUTPUT.lines().filter_map(|line| console.line(line)).collect();
+        assert!(event.contains(&ConsoleEvent::Output("it lives".into())));
+        assert_eq!(event.first(), Some(&ConsoleEvent::ProgramStarted("kill".into())));
+        assert_eq!(
+            event.last(),
+            Some(&ConsoleEvent::ProgramExited("kill".into(), 3.5, "101".into()))
+        );
         assert_eq!(console.release.as_deref(), Some("6.1.0"));
-        assert_eq!(console.troubles, ["/m.ko: no such device"]);
+        assert_eq!(console.errors, ["/m.ko: no such device"]);
         assert!(console.is_done);
         let passed = &console.tests["kill::at_connect"];
-        assert_eq!(passed.missing, ["NOT IN THIS KERNEL: at_connect: no MPTCP"]);
+        assert_eq!(passed.skipped, ["NOT IN THIS KERNEL: at_connect: no MPTCP"]);
         let failed = &console.tests["kill::at_fast_open"];
-        assert_eq!((failed.how.as_str(), failed.missing.len()), ("FAILED", 0));
+        assert_eq!((failed.result.as_str(), failed.skipped.len()), ("FAILED", 0));
         assert!(failed.output.contains(&"it lives".to_owned()));
     }
 
     #[test]
-    fn a_program_that_did_not_end_well_is_trouble() {
+    fn a_program_that_fails_is_an_error() {
         let mut console = Console::default();
         for line in [
             "TEST-BEGIN a",
@@ -198,29 +209,29 @@ VM-DONE 1
         ] {
             console.line(line);
         }
-        assert_eq!(console.troubles, ["a: took longer than 60 seconds"]);
-        assert!(!console.is_done && !console.is_broken_off());
+        assert_eq!(console.errors, ["a: took longer than 60 seconds"]);
+        assert!(!console.is_done && !console.is_aborted());
     }
 
     #[test]
-    fn a_machine_is_broken_off_only_where_nothing_inside_is_to_blame() {
-        let is_broken_off = |lines: &[&str]| {
+    fn a_machine_is_aborted_only_without_a_failure_inside() {
+        let is_aborted = |lines: &[&str]| {
             let mut console = Console::default();
             for line in lines {
                 console.line(line);
             }
-            console.is_broken_off()
+            console.is_aborted()
         };
         let begun = ["VM-KERNEL 6.1.0", "TEST-BEGIN a", "test x ... ok"];
-        assert!(is_broken_off(&[]) && is_broken_off(&begun));
+        assert!(is_aborted(&[]) && is_aborted(&begun));
         for end in ["test y ... FAILED", "Kernel panic - not syncing: x"] {
-            assert!(!is_broken_off(&[&begun[..], &[end]].concat()), "{end}");
+            assert!(!is_aborted(&[&begun[..], &[end]].concat()), "{end}");
         }
         let panic = "[    0.068000] Kernel panic - not syncing: IO-APIC + timer doesn't work!";
-        assert!(is_broken_off(&[panic]), "nothing of ours ran");
-        assert!(!is_broken_off(&[begun[0], panic]));
+        assert!(is_aborted(&[panic]), "panic before init");
+        assert!(!is_aborted(&[begun[0], panic]));
         for end in ["VM-DONE 1", "VM-FAILED no root"] {
-            assert!(!is_broken_off(&[end]), "{end}");
+            assert!(!is_aborted(&[end]), "{end}");
         }
     }
 }

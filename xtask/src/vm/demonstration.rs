@@ -1,5 +1,5 @@
-//! `cargo xtask demo --vm`: the demonstration inside a machine, for those who are not root on theirs. What
-//! runs in there is this very program, as it runs inside the namespace of `cargo xtask demo`.
+//! `cargo xtask demo --vm`: the demonstration in a virtual machine, for users without root. The machine runs this program,
+//! in the same way as the network namespace of `cargo xtask demo`.
 
 use std::{env, fs, path::Path, time::Duration};
 
@@ -7,12 +7,12 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::{
     boot::Machine,
-    console::News,
+    console::ConsoleEvent,
     fetch,
     image::{self, Task},
     matrix::Matrix,
     programs::{self, Built},
-    stage,
+    test_run,
     tree::Tree,
 };
 use crate::{
@@ -21,46 +21,46 @@ use crate::{
     setup::{self, Purpose},
 };
 
-/// What the one program of the machine is called on its console.
+/// Name of the program on the console.
 const NAME: &str = "demo";
 
-/// How long it may take: it takes ten seconds.
+/// Time limit; it takes about ten seconds.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Runs the demonstration on a kernel of the matrix, or on the one that kernels.toml has for it.
+/// Runs the demonstration on a kernel of the matrix, by default on `demo_kernel` of kernels.toml.
 ///
 /// # Errors
-/// When it does not go as told, or there is no machine.
+/// When the demonstration fails or the machine cannot be started.
 pub(crate) fn run(kernel: Option<&str>) -> Result<()> {
     ensure!(
         cfg!(target_arch = "x86_64"),
-        "the virtual machines are for x86_64: run `cargo xtask demo`, which needs root"
+        "virtual machines need an x86_64 machine: run `cargo xtask demo`, which needs root"
     );
     let matrix = Matrix::read()?;
     let name = kernel.unwrap_or(&matrix.demo_kernel).to_owned();
     let kernel = *matrix
-        .chosen(&[name])?
+        .select(&[name])?
         .first()
         .context("kernels.toml has no kernel for the demonstration")?;
     setup::ensure(&[Purpose::Build, Purpose::Demo, Purpose::Vm])?;
     let tidegate = compile::build(false)?;
-    let target = compile::target_folder()?;
+    let target = compile::target_directory()?;
     let init = programs::init(&target)?;
-    let folder = target.join("vm");
-    fs::create_dir_all(folder.join("logs")).context("the folder of consoles")?;
-    let fetched = fetch::fetch(kernel, &folder, false)?;
+    let directory = target.join("vm");
+    fs::create_dir_all(directory.join("logs")).context("cannot create the directory of console logs")?;
+    let fetched = fetch::fetch(kernel, &directory, false)?;
 
-    let own = env::current_exe().context("this program cannot find itself")?;
+    let own = env::current_exe().context("cannot find the path of this program")?;
     let built = Built {
         programs: Vec::new(),
         others: vec![own.clone()],
     };
     let policy = |tree: &mut Tree| tree.copy(&demo::policy());
-    let base = image::base(&folder, "demo-base", &init, tidegate.path(), &built, policy)?;
+    let base = image::base(&directory, "demo-base", &init, tidegate.path(), &built, policy)?;
     let tasks = [Task {
         name: NAME,
         path: &own,
-        words: vec!["demo"],
+        arguments: vec!["demo"],
     }];
     let orders = |_modules: &[String]| {
         image::orders(
@@ -71,8 +71,8 @@ pub(crate) fn run(kernel: Option<&str>) -> Result<()> {
             &tasks,
         )
     };
-    let image = image::whole(&base, NAME, &folder, &fetched.modules, orders, &[])?;
-    let log = folder.join("logs").join(format!("{NAME}.log"));
+    let image = image::with_orders(&base, NAME, &directory, &fetched.modules, orders, &[])?;
+    let log = directory.join("logs").join(format!("{NAME}.log"));
     let machine = Machine {
         kernel,
         fetched: &fetched,
@@ -83,27 +83,24 @@ pub(crate) fn run(kernel: Option<&str>) -> Result<()> {
         silence: LIMIT,
     };
     println!(
-        "\nLinux {} boots in a virtual machine: {}",
+        "\nbooting Linux {} in a virtual machine: {}",
         kernel.name, kernel.about
     );
     let mut code = None;
-    let console = machine.run(|news| match news {
-        News::Says(line) => println!("{line}"),
-        News::Ends(_, _, how) => code = Some(how.clone()),
-        News::Begins(_) | News::Test(..) => {}
+    let console = machine.run(|event| match event {
+        ConsoleEvent::Output(line) => println!("{line}"),
+        ConsoleEvent::ProgramExited(_, _, exit) => code = Some(exit.clone()),
+        ConsoleEvent::ProgramStarted(_) | ConsoleEvent::TestFinished(..) => {}
     })?;
     ensure!(
-        console.troubles.is_empty(),
-        "the machine had troubles: {}; its console: {}",
-        console.troubles.join("; "),
+        console.errors.is_empty(),
+        "the virtual machine failed: {}; see its console in {}",
+        console.errors.join("; "),
         log.display()
     );
     match code.as_deref() {
         Some("0") => {}
-        _ => bail!(
-            "the demonstration failed; the machine's console: {}",
-            log.display()
-        ),
+        _ => bail!("the demonstration failed; see the console in {}", log.display()),
     }
     for file in [&base, &image, &log] {
         fs::remove_file(file).with_context(|| file.display().to_string())?;
@@ -112,7 +109,7 @@ pub(crate) fn run(kernel: Option<&str>) -> Result<()> {
 }
 
 fn variables(tidegate: &Binary) -> Vec<(&'static str, String)> {
-    let mut variables = stage::variables(tidegate.path());
+    let mut variables = test_run::variables(tidegate.path());
     variables.push((demo::INSIDE, tidegate.path().display().to_string()));
     variables
 }

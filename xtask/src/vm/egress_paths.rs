@@ -1,54 +1,54 @@
-//! docs/egress-paths.md: what became of each way out on each kernel, by `tidegate selftest` there. Nothing in
-//! it is written by hand.
+//! docs/egress-paths.md: the results of `tidegate selftest` on each kernel. The page is generated.
 
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::{Options, matrix::Matrix, report, rows, settled, verdict::Row};
+use super::{Options, matrix::Matrix, report, require_pass, rows, verdict::Row};
 use crate::command::workspace;
 
 const DOCUMENT: &str = "docs/egress-paths.md";
-/// The test that says what became of each way, and the mark of a line that does.
+/// The test that prints the results, and the start of each of its lines.
 const TEST: &str = "selftest_cli::every_way_is_blocked_by_its_hook";
 const MARK: &str = "SELFTEST ";
 
 const HEAD: &str = "\
-# Every way out, kernel by kernel
+# Egress paths by kernel
 
-Written by `cargo xtask vm --selftest`: `sudo tidegate selftest` on the kernels of the matrix, each in a virtual machine. Each
-way goes to a receiver without the gate first, then behind it; nothing arrived unless it says **open**. A name is that of the
-hook that denied, by its own event; `(capability)`: `exec` takes away what it needs; `-`: this kernel does not have it.
+Written by `cargo xtask vm --selftest`, which runs `sudo tidegate selftest` on the kernels of the matrix in virtual machines. Each
+method sends to a receiver without a policy first, then under a policy that denies it. Nothing arrived under the policy, except
+where the cell says **bypass**. A name is that of the hook that denied, according to its event. `(capability)`: `exec` drops a
+capability that the method needs. `-`: this kernel does not support the method.
 
 ";
 
-/// What `selftest` says of a way.
+/// A test case in the JSON of `selftest`.
 #[derive(Debug, Deserialize)]
-struct Line {
-    way: String,
+struct CaseResult {
+    method: String,
     destination: String,
-    status: String,
+    result: String,
     hook: Option<String>,
-    why: Option<String>,
+    reason: Option<String>,
 }
 
-impl Line {
+impl CaseResult {
     fn cell(&self) -> &str {
-        match (self.status.as_str(), &self.hook) {
+        match (self.result.as_str(), &self.hook) {
             ("blocked", Some(hook)) => hook,
             ("blocked", None) => "(capability)",
-            ("not_here", _) => "-",
-            ("open", _) => "**open**",
-            (status, _) => status,
+            ("unsupported", _) => "-",
+            ("bypass", _) => "**bypass**",
+            (result, _) => result,
         }
     }
 }
 
-/// Runs the self-test on the kernels asked for, and writes the document.
+/// Runs the self-test on the selected kernels and writes the page.
 ///
 /// # Errors
-/// When it does not hold on one of them: then nothing is written.
+/// When it fails on one of them; then nothing is written.
 pub(super) fn write(options: &Options, matrix: &Matrix) -> Result<()> {
     let options = Options {
         kernel: options.kernel.clone(),
@@ -59,14 +59,14 @@ pub(super) fn write(options: &Options, matrix: &Matrix) -> Result<()> {
     };
     let rows = rows(&options, matrix)?;
     print!("\n{}", report::table(&rows));
-    settled(&rows)?;
+    require_pass(&rows)?;
     let mut columns = Vec::new();
     for row in &rows {
-        columns.push((title(row), said(row)?));
+        columns.push((title(row), results(row)?));
     }
     let path = workspace().join(DOCUMENT);
     fs::write(&path, HEAD.to_owned() + &table(&columns)?).with_context(|| path.display().to_string())?;
-    println!("{DOCUMENT} is written");
+    println!("wrote {DOCUMENT}");
     Ok(())
 }
 
@@ -79,16 +79,16 @@ fn title(row: &Row) -> String {
     )
 }
 
-/// What the console of a kernel shows.
-fn said(row: &Row) -> Result<Vec<Line>> {
-    let path = row.log.as_deref().context("no console was kept")?;
+/// The results on the console of a kernel.
+fn results(row: &Row) -> Result<Vec<CaseResult>> {
+    let path = row.log.as_deref().context("the console log was not kept")?;
     let console = fs::read(path).with_context(|| path.to_owned())?;
-    let lines: Vec<Line> = read(&String::from_utf8_lossy(&console))?;
+    let lines: Vec<CaseResult> = read(&String::from_utf8_lossy(&console))?;
     ensure!(!lines.is_empty(), "{path} has no line that starts with {MARK:?}");
     Ok(lines)
 }
 
-fn read(console: &str) -> Result<Vec<Line>> {
+fn read(console: &str) -> Result<Vec<CaseResult>> {
     console
         .lines()
         .filter_map(|line| line.trim_end().strip_prefix(MARK))
@@ -96,26 +96,30 @@ fn read(console: &str) -> Result<Vec<Line>> {
         .collect()
 }
 
-/// One row a way; every kernel tries the same ones, in the same order.
-fn table(columns: &[(String, Vec<Line>)]) -> Result<String> {
+/// One row for each test case; every kernel runs the same ones in the same order.
+fn table(columns: &[(String, Vec<CaseResult>)]) -> Result<String> {
     let (_, first) = columns.first().context("no kernel")?;
-    let mut text = "| way | destination |".to_owned();
+    let mut text = "| method | destination |".to_owned();
     for (kernel, _) in columns {
         text += &format!(" {kernel} |");
     }
     text += &format!("\n|{}\n", "---|".repeat(columns.len() + 2));
     let mut reasons: Vec<String> = Vec::new();
-    for (number, line) in first.iter().enumerate() {
-        text += &format!("| {} | {} |", line.way, line.destination);
+    for (index, line) in first.iter().enumerate() {
+        text += &format!("| {} | {} |", line.method, line.destination);
         for (kernel, lines) in columns {
             let same = lines
-                .get(number)
-                .filter(|other| (&other.way, &other.destination) == (&line.way, &line.destination));
-            let same = same
-                .with_context(|| format!("{kernel} says nothing of {} to {}", line.way, line.destination))?;
+                .get(index)
+                .filter(|other| (&other.method, &other.destination) == (&line.method, &line.destination));
+            let same = same.with_context(|| {
+                format!(
+                    "{kernel} has no result of {} to {}",
+                    line.method, line.destination
+                )
+            })?;
             text += &format!(" {} |", same.cell());
-            if let ("open", Some(why)) = (same.status.as_str(), &same.why) {
-                let reason = format!("- {} is **open**: {why}\n", same.way);
+            if let ("bypass", Some(why)) = (same.result.as_str(), &same.reason) {
+                let reason = format!("- {}: **bypass**: {why}\n", same.method);
                 if !reasons.contains(&reason) {
                     reasons.push(reason);
                 }
@@ -133,31 +137,38 @@ fn table(columns: &[(String, Vec<Line>)]) -> Result<String> {
 mod tests {
     use super::*;
 
-    fn console(status: &str, hook: &str) -> Vec<Line> {
-        let line =
-            format!(r#"{{"way":"w","destination":"IPv4","status":"{status}","hook":{hook},"why":"so"}}"#);
+    fn console(result: &str, hook: &str) -> Vec<CaseResult> {
+        let line = format!(
+            r#"{{"method":"m","destination":"IPv4","result":"{result}","hook":{hook},"reason":"so"}}"#
+        );
         read(&format!("noise\r\n{MARK}{line}\r\nmore\n")).unwrap()
     }
 
     #[test]
-    fn a_column_a_kernel() {
+    fn each_kernel_is_a_column() {
         let columns = [
-            ("5".to_owned(), console("not_here", "null")),
+            ("5".to_owned(), console("unsupported", "null")),
             ("6".to_owned(), console("blocked", "\"connect4\"")),
-            ("7".to_owned(), console("open", "null")),
+            ("7".to_owned(), console("bypass", "null")),
         ];
         assert_eq!(
             table(&columns).unwrap(),
-            "| way | destination | 5 | 6 | 7 |\n|---|---|---|---|---|\n| w | IPv4 | - | connect4 | **open** |\n\n\
-             - w is **open**: so\n"
+            "| method | destination | 5 | 6 | 7 |\n|---|---|---|---|---|\n| m | IPv4 | - | connect4 | **bypass** |\n\n\
+             - m: **bypass**: so\n"
         );
     }
 
     #[test]
-    fn kernels_that_tried_something_else_are_no_table() {
-        let mut other = console("open", "null");
-        other[0].way = "v".to_owned();
-        assert!(table(&[("5".to_owned(), console("open", "null")), ("6".to_owned(), other)]).is_err());
+    fn kernels_with_different_test_cases_are_an_error() {
+        let mut other = console("bypass", "null");
+        other[0].method = "v".to_owned();
+        assert!(
+            table(&[
+                ("5".to_owned(), console("bypass", "null")),
+                ("6".to_owned(), other)
+            ])
+            .is_err()
+        );
         assert!(read("SELFTEST {").is_err());
     }
 }

@@ -1,8 +1,7 @@
-//! The first file system: one part for all kernels, and a small one for each, one after the other in a file.
+//! The initramfs: an archive for all kernels, followed by a small one for each kernel.
 
 use std::{
-    fs::{self, File},
-    io::{BufWriter, Write},
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -10,31 +9,29 @@ use anyhow::{Context, Result};
 
 use super::{
     clients,
-    cpio::{Archive, Entry},
     modules::{self, Module},
     programs::{self, Built},
-    tree::Tree,
+    tree::{Entry, Tree},
 };
 
 const MODULES: &str = "/vm-modules";
 
-/// A program that is to be run.
+/// A program to run in the virtual machine.
 pub(crate) struct Task<'a> {
     /// Its name on the console.
     pub(crate) name: &'a str,
-    /// Where it is.
+    /// Its path.
     pub(crate) path: &'a Path,
     /// Its arguments.
-    pub(crate) words: Vec<&'a str>,
+    pub(crate) arguments: Vec<&'a str>,
 }
 
-/// Writes the part that is the same for all kernels, under this name, and says where it is. What else belongs
-/// into it is put there by `more`.
+/// Writes the archive for all kernels and returns its path. `more` adds further files.
 ///
 /// # Errors
-/// When something that belongs into it is missing.
+/// When a file is missing.
 pub(crate) fn base(
-    folder: &Path,
+    directory: &Path,
     name: &str,
     init: &Path,
     tidegate: &Path,
@@ -42,7 +39,7 @@ pub(crate) fn base(
     more: impl FnOnce(&mut Tree) -> Result<()>,
 ) -> Result<PathBuf> {
     let mut tree = Tree::default();
-    let stripped = folder.join("stripped");
+    let stripped = directory.join("stripped");
     tree.put(
         Path::new("/init"),
         Entry::Copy(programs::stripped(init, &stripped)?),
@@ -50,82 +47,73 @@ pub(crate) fn base(
     let programs = built.programs.iter().map(|program| program.path.as_path());
     let others = built.others.iter().map(PathBuf::as_path);
     for program in programs.chain(others).chain([tidegate]) {
-        // Where it is here: paths are compiled into the tests.
+        // At the same path as here: paths are compiled into the tests.
         tree.program(&programs::stripped(program, &stripped)?, program)?;
     }
     clients::add(&mut tree)?;
     more(&mut tree)?;
-    let path = folder.join(format!("{name}.cpio"));
-    write(&tree, &path)?;
+    let path = directory.join(format!("{name}.cpio"));
+    if path.exists() {
+        fs::remove_file(&path).with_context(|| path.display().to_string())?;
+    }
+    tree.append_to(&path)?;
     Ok(path)
 }
 
-/// Adds what one kernel needs and is to do, and says where the whole is.
+/// Appends the modules and orders of one kernel to a copy of `base` and returns its path.
 ///
 /// # Errors
-/// When its modules cannot be read or the file not written.
-pub(crate) fn whole(
+/// When a module cannot be read or the file cannot be written.
+pub(crate) fn with_orders(
     base: &Path,
     name: &str,
-    folder: &Path,
-    module_folder: &Path,
+    directory: &Path,
+    modules_directory: &Path,
     orders: impl Fn(&[String]) -> String,
     wanted: &[String],
 ) -> Result<PathBuf> {
     let mut tree = Tree::default();
     let mut paths = Vec::new();
-    for Module { name, bytes } in modules::collect(module_folder, wanted)? {
+    for Module { name, bytes } in modules::collect(modules_directory, wanted)? {
         let path = format!("{MODULES}/{name}.ko");
         tree.put(Path::new(&path), Entry::Text(bytes));
         paths.push(path);
     }
     tree.put(Path::new("/vm-orders"), Entry::Text(orders(&paths).into_bytes()));
-    let path = folder.join(format!("initramfs-{name}.cpio"));
+    let path = directory.join(format!("initramfs-{name}.cpio"));
     fs::copy(base, &path).with_context(|| path.display().to_string())?;
-    write_to(&tree, File::options().append(true).open(&path)?)?;
+    tree.append_to(&path)?;
     Ok(path)
 }
 
-/// What init is to do, in its own words.
+/// The file of orders for init: one line each, fields separated by tabs.
 pub(crate) fn orders(
     modules: &[String],
     variables: &[(&str, String)],
-    folder: &Path,
+    directory: &Path,
     seconds: u64,
     tasks: &[Task<'_>],
 ) -> String {
     let mut text = String::new();
-    let mut say = |fields: &[&str]| {
+    let mut add = |fields: &[&str]| {
         text.push_str(&fields.join("\t"));
         text.push('\n');
     };
     for module in modules {
-        say(&["module", module]);
+        add(&["module", module]);
     }
     for (name, value) in variables {
-        say(&["variable", name, value]);
+        add(&["variable", name, value]);
     }
-    say(&["folder", &folder.display().to_string()]);
+    add(&["folder", &directory.display().to_string()]);
     let seconds = seconds.to_string();
     for task in tasks {
         let path = task.path.display().to_string();
         let mut fields = vec!["test", task.name, &seconds, &path];
-        fields.extend(&task.words);
-        say(&fields);
+        fields.extend(&task.arguments);
+        add(&fields);
     }
     text
-}
-
-fn write(tree: &Tree, path: &Path) -> Result<()> {
-    let file = File::create(path).with_context(|| path.display().to_string())?;
-    write_to(tree, file)
-}
-
-fn write_to(tree: &Tree, file: File) -> Result<()> {
-    let mut archive = Archive::new(BufWriter::new(file));
-    tree.write(&mut archive)?;
-    archive.finish()?.flush()?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -133,11 +121,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn orders_are_a_line_each() {
+    fn each_order_is_a_line() {
         let task = Task {
             name: "kill",
             path: Path::new("/t/kill"),
-            words: vec!["--exact", "a", "b"],
+            arguments: vec!["--exact", "a", "b"],
         };
         let variables = [("A", "1".to_owned())];
         let text = orders(&["/m.ko".into()], &variables, Path::new("/w"), 60, &[task]);

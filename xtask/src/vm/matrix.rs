@@ -1,29 +1,29 @@
-//! `vm-tests/kernels.toml`: which kernels there are, and what must hold on each.
+//! Parses `vm-tests/kernels.toml`: the kernels, and the tests that must pass on each.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::command::workspace;
 
-/// The whole file.
+/// The kernel matrix.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Matrix {
-    /// How long a test program may take, seconds.
+    /// Time limit of a test program, in seconds.
     pub(crate) program_seconds: u64,
-    /// How long a kernel may take in all, seconds.
+    /// Time limit of a kernel, in seconds.
     pub(crate) kernel_seconds: u64,
-    /// The kernel that `cargo xtask demo --vm` boots unless another is named.
+    /// The default kernel of `cargo xtask demo --vm`.
     pub(crate) demo_kernel: String,
-    /// Modules to load where they are modules.
+    /// Modules to load, unless they are built into the kernel.
     pub(crate) modules: Vec<String>,
-    /// Tests that are run on no kernel of the matrix.
+    /// Tests that are not run on any kernel of the matrix.
     #[serde(default)]
     pub(crate) left_out: Vec<Rule>,
-    /// Tests that are run only when all are asked for.
+    /// Tests that are run only with `--all`.
     #[serde(default)]
     pub(crate) slow: Vec<Rule>,
-    /// The kernels, in the order they are run.
+    /// The kernels.
     #[serde(rename = "kernel")]
     pub(crate) kernels: Vec<Kernel>,
 }
@@ -32,30 +32,30 @@ pub(crate) struct Matrix {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Kernel {
-    /// What `--kernel` takes.
+    /// Name for `--kernel`.
     pub(crate) name: String,
-    /// Why this row is there.
+    /// A description of the kernel.
     pub(crate) about: String,
-    /// What a user finds different there.
+    /// What is different for users.
     #[serde(default)]
     pub(crate) differs: String,
-    /// Suites of Debian to look in; the newest version of all is taken.
+    /// Debian suites to search; the newest version is used.
     pub(crate) suites: Vec<String>,
-    /// Name of the package that has the kernel; `*` stands for the version.
+    /// Package of the kernel; `*` matches the version.
     pub(crate) package: String,
-    /// Other packages that belong to it; `*` stands for what it stood for in `package`.
+    /// Further packages; `*` is replaced by what it matched in `package`.
     #[serde(default)]
     pub(crate) with: Vec<String>,
-    /// What is added to the kernel's command line.
+    /// Appended to the kernel's command line.
     #[serde(default)]
     pub(crate) command_line: String,
     /// Tests that are not run on this kernel.
     #[serde(default)]
     pub(crate) left_out: Vec<Rule>,
-    /// Tests that are run on this kernel only when all are asked for.
+    /// Tests that are run on this kernel only with `--all`.
     #[serde(default)]
     pub(crate) slow: Vec<Rule>,
-    /// Tests that need not pass here; all others must.
+    /// Tests that may fail on this kernel; all others must pass.
     #[serde(default)]
     pub(crate) cannot: Vec<Rule>,
 }
@@ -66,16 +66,16 @@ impl Kernel {
     }
 }
 
-/// Something said of some tests.
+/// A rule about some tests.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rule {
-    /// `program::test`, `*` for anything.
+    /// Patterns for `program::test`; `*` matches any text.
     pub(crate) tests: Vec<String>,
-    /// On these kernels only; on all where none is named. For rules that stand below no kernel.
+    /// The kernels that it applies to; empty for all. Only for rules outside of a kernel.
     #[serde(default)]
     pub(crate) kernels: Vec<String>,
-    /// Why.
+    /// The reason, for the report.
     pub(crate) reason: String,
 }
 
@@ -85,18 +85,18 @@ impl Rule {
     }
 }
 
-/// The reason of the first rule about a test.
+/// The reason of the first rule that matches a test.
 pub(crate) fn reason<'a>(rules: &'a [Rule], test: &str) -> Option<&'a str> {
     let rule = rules.iter().find(|rule| rule.covers(test))?;
     Some(&rule.reason)
 }
 
-/// Whether a name is one of those that a pattern means; `*` stands for anything.
+/// Whether a pattern matches a name; `*` matches any text.
 pub(crate) fn matches(glob: &str, name: &str) -> bool {
     match glob.split_once('*') {
         None => glob == name,
         Some((head, tail)) => name.strip_prefix(head).is_some_and(|rest| {
-            // The shortest first; the rest of the pattern says whether it was enough.
+            // Try the shortest match first.
             let mut starts = rest.char_indices().map(|(at, _)| at).chain([rest.len()]);
             starts.any(|at| matches(tail, &rest[at..]))
         }),
@@ -107,7 +107,7 @@ impl Matrix {
     /// Reads the file.
     ///
     /// # Errors
-    /// When it is not there or not as it should be.
+    /// When it cannot be read or is not valid.
     pub(crate) fn read() -> Result<Matrix> {
         let path = workspace().join("vm-tests/kernels.toml");
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -116,67 +116,66 @@ impl Matrix {
 
     fn parse(text: &str) -> Result<Matrix> {
         let mut matrix: Matrix = toml::from_str(text)?;
-        matrix.hand_down()?;
-        matrix.chosen(std::slice::from_ref(&matrix.demo_kernel))?;
+        matrix.distribute_rules()?;
+        matrix.select(std::slice::from_ref(&matrix.demo_kernel))?;
         for kernel in &matrix.kernels {
             let stars = kernel.package.matches('*').count();
-            ensure!(stars == 1, "{}: `package` has {stars} `*`, not one", kernel.name);
+            ensure!(
+                stars == 1,
+                "{}: `package` has {stars} `*`; expected one",
+                kernel.name
+            );
             for rule in kernel.rules() {
-                ensure!(
-                    !rule.reason.is_empty(),
-                    "{}: a rule without a reason",
-                    kernel.name
-                );
+                ensure!(!rule.reason.is_empty(), "{}: a rule has no reason", kernel.name);
             }
         }
         Ok(matrix)
     }
 
-    /// Gives rules that name kernels to these.
-    fn hand_down(&mut self) -> Result<()> {
+    /// Moves rules that name kernels to these kernels.
+    fn distribute_rules(&mut self) -> Result<()> {
         let of_all = [&mut self.left_out, &mut self.slow];
         let [left_out, slow] = of_all
             .map(|rules| -> Vec<Rule> { rules.extract_if(.., |rule| !rule.kernels.is_empty()).collect() });
         for rule in left_out.iter().chain(&slow) {
-            self.chosen(&rule.kernels)?;
+            self.select(&rule.kernels)?;
         }
         for kernel in &mut self.kernels {
             let own = [&kernel.left_out, &kernel.slow, &kernel.cannot];
             ensure!(
                 own.into_iter().flatten().all(|rule| rule.kernels.is_empty()),
-                "{}: a rule below a kernel names kernels",
+                "{}: a rule of a kernel must not name kernels",
                 kernel.name
             );
-            let is_meant = |rule: &&Rule| rule.kernels.contains(&kernel.name);
-            kernel.left_out.extend(left_out.iter().filter(is_meant).cloned());
-            kernel.slow.extend(slow.iter().filter(is_meant).cloned());
+            let applies = |rule: &&Rule| rule.kernels.contains(&kernel.name);
+            kernel.left_out.extend(left_out.iter().filter(applies).cloned());
+            kernel.slow.extend(slow.iter().filter(applies).cloned());
         }
         Ok(())
     }
 
-    /// Holds every pattern, of the file and those asked for, against the tests there are: one that means
-    /// none of them is a mistake, or older than the tests.
+    /// Checks that every pattern, of the file and of the command line, matches a test.
     ///
     /// # Errors
-    /// When there is such a pattern.
-    pub(crate) fn meant(&self, asked: &[String], tests: &[String]) -> Result<()> {
+    /// When a pattern matches no test.
+    pub(crate) fn check_patterns(&self, asked: &[String], tests: &[String]) -> Result<()> {
         let of_kernels = self.kernels.iter().flat_map(Kernel::rules);
         let rules = self.left_out.iter().chain(&self.slow).chain(of_kernels);
         let globs = rules.flat_map(|rule| &rule.tests).chain(asked);
         for glob in globs {
             ensure!(
                 tests.iter().any(|test| matches(glob, test)),
-                "no test is named {glob:?}"
+                "no test matches {glob:?}"
             );
         }
         Ok(())
     }
 
-    /// The rows of these names, or all.
+    /// The kernels with these names, or all.
     ///
     /// # Errors
-    /// When there is no such row.
-    pub(crate) fn chosen(&self, names: &[String]) -> Result<Vec<&Kernel>> {
+    /// When a name is unknown.
+    pub(crate) fn select(&self, names: &[String]) -> Result<Vec<&Kernel>> {
         let known = || {
             let names: Vec<&str> = self.kernels.iter().map(|kernel| kernel.name.as_str()).collect();
             names.join(", ")
@@ -185,7 +184,7 @@ impl Matrix {
             .iter()
             .find(|name| self.kernels.iter().all(|kernel| kernel.name != **name))
         {
-            bail!("there is no kernel {unknown:?}; the kernels are {}", known());
+            bail!("unknown kernel {unknown:?}; expected one of: {}", known());
         }
         let wanted = |kernel: &&Kernel| names.is_empty() || names.contains(&kernel.name);
         Ok(self.kernels.iter().filter(wanted).collect())
@@ -197,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_is_anything() {
+    fn a_star_matches_any_text() {
         for (glob, name, expected) in [
             ("kill::*", "kill::at_connect", true),
             ("kill::*", "skill::at_connect", false),
@@ -225,28 +224,28 @@ mod tests {
     }
 
     #[test]
-    fn the_file_of_this_repository_is_understood() {
+    fn the_file_of_this_repository_is_valid() {
         let matrix = Matrix::read().unwrap();
         assert!(matrix.kernels.len() >= 6);
-        assert!(matrix.chosen(&["6.1".to_owned()]).unwrap().len() == 1);
-        let error = matrix.chosen(&["6.2".to_owned()]).unwrap_err().to_string();
+        assert!(matrix.select(&["6.1".to_owned()]).unwrap().len() == 1);
+        let error = matrix.select(&["6.2".to_owned()]).unwrap_err().to_string();
         assert!(error.contains("6.2") && error.contains("6.12"), "{error}");
     }
 
     #[test]
-    fn a_pattern_that_means_no_test_is_a_mistake() {
+    fn a_pattern_that_matches_no_test_is_an_error() {
         let head = "program_seconds = 1\nkernel_seconds = 1\ndemo_kernel = \"x\"\nmodules = []\n[[kernel]]\nname = \"x\"\nabout = \"\"\nsuites = []\npackage = \"a-*\"\n";
         let slow = "\n[[slow]]\ntests = [\"kill::*\"]\nreason = \"x\"";
         let matrix = Matrix::parse(&format!("{head}{slow}")).unwrap();
         let tests = ["kill::a".to_owned(), "ring::b".to_owned()];
-        assert!(matrix.meant(&[], &tests).is_ok());
-        assert!(matrix.meant(&["ring::*".to_owned()], &tests).is_ok());
-        assert!(matrix.meant(&["rong::*".to_owned()], &tests).is_err());
-        assert!(matrix.meant(&[], &tests[1..]).is_err());
+        assert!(matrix.check_patterns(&[], &tests).is_ok());
+        assert!(matrix.check_patterns(&["ring::*".to_owned()], &tests).is_ok());
+        assert!(matrix.check_patterns(&["rong::*".to_owned()], &tests).is_err());
+        assert!(matrix.check_patterns(&[], &tests[1..]).is_err());
     }
 
     #[test]
-    fn a_rule_that_names_kernels_is_theirs() {
+    fn a_rule_that_names_kernels_applies_to_these() {
         let head = "program_seconds = 1\nkernel_seconds = 1\ndemo_kernel = \"a\"\nmodules = []\n";
         let kernel = |name: &str| {
             format!("[[kernel]]\nname = \"{name}\"\nabout = \"\"\nsuites = []\npackage = \"a-*\"\n")
@@ -263,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_refused() {
+    fn invalid_files_are_refused() {
         let with = |kernel: &str| {
             let head = "program_seconds = 1\nkernel_seconds = 1\ndemo_kernel = \"x\"\nmodules = []\n[[kernel]]\nname = \"x\"\nabout = \"\"\nsuites = []\n";
             Matrix::parse(&format!("{head}{kernel}")).is_ok()

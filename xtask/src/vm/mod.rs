@@ -1,5 +1,4 @@
-//! `cargo xtask vm`: the integration tests on the kernels of `vm-tests/kernels.toml`, each in a virtual
-//! machine of its own.
+//! `cargo xtask vm`: runs the integration tests on the kernels of `vm-tests/kernels.toml`, each in a virtual machine.
 //!
 //! ```text
 //! kernels.toml -> fetch (Debian's kernels) -> image (tests, clients, init) -> boot -> console -> verdict
@@ -8,19 +7,19 @@
 mod boot;
 mod clients;
 mod console;
-mod cpio;
 pub(crate) mod demonstration;
 mod egress_paths;
-mod fetch;
+pub(crate) mod fetch;
 mod image;
 mod matrix;
+mod mirrors;
 mod modules;
 mod pool;
 mod programs;
 mod progress;
 pub(crate) mod qemu;
 mod report;
-mod stage;
+mod test_run;
 mod tree;
 mod verdict;
 
@@ -29,57 +28,62 @@ use std::{collections::BTreeSet, fmt::Write as _, num::NonZero, thread};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use self::{matrix::Matrix, progress::Progress, stage::Stage, verdict::Row};
+use self::{matrix::Matrix, progress::Progress, test_run::TestRun, verdict::Row};
+use crate::compile;
 use crate::setup::{self, Purpose};
 use crate::step::Outcome;
 use crate::verifier::Record;
 
-/// What `cargo xtask vm` takes.
+/// Options of `cargo xtask vm`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Run this kernel only; may be repeated
+    /// Run only this kernel; repeatable
     #[arg(long, value_name = "NAME")]
     kernel: Vec<String>,
-    /// Run these tests only (program::test, `*` for anything); may be repeated
+    /// Run only these tests (program::test, `*` matches any text); repeatable
     #[arg(long, value_name = "GLOB")]
     test: Vec<String>,
-    /// Run the slow tests too; without this only those asked for by --test
+    /// Also run the slow tests, which otherwise run only when --test selects them
     #[arg(long)]
     all: bool,
     /// List the kernels
     #[arg(long)]
     list: bool,
-    /// Keep console logs and file systems of kernels that hold, too
+    /// Download the kernels and stop
+    #[arg(long, conflicts_with_all = ["test", "all", "keep", "selftest", "record_verifier", "output"])]
+    fetch: bool,
+    /// Keep the console logs and file systems of kernels that pass
     #[arg(long)]
     keep: bool,
-    /// Look for newer kernels than those that were fetched before
+    /// Look for newer kernels than the downloaded ones
     #[arg(long)]
     update: bool,
-    /// Run only `tidegate selftest`, and write docs/egress-paths.md of what became of each way
+    /// Run only `tidegate selftest`, and write docs/egress-paths.md
     #[arg(long, conflicts_with_all = ["test", "all"])]
     selftest: bool,
-    /// Count what the verifier does for each program instead, and write docs/verifier.md and .json
+    /// Only count the verifier's instructions, and write docs/verifier.md and .json
     #[arg(long, conflicts_with_all = ["test", "all"])]
     record_verifier: bool,
-    /// Run so many machines at a time [default: three for each processor of this machine, as memory allows]
+    /// Number of machines to run at the same time [default: three for each processor, limited by memory]
     #[arg(long, value_name = "N")]
     machines: Option<NonZero<usize>>,
-    /// Give each machine so many processors; two machines of one are faster than one of two
+    /// Number of processors of each machine; two machines with one are faster than one with two
     #[arg(long, value_name = "N", default_value = "1")]
     processors: NonZero<u8>,
-    /// How the result is shown
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
 
 impl Default for Options {
-    /// What `cargo xtask vm` without any options takes.
+    /// The options of `cargo xtask vm` without arguments.
     fn default() -> Options {
         Options {
             kernel: Vec::new(),
             test: Vec::new(),
             all: false,
             list: false,
+            fetch: false,
             keep: false,
             update: false,
             selftest: false,
@@ -93,17 +97,17 @@ impl Default for Options {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// For people
+    /// A table
     #[default]
     Text,
-    /// For programs: everything, test by test
+    /// All results, test by test
     Json,
 }
 
-/// Runs what was asked for.
+/// Runs the command.
 ///
 /// # Errors
-/// When something that must hold on a kernel does not.
+/// When a test fails that must pass on a kernel.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let matrix = Matrix::read()?;
     if options.list {
@@ -112,38 +116,51 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         return Ok(());
     }
+    if options.fetch {
+        return download(options, &matrix);
+    }
     if options.selftest {
         return egress_paths::write(options, &matrix);
     }
     let rows = rows(options, &matrix)?;
     if options.record_verifier {
-        settled(&rows)?;
+        require_pass(&rows)?;
         return record(&rows);
     }
     match options.output {
         Output::Text => print!("\n{}", report::table(&rows)),
         Output::Json => println!("{}", serde_json::to_string(&rows)?),
     }
-    settled(&rows)
+    require_pass(&rows)
 }
 
-/// Writes down what the verifier did; rows of kernels that were not run stay.
+/// Downloads the kernels that are not cached, and prints where each one is.
+fn download(options: &Options, matrix: &Matrix) -> Result<()> {
+    let directory = compile::target_directory()?.join("vm");
+    for kernel in matrix.select(&options.kernel)? {
+        let fetched = fetch::fetch(kernel, &directory, options.update)?;
+        println!("{:<16} {}", kernel.name, fetched.image.display());
+    }
+    Ok(())
+}
+
+/// Records the verifier's counts; kernels that were not run keep theirs.
 fn record(rows: &[Row]) -> Result<()> {
     let mut record = Record::read()?;
     let mut taken = BTreeSet::new();
     for row in rows {
         let release = row.release.as_deref().unwrap_or(&row.kernel);
-        record.take(release, row.said.iter().map(String::as_str), &mut taken)?;
+        record.take(release, row.output.iter().map(String::as_str), &mut taken)?;
     }
     record.write()
 }
 
-/// The kernels as README.md tells of them: a table.
+/// The table of kernels in README.md.
 ///
 /// # Errors
 /// When kernels.toml cannot be read.
-pub(crate) fn kernels_in_words() -> Result<String> {
-    let mut text = "| Linux | what it is | what is different there |\n|---|---|---|\n".to_owned();
+pub(crate) fn kernel_table() -> Result<String> {
+    let mut text = "| Linux | description | differences |\n|---|---|---|\n".to_owned();
     for kernel in Matrix::read()?.kernels {
         // Writing to a String cannot fail.
         let _ = writeln!(
@@ -155,45 +172,44 @@ pub(crate) fn kernels_in_words() -> Result<String> {
     Ok(text)
 }
 
-/// The step of `cargo xtask test`: all kernels. One that cannot be fetched is left out, loudly: a network's
-/// fault is not the tree's.
+/// The step of `cargo xtask test`: all kernels. A kernel that cannot be downloaded is skipped: that is not an error of this
+/// repository.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) fn step() -> Result<Outcome> {
     if cfg!(not(target_arch = "x86_64")) {
-        return Ok(Outcome::left_out("the kernels of the matrix are for x86_64"));
+        return Ok(Outcome::skipped("the kernel matrix: it needs an x86_64 machine"));
     }
     if let Err(error) = setup::ensure(&[Purpose::Vm]) {
-        return Ok(Outcome::left_out(format!("the kernel matrix: {error:#}")));
+        return Ok(Outcome::skipped(format!("the kernel matrix: {error:#}")));
     }
     let rows = rows(&Options::default(), &Matrix::read()?)?;
     print!("\n{}", report::table(&rows));
     let (rows, absent): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.fetched);
-    settled(&rows)?;
+    require_pass(&rows)?;
     if absent.is_empty() {
         return Ok(Outcome::Passed);
     }
-    let reason = |row: &Row| format!("kernel {}: {}", row.kernel, row.troubles.join("; "));
-    Ok(Outcome::LeftOut(absent.iter().map(reason).collect()))
+    let reason = |row: &Row| format!("kernel {}: {}", row.kernel, row.errors.join("; "));
+    Ok(Outcome::Skipped(absent.iter().map(reason).collect()))
 }
 
-fn settled(rows: &[Row]) -> Result<()> {
+fn require_pass(rows: &[Row]) -> Result<()> {
     let failed: Vec<&str> = rows
         .iter()
-        .filter(|row| !row.holds())
+        .filter(|row| !row.passes())
         .map(|row| row.kernel.as_str())
         .collect();
     if failed.is_empty() {
         return Ok(());
     }
-    bail!("not all holds that must, on {}", failed.join(", "));
+    bail!("tests failed on {}", failed.join(", "));
 }
 
-/// Three for each processor, since much of its time a machine waits for grace periods of its kernel; fewer where there is
-/// no memory for them.
-fn machines_at_a_time() -> usize {
-    /// What one comes to take, KiB: half as much again as was seen.
+/// Three for each processor, because a machine often waits for RCU grace periods; fewer if memory is short.
+fn default_machines() -> usize {
+    /// Memory for each machine, in KiB: 1.5 times the measured maximum.
     const EACH: usize = 1792 * 1024;
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -206,12 +222,12 @@ fn machines_at_a_time() -> usize {
 }
 
 fn rows(options: &Options, matrix: &Matrix) -> Result<Vec<Row>> {
-    let kernels = matrix.chosen(&options.kernel)?;
+    let kernels = matrix.select(&options.kernel)?;
     setup::ensure(&[Purpose::Build, Purpose::Demo, Purpose::Vm])?;
-    let stage = Stage::set(options, matrix)?;
-    // All of them first: what apt says would stand in the midst of the progress.
-    let fetched = kernels.iter().map(|kernel| stage.fetch(kernel)).collect();
-    let at_a_time = options.machines.map_or_else(machines_at_a_time, NonZero::get);
-    let mut progress = Progress::of(kernels.len(), options.output == Output::Json);
-    Ok(pool::run(&stage, &kernels, fetched, at_a_time, &mut progress))
+    let test_run = TestRun::prepare(options, matrix)?;
+    // All of them first: the output of apt would break the progress line.
+    let fetched = kernels.iter().map(|kernel| test_run.fetch(kernel)).collect();
+    let machines = options.machines.map_or_else(default_machines, NonZero::get);
+    let mut progress = Progress::new(kernels.len(), options.output == Output::Json);
+    Ok(pool::run(&test_run, &kernels, fetched, machines, &mut progress))
 }

@@ -1,4 +1,4 @@
-//! Kernel modules and what they depend on, in the order they are to be loaded.
+//! Kernel modules with their dependencies, in load order.
 
 use std::{
     collections::BTreeMap,
@@ -12,20 +12,20 @@ use anyhow::{Context, Result, ensure};
 /// A module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Module {
-    /// Its name.
+    /// Its name, with underscores.
     pub(crate) name: String,
-    /// The module, not compressed.
+    /// The uncompressed module.
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Those of the wanted modules that this kernel has as modules, each after what it depends on. The others
-/// are part of the kernel or not there; the tests find out.
+/// The wanted modules that this kernel has as modules, each after its dependencies. The others are built in or missing; the
+/// tests find out.
 ///
 /// # Errors
-/// When one cannot be read.
-pub(crate) fn collect(folder: &Path, wanted: &[String]) -> Result<Vec<Module>> {
+/// When a module cannot be read.
+pub(crate) fn collect(directory: &Path, wanted: &[String]) -> Result<Vec<Module>> {
     let mut files = BTreeMap::new();
-    find(folder, &mut files)?;
+    find(directory, &mut files)?;
     let mut collected = Vec::new();
     for name in wanted {
         add(name, &files, &mut collected)?;
@@ -33,11 +33,11 @@ pub(crate) fn collect(folder: &Path, wanted: &[String]) -> Result<Vec<Module>> {
     Ok(collected)
 }
 
-fn find(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+fn find(directory: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(directory).with_context(|| directory.display().to_string())? {
         let entry = entry?;
         let path = entry.path();
-        // Not through links: one leads to the sources.
+        // Do not follow links: one points to the kernel source.
         if entry.file_type()?.is_dir() {
             find(&path, files)?;
         } else if let Some((name, _)) = entry.file_name().to_string_lossy().split_once(".ko") {
@@ -73,16 +73,16 @@ fn read(file: &Path) -> Result<Vec<u8>> {
         .args(["--decompress", "--stdout"])
         .arg(file)
         .output()
-        .with_context(|| format!("{program} does not start"))?;
+        .with_context(|| format!("cannot run {program}"))?;
     ensure!(
         output.status.success(),
-        "{program} does not unpack {}",
+        "{program} cannot decompress {}",
         file.display()
     );
     Ok(output.stdout)
 }
 
-/// What a module says it depends on: `depends=a,b` among the texts of its section `.modinfo`.
+/// The dependencies of a module: `depends=a,b` in its section `.modinfo`.
 fn depends(module: &[u8]) -> Vec<String> {
     const KEY: &[u8] = b"\0depends=";
     let Some(at) = module.windows(KEY.len()).position(|bytes| bytes == KEY) else {
@@ -103,23 +103,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_comes_after_what_it_depends_on() {
-        let folder = std::env::temp_dir().join(format!("tidegate-xtask-modules-{}", std::process::id()));
-        fs::create_dir_all(folder.join("net")).unwrap();
+    fn each_module_comes_after_its_dependencies() {
+        let directory = std::env::temp_dir().join(format!("tidegate-xtask-modules-{}", std::process::id()));
+        fs::create_dir_all(directory.join("net")).unwrap();
         fs::write(
-            folder.join("net/top.ko"),
+            directory.join("net/top.ko"),
             b"ELF\0license=GPL\0depends=mid-dle,base\0",
         )
         .unwrap();
-        fs::write(folder.join("net/mid-dle.ko"), b"ELF\0depends=base\0").unwrap();
-        fs::write(folder.join("base.ko"), b"ELF\0depends=\0").unwrap();
+        fs::write(directory.join("net/mid-dle.ko"), b"ELF\0depends=base\0").unwrap();
+        fs::write(directory.join("base.ko"), b"ELF\0depends=\0").unwrap();
         let wanted = ["builtin".to_owned(), "top".to_owned(), "base".to_owned()];
-        let names: Vec<String> = collect(&folder, &wanted)
+        let names: Vec<String> = collect(&directory, &wanted)
             .unwrap()
             .into_iter()
             .map(|module| module.name)
             .collect();
-        fs::remove_dir_all(&folder).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
         assert_eq!(names, ["base", "mid_dle", "top"]);
     }
 }

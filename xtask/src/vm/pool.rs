@@ -1,5 +1,4 @@
-//! Several machines at a time, of one processor each: a machine of two spends much of the second on waiting for the
-//! first.
+//! Runs several virtual machines at the same time.
 
 use std::{
     sync::{
@@ -12,58 +11,61 @@ use std::{
 
 use anyhow::Result;
 
-use super::{console::News, fetch::Fetched, matrix::Kernel, progress::Progress, stage::Stage, verdict::Row};
+use super::{
+    console::ConsoleEvent, fetch::Fetched, matrix::Kernel, progress::Progress, test_run::TestRun,
+    verdict::Row,
+};
 
-/// How often the seconds of the progress move on.
+/// Interval for redrawing the progress line.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What a machine's thread says of the kernel with this number.
-enum Word {
-    Begins(usize),
-    News(usize, News),
-    Again(usize, String),
-    Ends(usize, Box<Row>),
+/// Message of a machine's thread about the kernel with this index.
+enum Message {
+    Started(usize),
+    Console(usize, ConsoleEvent),
+    Retried(usize, String),
+    Finished(usize, Box<Row>),
 }
 
-/// Runs all kernels, so many at a time, and gives what became of them in their order.
+/// Runs all kernels, at most `machines` at the same time, and returns their results in the order of `kernels`.
 pub(crate) fn run(
-    stage: &Stage<'_>,
+    test_run: &TestRun<'_>,
     kernels: &[&Kernel],
     fetched: Vec<Result<Fetched>>,
-    at_a_time: usize,
+    machines: usize,
     progress: &mut Progress,
 ) -> Vec<Row> {
-    // From the end: what is begun last should be short.
+    // Taken from the end: the longest run starts first.
     let mut waiting: Vec<_> = fetched.into_iter().enumerate().collect();
-    waiting.sort_by_key(|(number, _)| stage.expected(kernels[*number]));
+    waiting.sort_by_key(|(index, _)| test_run.expected(kernels[*index]));
     let waiting = Mutex::new(waiting);
     let mut rows: Vec<Option<Row>> = kernels.iter().map(|_| None).collect();
-    let (say, words) = mpsc::channel();
+    let (sender, messages) = mpsc::channel();
     thread::scope(|scope| {
-        for _ in 0..at_a_time.min(kernels.len()) {
-            let (say, waiting) = (say.clone(), &waiting);
+        for _ in 0..machines.min(kernels.len()) {
+            let (sender, waiting) = (sender.clone(), &waiting);
             scope.spawn(move || {
-                while let Some((number, fetched)) = next(waiting) {
-                    perform(stage, kernels, number, fetched, &say);
+                while let Some((index, fetched)) = next(waiting) {
+                    run_kernel(test_run, kernels, index, fetched, &sender);
                 }
             });
         }
-        drop(say);
+        drop(sender);
         loop {
-            let word = if progress.is_live() {
-                words.recv_timeout(TICK)
+            let message = if progress.is_live() {
+                messages.recv_timeout(TICK)
             } else {
-                words.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                messages.recv().map_err(|_| RecvTimeoutError::Disconnected)
             };
-            match word {
-                Ok(Word::Begins(number)) => {
-                    progress.begin(&kernels[number].name, stage.expected(kernels[number]));
+            match message {
+                Ok(Message::Started(index)) => {
+                    progress.begin(&kernels[index].name, test_run.expected(kernels[index]));
                 }
-                Ok(Word::News(number, news)) => progress.tell(&kernels[number].name, &news),
-                Ok(Word::Again(number, why)) => progress.again(&kernels[number].name, &why),
-                Ok(Word::Ends(number, row)) => {
+                Ok(Message::Console(index, event)) => progress.update(&kernels[index].name, &event),
+                Ok(Message::Retried(index, why)) => progress.retry(&kernels[index].name, &why),
+                Ok(Message::Finished(index, row)) => {
                     progress.end(&row);
-                    rows[number] = Some(*row);
+                    rows[index] = Some(*row);
                 }
                 Err(RecvTimeoutError::Timeout) => progress.draw(),
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -74,31 +76,31 @@ pub(crate) fn run(
 }
 
 fn next<T>(waiting: &Mutex<Vec<T>>) -> Option<T> {
-    // Nobody panics while holding it; if so, the scope hands the panic on.
+    // Poisoned only by a panic, which the scope passes on.
     waiting.lock().ok()?.pop()
 }
 
-fn perform(
-    stage: &Stage<'_>,
+fn run_kernel(
+    test_run: &TestRun<'_>,
     kernels: &[&Kernel],
-    number: usize,
+    index: usize,
     fetched: Result<Fetched>,
-    say: &Sender<Word>,
+    sender: &Sender<Message>,
 ) {
-    let kernel = kernels[number];
-    // The listener outlives all who speak.
-    let say = |word| drop(say.send(word));
-    // One that cannot be had does not keep the others from being run.
+    let kernel = kernels[index];
+    // The receiver outlives all senders.
+    let send = |message| drop(sender.send(message));
+    // The other kernels run even if this one cannot be downloaded.
     let row = match fetched {
         Ok(fetched) => {
-            say(Word::Begins(number));
-            let tell = |news: &News| say(Word::News(number, news.clone()));
-            let again = |why: &str| say(Word::Again(number, why.to_owned()));
-            stage
-                .perform(kernel, &fetched, tell, again)
+            send(Message::Started(index));
+            let on_event = |event: &ConsoleEvent| send(Message::Console(index, event.clone()));
+            let on_retry = |why: &str| send(Message::Retried(index, why.to_owned()));
+            test_run
+                .run_kernel(kernel, &fetched, on_event, on_retry)
                 .unwrap_or_else(|error| Row::without_start(kernel, true, format!("{error:#}")))
         }
         Err(error) => Row::without_start(kernel, false, format!("{error:#}")),
     };
-    say(Word::Ends(number, Box::new(row)));
+    send(Message::Finished(index, Box::new(row)));
 }

@@ -1,4 +1,4 @@
-//! The integration tests, as cargo builds them for this machine.
+//! Builds the integration tests and the init of the virtual machines.
 
 use std::{
     fs,
@@ -9,25 +9,25 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::command::{answer, cargo, shown};
+use crate::command::{cargo, command_line, stdout_of};
 
 /// A test program.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
     /// Its name.
     pub(crate) name: String,
-    /// Where it is.
+    /// Its path.
     pub(crate) path: PathBuf,
     /// Names of the tests in it.
     pub(crate) tests: Vec<String>,
 }
 
-/// All that cargo built.
+/// The built programs.
 #[derive(Clone, Debug)]
 pub(crate) struct Built {
     /// Test programs.
     pub(crate) programs: Vec<Program>,
-    /// Programs that tests run, by the paths that were compiled into the tests.
+    /// Programs that tests run, by the paths that are compiled into the tests.
     pub(crate) others: Vec<PathBuf>,
 }
 
@@ -62,18 +62,18 @@ struct Profile {
     test: bool,
 }
 
-/// Builds them.
+/// Builds the integration tests.
 ///
 /// # Errors
 /// When they do not build.
 pub(crate) fn build() -> Result<Built> {
     let mut build = cargo(["test", "--package", "integration", "--no-run"]);
     build.args(["--message-format", "json-render-diagnostics"]);
-    eprintln!("    $ {}", shown(&build));
+    eprintln!("    $ {}", command_line(&build));
     let output = build
         .stderr(Stdio::inherit())
         .output()
-        .context("cargo does not start")?;
+        .context("cannot run cargo")?;
     ensure!(output.status.success(), "the integration tests do not build");
     let mut built = Built {
         programs: Vec::new(),
@@ -109,44 +109,40 @@ pub(crate) fn build() -> Result<Built> {
 }
 
 fn tests(program: &Path) -> Result<Vec<String>> {
-    let listed = answer(Command::new(program).args(["--list", "--format", "terse"]));
-    let listed = listed.with_context(|| format!("{} lists no tests", program.display()))?;
+    let listed = stdout_of(Command::new(program).args(["--list", "--format", "terse"]));
+    let listed = listed.with_context(|| format!("`{} --list` failed", program.display()))?;
     let names = listed.lines().filter_map(|line| line.strip_suffix(": test"));
     Ok(names.map(str::to_owned).collect())
 }
 
-/// A copy without debug information, which is most of a program; made again only when the program is newer.
+/// Copies a program without its debug information, which is most of its size; keeps a copy that is newer than the program.
 ///
 /// # Errors
-/// When `strip` (of the C compiler's tools) fails.
-pub(crate) fn stripped(program: &Path, folder: &Path) -> Result<PathBuf> {
-    let name = program.file_name().context("a program without a name")?;
-    let copy = folder.join(name);
+/// When `strip` fails.
+pub(crate) fn stripped(program: &Path, directory: &Path) -> Result<PathBuf> {
+    let name = program.file_name().context("program without a name")?;
+    let copy = directory.join(name);
     let age = |path: &Path| fs::metadata(path).and_then(|about| about.modified());
-    if let (Ok(there), Ok(source)) = (age(&copy), age(program))
-        && there > source
+    if let (Ok(copied), Ok(source)) = (age(&copy), age(program))
+        && copied > source
     {
         return Ok(copy);
     }
-    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
     let mut strip = Command::new("strip");
     strip.arg("--strip-debug").arg("-o").arg(&copy).arg(program);
     let status = strip
         .status()
-        .context("strip (Debian package binutils) does not start")?;
-    ensure!(
-        status.success(),
-        "strip does not understand {}",
-        program.display()
-    );
+        .context("cannot run strip (Debian package binutils)")?;
+    ensure!(status.success(), "strip failed for {}", program.display());
     Ok(copy)
 }
 
-/// The first process of the machine, linked statically: where a library is missing it can still say so.
+/// Builds init, linked statically, so that it can report missing libraries.
 ///
 /// # Errors
 /// When it does not build.
-pub(crate) fn init(target_folder: &Path) -> Result<PathBuf> {
+pub(crate) fn init(target_directory: &Path) -> Result<PathBuf> {
     const TARGET: &str = "x86_64-unknown-linux-gnu";
     let mut build = cargo(["build", "--package", "vm-init", "--target", TARGET]);
     build.env(
@@ -154,7 +150,7 @@ pub(crate) fn init(target_folder: &Path) -> Result<PathBuf> {
         "-C target-feature=+crt-static",
     );
     crate::command::run(&mut build)?;
-    let path = target_folder.join(TARGET).join("debug/vm-init");
-    ensure!(path.is_file(), "cargo built no {}", path.display());
+    let path = target_directory.join(TARGET).join("debug/vm-init");
+    ensure!(path.is_file(), "cargo did not build {}", path.display());
     Ok(path)
 }

@@ -1,22 +1,22 @@
-//! What is shown while kernels run: on a terminal a line that is rewritten, elsewhere a line a kernel.
+//! Progress output: on a terminal a line that is rewritten, otherwise one line for each kernel.
 
 use std::io::{self, IsTerminal, Write as _};
 use std::time::Instant;
 
-use super::console::News;
+use super::console::ConsoleEvent;
 use super::report;
 use super::verdict::Row;
 
-/// How far everything is.
+/// The progress of all kernels.
 pub(crate) struct Progress {
     kernels: usize,
-    through: usize,
+    finished: usize,
     running: Vec<Running>,
     start: Instant,
-    shown: Shown,
+    mode: Mode,
 }
 
-/// A kernel that runs.
+/// A running kernel.
 struct Running {
     name: String,
     expected: usize,
@@ -25,37 +25,37 @@ struct Running {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Shown {
-    /// The output is for programs.
-    Nothing,
-    /// What is through.
+enum Mode {
+    /// For JSON output.
+    Silent,
+    /// A line for each finished kernel.
     Lines,
-    /// And how far the others are.
+    /// Also a line with the running kernels, rewritten in place.
     InPlace,
 }
 
 impl Progress {
-    /// Of so many kernels. Quiet where the output is for programs.
-    pub(crate) fn of(kernels: usize, quiet: bool) -> Progress {
+    /// Starts with this number of kernels; `quiet` prints nothing.
+    pub(crate) fn new(kernels: usize, quiet: bool) -> Progress {
         Progress {
             kernels,
-            through: 0,
+            finished: 0,
             running: Vec::new(),
             start: Instant::now(),
-            shown: match (quiet, io::stdout().is_terminal()) {
-                (true, _) => Shown::Nothing,
-                (false, true) => Shown::InPlace,
-                (false, false) => Shown::Lines,
+            mode: match (quiet, io::stdout().is_terminal()) {
+                (true, _) => Mode::Silent,
+                (false, true) => Mode::InPlace,
+                (false, false) => Mode::Lines,
             },
         }
     }
 
-    /// Whether it is to be drawn again from time to time.
+    /// Whether the line should be redrawn regularly.
     pub(crate) fn is_live(&self) -> bool {
-        self.shown == Shown::InPlace
+        self.mode == Mode::InPlace
     }
 
-    /// A kernel is booted, for so many tests.
+    /// A kernel boots, to run `expected` tests.
     pub(crate) fn begin(&mut self, kernel: &str, expected: usize) {
         self.running.push(Running {
             name: kernel.to_owned(),
@@ -66,42 +66,44 @@ impl Progress {
         self.draw();
     }
 
-    /// Something happened on a kernel.
-    pub(crate) fn tell(&mut self, kernel: &str, news: &News) {
-        let News::Test(_, how) = news else { return };
+    /// Counts a finished test.
+    pub(crate) fn update(&mut self, kernel: &str, event: &ConsoleEvent) {
+        let ConsoleEvent::TestFinished(_, result) = event else {
+            return;
+        };
         if let Some(running) = self.running.iter_mut().find(|running| running.name == kernel) {
             running.ended += 1;
-            running.failed += usize::from(how != "ok");
+            running.failed += usize::from(result != "ok");
         }
         self.draw();
     }
 
-    /// A kernel is booted a second time.
-    pub(crate) fn again(&mut self, kernel: &str, why: &str) {
+    /// A kernel boots a second time.
+    pub(crate) fn retry(&mut self, kernel: &str, why: &str) {
         if let Some(running) = self.running.iter_mut().find(|running| running.name == kernel) {
             (running.ended, running.failed) = (0, 0);
         }
-        self.say(&format!("{kernel}: tried again: {why}"));
+        self.print(&format!("{kernel}: second attempt: {why}"));
     }
 
-    /// A kernel is through.
+    /// A kernel has finished.
     pub(crate) fn end(&mut self, row: &Row) {
         self.running.retain(|running| running.name != row.kernel);
-        self.through += 1;
-        self.say(&format!(
+        self.finished += 1;
+        self.print(&format!(
             "{} of {}  {}",
-            self.through,
+            self.finished,
             self.kernels,
             report::line(row)
         ));
     }
 
-    /// Draws the line anew.
+    /// Redraws the line.
     pub(crate) fn draw(&self) {
         if self.is_live() && !self.running.is_empty() {
-            // Cleared first: lines differ in length.
+            // Cleared first, because lines differ in length.
             print!("\r\u{1b}[K    {}", self.line(self.start.elapsed().as_secs()));
-            // A progress line that cannot be shown is no loss.
+            // Progress is optional.
             let _ = io::stdout().flush();
         }
     }
@@ -121,8 +123,8 @@ impl Progress {
             };
             format!("{name} {ended}/{expected}{failed}")
         };
-        let first = self.through + 1;
-        let last = self.through + self.running.len();
+        let first = self.finished + 1;
+        let last = self.finished + self.running.len();
         let numbers = if first < last {
             format!("kernels {first}-{last}")
         } else {
@@ -136,11 +138,11 @@ impl Progress {
         )
     }
 
-    fn say(&self, text: &str) {
-        match self.shown {
-            Shown::Nothing => {}
-            Shown::Lines => println!("    {text}"),
-            Shown::InPlace => println!("\r\u{1b}[K    {text}"),
+    fn print(&self, text: &str) {
+        match self.mode {
+            Mode::Silent => {}
+            Mode::Lines => println!("    {text}"),
+            Mode::InPlace => println!("\r\u{1b}[K    {text}"),
         }
         self.draw();
     }
@@ -151,19 +153,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_tells_of_all_that_run() {
-        let mut progress = Progress::of(6, true);
+    fn the_line_lists_all_running_kernels() {
+        let mut progress = Progress::new(6, true);
         progress.begin("6.18", 100);
         assert_eq!(progress.line(1), "kernel 1 of 6: 6.18 0/100, 1 s");
         progress.begin("7.x", 90);
-        progress.tell("7.x", &News::Test("a".into(), "ok".into()));
-        progress.tell("7.x", &News::Test("b".into(), "FAILED".into()));
-        progress.tell("7.x", &News::Says("test".into()));
+        progress.update("7.x", &ConsoleEvent::TestFinished("a".into(), "ok".into()));
+        progress.update("7.x", &ConsoleEvent::TestFinished("b".into(), "FAILED".into()));
+        progress.update("7.x", &ConsoleEvent::Output("test".into()));
         assert_eq!(
             progress.line(12),
             "kernels 1-2 of 6: 6.18 0/100, 7.x 2/90 (1 failed), 12 s"
         );
-        progress.again("7.x", "silent");
+        progress.retry("7.x", "silent");
         assert_eq!(progress.line(13), "kernels 1-2 of 6: 6.18 0/100, 7.x 0/90, 13 s");
     }
 }

@@ -1,23 +1,29 @@
-//! What is shown at the end: a line about each kernel, and a table with all that needs words.
+//! The report: a line for each kernel, and at the end a table with details.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::verdict::{Row, Verdict};
 
-/// One line about a kernel that is through.
+/// One line about a finished kernel.
 pub(crate) fn line(row: &Row) -> String {
     let cells = cells(row);
     format!(
-        "{}: {} ({}): {} passed, {} cannot, {} failed, {} s",
+        "{}: {} ({}): {} passed, {} expected failures, {} failed, {} s",
         cells[0], cells[6], cells[1], cells[2], cells[3], cells[4], cells[5]
     )
 }
 
-/// The table, and below it all that needs words.
+/// The table, and below it details of each kernel.
 pub(crate) fn table(rows: &[Row]) -> String {
     let head = [
-        "kernel", "release", "passed", "cannot", "failed", "seconds", "verdict",
+        "kernel",
+        "release",
+        "passed",
+        "expected failures",
+        "failed",
+        "seconds",
+        "result",
     ]
     .map(str::to_owned);
     let lines: Vec<[String; 7]> = [head].into_iter().chain(rows.iter().map(cells)).collect();
@@ -36,58 +42,58 @@ pub(crate) fn table(rows: &[Row]) -> String {
         text.push('\n');
     }
     for row in rows {
-        words(row, &mut text);
+        details(row, &mut text);
     }
     text
 }
 
 fn cells(row: &Row) -> [String; 7] {
-    let count = |is_it: fn(&Verdict) -> bool| row.count(is_it).to_string();
+    let count = |matches: fn(&Verdict) -> bool| row.count(matches).to_string();
     [
         row.kernel.clone(),
         row.release.clone().unwrap_or_else(|| "-".to_owned()),
-        count(|verdict| matches!(verdict, Verdict::Passed | Verdict::Better { .. })),
-        count(|verdict| matches!(verdict, Verdict::Cannot { .. })),
+        count(|verdict| matches!(verdict, Verdict::Passed | Verdict::UnexpectedPass { .. })),
+        count(|verdict| matches!(verdict, Verdict::ExpectedFailure { .. })),
         count(|verdict| matches!(verdict, Verdict::Failed { .. })),
         format!("{:.0}", row.seconds),
-        if row.holds() { "holds" } else { "FAILED" }.to_owned(),
+        if row.passes() { "passed" } else { "FAILED" }.to_owned(),
     ]
 }
 
-fn words(row: &Row, text: &mut String) {
-    let mut said = String::new();
-    if let Some(why) = &row.first_try {
-        let _ = writeln!(said, "  TRIED TWICE: the first machine broke off: {why}");
+fn details(row: &Row, text: &mut String) {
+    let mut lines = String::new();
+    if let Some(why) = &row.first_attempt {
+        let _ = writeln!(lines, "  SECOND ATTEMPT: the first machine was aborted: {why}");
     }
-    for trouble in &row.troubles {
-        let _ = writeln!(said, "  TROUBLE {trouble}");
+    for error in &row.errors {
+        let _ = writeln!(lines, "  ERROR {error}");
     }
     for test in &row.tests {
-        if let Verdict::Failed { why } = &test.verdict {
+        if let Verdict::Failed { output } = &test.verdict {
             let _ = writeln!(
-                said,
+                lines,
                 "  FAILED {}\n    {}",
                 test.name,
-                why.replace('\n', "\n    ")
+                output.replace('\n', "\n    ")
             );
         }
-        if let Verdict::Better { reason } = &test.verdict {
-            let _ = writeln!(said, "  passes, though it cannot: {} ({reason})", test.name);
+        if let Verdict::UnexpectedPass { reason } = &test.verdict {
+            let _ = writeln!(lines, "  unexpected pass: {} ({reason})", test.name);
         }
     }
-    let mut cannot: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut expected: BTreeMap<&str, usize> = BTreeMap::new();
     for test in &row.tests {
-        if let Verdict::Cannot { reason } = &test.verdict {
-            *cannot.entry(reason).or_default() += 1;
+        if let Verdict::ExpectedFailure { reason } = &test.verdict {
+            *expected.entry(reason).or_default() += 1;
         }
     }
-    for (reason, tests) in cannot {
-        let _ = writeln!(said, "  {tests} cannot: {reason}");
+    for (reason, tests) in expected {
+        let _ = writeln!(lines, "  {tests} expected failures: {reason}");
     }
     if let Some(log) = &row.log {
-        let _ = writeln!(said, "  console: {log}");
+        let _ = writeln!(lines, "  console: {log}");
     }
-    if !said.is_empty() {
-        let _ = write!(text, "\n{}\n{said}", row.kernel);
+    if !lines.is_empty() {
+        let _ = write!(text, "\n{}\n{lines}", row.kernel);
     }
 }

@@ -1,62 +1,80 @@
-//! What is in the first file system: programs with the libraries they ask for, at the paths they have here.
+//! The content of an initramfs: programs with the shared libraries they need, at the same paths as on this machine.
 
 use std::{
     collections::BTreeMap,
-    fs,
+    ffi::OsStr,
+    fs::{self, File, Permissions},
     io::Write,
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{PermissionsExt, symlink},
+    },
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::cpio::{Archive, Entry};
-use crate::command::answer;
+use crate::command::stdout_of;
 
-/// Places and what lies there; a folder sorts before what is in it.
+/// What a path in the initramfs is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// A directory.
+    Directory,
+    /// A symbolic link to this target.
+    Link(PathBuf),
+    /// A file with this content.
+    Text(Vec<u8>),
+    /// A copy of this file, with its mode and modification time (Python uses a compiled file only when the source has
+    /// the time recorded in it).
+    Copy(PathBuf),
+}
+
+/// Absolute paths and their entries. A directory sorts before its content.
 #[derive(Debug, Default)]
 pub(crate) struct Tree(BTreeMap<PathBuf, Entry>);
 
 impl Tree {
-    /// Puts something somewhere, with the folders above it as they are here.
+    /// Adds an entry and its parent directories. Symbolic links to directories are resolved as on this machine.
     pub(crate) fn put(&mut self, path: &Path, entry: Entry) {
         let path = self.resolved(path);
-        // A link that is there already leads where this wants to go.
-        if entry == Entry::Folder && self.0.contains_key(&path) {
+        // It may be a link to a directory already.
+        if entry == Entry::Directory && self.0.contains_key(&path) {
             return;
         }
         self.0.insert(path, entry);
     }
 
-    /// Whether something is there.
+    /// Whether the tree has this path.
     pub(crate) fn has(&self, path: &Path) -> bool {
         path.parent()
             .and_then(|parent| Some(resolve(parent).join(path.file_name()?)))
             .is_some_and(|path| self.0.contains_key(&path))
     }
 
-    /// A copy of a file at its own place.
+    /// Adds a copy of a file at its own path.
     ///
     /// # Errors
-    /// When there is none.
+    /// When the file does not exist.
     pub(crate) fn copy(&mut self, path: &Path) -> Result<()> {
         self.copy_as(path, path)
     }
 
-    /// A copy of a file, links followed, at another place.
+    /// Adds a copy of a file at another path; follows links.
     ///
     /// # Errors
-    /// When there is none.
+    /// When the file does not exist.
     pub(crate) fn copy_as(&mut self, source: &Path, path: &Path) -> Result<()> {
         let source = fs::canonicalize(source).with_context(|| source.display().to_string())?;
         self.put(path, Entry::Copy(source));
         Ok(())
     }
 
-    /// A program or library and all the libraries it asks for.
+    /// Adds a program or library and all shared libraries that it needs.
     ///
     /// # Errors
-    /// When one is not found.
+    /// When a library is missing.
     pub(crate) fn program(&mut self, source: &Path, path: &Path) -> Result<()> {
         self.copy_as(source, path)?;
         for library in libraries(source)? {
@@ -67,42 +85,100 @@ impl Tree {
         Ok(())
     }
 
-    /// Where a place really is, its folders made: `/bin` may lead to `/usr/bin`.
+    /// The path without links (`/bin` may link to `/usr/bin`); adds its parent directories.
     fn resolved(&mut self, path: &Path) -> PathBuf {
         let parent = path.parent().unwrap_or(path);
         let parent = resolve(parent);
         let above: Vec<PathBuf> = parent.ancestors().map(Path::to_owned).collect();
-        for folder in above.into_iter().rev().skip(1) {
-            self.0.entry(folder).or_insert(Entry::Folder);
+        for directory in above.into_iter().rev().skip(1) {
+            self.0.entry(directory).or_insert(Entry::Directory);
         }
         path.file_name()
             .map_or_else(|| parent.clone(), |name| parent.join(name))
     }
 
-    /// Writes all of it as an archive.
+    /// Appends the tree to a cpio archive of the format that the kernel unpacks ("newc"). A kernel unpacks several
+    /// archives in one file one after the other.
+    ///
+    /// busybox archives a directory tree, so one is made beside the archive first, with symbolic links instead of copies:
+    /// it follows those.
     ///
     /// # Errors
-    /// When something cannot be read or written.
-    pub(crate) fn write<W: Write>(&self, archive: &mut Archive<W>) -> Result<()> {
-        self.0
-            .iter()
-            .try_for_each(|(path, entry)| archive.add(path, entry))
+    /// When a file cannot be read or written, or busybox fails.
+    pub(crate) fn append_to(&self, archive: &Path) -> Result<()> {
+        let staging = archive.with_extension("staging");
+        if staging.exists() {
+            fs::remove_dir_all(&staging).with_context(|| staging.display().to_string())?;
+        }
+        fs::create_dir_all(&staging).with_context(|| staging.display().to_string())?;
+        // Whatever the umask is here.
+        let set_mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
+        let (mut plain, mut copies) = (Vec::new(), Vec::new());
+        for (path, entry) in &self.0 {
+            let name = path.strip_prefix("/").unwrap_or(path);
+            let staged = staging.join(name);
+            match entry {
+                Entry::Directory => fs::create_dir(&staged).and_then(|()| set_mode(&staged, 0o755)),
+                Entry::Text(text) => fs::write(&staged, text).and_then(|()| set_mode(&staged, 0o644)),
+                Entry::Link(target) | Entry::Copy(target) => symlink(target, &staged),
+            }
+            .with_context(|| staged.display().to_string())?;
+            let names = if matches!(entry, Entry::Copy(_)) {
+                &mut copies
+            } else {
+                &mut plain
+            };
+            names.push(name.as_os_str());
+        }
+        // Directories first: the kernel does not create missing ones.
+        cpio(&staging, archive, &plain, false)?;
+        cpio(&staging, archive, &copies, true)?;
+        fs::remove_dir_all(&staging).with_context(|| staging.display().to_string())
     }
 }
 
-/// Where a folder really is here; what is not here is where it is said to be.
-fn resolve(folder: &Path) -> PathBuf {
-    fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned())
+fn cpio(staging: &Path, archive: &Path, names: &[&OsStr], follow_links: bool) -> Result<()> {
+    let archive = File::options().create(true).append(true).open(archive)?;
+    let mut busybox = Command::new("busybox");
+    busybox.args(["cpio", "-o", "-0", "-H", "newc", "-R", "0:0"]);
+    if follow_links {
+        busybox.arg("-L");
+    }
+    let mut child = busybox
+        .current_dir(staging)
+        .stdin(Stdio::piped())
+        .stdout(archive)
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot run busybox (Debian package busybox-static): run `cargo xtask setup`")?;
+    let mut list = Vec::new();
+    for name in names {
+        list.extend(name.as_bytes());
+        list.push(0);
+    }
+    // Dropped at once: the end of its input is the end of the list.
+    let mut stdin = child.stdin.take().context("busybox cpio has no standard input")?;
+    let written = stdin.write_all(&list);
+    drop(stdin);
+    let output = child.wait_with_output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "busybox cpio failed: {}", stderr.trim());
+    written.context("busybox cpio does not read its list")
 }
 
-/// The libraries that the loader would load.
+/// The path of a directory on this machine without links; unchanged if it does not exist.
+fn resolve(directory: &Path) -> PathBuf {
+    fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned())
+}
+
+/// The shared libraries that the loader would load.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    let Some(said) = answer(Command::new("ldd").arg(program)) else {
-        // Not dynamic: a script, or linked statically.
+    let Some(output) = stdout_of(Command::new("ldd").arg(program)) else {
+        // A script, or linked statically.
         return Ok(Vec::new());
     };
     let mut found = Vec::new();
-    for line in said.lines() {
+    for line in output.lines() {
         ensure!(
             !line.contains("not found"),
             "{}: {}",
@@ -110,18 +186,18 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
             line.trim()
         );
         // `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x...)`, `/lib64/ld-linux-x86-64.so.2 (0x...)`
-        let place = line.rsplit_once("=> ").map_or(line, |(_, place)| place).trim();
-        if let Some((path, _)) = place.split_once(" (")
+        let library = line
+            .rsplit_once("=> ")
+            .map_or(line, |(_, library)| library)
+            .trim();
+        if let Some((path, _)) = library.split_once(" (")
             && path.starts_with('/')
         {
             found.push(PathBuf::from(path));
         }
     }
-    if found.is_empty() && said.contains("=>") {
-        bail!(
-            "{}: ldd says nothing that is understood:\n{said}",
-            program.display()
-        );
+    if found.is_empty() && output.contains("=>") {
+        bail!("{}: unexpected output of ldd:\n{output}", program.display());
     }
     Ok(found)
 }
@@ -129,16 +205,65 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::find_on_path;
 
     #[test]
-    fn folders_come_with_what_is_in_them() {
+    fn a_path_brings_its_parent_directories() {
         let mut tree = Tree::default();
-        let place = Path::new("/no-such-top/inner/file");
-        tree.put(place, Entry::Text(Vec::new()));
-        let places: Vec<&Path> = tree.0.keys().map(PathBuf::as_path).collect();
+        let path = Path::new("/no-such-top/inner/file");
+        tree.put(path, Entry::Text(Vec::new()));
+        let paths: Vec<&Path> = tree.0.keys().map(PathBuf::as_path).collect();
         let expected = ["/no-such-top", "/no-such-top/inner", "/no-such-top/inner/file"];
-        assert_eq!(places, expected.map(Path::new));
-        assert!(tree.has(place) && !tree.has(Path::new("/other")));
+        assert_eq!(paths, expected.map(Path::new));
+        assert!(tree.has(path) && !tree.has(Path::new("/other")));
+    }
+
+    #[test]
+    fn the_archive_has_every_kind_of_entry() {
+        if find_on_path("busybox").is_none() {
+            return;
+        }
+        let directory = std::env::temp_dir().join(format!("tidegate-xtask-tree-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (program, archive) = (directory.join("program"), directory.join("test.cpio"));
+        fs::write(&program, "copied").unwrap();
+        // A second name of the same file must not keep the content of the first one out.
+        fs::hard_link(&program, directory.join("other-name")).unwrap();
+        for name in ["first", "second"] {
+            let mut tree = Tree::default();
+            let inside = Path::new("/no-such-top").join(name);
+            tree.put(&inside.join("text"), Entry::Text(b"text".to_vec()));
+            tree.put(&inside.join("link"), Entry::Link("text".into()));
+            tree.put(&inside.join("copy"), Entry::Copy(program.clone()));
+            tree.append_to(&archive).unwrap();
+        }
+        let bytes = fs::read(&archive).unwrap();
+        let count = |text: &str| {
+            bytes
+                .windows(text.len())
+                .filter(|part| *part == text.as_bytes())
+                .count()
+        };
+        // Two archives a tree: one of copies, and one of everything else.
+        assert_eq!(count("TRAILER!!!\0"), 4);
+        for name in [
+            "no-such-top/first\0",
+            "no-such-top/first/link\0",
+            "no-such-top/second/text\0",
+        ] {
+            assert_eq!(count(name), 1, "{name:?}");
+        }
+        assert_eq!(count("copied"), 2);
+        // Symbolic link, file, directory; copies are files. The field after it is the owner.
+        for (mode, entries) in [
+            ("0000A1FF00000000", 2),
+            ("000081A400000000", 4),
+            ("000041ED00000000", 4),
+        ] {
+            assert_eq!(count(mode), entries, "{mode}");
+        }
+        assert!(!archive.with_extension("staging").exists());
+        fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

@@ -1,106 +1,106 @@
-//! What happened on a kernel, held against what must hold there.
+//! Compares the results of a kernel with what kernels.toml expects.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::console::{Console, Ended};
+use super::console::{Console, TestReport};
 use super::matrix::{self, Kernel};
 
-/// What became of a test.
+/// The verdict on a test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub(crate) enum Verdict {
-    /// It passed, all of it.
+    /// It passed and skipped nothing.
     Passed,
-    /// It did not, and kernels.toml says why it cannot.
-    Cannot {
-        /// Why.
+    /// It failed or skipped a part, as kernels.toml expects (`cannot`).
+    ExpectedFailure {
+        /// The reason in kernels.toml.
         reason: String,
     },
-    /// kernels.toml says that it cannot, but it did.
-    Better {
-        /// What kernels.toml says.
+    /// It passed, although kernels.toml expects a failure.
+    UnexpectedPass {
+        /// The reason in kernels.toml.
         reason: String,
     },
-    /// It did not, and should have.
+    /// It failed or skipped a part.
     Failed {
-        /// What it said.
-        why: String,
+        /// The relevant part of its output.
+        output: String,
     },
 }
 
-/// A test and what became of it.
+/// A test and its verdict.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Test {
     /// `program::test`.
     pub(crate) name: String,
-    /// What became of it.
+    /// Its verdict.
     #[serde(flatten)]
     pub(crate) verdict: Verdict,
 }
 
-/// A kernel and what became of it.
+/// The results of a kernel.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
-    /// Name of the row.
+    /// Name of the kernel in kernels.toml.
     pub(crate) kernel: String,
-    /// Whether the kernel could be had at all.
+    /// Whether the kernel could be downloaded.
     pub(crate) fetched: bool,
-    /// The kernel's own name of its version.
+    /// The kernel release, as `uname -r` prints it.
     pub(crate) release: Option<String>,
     /// Active security modules.
     pub(crate) security_modules: Option<String>,
-    /// All tests that were to run.
+    /// All selected tests.
     pub(crate) tests: Vec<Test>,
-    /// What went wrong apart from tests.
-    pub(crate) troubles: Vec<String>,
-    /// Why the first machine broke off, when this is of a second one.
-    pub(crate) first_try: Option<String>,
-    /// How many tests were not to run here.
-    pub(crate) left_out: usize,
-    /// What the tests said.
+    /// Errors other than failed tests.
+    pub(crate) errors: Vec<String>,
+    /// Why the first machine was aborted, if there was a second one.
+    pub(crate) first_attempt: Option<String>,
+    /// Number of tests that were not selected.
+    pub(crate) excluded: usize,
+    /// Output of all tests.
     #[serde(skip)]
-    pub(crate) said: Vec<String>,
+    pub(crate) output: Vec<String>,
     /// Seconds from power-on to power-off.
     pub(crate) seconds: f64,
-    /// Where the console is written down, when it was kept.
+    /// Path of the console log, if it was kept.
     pub(crate) log: Option<String>,
 }
 
 impl Row {
-    /// Judges what the console showed of the tests that were to run.
+    /// Compares the console with the selected tests.
     pub(crate) fn of(
         kernel: &Kernel,
         console: Console,
         expected: &[String],
-        left_out: usize,
+        excluded: usize,
         took: Duration,
     ) -> Row {
-        let judged = |name: &String| Test {
+        let evaluate = |name: &String| Test {
             name: name.clone(),
-            verdict: judge(console.tests.get(name), matrix::reason(&kernel.cannot, name)),
+            verdict: verdict(console.tests.get(name), matrix::reason(&kernel.cannot, name)),
         };
         Row {
             kernel: kernel.name.clone(),
             fetched: true,
-            tests: expected.iter().map(judged).collect(),
-            said: console
+            tests: expected.iter().map(evaluate).collect(),
+            output: console
                 .tests
                 .values()
-                .flat_map(|ended| ended.output.clone())
+                .flat_map(|test| test.output.clone())
                 .collect(),
             release: console.release,
             security_modules: console.security_modules,
-            troubles: console.troubles,
-            first_try: None,
-            left_out,
+            errors: console.errors,
+            first_attempt: None,
+            excluded,
             seconds: took.as_secs_f64(),
             log: None,
         }
     }
 
-    /// A kernel that could not be had, or not be started.
+    /// A kernel that could not be downloaded or started.
     pub(crate) fn without_start(kernel: &Kernel, fetched: bool, why: String) -> Row {
         Row {
             kernel: kernel.name.clone(),
@@ -108,52 +108,52 @@ impl Row {
             release: None,
             security_modules: None,
             tests: Vec::new(),
-            troubles: vec![why],
-            first_try: None,
-            left_out: 0,
-            said: Vec::new(),
+            errors: vec![why],
+            first_attempt: None,
+            excluded: 0,
+            output: Vec::new(),
             seconds: 0.0,
             log: None,
         }
     }
 
-    /// How many tests have a verdict like that.
-    pub(crate) fn count(&self, is_it: impl Fn(&Verdict) -> bool) -> usize {
-        self.tests.iter().filter(|test| is_it(&test.verdict)).count()
+    /// Number of tests whose verdict matches.
+    pub(crate) fn count(&self, matches: impl Fn(&Verdict) -> bool) -> usize {
+        self.tests.iter().filter(|test| matches(&test.verdict)).count()
     }
 
-    /// Whether all holds that must.
-    pub(crate) fn holds(&self) -> bool {
-        self.troubles.is_empty() && self.count(|verdict| matches!(verdict, Verdict::Failed { .. })) == 0
+    /// Whether there are no errors and no failed tests.
+    pub(crate) fn passes(&self) -> bool {
+        self.errors.is_empty() && self.count(|verdict| matches!(verdict, Verdict::Failed { .. })) == 0
     }
 }
 
-fn judge(ended: Option<&Ended>, cannot: Option<&str>) -> Verdict {
-    let why = match ended {
-        None => Some("it was not run to its end".to_owned()),
-        Some(ended) if ended.how != "ok" => Some(complaint(ended)),
-        Some(ended) => (!ended.missing.is_empty()).then(|| ended.missing.join("; ")),
+fn verdict(report: Option<&TestReport>, cannot: Option<&str>) -> Verdict {
+    let why = match report {
+        None => Some("the test did not finish".to_owned()),
+        Some(report) if report.result != "ok" => Some(failure_output(report)),
+        Some(report) => (!report.skipped.is_empty()).then(|| report.skipped.join("; ")),
     };
     match (why, cannot.map(str::to_owned)) {
         (None, None) => Verdict::Passed,
-        (None, Some(reason)) => Verdict::Better { reason },
-        (Some(_), Some(reason)) => Verdict::Cannot { reason },
-        (Some(why), None) => Verdict::Failed { why },
+        (None, Some(reason)) => Verdict::UnexpectedPass { reason },
+        (Some(_), Some(reason)) => Verdict::ExpectedFailure { reason },
+        (Some(output), None) => Verdict::Failed { output },
     }
 }
 
-/// The line that says where it failed, and what follows it.
-fn complaint(ended: &Ended) -> String {
+/// The line with the panic location and the lines after it.
+fn failure_output(report: &TestReport) -> String {
     const LINES: usize = 8;
-    let start = ended.output.iter().position(|line| line.contains("panicked at"));
-    let lines: Vec<&str> = ended.output[start.unwrap_or(0)..]
+    let start = report.output.iter().position(|line| line.contains("panicked at"));
+    let lines: Vec<&str> = report.output[start.unwrap_or(0)..]
         .iter()
         .map(|line| line.trim())
         .filter(|line| !line.is_empty() && !line.starts_with("note: "))
         .take(LINES)
         .collect();
     if lines.is_empty() {
-        return ended.how.clone();
+        return report.result.clone();
     }
     lines.join("\n")
 }
@@ -162,12 +162,12 @@ fn complaint(ended: &Ended) -> String {
 mod tests {
     use super::*;
 
-    fn ended(how: &str, missing: &[&str]) -> Ended {
-        Ended {
-            how: how.to_owned(),
-            missing: missing.iter().map(|&what| what.to_owned()).collect(),
+    fn report(result: &str, skipped: &[&str]) -> TestReport {
+        TestReport {
+            result: result.to_owned(),
+            skipped: skipped.iter().map(|&what| what.to_owned()).collect(),
             output: vec![
-                "chatter".into(),
+                "other output".into(),
                 "thread 'x' panicked at a.rs:1:".into(),
                 "no".into(),
             ],
@@ -175,31 +175,33 @@ mod tests {
     }
 
     #[test]
-    fn what_must_pass_must_not_leave_anything_out() {
-        let failed = |why: &str| Verdict::Failed { why: why.to_owned() };
-        assert_eq!(judge(Some(&ended("ok", &[])), None), Verdict::Passed);
+    fn a_test_that_must_pass_must_not_skip_a_part() {
+        let failed = |why: &str| Verdict::Failed {
+            output: why.to_owned(),
+        };
+        assert_eq!(verdict(Some(&report("ok", &[])), None), Verdict::Passed);
         assert_eq!(
-            judge(Some(&ended("ok", &["NOT IN THIS KERNEL: x"])), None),
+            verdict(Some(&report("ok", &["NOT IN THIS KERNEL: x"])), None),
             failed("NOT IN THIS KERNEL: x")
         );
         assert_eq!(
-            judge(Some(&ended("FAILED", &[])), None),
+            verdict(Some(&report("FAILED", &[])), None),
             failed("thread 'x' panicked at a.rs:1:\nno")
         );
-        assert_eq!(judge(None, None), failed("it was not run to its end"));
+        assert_eq!(verdict(None, None), failed("the test did not finish"));
     }
 
     #[test]
-    fn what_cannot_pass_may_and_that_is_told() {
+    fn an_unexpected_pass_is_reported() {
         let reason = "old".to_owned();
-        let cannot = Verdict::Cannot {
+        let cannot = Verdict::ExpectedFailure {
             reason: reason.clone(),
         };
-        assert_eq!(judge(Some(&ended("FAILED", &[])), Some("old")), cannot);
-        assert_eq!(judge(Some(&ended("ok", &["SKIPPED: y"])), Some("old")), cannot);
+        assert_eq!(verdict(Some(&report("FAILED", &[])), Some("old")), cannot);
+        assert_eq!(verdict(Some(&report("ok", &["SKIPPED: y"])), Some("old")), cannot);
         assert_eq!(
-            judge(Some(&ended("ok", &[])), Some("old")),
-            Verdict::Better { reason }
+            verdict(Some(&report("ok", &[])), Some("old")),
+            Verdict::UnexpectedPass { reason }
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What all kernels share, and one kernel's run on it: its tests chosen, booted, judged.
+//! The integration tests on one kernel: selects the tests, boots, and evaluates the results. Builds once for all kernels.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use super::{
     Options,
     boot::Machine,
-    console::{Console, News},
+    console::{Console, ConsoleEvent},
     fetch::{self, Fetched},
     image::{self, Task},
     matrix::{self, Kernel, Matrix},
@@ -20,90 +20,90 @@ use super::{
 };
 use crate::{compile, verifier};
 
-/// What a program may be silent beyond the time that it has, seconds: booting takes less.
+/// Seconds without console output beyond the time limit of a program; booting takes less.
 const PATIENCE: u64 = 60;
 
-/// Programs and files, made once for all kernels.
-pub(crate) struct Stage<'a> {
+/// Programs and files for all kernels.
+pub(crate) struct TestRun<'a> {
     options: &'a Options,
     matrix: &'a Matrix,
-    folder: PathBuf,
+    directory: PathBuf,
     base: PathBuf,
     tidegate: PathBuf,
     built: Built,
 }
 
-impl Stage<'_> {
+impl TestRun<'_> {
     /// Builds everything.
     ///
     /// # Errors
-    /// When something does not build, or a pattern means no test.
-    pub(crate) fn set<'a>(options: &'a Options, matrix: &'a Matrix) -> Result<Stage<'a>> {
+    /// When a build fails, or a pattern matches no test.
+    pub(crate) fn prepare<'a>(options: &'a Options, matrix: &'a Matrix) -> Result<TestRun<'a>> {
         let tidegate = compile::build(false)?.path().to_owned();
         let built = programs::build()?;
-        matrix.meant(&options.test, &built.names())?;
-        let target = compile::target_folder()?;
+        matrix.check_patterns(&options.test, &built.names())?;
+        let target = compile::target_directory()?;
         let init = programs::init(&target)?;
-        let folder = target.join("vm");
-        let logs = folder.join("logs");
+        let directory = target.join("vm");
+        let logs = directory.join("logs");
         fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
-        Ok(Stage {
-            base: image::base(&folder, "base", &init, &tidegate, &built, |_| Ok(()))?,
+        Ok(TestRun {
+            base: image::base(&directory, "base", &init, &tidegate, &built, |_| Ok(()))?,
             options,
             matrix,
-            folder,
+            directory,
             tidegate,
             built,
         })
     }
 
-    /// Makes sure that a kernel is there.
+    /// Downloads a kernel unless it is cached.
     ///
     /// # Errors
-    /// When it is not and cannot be fetched.
+    /// When it cannot be downloaded.
     pub(crate) fn fetch(&self, kernel: &Kernel) -> Result<Fetched> {
-        fetch::fetch(kernel, &self.folder, self.options.update)
+        fetch::fetch(kernel, &self.directory, self.options.update)
     }
 
-    /// How many tests are to run on a kernel.
+    /// Number of tests to run on a kernel.
     pub(crate) fn expected(&self, kernel: &Kernel) -> usize {
-        self.chosen(kernel)
+        self.selected(kernel)
             .0
             .iter()
-            .map(|chosen| chosen.tests.len())
+            .map(|selected| selected.tests.len())
             .sum()
     }
 
-    /// Runs what is to run on a kernel. A machine that breaks off is tried a second time, once: `again` is
-    /// told so. A test that fails is not.
+    /// Runs the selected tests on a kernel. A machine that is aborted is started a second time, after a call of `on_retry` with
+    /// the reason; a failed test is not repeated.
     ///
     /// # Errors
-    /// When the machine cannot be made or started.
-    pub(crate) fn perform(
+    /// When the image cannot be written or the machine cannot be started.
+    pub(crate) fn run_kernel(
         &self,
         kernel: &Kernel,
         fetched: &Fetched,
-        mut tell: impl FnMut(&News),
-        again: impl FnOnce(&str),
+        mut on_event: impl FnMut(&ConsoleEvent),
+        on_retry: impl FnOnce(&str),
     ) -> Result<Row> {
-        let (chosen, left_out) = self.chosen(kernel);
-        let expected: Vec<String> = chosen.iter().flat_map(Chosen::names).collect();
-        let tasks: Vec<Task<'_>> = chosen.iter().map(Chosen::task).collect();
-        let image = image::whole(
+        let (selected, excluded) = self.selected(kernel);
+        let expected: Vec<String> = selected.iter().flat_map(Selected::names).collect();
+        let tasks: Vec<Task<'_>> = selected.iter().map(Selected::task).collect();
+        let image = image::with_orders(
             &self.base,
             &kernel.name,
-            &self.folder,
+            &self.directory,
             &fetched.modules,
             |modules| {
-                // Anywhere that is there: tests ask only where they are.
-                let folder = Path::new("/root");
+                // Any existing directory.
+                let directory = Path::new("/root");
                 let seconds = self.matrix.program_seconds;
-                image::orders(modules, &self.variables(), folder, seconds, &tasks)
+                image::orders(modules, &self.variables(), directory, seconds, &tasks)
             },
             &self.matrix.modules,
         )?;
         let log = |suffix: &str| {
-            self.folder
+            self.directory
                 .join("logs")
                 .join(format!("{}{suffix}.log", kernel.name))
         };
@@ -118,26 +118,26 @@ impl Stage<'_> {
                 limit: Duration::from_secs(self.matrix.kernel_seconds),
                 silence: Duration::from_secs(self.matrix.program_seconds + PATIENCE),
             };
-            Ok((machine.run(&mut tell)?, start.elapsed()))
+            Ok((machine.run(&mut on_event)?, start.elapsed()))
         };
         let (mut console, mut took) = boot(&log(""))?;
-        let mut first_try = None;
-        if console.is_broken_off() {
-            // The console of the first try is what tells about it: it is kept, whatever comes.
-            fs::rename(log(""), log("-first-try"))?;
+        let mut first_attempt = None;
+        if console.is_aborted() {
+            // Keep its console log in any case.
+            fs::rename(log(""), log("-first-attempt"))?;
             let why = format!(
                 "{} ({})",
-                console.troubles.join("; "),
-                log("-first-try").display()
+                console.errors.join("; "),
+                log("-first-attempt").display()
             );
-            again(&why);
-            first_try = Some(why);
+            on_retry(&why);
+            first_attempt = Some(why);
             (console, took) = boot(&log(""))?;
         }
-        let mut row = Row::of(kernel, console, &expected, left_out, took);
-        row.first_try = first_try;
-        if row.holds() && !self.options.keep {
-            // Large, and made again in a moment.
+        let mut row = Row::of(kernel, console, &expected, excluded, took);
+        row.first_attempt = first_attempt;
+        if row.passes() && !self.options.keep {
+            // Large, and quickly written again.
             fs::remove_file(&image)?;
             fs::remove_file(log(""))?;
         } else {
@@ -146,9 +146,9 @@ impl Stage<'_> {
         Ok(row)
     }
 
-    /// The tests to run on this kernel, and how many are not.
-    fn chosen(&self, kernel: &Kernel) -> (Vec<Chosen<'_>>, usize) {
-        let mut left_out = 0;
+    /// The tests to run on this kernel, and the number of others.
+    fn selected(&self, kernel: &Kernel) -> (Vec<Selected<'_>>, usize) {
+        let mut excluded = 0;
         let mut all = Vec::new();
         for program in &self.built.programs {
             let mut tests = Vec::new();
@@ -157,31 +157,31 @@ impl Stage<'_> {
                 if self.options.record_verifier && name != verifier::TEST {
                     continue;
                 }
-                let asked = &self.options.test;
-                if !asked.is_empty() && !asked.iter().any(|glob| matrix::matches(glob, &name)) {
+                let patterns = &self.options.test;
+                if !patterns.is_empty() && !patterns.iter().any(|glob| matrix::matches(glob, &name)) {
                     continue;
                 }
                 let mut rules = vec![&self.matrix.left_out, &kernel.left_out];
-                if !self.options.all && asked.is_empty() {
+                if !self.options.all && patterns.is_empty() {
                     rules.extend([&self.matrix.slow, &kernel.slow]);
                 }
                 if rules.iter().any(|rules| matrix::reason(rules, &name).is_some()) {
-                    left_out += 1;
+                    excluded += 1;
                 } else {
                     tests.push(test.as_str());
                 }
             }
             if !tests.is_empty() {
-                all.push(Chosen { program, tests });
+                all.push(Selected { program, tests });
             }
         }
-        (all, left_out)
+        (all, excluded)
     }
 
     fn variables(&self) -> Vec<(&'static str, String)> {
         let mut variables = variables(&self.tidegate);
         variables.push(("TIDEGATE_REQUIRE_ROOT", "1".to_owned()));
-        // What is attached for the whole machine disturbs nobody there.
+        // Tests may attach global programs there.
         variables.push(("TIDEGATE_OWN_MACHINE", "1".to_owned()));
         if self.options.record_verifier {
             variables.push((verifier::RECORDING, "1".to_owned()));
@@ -190,13 +190,13 @@ impl Stage<'_> {
     }
 }
 
-/// A program, and the tests that it is to run.
-struct Chosen<'a> {
+/// A program and the tests to run of it.
+struct Selected<'a> {
     program: &'a Program,
     tests: Vec<&'a str>,
 }
 
-impl Chosen<'_> {
+impl Selected<'_> {
     fn names(&self) -> impl Iterator<Item = String> {
         self.tests
             .iter()
@@ -209,12 +209,12 @@ impl Chosen<'_> {
         Task {
             name: &self.program.name,
             path: &self.program.path,
-            words,
+            arguments: words,
         }
     }
 }
 
-/// The environment of what runs in a machine.
+/// The environment of programs in a virtual machine.
 pub(crate) fn variables(tidegate: &Path) -> Vec<(&'static str, String)> {
     vec![
         ("PATH", "/usr/bin:/usr/sbin:/bin:/sbin".to_owned()),
