@@ -1,4 +1,4 @@
-//! The program as a shell sees it: exit codes, streams, readers that leave. Needs no privileges.
+//! Exit codes and output streams of the program, as a shell sees them. Needs no privileges.
 
 use std::{
     io::Read,
@@ -50,9 +50,9 @@ fn usage_errors_are_2_and_help_is_0() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_failure() {
+fn a_closed_pipe_is_not_an_error() {
     let (reader, writer) = std::io::pipe().unwrap();
-    // Nobody will ever read: the first write fails.
+    // The first write fails with EPIPE.
     drop(reader);
     let mut child = tidegate(&["completions", "bash"])
         .stdout(writer)
@@ -73,7 +73,7 @@ fn output_that_cannot_be_written_is_1() {
 }
 
 #[test]
-fn a_wrong_log_filter_is_told_in_the_form_asked_for() {
+fn an_invalid_log_filter_is_reported_in_the_requested_format() {
     let wrong = |args: &[&str]| {
         let output = tidegate(args)
             .env("TIDEGATE_LOG", "tidegate=loud")
