@@ -4,6 +4,7 @@
 //! ```text
 //! text -> yaml (tree with spans) -> variable (substitution) -> validate -> Policy + diagnostics
 //! command-line flags             -> flags ----------------------------> Policy
+//! RawPolicy -> to_yaml -> text
 //! ```
 //!
 //! Loading reports all errors of a file at once, each with its location and a correction.
@@ -40,6 +41,7 @@ pub mod target;
 mod unix;
 mod validate;
 mod variable;
+mod write;
 mod yaml;
 
 pub use address_set::AddressSet;
@@ -54,3 +56,4 @@ pub use raw::{RawPolicy, schema};
 pub use source::{MAX_ADDRESS_FILE_BYTES, MAX_POLICY_BYTES};
 pub use target::{Destination, Target, TargetError, parse_destination, parse_target};
 pub use variable::{Variables, is_variable_name};
+pub use write::{WriteError, to_yaml};

@@ -1,4 +1,5 @@
-//! The syntax of the policy language as types, before validation. The JSON schema is generated from them.
+//! The syntax of the policy language as types, before validation. The JSON schema is generated from them, and
+//! [`to_yaml`](super::to_yaml) writes them.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A Tidegate egress policy.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[schemars(title = "Tidegate EgressPolicy")]
 pub struct RawPolicy {
@@ -21,7 +22,7 @@ pub struct RawPolicy {
 }
 
 /// Version of the policy language.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum RawApiVersion {
     /// The first version.
     #[serde(rename = "tidegate.io/v1")]
@@ -29,14 +30,14 @@ pub enum RawApiVersion {
 }
 
 /// Kind of document.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum RawKind {
     /// A policy for outgoing connections.
     EgressPolicy,
 }
 
 /// Name of the policy.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawMetadata {
     /// Name of the policy in events and reports: 1 to 63 letters, digits, `.`, `-`, `_`.
@@ -45,7 +46,7 @@ pub struct RawMetadata {
 }
 
 /// Content of the policy.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawSpec {
     /// `enforce` (the default) carries out block and kill; `audit` only reports them.
@@ -83,7 +84,7 @@ pub struct RawSpec {
 }
 
 /// A boolean.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawSwitch {
     /// The value.
@@ -93,7 +94,7 @@ pub enum RawSwitch {
 }
 
 /// The hooks of a policy.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawHooks {
     /// All hooks that the kernel supports.
@@ -103,7 +104,7 @@ pub enum RawHooks {
 }
 
 /// The keyword `auto`.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RawAuto {
     /// All hooks that the kernel supports.
@@ -111,7 +112,7 @@ pub enum RawAuto {
 }
 
 /// A kind of hook.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RawHook {
     /// The cgroup hooks: apply by the cgroup in which a socket was created.
@@ -123,7 +124,7 @@ pub enum RawHook {
 }
 
 /// Windows of event deduplication, by verdict.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1))]
 pub struct RawDedup {
@@ -139,11 +140,11 @@ pub struct RawDedup {
 }
 
 /// A time from 1ms to 1h, such as 500ms, 10s or 5m; or `off`.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct RawWindow(#[schemars(regex(pattern = r"^(off|[0-9]+(ms|s|m|h)|.*\$\{.*)$"))] pub String);
 
 /// A keyword, or a variable whose value is one.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawWord<T> {
     /// The keyword.
@@ -153,7 +154,7 @@ pub enum RawWord<T> {
 }
 
 /// A string with a variable: `${NAME}` or `${NAME:-default}`.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String")]
 pub struct RawVariable(#[schemars(regex(pattern = r"\$\{"))] String);
 
@@ -175,7 +176,7 @@ impl TryFrom<String> for RawVariable {
 }
 
 /// Mode of a policy.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RawMode {
     /// Block and kill are carried out.
@@ -185,7 +186,7 @@ pub enum RawMode {
 }
 
 /// Action of a rule, or the default action.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RawAction {
     /// Allow without a report.
@@ -199,7 +200,7 @@ pub enum RawAction {
 }
 
 /// The errno of a denied call.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum RawErrno {
     /// Operation not permitted.
@@ -217,7 +218,7 @@ pub enum RawErrno {
 }
 
 /// A set of addresses.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawSet {
     /// Addresses, networks, and other sets: 192.0.2.7, 10.0.0.0/8, "2001:db8::/32", "@private".
@@ -227,7 +228,7 @@ pub enum RawSet {
 }
 
 /// A file of addresses.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawFile {
     /// Path, relative to the directory of the policy. The file has one address or network on each line; `#` starts
@@ -237,7 +238,7 @@ pub struct RawFile {
 }
 
 /// One rule. All of its selectors must match.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [{"required": ["to"]}, {"required": ["unix"]}]))]
 pub struct RawRule {
@@ -279,7 +280,7 @@ pub struct RawRule {
 }
 
 /// The keyword `any`.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RawAny {
     /// Everything.
@@ -287,7 +288,7 @@ pub enum RawAny {
 }
 
 /// Destinations of a rule.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawDestinations {
     /// Every destination.
@@ -297,7 +298,7 @@ pub enum RawDestinations {
 }
 
 /// Ports of a rule.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawPorts {
     /// Every port.
@@ -307,7 +308,7 @@ pub enum RawPorts {
 }
 
 /// A port, or a range of ports.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawPort {
     /// One port.
@@ -320,7 +321,7 @@ pub enum RawPort {
 }
 
 /// Protocols of a rule.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawProtocols {
     /// Every protocol.
@@ -330,7 +331,7 @@ pub enum RawProtocols {
 }
 
 /// A protocol.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawProtocol {
     /// IP protocol number.
@@ -342,7 +343,7 @@ pub enum RawProtocol {
 }
 
 /// Address families of a rule.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawFamilies {
     /// All except IPv4 and IPv6.
@@ -352,7 +353,7 @@ pub enum RawFamilies {
 }
 
 /// Unix sockets of a rule.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawUnixSockets {
     /// Every bound socket.
@@ -362,11 +363,11 @@ pub enum RawUnixSockets {
 }
 
 /// An absolute path, or an abstract name after an `@`.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct RawUnixName(#[schemars(regex(pattern = r"^([/@].+|.*\$\{.*)$"))] pub String);
 
 /// The processes that a rule applies to. Both fields must match.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1))]
 pub struct RawProcess {
@@ -381,7 +382,7 @@ pub struct RawProcess {
 }
 
 /// A numeric user id.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawUid {
     /// The id.
