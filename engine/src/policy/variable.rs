@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_of_a_text_is_found() {
+    fn all_errors_of_a_string_are_reported() {
         let problems = expand_text("${B} ${1x} ${A:-${B}} ${EMPTY} ${A").unwrap_err();
         assert_eq!(problems.len(), 5, "{problems:?}");
     }

@@ -52,7 +52,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_smaller_set_would_do(
+        fn no_smaller_set_exists(
             numbers in Just((0..8usize).collect::<Vec<_>>()).prop_shuffle()
         ) {
             let moved = out_of_order(&numbers);
