@@ -1,5 +1,5 @@
-//! Policies as files: those in `corpus/valid` and `policies` are taken, those in `corpus/invalid` are
-//! refused with exactly the text beside them. `UPDATE_EXPECT=1` writes the texts anew.
+//! Loads the policies of `corpus` and `policies`. Files in `corpus/invalid` and `corpus/warning` must produce
+//! the diagnostics in the .txt file of the same name. `UPDATE_EXPECT=1` rewrites the .txt files.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::{
@@ -8,13 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tidegate::policy::{LoadContext, Loaded, RawPolicy, Severity, load};
+use tidegate::policy::{LoadContext, LoadResult, RawPolicy, Severity, load};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
 }
 
-/// What every policy of the corpus is loaded with.
+/// The variables and name servers for the corpus.
 fn context() -> LoadContext {
     let mut context = LoadContext {
         resolvers: vec![[192, 0, 2, 53].into()],
@@ -34,8 +34,8 @@ fn context() -> LoadContext {
     context
 }
 
-fn yaml_files(folder: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+fn yaml_files(directory: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e == "yaml"))
@@ -44,33 +44,33 @@ fn yaml_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Loads a file under its bare name, so that messages do not depend on where the tree is.
-fn loaded(path: &Path) -> Loaded {
+fn loaded(path: &Path) -> LoadResult {
     load(path, &context())
 }
 
-fn without_folder(text: &str, folder: &Path) -> String {
-    text.replace(&format!("{}/", folder.display()), "")
+/// Removes the directory from file names, so that the text does not depend on where the tree is.
+fn without_directory(text: &str, directory: &Path) -> String {
+    text.replace(&format!("{}/", directory.display()), "")
 }
 
 #[test]
-fn valid_policies_are_taken_without_a_word() {
-    let mut folder = root().join("tests/corpus/valid");
+fn valid_policies_have_no_diagnostics() {
+    let mut directory = root().join("tests/corpus/valid");
     let mut count = 0;
     for _ in 0..2 {
-        for path in yaml_files(&folder) {
+        for path in yaml_files(&directory) {
             let loaded = loaded(&path);
             assert!(loaded.diagnostics.is_empty(), "{}", loaded.render(false));
             assert!(loaded.policy.is_some());
             count += 1;
         }
-        folder = root().join("../policies");
+        directory = root().join("../policies");
     }
     assert!(count >= 15, "only {count} files");
 }
 
 #[test]
-fn the_library_is_valid_without_any_variable() {
+fn example_policies_are_valid_without_variables() {
     let context = LoadContext {
         resolvers: context().resolvers,
         ..LoadContext::default()
@@ -88,33 +88,33 @@ fn the_library_is_valid_without_any_variable() {
 }
 
 #[test]
-fn warnings_do_not_refuse_a_policy() {
-    let folder = root().join("tests/corpus/warning");
-    compare(&folder, |loaded| {
+fn policies_with_warnings_are_valid() {
+    let directory = root().join("tests/corpus/warning");
+    compare(&directory, |loaded| {
         loaded.policy.is_some() && loaded.diagnostics.iter().all(|d| d.severity == Severity::Warning)
     });
 }
 
 #[test]
-fn invalid_policies_are_refused_with_every_fault() {
-    let folder = root().join("tests/corpus/invalid");
-    assert!(yaml_files(&folder).len() >= 40);
-    compare(&folder, |loaded| loaded.policy.is_none());
+fn invalid_policies_are_refused_with_all_errors() {
+    let directory = root().join("tests/corpus/invalid");
+    assert!(yaml_files(&directory).len() >= 40);
+    compare(&directory, |loaded| loaded.policy.is_none());
 }
 
-/// Holds every file of a folder to the text beside it.
-fn compare(folder: &Path, fits: impl Fn(&Loaded) -> bool) {
+/// Compares the diagnostics of every file with its .txt file.
+fn compare(directory: &Path, fits: impl Fn(&LoadResult) -> bool) {
     let update = std::env::var_os("UPDATE_EXPECT").is_some_and(|v| v == "1");
     let mut wrong = Vec::new();
     let mut expected_files = BTreeSet::new();
-    for path in yaml_files(folder) {
+    for path in yaml_files(directory) {
         let loaded = loaded(&path);
         assert!(fits(&loaded), "{}: {}", path.display(), loaded.render(false));
         assert!(!loaded.diagnostics.is_empty(), "{}", path.display());
         for diagnostic in &loaded.diagnostics {
             assert!(!diagnostic.help.is_empty(), "{}: {diagnostic:?}", path.display());
         }
-        let text = without_folder(&loaded.render(false), folder);
+        let text = without_directory(&loaded.render(false), directory);
         let expected = path.with_extension("txt");
         if update {
             fs::write(&expected, &text).unwrap();
@@ -126,10 +126,10 @@ fn compare(folder: &Path, fits: impl Fn(&Loaded) -> bool) {
     }
     assert!(
         wrong.is_empty(),
-        "not as expected (UPDATE_EXPECT=1 takes the new texts):\n{}",
+        "unexpected diagnostics (UPDATE_EXPECT=1 accepts them):\n{}",
         wrong.join("\n")
     );
-    for entry in fs::read_dir(folder).unwrap() {
+    for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "txt") {
             assert!(expected_files.contains(&path), "{} has no policy", path.display());
@@ -138,9 +138,9 @@ fn compare(folder: &Path, fits: impl Fn(&Loaded) -> bool) {
 }
 
 #[test]
-fn what_is_valid_fits_the_types_of_the_schema() {
-    for folder in ["tests/corpus/valid", "tests/corpus/warning", "../policies"] {
-        for path in yaml_files(&root().join(folder)) {
+fn valid_policies_match_the_schema_types() {
+    for directory in ["tests/corpus/valid", "tests/corpus/warning", "../policies"] {
+        for path in yaml_files(&root().join(directory)) {
             let text = fs::read_to_string(&path).unwrap();
             let text = text.trim_start_matches('\u{feff}');
             let raw: Result<RawPolicy, _> = serde_yaml::from_str(text);

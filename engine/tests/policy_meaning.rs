@@ -1,14 +1,14 @@
-//! What a valid file comes to: the fields end up where they belong.
+//! The policies that valid files produce.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::path::Path;
 
 use engine_common::{Action, Mode, Protocol};
 use tidegate::policy::{
-    AddressSet, Code, LoadContext, Loaded, Policy, PortRange, Service, Services, load, load_text,
+    AddressSet, Code, LoadContext, LoadResult, Policy, PortRange, Service, Services, load, load_text,
 };
 
-fn corpus(name: &str) -> Loaded {
+fn corpus(name: &str) -> LoadResult {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/corpus/valid")
         .join(name);
@@ -25,14 +25,14 @@ fn corpus(name: &str) -> Loaded {
     load(&path, &context)
 }
 
-fn spec(spec: &str) -> Loaded {
+fn spec(spec: &str) -> LoadResult {
     let text = format!(
         "apiVersion: tidegate.io/v1\nkind: EgressPolicy\nmetadata: {{name: p}}\nspec:\n  default: block\n{spec}"
     );
     load_text("p.yaml", &text, Path::new(""), &LoadContext::default())
 }
 
-fn policy(loaded: Loaded) -> Policy {
+fn policy(loaded: LoadResult) -> Policy {
     assert!(loaded.policy.is_some(), "{}", loaded.render(false));
     loaded.policy.unwrap()
 }
@@ -49,7 +49,7 @@ fn service(protocol: Protocol, first: u16, last: u16) -> Service {
 }
 
 #[test]
-fn every_field_ends_up_where_it_belongs() {
+fn every_field_is_read() {
     let policy = policy(corpus("everything.yaml"));
     assert_eq!(
         (
@@ -91,7 +91,7 @@ fn every_field_ends_up_where_it_belongs() {
 }
 
 #[test]
-fn a_variable_may_be_several_items_of_a_list() {
+fn a_variable_can_have_several_list_items() {
     let policy = policy(corpus("variables.yaml"));
     assert_eq!(
         (policy.name.as_str(), policy.mode),
@@ -114,7 +114,7 @@ fn a_variable_may_be_several_items_of_a_list() {
 }
 
 #[test]
-fn a_value_adds_no_structure() {
+fn a_value_cannot_change_the_structure() {
     let policy = policy(corpus("injection.yaml"));
     assert_eq!(policy.default, Action::Block);
     assert_eq!(
@@ -137,8 +137,8 @@ fn protocols_restrict_ports() {
 }
 
 #[test]
-fn uses_of_a_large_set_are_bounded() {
-    // Each set has the one before and one more: written out, far more than any policy may have.
+fn uses_of_a_large_set_are_limited() {
+    // Each set contains the previous one: counting every use, there are more ranges than allowed.
     let many: Vec<String> = (0..60_000u32)
         .map(|i| format!("10.{}.{}.{}", i >> 15, i >> 7 & 255, i << 1 & 255))
         .collect();

@@ -1,4 +1,4 @@
-//! Puts an image together.
+//! Compiles a policy into an image: splits the dimensions, allocates the pages, writes the header.
 
 use engine_common::{
     Action,
@@ -11,73 +11,83 @@ use engine_common::{
 use super::{
     CompileError, Identities, Image, MAX_PAGES,
     coverage::{self, LAST_PORT_KEY, LAST_PROTOCOL},
-    interval::cut,
-    interval_table::{Line, Plan},
+    interval::split,
+    interval_table::{DimensionTable, IntervalTable},
     page_arena::PageArena,
-    rule_set::{Classes, RuleSetId, set},
+    rule_set::{RuleSetId, RuleSets, set},
 };
 use crate::policy::{Policy, Rule, Services, model::Nat64Prefix};
 
-/// Address ranges of all rules together. Beyond [`MAX_CIDRS`] there is room for what `except` cuts
-/// in two, and for sets that several rules use.
+/// Maximum number of address ranges of all rules together. It exceeds [`MAX_CIDRS`] because `except`
+/// splits ranges and several rules can use one set.
 const MAX_RANGES: usize = 4 * MAX_CIDRS;
 
-/// Roots up to this many words may take the room of bitmaps in page 0.
+/// Root objects of up to this many words are allocated in page 0 before the bitmaps.
 const SMALL_ROOT: usize = 128;
 
-/// Compiles a policy. Equal input gives equal images.
+/// Compiles a policy. Equal input gives byte-identical images.
 ///
 /// # Errors
-/// See [`CompileError`]: limits, and executables that are not in `executables`.
-pub fn compile(policy: &Policy, executables: &Identities, life: Revision) -> Result<Image, CompileError> {
+/// If the policy exceeds a limit, or `identities` lacks an executable or unix socket that a rule names.
+pub fn compile(policy: &Policy, identities: &Identities, revision: Revision) -> Result<Image, CompileError> {
     check_limits(policy)?;
-    let mut classes = Classes::new(policy.rules.len());
-    let lines = Lines::cut(policy, executables, &mut classes)?;
+    let mut rule_sets = RuleSets::new(policy.rules.len());
+    let tables = DimensionTables::build(policy, identities, &mut rule_sets)?;
     let mut arena = PageArena::new(MAX_PAGES);
 
-    // Page 0 first gets what every decision reads: the roots of small lines, then bitmaps.
+    // Page 0 first gets what every evaluation reads: the roots of small tables, then bitmaps.
     let mut roots = [None; Dimension::ALL.len()];
-    lines.reserve(&lines.asked_at_connect(), SMALL_ROOT, &mut arena, &mut roots)?;
-    let places = place_bitmaps(&lines, &classes, &mut arena)?;
-    lines.reserve(&lines.asked_at_socket(), usize::MAX, &mut arena, &mut roots)?;
-    lines.reserve(&lines.asked_at_connect(), usize::MAX, &mut arena, &mut roots)?;
-    lines.reserve(&lines.asked_at_unix(), usize::MAX, &mut arena, &mut roots)?;
+    tables.reserve(&tables.read_at_connect(), SMALL_ROOT, &mut arena, &mut roots)?;
+    let bitmaps = write_bitmaps(&tables, &rule_sets, &mut arena)?;
+    tables.reserve(
+        &tables.read_at_socket_creation(),
+        usize::MAX,
+        &mut arena,
+        &mut roots,
+    )?;
+    tables.reserve(&tables.read_at_connect(), usize::MAX, &mut arena, &mut roots)?;
+    tables.reserve(
+        &tables.read_for_unix_sockets(),
+        usize::MAX,
+        &mut arena,
+        &mut roots,
+    )?;
     let mut nodes = [Node(0); Dimension::ALL.len()];
-    for line in lines.all() {
-        let at = roots[line.id() as usize].unwrap_or(Location(0));
-        nodes[line.id() as usize] = line.write(&mut arena, at, &places)?;
+    for table in tables.all() {
+        let at = roots[table.dimension() as usize].unwrap_or(Location(0));
+        nodes[table.dimension() as usize] = table.write(&mut arena, at, &bitmaps)?;
     }
     let counters = arena.allocate_aligned(policy.rules.len() + 2, 8)?;
 
-    let binds_executable = policy.rules.iter().any(|rule| rule.subject.binaries.is_some());
-    let binds_uid = policy.rules.iter().any(|rule| rule.subject.uids.is_some());
+    let matches_executable = policy.rules.iter().any(|rule| rule.subject.binaries.is_some());
+    let matches_uid = policy.rules.iter().any(|rule| rule.subject.uids.is_some());
     let header = HeaderFields {
-        life,
+        life: revision,
         default_action: policy.default,
         errno: policy.errno.number(),
-        needs_subject: binds_uid || binds_executable,
-        needs_executable: binds_executable,
+        needs_subject: matches_uid || matches_executable,
+        needs_executable: matches_executable,
         strict: policy.strict,
-        names_unix: lines.unix.is_some(),
-        bitmap_words: classes.words(),
+        names_unix: tables.unix.is_some(),
+        bitmap_words: rule_sets.words(),
         rule_count: policy.rules.len() as u32,
         page_count: arena.page_count() as u32,
         counters,
-        fold: policy.fold.windows(),
+        fold: policy.dedup.windows(),
         lines: nodes,
         nat64: nat64_slots(&policy.nat64),
     };
     let root = arena.root_mut();
     header.write(root);
     for (i, rule) in policy.rules.iter().enumerate() {
-        for of in traits(rule) {
+        for of in bitmaps_of(rule) {
             set(&mut root[of.word()..], i);
         }
     }
     Ok(Image::new(arena.into_pages()))
 }
 
-/// Prefixes as the header has them: unused slots have length 0 and match nothing.
+/// The NAT64 slots of the header. Unused slots have length 0, which matches nothing.
 fn nat64_slots(prefixes: &[Nat64Prefix]) -> [Nat64Prefix; MAX_NAT64_PREFIXES] {
     let mut slots = [Nat64Prefix {
         high: 0,
@@ -132,7 +142,8 @@ fn check_limits(policy: &Policy) -> Result<(), CompileError> {
     Ok(())
 }
 
-fn traits(rule: &Rule) -> impl Iterator<Item = RuleBitmap> {
+/// The header bitmaps that the rule is in.
+fn bitmaps_of(rule: &Rule) -> impl Iterator<Item = RuleBitmap> {
     let action = match rule.action {
         Action::Allow => None,
         Action::Audit => Some(RuleBitmap::Audit),
@@ -153,83 +164,90 @@ fn traits(rule: &Rule) -> impl Iterator<Item = RuleBitmap> {
     .flatten()
 }
 
-/// The lines of one policy.
-struct Lines {
-    v4: Line<u32>,
-    v6: Line<u128>,
-    port: Line<u32>,
-    protocol_some: Line<u32>,
-    protocol_every: Line<u32>,
-    uid: Line<u32>,
-    executable: Line<u128>,
-    /// Only where some rule is about unix sockets.
-    unix: Option<Line<u128>>,
+/// The interval tables of one policy.
+struct DimensionTables {
+    v4: IntervalTable<u32>,
+    v6: IntervalTable<u128>,
+    port: IntervalTable<u32>,
+    protocol_some: IntervalTable<u32>,
+    protocol_every: IntervalTable<u32>,
+    uid: IntervalTable<u32>,
+    executable: IntervalTable<u128>,
+    /// Only if a rule selects unix sockets.
+    unix: Option<IntervalTable<u128>>,
 }
 
-impl Lines {
-    fn cut(policy: &Policy, known: &Identities, classes: &mut Classes) -> Result<Lines, CompileError> {
+impl DimensionTables {
+    fn build(
+        policy: &Policy,
+        known: &Identities,
+        rule_sets: &mut RuleSets,
+    ) -> Result<DimensionTables, CompileError> {
         let executables = coverage::executables(policy, known)?;
-        let port = cut(coverage::services(policy), LAST_PORT_KEY, classes);
-        let some = cut(coverage::protocols_in_part(policy), LAST_PROTOCOL, classes);
-        let every = cut(coverage::protocols_in_full(policy), LAST_PROTOCOL, classes);
-        let uid = cut(coverage::uids(policy), u32::MAX, classes);
-        let executable = cut(executables, u128::MAX, classes);
-        let v4 = cut(coverage::v4(policy), u32::MAX, classes);
-        let v6 = cut(coverage::v6(policy), u128::MAX, classes);
-        let unix = match policy.rules.iter().any(Rule::is_about_unix) {
-            true => Some(cut(coverage::unix(policy, known)?, u128::MAX, classes)),
+        let port = split(coverage::services(policy), LAST_PORT_KEY, rule_sets);
+        let some = split(coverage::protocols_in_part(policy), LAST_PROTOCOL, rule_sets);
+        let every = split(coverage::protocols_in_full(policy), LAST_PROTOCOL, rule_sets);
+        let uid = split(coverage::uids(policy), u32::MAX, rule_sets);
+        let executable = split(executables, u128::MAX, rule_sets);
+        let v4 = split(coverage::v4(policy), u32::MAX, rule_sets);
+        let v6 = split(coverage::v6(policy), u128::MAX, rule_sets);
+        let unix = match policy.rules.iter().any(Rule::selects_unix_sockets) {
+            true => Some(split(coverage::unix(policy, known)?, u128::MAX, rule_sets)),
             false => None,
         };
-        Ok(Lines {
-            v4: Line::plan(Dimension::V4, 32, v4),
-            v6: Line::plan(Dimension::V6, 64, v6),
-            port: Line::plan(Dimension::Port, LAST_PORT_KEY.count_ones(), port),
-            protocol_some: Line::plan(Dimension::ProtocolSome, LAST_PROTOCOL.count_ones(), some),
-            protocol_every: Line::plan(Dimension::ProtocolEvery, LAST_PROTOCOL.count_ones(), every),
-            uid: Line::plan(Dimension::Uid, 32, uid),
-            executable: Line::plan(Dimension::Executable, 64, executable),
-            unix: unix.map(|unix| Line::plan(Dimension::Unix, 64, unix)),
+        Ok(DimensionTables {
+            v4: IntervalTable::plan(Dimension::V4, 32, v4),
+            v6: IntervalTable::plan(Dimension::V6, 64, v6),
+            port: IntervalTable::plan(Dimension::Port, LAST_PORT_KEY.count_ones(), port),
+            protocol_some: IntervalTable::plan(Dimension::ProtocolSome, LAST_PROTOCOL.count_ones(), some),
+            protocol_every: IntervalTable::plan(Dimension::ProtocolEvery, LAST_PROTOCOL.count_ones(), every),
+            uid: IntervalTable::plan(Dimension::Uid, 32, uid),
+            executable: IntervalTable::plan(Dimension::Executable, 64, executable),
+            unix: unix.map(|unix| IntervalTable::plan(Dimension::Unix, 64, unix)),
         })
     }
 
-    /// Lines that every decision asks, whatever the address.
-    fn asked_always(&self) -> [&dyn Plan; 3] {
+    /// Tables that every evaluation of an address reads.
+    fn read_always(&self) -> [&dyn DimensionTable; 3] {
         [&self.port, &self.uid, &self.executable]
     }
 
-    fn by_address(&self) -> [&dyn Plan; 2] {
+    fn by_address(&self) -> [&dyn DimensionTable; 2] {
         [&self.v4, &self.v6]
     }
 
-    fn asked_at_connect(&self) -> [&dyn Plan; 5] {
+    fn read_at_connect(&self) -> [&dyn DimensionTable; 5] {
         [&self.port, &self.v4, &self.uid, &self.executable, &self.v6]
     }
 
-    fn asked_at_socket(&self) -> [&dyn Plan; 2] {
+    fn read_at_socket_creation(&self) -> [&dyn DimensionTable; 2] {
         [&self.protocol_some, &self.protocol_every]
     }
 
-    fn asked_at_unix(&self) -> Vec<&dyn Plan> {
-        self.unix.iter().map(|line| line as &dyn Plan).collect()
+    fn read_for_unix_sockets(&self) -> Vec<&dyn DimensionTable> {
+        self.unix
+            .iter()
+            .map(|table| table as &dyn DimensionTable)
+            .collect()
     }
 
-    fn all(&self) -> impl Iterator<Item = &dyn Plan> {
-        let connect = self.asked_at_connect().into_iter();
-        let others = self.asked_at_socket().into_iter().chain(connect);
-        others.chain(self.asked_at_unix())
+    fn all(&self) -> impl Iterator<Item = &dyn DimensionTable> {
+        let connect = self.read_at_connect().into_iter();
+        let others = self.read_at_socket_creation().into_iter().chain(connect);
+        others.chain(self.read_for_unix_sockets())
     }
 
-    /// Finds places for the roots that have none yet and are at most `most` words.
+    /// Allocates the root objects that have no location yet and take at most `most` words.
     fn reserve(
         &self,
-        lines: &[&dyn Plan],
+        tables: &[&dyn DimensionTable],
         most: usize,
         arena: &mut PageArena,
         roots: &mut [Option<Location>; Dimension::ALL.len()],
     ) -> Result<(), CompileError> {
-        for line in lines {
-            let root = &mut roots[line.id() as usize];
-            let words = line.root_words();
+        for table in tables {
+            let root = &mut roots[table.dimension() as usize];
+            let words = table.root_words();
             if root.is_none() && (1..=most).contains(&words) {
                 *root = Some(arena.allocate(words)?);
             }
@@ -238,40 +256,41 @@ impl Lines {
     }
 }
 
-/// Writes the bitmaps of all classes, those that most decisions read first; their places by class.
-fn place_bitmaps(
-    lines: &Lines,
-    classes: &Classes,
+/// Writes the bitmaps of all rule sets, the most frequently read ones first. Returns their locations,
+/// indexed by [`RuleSetId`].
+fn write_bitmaps(
+    tables: &DimensionTables,
+    rule_sets: &RuleSets,
     arena: &mut PageArena,
 ) -> Result<Vec<Location>, CompileError> {
-    let count = |lines: &[&dyn Plan]| {
-        let mut uses = vec![0; classes.count()];
-        for line in lines {
-            line.count_classes(&mut uses);
+    let count = |tables: &[&dyn DimensionTable]| {
+        let mut uses = vec![0; rule_sets.count()];
+        for table in tables {
+            table.count_rule_sets(&mut uses);
         }
         uses
     };
-    let always = count(&lines.asked_always());
-    let by_address = count(&lines.by_address());
-    let mut order: Vec<RuleSetId> = (0..classes.count() as u32).map(RuleSetId).collect();
-    order.sort_by_key(|class| {
-        let class = class.0 as usize;
-        std::cmp::Reverse((always[class], by_address[class]))
+    let always = count(&tables.read_always());
+    let by_address = count(&tables.by_address());
+    let mut order: Vec<RuleSetId> = (0..rule_sets.count() as u32).map(RuleSetId).collect();
+    order.sort_by_key(|rule_set| {
+        let index = rule_set.0 as usize;
+        std::cmp::Reverse((always[index], by_address[index]))
     });
 
-    let mut places = vec![Location(0); classes.count()];
-    for class in order {
-        places[class.0 as usize] = if class == Classes::EVERY {
+    let mut bitmaps = vec![Location(0); rule_sets.count()];
+    for rule_set in order {
+        bitmaps[rule_set.0 as usize] = if rule_set == RuleSets::EVERY {
             RuleBitmap::Every.location()
         } else {
-            let at = arena.allocate(classes.words())?;
+            let at = arena.allocate(rule_sets.words())?;
             arena
-                .words_mut(at, classes.words())
-                .copy_from_slice(classes.bitmap(class));
+                .words_mut(at, rule_sets.words())
+                .copy_from_slice(rule_sets.bitmap(rule_set));
             at
         };
     }
-    Ok(places)
+    Ok(bitmaps)
 }
 
 #[cfg(test)]

@@ -1,19 +1,19 @@
-//! Which keys of each line a policy's rules cover.
+//! The key ranges that each rule of a policy covers, for every dimension.
 
 use engine_common::{ExecutableId, Protocol, UnixSocketId};
 
 use super::{CompileError, Identities};
 use crate::policy::{Policy, Rule, Services, UnixSockets};
 
-/// Last key of the port line.
+/// Last key of the port dimension (`protocol << 16 | port`).
 pub(super) const LAST_PORT_KEY: u32 = ((Protocol::COUNT as u32) << 16) - 1;
-/// Last key of the lines by protocol alone.
+/// Last key of the protocol dimensions.
 pub(super) const LAST_PROTOCOL: u32 = Protocol::COUNT as u32 - 1;
 
-/// Inclusive ranges, each with the rule that covers it; those of one rule are disjoint.
+/// Inclusive ranges with the index of the rule that covers them. The ranges of one rule are disjoint.
 pub(super) type Spans<K> = Vec<(K, K, usize)>;
 
-/// Key of an executable on its line.
+/// Key of an executable: device id, then inode.
 pub(super) fn executable_key(id: ExecutableId) -> u128 {
     u128::from(id.device) << 64 | u128::from(id.inode)
 }
@@ -38,7 +38,7 @@ pub(super) fn services(policy: &Policy) -> Spans<u32> {
     })
 }
 
-/// Protocols of which a rule covers some port.
+/// Protocols with at least one port that the rule covers.
 pub(super) fn protocols_in_part(policy: &Policy) -> Spans<u32> {
     spans(policy, |rule| match &rule.services {
         Services::Any => vec![(0, LAST_PROTOCOL)],
@@ -49,7 +49,7 @@ pub(super) fn protocols_in_part(policy: &Policy) -> Spans<u32> {
     })
 }
 
-/// Protocols of which a rule covers every port.
+/// Protocols with all ports covered by the rule.
 pub(super) fn protocols_in_full(policy: &Policy) -> Spans<u32> {
     spans(policy, |rule| match &rule.services {
         Services::Any => vec![(0, LAST_PROTOCOL)],
@@ -76,7 +76,7 @@ pub(super) fn uids(policy: &Policy) -> Spans<u32> {
 /// Executables.
 ///
 /// # Errors
-/// [`CompileError::MissingExecutable`] when a rule names one whose identity is not known.
+/// [`CompileError::MissingExecutable`] if `known` has no identity for an executable of a rule.
 pub(super) fn executables(policy: &Policy, known: &Identities) -> Result<Spans<u128>, CompileError> {
     let mut spans = Vec::new();
     for (i, rule) in policy.rules.iter().enumerate() {
@@ -94,7 +94,7 @@ pub(super) fn executables(policy: &Policy, known: &Identities) -> Result<Spans<u
                 })?;
             keys.push(executable_key(id));
         }
-        // Two paths may lead to one file.
+        // Two paths can be the same file.
         keys.sort_unstable();
         keys.dedup();
         spans.extend(keys.into_iter().map(|key| (key, key, i)));
@@ -102,15 +102,15 @@ pub(super) fn executables(policy: &Policy, known: &Identities) -> Result<Spans<u
     Ok(spans)
 }
 
-/// Key of a unix socket's place on its line.
-pub(super) fn place_key(place: UnixSocketId) -> u128 {
-    u128::from(place.space) << 64 | u128::from(place.name)
+/// Key of a unix socket.
+pub(super) fn socket_key(id: UnixSocketId) -> u128 {
+    u128::from(id.space) << 64 | u128::from(id.name)
 }
 
 /// Unix sockets.
 ///
 /// # Errors
-/// [`CompileError::MissingSocket`] when a rule names one whose place is not known.
+/// [`CompileError::MissingSocket`] if `known` has no id for a socket of a rule.
 pub(super) fn unix(policy: &Policy, known: &Identities) -> Result<Spans<u128>, CompileError> {
     let mut spans = Vec::new();
     for (i, rule) in policy.rules.iter().enumerate() {
@@ -124,11 +124,11 @@ pub(super) fn unix(policy: &Policy, known: &Identities) -> Result<Spans<u128>, C
         };
         let mut keys = Vec::with_capacity(names.len());
         for name in names {
-            let places = known.socket(name).ok_or_else(|| CompileError::MissingSocket {
+            let ids = known.socket(name).ok_or_else(|| CompileError::MissingSocket {
                 rule: rule.name.clone(),
                 name: name.to_string(),
             })?;
-            keys.extend(places.into_iter().map(place_key));
+            keys.extend(ids.into_iter().map(socket_key));
         }
         keys.sort_unstable();
         keys.dedup();
@@ -144,7 +144,7 @@ fn spans(policy: &Policy, ranges: impl Fn(&Rule) -> Vec<(u32, u32)>) -> Spans<u3
         .collect()
 }
 
-/// Keys of the services that a rule lists. A protocol without ports is covered whole.
+/// Keys of the services that a rule lists. For a protocol without ports these are all 65536 keys.
 fn service_ranges(rule: &Rule) -> Vec<(u32, u32)> {
     let Services::Only(services) = &rule.services else {
         return Vec::new();
@@ -163,7 +163,7 @@ fn service_ranges(rule: &Rule) -> Vec<(u32, u32)> {
     merged(ranges.collect())
 }
 
-/// Sorted, disjoint and non-adjacent.
+/// Sorts the ranges and merges those that overlap or are adjacent.
 fn merged(mut ranges: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
     ranges.sort_unstable();
     let mut out: Vec<(u32, u32)> = Vec::with_capacity(ranges.len());

@@ -1,9 +1,9 @@
-//! What changes from one compiled image to another, as data and as text. Everything is read from
-//! the pages: the live policy is nothing but its image and the names of its rules.
+//! The changes between two compiled images, as data and as text. Everything is read from the pages,
+//! because of an attached policy only the image and the rule names are available.
 //!
 //! ```text
-//! names of both -> one slot a rule (pairing) -> lines of both, merged (merge)
-//!               -> addresses, services and uids gained and lost (addresses, selection) -> PolicyDiff
+//! rule names of both -> one slot per rule name (pairing) -> tables of both, merged (merge)
+//!                    -> addresses, services and uids gained and lost (addresses, selection) -> PolicyDiff
 //! ```
 
 mod addresses;
@@ -22,8 +22,8 @@ use engine_common::{
 };
 
 use self::{
-    addresses::gathered,
-    merge::{Fate, compare},
+    addresses::collect_addresses,
+    merge::{CoverageChange, compare},
     order::out_of_order,
     pairing::Pairing,
     selection::{services, uids},
@@ -35,116 +35,122 @@ use super::{
 };
 
 pub use addresses::Addresses;
-pub use count::Count;
-pub use model::{Both, Change, Moved, PolicyDiff, RuleChange, RuleSummary, SettingChange};
+pub use count::AddressCount;
+pub use model::{Change, GainedLost, PolicyDiff, RuleChange, RuleMove, RuleSummary, SettingChange};
 pub use selection::Selection;
 
-/// Networks, ports or user ids listed of each kind, where nothing else is asked for.
+/// Default number of networks, ports or user ids listed for each change.
 pub const DEFAULT_LIMIT: usize = 8;
 
 /// An image with the names of its rules.
 #[derive(Clone, Copy, Debug)]
-pub struct Side<'a> {
-    /// The image.
+pub struct NamedImage<'a> {
+    /// The compiled policy.
     pub image: &'a Image,
-    /// The rules' names, in the rules' order. A rule without one is named by its number, `#3`.
+    /// The names of the rules, in order. A rule without one is named by its index, `#3`.
     pub rules: &'a [String],
 }
 
-/// What changes from `old` to `new`.
-pub fn diff(old: &Side<'_>, new: &Side<'_>) -> PolicyDiff {
+/// The changes from `old` to `new`, with at most [`DEFAULT_LIMIT`] items listed of each kind.
+pub fn diff(old: &NamedImage<'_>, new: &NamedImage<'_>) -> PolicyDiff {
     diff_up_to(old, new, DEFAULT_LIMIT)
 }
 
-/// The same, with at most `limit` networks, ports or user ids listed of each kind. Counts are exact
-/// whatever the limit.
-pub fn diff_up_to(old: &Side<'_>, new: &Side<'_>, limit: usize) -> PolicyDiff {
+/// The changes from `old` to `new`, with at most `limit` networks, ports or user ids listed of each kind.
+/// Counts are always exact.
+pub fn diff_up_to(old: &NamedImage<'_>, new: &NamedImage<'_>, limit: usize) -> PolicyDiff {
     let pairing = Pairing::of(old, new);
     let (old, new) = (old.image, new.image);
     let both = (old, new);
-    let narrow = |line| (walk::narrow(old, line), walk::narrow(new, line));
-    let wide = |line| (walk::wide(old, line), walk::wide(new, line));
+    let walks_u32 = |dimension| (walk::walk_u32(old, dimension), walk::walk_u32(new, dimension));
+    let walks_u128 = |dimension| (walk::walk_u128(old, dimension), walk::walk_u128(new, dimension));
 
-    let ipv4 = gathered(&pairing, both, &narrow(Dimension::V4), limit);
-    let ipv6 = gathered(&pairing, both, &wide(Dimension::V6), limit);
-    // The lines by protocol alone follow from this one.
-    let ports = keys(&pairing, both, &narrow(Dimension::Port));
-    let users = keys(&pairing, both, &narrow(Dimension::Uid));
-    let mut other_executables = vec![false; pairing.slots()];
-    compare(&pairing, both, &wide(Dimension::Executable), |slot, _, _, _| {
-        other_executables[slot] = true;
-    });
+    let ipv4 = collect_addresses(&pairing, both, &walks_u32(Dimension::V4), limit);
+    let ipv6 = collect_addresses(&pairing, both, &walks_u128(Dimension::V6), limit);
+    // The protocol dimensions follow from the port dimension.
+    let ports = collect_ranges(&pairing, both, &walks_u32(Dimension::Port));
+    let users = collect_ranges(&pairing, both, &walks_u32(Dimension::Uid));
+    let mut executables_changed = vec![false; pairing.slots()];
+    compare(
+        &pairing,
+        both,
+        &walks_u128(Dimension::Executable),
+        |slot, _, _, _| {
+            executables_changed[slot] = true;
+        },
+    );
 
-    let mut other_sockets = vec![false; pairing.slots()];
-    compare(&pairing, both, &wide(Dimension::Unix), |slot, _, _, _| {
-        other_sockets[slot] = true;
+    let mut unix_changed = vec![false; pairing.slots()];
+    compare(&pairing, both, &walks_u128(Dimension::Unix), |slot, _, _, _| {
+        unix_changed[slot] = true;
     });
 
     let action = |image: &Image, rule: usize| rule_action(&image.pages()[0], rule as u16);
-    let summary = |rule: usize, slot: usize, names: &[String], image: &Image, fate: Fate| RuleSummary {
-        name: names[rule].clone(),
-        action: action(image, rule),
-        position: rule + 1,
-        before: names.get(rule + 1).cloned(),
-        ipv4: ipv4[slot].of(fate).count,
-        ipv6: ipv6[slot].of(fate).count,
-    };
-    let kept = pairing.kept();
-    let moved = out_of_order(&kept.iter().map(|kept| kept.old).collect::<Vec<_>>());
-    let changed = kept.iter().zip(moved).map(|(kept, moved)| {
-        let slot = kept.slot;
-        let (before, now) = (action(old, kept.old), action(new, kept.new));
+    let summary =
+        |rule: usize, slot: usize, names: &[String], image: &Image, change: CoverageChange| RuleSummary {
+            name: names[rule].clone(),
+            action: action(image, rule),
+            position: rule + 1,
+            next_rule: names.get(rule + 1).cloned(),
+            ipv4: ipv4[slot].of(change).count,
+            ipv6: ipv6[slot].of(change).count,
+        };
+    let common = pairing.common();
+    let moved = out_of_order(&common.iter().map(|rule| rule.old).collect::<Vec<_>>());
+    let changed = common.iter().zip(moved).map(|(rule, moved)| {
+        let slot = rule.slot;
+        let (before, now) = (action(old, rule.old), action(new, rule.new));
         RuleChange {
-            name: pairing.new_names[kept.new].clone(),
+            name: pairing.new_names[rule.new].clone(),
             action: (before != now).then(|| Change::of(before.as_str(), now.as_str())),
-            moved: moved.then(|| Moved {
-                from: kept.old + 1,
-                to: kept.new + 1,
-                before: pairing.new_names.get(kept.new + 1).cloned(),
+            moved: moved.then(|| RuleMove {
+                from: rule.old + 1,
+                to: rule.new + 1,
+                next_rule: pairing.new_names.get(rule.new + 1).cloned(),
             }),
             ipv4: ipv4[slot].clone(),
             ipv6: ipv6[slot].clone(),
             services: ports[slot].map(|ranges| services(ranges, limit)),
             uids: users[slot].map(|ranges| uids(ranges, limit)),
-            executables_changed: other_executables[slot],
-            unix_changed: other_sockets[slot],
+            executables_changed: executables_changed[slot],
+            unix_changed: unix_changed[slot],
         }
     });
     PolicyDiff {
         changed: changed.filter(|change| !change.is_empty()).collect(),
         added: pairing
             .added()
-            .map(|(rule, slot)| summary(rule, slot, &pairing.new_names, new, Fate::Gained))
+            .map(|(rule, slot)| summary(rule, slot, &pairing.new_names, new, CoverageChange::Gained))
             .collect(),
         removed: pairing
             .removed()
-            .map(|(rule, slot)| summary(rule, slot, &pairing.old_names, old, Fate::Lost))
+            .map(|(rule, slot)| summary(rule, slot, &pairing.old_names, old, CoverageChange::Lost))
             .collect(),
         ..settings(old.header(), new.header())
     }
 }
 
-/// Ranges that each rule gains and loses on a narrow line, by slot.
-fn keys(
+/// The ranges that each rule gains and loses in a dimension with u32 keys, by slot.
+fn collect_ranges(
     pairing: &Pairing,
     images: (&Image, &Image),
     walks: &(Walk<u32>, Walk<u32>),
-) -> Vec<Both<Vec<(u32, u32)>>> {
-    let mut of = vec![Both::<Vec<(u32, u32)>>::default(); pairing.slots()];
-    compare(pairing, images, walks, |slot, fate, start, end| {
-        of[slot].of_mut(fate).push((start, end));
+) -> Vec<GainedLost<Vec<(u32, u32)>>> {
+    let mut of = vec![GainedLost::<Vec<(u32, u32)>>::default(); pairing.slots()];
+    compare(pairing, images, walks, |slot, change, start, end| {
+        of[slot].of_mut(change).push((start, end));
     });
     of
 }
 
-/// What headers differ in; generation, counters and all that is about places are no difference.
+/// The settings that differ between two headers. Generation, counters and locations are ignored.
 fn settings(old: Header<'_>, new: Header<'_>) -> PolicyDiff {
     let change = |old: String, new: String| (old != new).then(|| Change::of(&old, &new));
     let of_both = |text: fn(Header<'_>) -> String| change(text(old), text(new));
     let named = |name, text| of_both(text).map(|change| SettingChange { name, change });
     let others = [
         named("nat64", nat64_prefixes),
-        named("fold", dedup_windows),
+        named("deduplicate", dedup_windows),
         named("strict", |header| header.is_strict().to_string()),
     ];
     PolicyDiff {
@@ -156,9 +162,9 @@ fn settings(old: Header<'_>, new: Header<'_>) -> PolicyDiff {
     }
 }
 
-/// Windows within which repeats are folded.
+/// The windows of event deduplication, in policy syntax.
 fn dedup_windows(header: Header<'_>) -> String {
-    let fold = header.fold();
+    let windows = header.fold();
     let window = |ms: u32| match ms {
         0 => "off".to_owned(),
         ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
@@ -166,13 +172,13 @@ fn dedup_windows(header: Header<'_>) -> String {
     };
     format!(
         "audit {}, block {}, kill {}",
-        window(fold.audit_ms),
-        window(fold.block_ms),
-        window(fold.kill_ms)
+        window(windows.audit_ms),
+        window(windows.block_ms),
+        window(windows.kill_ms)
     )
 }
 
-/// The policy's own NAT64 prefixes, in their order: of two that overlap the first counts.
+/// The NAT64 prefixes of the policy, in order: if two overlap, the first one applies.
 fn nat64_prefixes(header: Header<'_>) -> String {
     let prefixes = (0..MAX_NAT64_PREFIXES).map(|i| header.nat64(i));
     let texts: Vec<String> = prefixes

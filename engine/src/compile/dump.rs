@@ -1,4 +1,4 @@
-//! An image as text, read from its pages and not from the policy: what the kernel will see.
+//! Prints an image as text. Everything is read from the pages, as the kernel programs do.
 
 use std::{
     fmt::{Display, Write},
@@ -16,18 +16,18 @@ use engine_common::{
 
 use super::{
     Image,
-    entry::LineKey,
-    walk::{self, Section, Walk},
+    entry::TableKey,
+    walk::{self, KeyRange, Walk},
 };
 use crate::policy::Errno;
 
-/// Intervals printed of each line, where nothing else is asked for.
+/// Default number of intervals printed for each dimension.
 pub const DEFAULT_LIMIT: usize = 64;
-/// Rules of one set that are printed.
+/// Maximum number of rule names printed for one rule set.
 const MOST_RULES: usize = 16;
 
-/// The image as stable text. `rule_names` are the rules' names, in order; a rule without one is
-/// printed by its number. Of each line at most `limit` intervals are printed.
+/// The image as text; equal images give equal text. `rule_names` are the names of the rules, in order; a
+/// rule without one is printed as its index, `#3`. At most `limit` intervals of each dimension are printed.
 pub fn dump(image: &Image, rule_names: &[&str], limit: usize) -> String {
     let dump = Dump {
         image,
@@ -49,181 +49,181 @@ impl<'a> Dump<'a> {
     fn print(mut self) -> String {
         self.header();
         self.rules();
-        self.traits();
+        self.bitmaps();
         let image = self.image;
-        self.line(
+        self.table(
             Dimension::V4,
             "ipv4",
             32,
-            walk::narrow(image, Dimension::V4),
+            walk::walk_u32(image, Dimension::V4),
             |key| Ipv4Addr::from(key).to_string(),
         );
-        self.line(
+        self.table(
             Dimension::V6,
             "ipv6",
             64,
-            walk::wide(image, Dimension::V6),
+            walk::walk_u128(image, Dimension::V6),
             |key| Ipv6Addr::from(key).to_string(),
         );
         let service = |key: u32| format!("{}/{}", protocol(key >> 16), key & 0xffff);
-        self.line(
+        self.table(
             Dimension::Port,
             "port",
             25,
-            walk::narrow(image, Dimension::Port),
+            walk::walk_u32(image, Dimension::Port),
             service,
         );
-        let some = walk::narrow(image, Dimension::ProtocolSome);
-        self.line(Dimension::ProtocolSome, "protocol, some port", 9, some, protocol);
-        let every = walk::narrow(image, Dimension::ProtocolEvery);
-        self.line(
+        let some = walk::walk_u32(image, Dimension::ProtocolSome);
+        self.table(Dimension::ProtocolSome, "protocol, some port", 9, some, protocol);
+        let every = walk::walk_u32(image, Dimension::ProtocolEvery);
+        self.table(
             Dimension::ProtocolEvery,
             "protocol, every port",
             9,
             every,
             protocol,
         );
-        let uid = walk::narrow(image, Dimension::Uid);
-        self.line(Dimension::Uid, "uid", 32, uid, |key| key.to_string());
-        let executable = walk::wide(image, Dimension::Executable);
-        self.line(Dimension::Executable, "executable", 64, executable, |key| {
+        let uid = walk::walk_u32(image, Dimension::Uid);
+        self.table(Dimension::Uid, "uid", 32, uid, |key| key.to_string());
+        let executable = walk::walk_u128(image, Dimension::Executable);
+        self.table(Dimension::Executable, "executable", 64, executable, |key| {
             format!("{:#x}:{}", key >> 64, key as u64)
         });
         if image.header().names_unix() {
-            let unix = walk::wide(image, Dimension::Unix);
-            self.line(Dimension::Unix, "unix socket", 64, unix, |key| {
+            let unix = walk::walk_u128(image, Dimension::Unix);
+            self.table(Dimension::Unix, "unix socket", 64, unix, |key| {
                 format!("{:#x}:{:016x}", key >> 64, key as u64)
             });
         }
         self.out
     }
 
-    fn say(&mut self, text: impl Display) {
-        // Writing to a String does not fail.
+    fn write_line(&mut self, text: impl Display) {
+        // Writing to a String cannot fail.
         let _ = writeln!(self.out, "{text}");
     }
 
     fn header(&mut self) {
         let header: Header<'a> = self.image.header();
-        let life = header.life();
-        self.say(format_args!(
-            "image: abi {}, {} pages, {} words a bitmap",
+        let revision = header.life();
+        self.write_line(format_args!(
+            "image: abi {}, {} pages, {} words per bitmap",
             header.abi_version(),
             header.page_count(),
             header.bitmap_words()
         ));
-        self.say(format_args!(
+        self.write_line(format_args!(
             "policy: generation {}, mode {}, default {}, errno {}",
-            life.generation,
-            life.mode.as_str(),
+            revision.generation,
+            revision.mode.as_str(),
             header.default_action().as_str(),
             errno(header.errno())
         ));
-        let looks_at = match (header.needs_subject(), header.needs_executable()) {
-            (false, false) => "nothing",
+        let subject = match (header.needs_subject(), header.needs_executable()) {
+            (false, false) => "none",
             (true, false) => "uid",
             (true, true) => "uid and executable",
-            (false, true) => "executable alone, which no compiler writes",
+            (false, true) => "executable only (invalid)",
         };
-        self.say(format_args!("looks at the task: {looks_at}"));
+        self.write_line(format_args!("subject selectors: {subject}"));
         if header.is_strict() {
-            self.say(format_args!("judges packets too (strict)"));
+            self.write_line(format_args!("strict: packets are checked too"));
         }
-        self.say(format_args!("counters: {}", place(header.counters())));
-        let fold = header.fold();
-        if fold != DedupWindows::default() {
-            self.say(format_args!(
-                "folds repeats: audit {} ms, block {} ms, kill {} ms",
-                fold.audit_ms, fold.block_ms, fold.kill_ms
+        self.write_line(format_args!("counters: {}", position(header.counters())));
+        let windows = header.fold();
+        if windows != DedupWindows::default() {
+            self.write_line(format_args!(
+                "deduplicate: audit {} ms, block {} ms, kill {} ms",
+                windows.audit_ms, windows.block_ms, windows.kill_ms
             ));
         }
         let prefixes = (0..MAX_NAT64_PREFIXES).map(|i| header.nat64(i));
         for prefix in prefixes.filter(|prefix| prefix.length != 0) {
             let bits = u128::from(prefix.high) << 64 | u128::from(prefix.low);
-            self.say(format_args!("nat64: {}/{}", Ipv6Addr::from(bits), prefix.length));
+            self.write_line(format_args!("nat64: {}/{}", Ipv6Addr::from(bits), prefix.length));
         }
     }
 
     fn rules(&mut self) {
         let count = self.image.rule_count() as usize;
-        self.say(format_args!("rules: {count}"));
+        self.write_line(format_args!("rules: {count}"));
         for rule in 0..count {
             let action: Action = rule_action(&self.image.pages()[0], rule as u16);
             let line = format!("  {rule} {} {}", action.as_str(), self.name(rule));
-            self.say(line);
+            self.write_line(line);
         }
     }
 
-    fn traits(&mut self) {
-        self.say("traits:");
-        for (of, label) in [
+    fn bitmaps(&mut self) {
+        self.write_line("rule bitmaps:");
+        for (bitmap, label) in [
             (RuleBitmap::EveryV4, "every ipv4 destination"),
             (RuleBitmap::EveryAddress, "every destination"),
             (RuleBitmap::SomeV4, "some ipv4 destination"),
             (RuleBitmap::SomeAddress, "some destination"),
             (RuleBitmap::Every, "all rules"),
         ] {
-            let line = format!("  {label}: {}", self.set(of.location()));
-            self.say(line);
+            let line = format!("  {label}: {}", self.rules_at(bitmap.location()));
+            self.write_line(line);
         }
     }
 
-    fn line<K: LineKey>(
+    fn table<K: TableKey>(
         &mut self,
-        id: Dimension,
+        dimension: Dimension,
         label: &str,
         key_bits: u32,
         walk: Walk<K>,
         key: impl Fn(K) -> String,
     ) {
-        let root = self.image.header().line(id);
+        let root = self.image.header().line(dimension);
         let at = Location(root.page() * engine_common::image::PAGE_WORDS as u32 + root.word() as u32);
         let structure = match root.kind() {
-            NodeKind::Class => "one class".to_owned(),
-            NodeKind::Leaf => format!("leaf of {} entries at {}", root.entries(), place(at)),
+            NodeKind::Class => "one rule set".to_owned(),
+            NodeKind::Leaf => format!("leaf of {} entries at {}", root.entries(), position(at)),
             NodeKind::Directory => format!(
                 "directory of {} entries at {}, levels {}",
                 root.entries(),
-                place(at),
+                position(at),
                 root.extra()
             ),
             NodeKind::Index => {
-                let [classes, leaves, directories] = walk.buckets;
+                let [rule_sets, leaves, directories] = walk.buckets;
                 format!(
-                    "index by {} bits at {}: {classes} classes, {leaves} leaves, {directories} directories",
+                    "index by {} bits at {}: {rule_sets} rule sets, {leaves} leaves, {directories} directories",
                     key_bits.saturating_sub(root.extra()),
-                    place(at)
+                    position(at)
                 )
             }
         };
-        self.say(format_args!(
+        self.write_line(format_args!(
             "{label}: {} intervals, {} pages; {structure}",
-            walk.sections.len(),
+            walk.ranges.len(),
             walk.pages.len()
         ));
-        for Section { start, end, class } in walk.sections.iter().take(self.limit) {
+        for KeyRange { start, end, bitmap } in walk.ranges.iter().take(self.limit) {
             let range = if start == end {
                 key(*start)
             } else {
                 format!("{}-{}", key(*start), key(*end))
             };
-            let line = format!("  {range} -> {}", self.set(*class));
-            self.say(line);
+            let line = format!("  {range} -> {}", self.rules_at(*bitmap));
+            self.write_line(line);
         }
-        if let Some(left @ 1..) = walk.sections.len().checked_sub(self.limit) {
-            self.say(format_args!("  and {left} more"));
+        if let Some(left @ 1..) = walk.ranges.len().checked_sub(self.limit) {
+            self.write_line(format_args!("  and {left} more"));
         }
         if walk.broken {
-            self.say("  the rest is not in the image");
+            self.write_line("  truncated: the table is corrupt");
         }
     }
 
-    /// The rules of the bitmap at a place.
-    fn set(&self, at: Location) -> String {
+    /// The names of the rules in the bitmap at a location.
+    fn rules_at(&self, at: Location) -> String {
         let first = at.0 as usize;
         let words = first..first + self.image.header().bitmap_words();
         let Some(bitmap) = self.image.words().get(words) else {
-            return format!("no bitmap at {}", place(at));
+            return format!("corrupt: no bitmap at {}", position(at));
         };
         let is_set = |rule: &usize| bitmap[rule / 64] >> (rule % 64) & 1 != 0;
         let rules: Vec<usize> = (0..bitmap.len() * 64).filter(is_set).collect();
@@ -246,11 +246,11 @@ impl<'a> Dump<'a> {
     }
 }
 
-fn place(at: Location) -> String {
+fn position(at: Location) -> String {
     format!("page {} word {}", at.page(), at.word())
 }
 
-/// The protocol as the policy language writes it; its number where it has no name.
+/// The protocol in policy syntax: its name, or its id if it has no name.
 pub(super) fn protocol(number: u32) -> String {
     let name = match Protocol(number as u16) {
         Protocol::ICMP => "icmp",
@@ -279,7 +279,7 @@ pub(super) fn protocol(number: u32) -> String {
     name.to_owned()
 }
 
-/// The errno by its name.
+/// The name of an errno, or its value if policies cannot name it.
 pub(super) fn errno(number: u16) -> String {
     match Errno::ALL.iter().find(|errno| errno.number() == number) {
         Some(errno) => errno.as_str().to_owned(),

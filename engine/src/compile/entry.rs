@@ -1,33 +1,33 @@
-//! How the entries of a line are written: what narrow and wide lines differ in.
+//! The entry formats of interval tables: u32 keys take one word, u128 keys take three.
 
 use engine_common::interval_table::{ENTRY_WORDS_U128, FANOUT_U32, FANOUT_U128, MAX_LEVELS_U128};
 
 use super::interval::Key;
 
-/// A key with the format of its line's entries.
-pub(super) trait LineKey: Key {
-    /// Words of an entry.
+/// A key and the entry format of its tables.
+pub(super) trait TableKey: Key {
+    /// Words per entry.
     const ENTRY_WORDS: usize;
-    /// Entries of a full page.
+    /// Entries per page.
     const FANOUT: usize;
-    /// Entries that are searched where they stand, without an index: a quarter of page 0.
+    /// Tables of up to this many entries get no index; they take at most a quarter of page 0.
     const FEW: usize;
-    /// Directory levels the search follows.
+    /// Maximum number of directory levels.
     const LEVELS: u32;
-    /// Bits of the key below those that an index looks at.
+    /// Low bits of the key that an index never uses.
     const LOW_BITS: u32;
 
-    /// The key of these bits, which it must have room for.
+    /// Converts from u128; higher bits are discarded.
     fn from_bits(bits: u128) -> Self;
 
-    /// Writes the entry of the interval that ends here.
+    /// Writes the entry of the interval that ends with this key.
     fn put(self, value: u32, entry: &mut [u64]);
 
-    /// Reads what [`LineKey::put`] wrote: end and value.
+    /// Reads an entry written by [`TableKey::put`]: end and value.
     fn take(entry: &[u64]) -> (Self, u32);
 }
 
-impl LineKey for u32 {
+impl TableKey for u32 {
     const ENTRY_WORDS: usize = 1;
     const FANOUT: usize = FANOUT_U32;
     const FEW: usize = 64;
@@ -47,7 +47,7 @@ impl LineKey for u32 {
     }
 }
 
-impl LineKey for u128 {
+impl TableKey for u128 {
     const ENTRY_WORDS: usize = ENTRY_WORDS_U128;
     const FANOUT: usize = FANOUT_U128;
     const FEW: usize = 42;

@@ -1,86 +1,86 @@
-//! Why a validated policy cannot become an image.
+//! Errors of the policy compiler.
 
 use std::path::PathBuf;
 
 use engine_common::image::Dimension;
 
-/// What keeps a policy from being compiled. Only limits, and what the caller has to bring along.
+/// Why a validated policy cannot be compiled: a limit is exceeded, or the identity of a file is missing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompileError {
-    /// A rule names an executable whose identity is not known.
+    /// A rule names an executable that was not found.
     #[error(
-        "rule {rule:?} names the executable {}, which was not found here: correct the path, or install it first",
+        "rule {rule:?}: executable {} not found: correct the path, or install the executable",
         path.display()
     )]
     MissingExecutable {
-        /// The rule.
+        /// Name of the rule.
         rule: String,
-        /// The path it names.
+        /// Path of the executable.
         path: PathBuf,
     },
-    /// A rule names a unix socket whose place is not known.
-    #[error("rule {rule:?} names the unix socket {name}, which was not looked up here")]
+    /// A rule names a unix socket whose id was not looked up.
+    #[error("internal error: rule {rule:?}: unix socket {name} was not looked up")]
     MissingSocket {
-        /// The rule.
+        /// Name of the rule.
         rule: String,
-        /// The name, as policies write it.
+        /// The socket, in policy syntax.
         name: String,
     },
     /// More rules than a bitmap has bits.
-    #[error("the policy has {rules} rules; at most {limit} are possible: join some, or use two policies")]
+    #[error("the policy has {rules} rules, the maximum is {limit}: merge rules, or split the policy")]
     TooManyRules {
-        /// How many it has.
+        /// Number of rules.
         rules: usize,
-        /// How many it may have.
+        /// The maximum.
         limit: usize,
     },
     /// More address ranges than can be compiled in reasonable time and memory.
     #[error(
-        "the rules cover {ranges} address ranges in all, at most {limit} are possible (a set counts \
-         once for each rule that uses it): use the set in fewer rules"
+        "the rules have {ranges} address ranges, the maximum is {limit} (a set counts once for each \
+         rule that uses it): use large sets in fewer rules"
     )]
     TooManyRanges {
-        /// How many there are, over all rules.
+        /// Number of ranges of all rules together.
         ranges: usize,
-        /// How many there may be.
+        /// The maximum.
         limit: usize,
     },
-    /// More NAT64 prefixes than the header has room for.
-    #[error("the policy has {prefixes} NAT64 prefixes; at most {limit} are possible: leave some out")]
+    /// More NAT64 prefixes than the header has slots.
+    #[error("the policy has {prefixes} NAT64 prefixes, the maximum is {limit}: remove some")]
     TooManyNat64Prefixes {
-        /// How many it has.
+        /// Number of prefixes.
         prefixes: usize,
-        /// How many it may have.
+        /// The maximum.
         limit: usize,
     },
-    /// A protocol number that the tables have no room for.
-    #[error("rule {rule:?} names the protocol {protocol}, which is not below {limit}: correct the number")]
+    /// A protocol id outside the range of the tables.
+    #[error("rule {rule:?}: invalid protocol {protocol}: must be less than {limit}")]
     UnknownProtocol {
-        /// The rule.
+        /// Name of the rule.
         rule: String,
-        /// The number.
+        /// The protocol id.
         protocol: u16,
-        /// First number that is none.
+        /// The first invalid id.
         limit: u16,
     },
-    /// The image would be too big.
+    /// The image exceeds the maximum size.
     #[error(
         "the policy needs more than {limit} pages of 4 KiB: use fewer addresses, or fewer rules \
-         whose addresses overlap"
+         with overlapping addresses"
     )]
     TooManyPages {
-        /// How many pages an image may have.
+        /// Maximum number of pages.
         limit: u32,
     },
-    /// A line has more intervals than its search can tell apart.
+    /// One bucket of an interval table has more intervals than the largest directory holds.
     #[error(
-        "the rules cut the {line:?} line into {intervals} intervals, which is too many: use fewer addresses"
+        "the rules split the dimension {dimension:?} into too many intervals ({intervals} in one bucket): use fewer addresses"
     )]
     TooManyIntervals {
-        /// The line.
-        line: Dimension,
-        /// The intervals of the fullest part of it.
+        /// The dimension.
+        dimension: Dimension,
+        /// Number of intervals of the bucket.
         intervals: usize,
     },
 }

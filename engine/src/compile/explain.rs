@@ -1,4 +1,4 @@
-//! Why a policy answers what it answers.
+//! Explains the verdict of a policy: which rules match, and why the others do not.
 
 use std::net::IpAddr;
 
@@ -14,69 +14,68 @@ use super::{
 };
 use crate::policy::{Policy, Rule, UnixName};
 
-/// The answer of one policy with its reasons.
+/// The verdict of one policy and its reasons.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explanation {
-    /// The policy's name.
+    /// Name of the policy.
     pub policy: String,
-    /// The destination as the rules see it; `None` for a unix socket.
+    /// The canonical destination address; `None` for a unix socket.
     pub destination: Option<IpAddr>,
-    /// The unix socket.
+    /// The unix socket, in policy syntax.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unix: Option<String>,
-    /// The IPv4 address inside it, which is judged too.
-    pub inside: Option<IpAddr>,
-    /// Allow, audit, block or kill.
+    /// The IPv4 address embedded in `destination`, which is looked up too.
+    pub embedded_ipv4: Option<IpAddr>,
+    /// `allow`, `audit`, `block` or `kill`.
     pub verdict: &'static str,
-    /// What would be done, by the policy's mode.
+    /// The outcome of the verdict in the mode of the policy.
     pub outcome: &'static str,
-    /// Whether the attempt would be denied.
+    /// Whether the attempt is denied.
     pub denied: bool,
-    /// Name of the rule that decides; none when it is the default.
+    /// Name of the rule that decides; `None` for the default.
     pub rule: Option<String>,
-    /// The errno that the caller would see.
+    /// The errno that the caller gets; `None` unless denied.
     pub errno: Option<&'static str>,
-    /// Where it is decided: at the destination, or for protocols without an address hook when the
-    /// socket is made.
-    pub at: Decided,
-    /// The rules up to the one that decides (all, when it is the default), in their order.
-    pub rules: Vec<RuleView>,
+    /// The operation at which the policy is evaluated.
+    pub decided_at: DecisionPoint,
+    /// The rules up to the one that decides, in their order; all rules if the default decides.
+    pub rules: Vec<RuleResult>,
 }
 
-/// Where an attempt is decided.
+/// The operation at which a policy is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Decided {
-    /// connect or sendmsg.
+pub enum DecisionPoint {
+    /// connect(2) or sendmsg(2), by destination address.
     Destination,
-    /// socket(2).
+    /// socket(2), for protocols without an address hook.
     Socket,
-    /// connect or a datagram, to a unix socket.
+    /// connect(2) or sendmsg(2) to a unix socket.
     Unix,
 }
 
-/// What a rule had to say.
+/// Whether a rule matches, and if not, why.
 #[derive(Clone, Debug, Serialize)]
-pub struct RuleView {
-    /// Its name.
+pub struct RuleResult {
+    /// Name of the rule.
     pub name: String,
-    /// Its action.
+    /// Action of the rule.
     pub action: &'static str,
-    /// Whether it matches, by some spelling of the destination; where the socket is judged,
-    /// whether some destination could match.
+    /// Whether the rule matches some form of the destination address. For [`DecisionPoint::Socket`]:
+    /// whether it can match some destination.
     pub matches: bool,
-    /// Why it does not match: per spelling of the destination, its own first.
+    /// Why the rule does not match: one entry for each form of the address that it misses, the canonical form first.
     pub mismatches: Vec<Mismatch>,
-    /// The author's reason.
+    /// `reason` of the rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// Asks a policy about an attempt (its address need not be canonical) and lists the reasons. The
-/// verdict is that of the compiled image: what the kernel would say.
+/// Explains the verdict for an attempt, whose address need not be canonical. The verdict comes from the
+/// compiled image, as in the kernel.
 ///
 /// # Errors
-/// [`CompileError`].
+/// If the policy cannot be compiled.
 pub fn explain(
     policy: &Policy,
     executables: &Identities,
@@ -86,40 +85,40 @@ pub fn explain(
         address: canonical(attempt.address),
         ..*attempt
     };
-    // What the address hooks see of an MPTCP socket are its subflows, which are TCP.
+    // The address hooks see the subflows of an MPTCP socket, which are TCP.
     if attempt.protocol == Protocol::MPTCP {
         attempt.protocol = Protocol::TCP;
     }
-    let life = Revision {
+    let revision = Revision {
         generation: 1,
         mode: policy.mode,
     };
-    let image = compile(policy, executables, life)?;
-    let (own, inside) = oracle::spellings(policy, attempt.address);
+    let image = compile(policy, executables, revision)?;
+    let (own, embedded_ipv4) = oracle::address_forms(policy, attempt.address);
     let family = match attempt.address {
         Address::V4(_) => SocketFamily::Inet,
         Address::V6 { .. } => SocketFamily::Inet6,
     };
     let (protocol, uid, executable) = (attempt.protocol, attempt.uid, attempt.executable);
     let (verdict, at) = if protocol.has_address_hook() {
-        (image.decide(&attempt), Decided::Destination)
+        (image.decide(&attempt), DecisionPoint::Destination)
     } else {
         let verdict = image.decide_socket(family, protocol, uid, executable);
-        (verdict, Decided::Socket)
+        (verdict, DecisionPoint::Socket)
     };
     let outcome = Outcome::of(verdict.action, policy.mode, KillAbility::Now);
     let shown = match verdict.reason {
         Reason::Rule(rule) => rule as usize + 1,
         Reason::Default | Reason::Fault(_) => policy.rules.len(),
     };
-    let view = |rule: &Rule| {
+    let result = |rule: &Rule| {
         let mismatches: Vec<Option<Mismatch>> = match at {
-            Decided::Destination => {
-                let spellings = [Some(own), inside].into_iter().flatten();
+            DecisionPoint::Destination => {
+                let address_forms = [Some(own), embedded_ipv4].into_iter().flatten();
                 let missed = |address| oracle::mismatch(rule, executables, address, &attempt);
-                spellings.map(missed).collect()
+                address_forms.map(missed).collect()
             }
-            Decided::Socket | Decided::Unix => {
+            DecisionPoint::Socket | DecisionPoint::Unix => {
                 vec![oracle::socket_mismatch(
                     rule,
                     executables,
@@ -130,7 +129,7 @@ pub fn explain(
                 )]
             }
         };
-        RuleView {
+        RuleResult {
             name: rule.name.clone(),
             action: rule.action.as_str(),
             matches: mismatches.contains(&None),
@@ -142,22 +141,22 @@ pub fn explain(
         policy: policy.name.clone(),
         destination: Some(own),
         unix: None,
-        inside,
+        embedded_ipv4,
         verdict: verdict.action.as_str(),
         outcome: outcome.as_str(),
         denied: outcome.denied(),
         rule: rule_name(policy, verdict),
         errno: outcome.denied().then_some(policy.errno.as_str()),
-        at,
-        rules: policy.rules.iter().take(shown).map(view).collect(),
+        decided_at: at,
+        rules: policy.rules.iter().take(shown).map(result).collect(),
     })
 }
 
-/// Asks a policy about a unix socket and lists the reasons. Files are compared by their paths: `identities` are those
-/// that [`Identities::synthetic`] makes up.
+/// Explains the verdict for a unix socket. Sockets are compared by path: `identities` must come from
+/// [`Identities::synthetic`].
 ///
 /// # Errors
-/// [`CompileError`].
+/// If the policy cannot be compiled.
 pub fn explain_unix(
     policy: &Policy,
     identities: &Identities,
@@ -165,21 +164,21 @@ pub fn explain_unix(
     uid: u32,
     executable: ExecutableId,
 ) -> Result<Explanation, CompileError> {
-    let life = Revision {
+    let revision = Revision {
         generation: 1,
         mode: policy.mode,
     };
-    let image = compile(policy, identities, life)?;
-    let place = Identities::synthetic_place(name);
-    let verdict = image.decide_unix(place, uid, executable);
+    let image = compile(policy, identities, revision)?;
+    let socket = Identities::synthetic_socket(name);
+    let verdict = image.decide_unix(socket, uid, executable);
     let outcome = Outcome::of(verdict.action, policy.mode, KillAbility::Now);
     let shown = match verdict.reason {
         Reason::Rule(rule) => rule as usize + 1,
         Reason::Default | Reason::Fault(_) => policy.rules.len(),
     };
-    let view = |rule: &Rule| {
-        let mismatch = oracle::unix_mismatch(rule, identities, place, uid, executable);
-        RuleView {
+    let result = |rule: &Rule| {
+        let mismatch = oracle::unix_mismatch(rule, identities, socket, uid, executable);
+        RuleResult {
             name: rule.name.clone(),
             action: rule.action.as_str(),
             matches: mismatch.is_none(),
@@ -187,23 +186,23 @@ pub fn explain_unix(
             reason: rule.reason.clone(),
         }
     };
-    let about_unix = policy
+    let unix_rules = policy
         .rules
         .iter()
         .take(shown)
-        .filter(|rule| rule.is_about_unix());
+        .filter(|rule| rule.selects_unix_sockets());
     Ok(Explanation {
         policy: policy.name.clone(),
         destination: None,
         unix: Some(name.to_string()),
-        inside: None,
+        embedded_ipv4: None,
         verdict: verdict.action.as_str(),
         outcome: outcome.as_str(),
         denied: outcome.denied(),
         rule: rule_name(policy, verdict),
         errno: outcome.denied().then_some(policy.errno.as_str()),
-        at: Decided::Unix,
-        rules: about_unix.map(view).collect(),
+        decided_at: DecisionPoint::Unix,
+        rules: unix_rules.map(result).collect(),
     })
 }
 
@@ -214,13 +213,13 @@ fn rule_name(policy: &Policy, verdict: Verdict) -> Option<String> {
     }
 }
 
-/// A caller of whom nothing is known: no rule's executable is this.
+/// Stands for an unknown executable; no rule selects it.
 pub const UNKNOWN_EXECUTABLE: ExecutableId = ExecutableId {
     device: u64::MAX,
     inode: u64::MAX,
 };
 
-/// An attempt at an address, for [`explain`].
+/// Builds an attempt for [`explain`].
 pub fn attempt_at(
     address: IpAddr,
     port: u16,

@@ -1,4 +1,4 @@
-//! Identities of the files that a policy names: executables, and unix sockets by their paths.
+//! Kernel identities of the executables and unix sockets that a policy names by path.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,8 +9,7 @@ use engine_common::{ExecutableId, UnixSocketId};
 
 use crate::policy::{Policy, UnixName, UnixSockets};
 
-/// Which file each path of a policy is. Looked up by whoever knows the machine (`datapath`), so
-/// that compiling stays pure.
+/// The file behind each path of a policy. `datapath` looks them up, so that compiling needs no I/O.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identities {
     executables: BTreeMap<PathBuf, ExecutableId>,
@@ -18,43 +17,43 @@ pub struct Identities {
 }
 
 impl Identities {
-    /// Made-up identities, one a path: for work that needs no machine (check, explain, dump).
-    /// Device 0 is no real file's.
+    /// Synthetic identities, one for each path, for commands that do not access the file system
+    /// (check, explain, dump). They use device 0, which no real file has.
     pub fn synthetic(policy: &Policy) -> Identities {
         let numbered = paths_of(policy).into_iter().zip(1..);
         let executables = numbered.map(|(path, inode)| (path.to_owned(), ExecutableId { device: 0, inode }));
         let sockets = socket_paths_of(policy).into_iter();
-        let sockets = sockets.map(|path| (path.to_owned(), vec![made_up_place(path)]));
+        let sockets = sockets.map(|path| (path.to_owned(), vec![synthetic_path_id(path)]));
         Identities {
             executables: executables.collect(),
             sockets: sockets.collect(),
         }
     }
 
-    /// The place that a name has among [`Identities::synthetic`], whether the policy names it or not.
-    pub fn synthetic_place(name: &UnixName) -> UnixSocketId {
+    /// The id that [`Identities::synthetic`] gives to a socket, whether or not a policy names it.
+    pub fn synthetic_socket(name: &UnixName) -> UnixSocketId {
         match name {
             UnixName::Abstract(name) => UnixSocketId::of_abstract(name),
-            UnixName::Path(path) => made_up_place(path),
+            UnixName::Path(path) => synthetic_path_id(path),
         }
     }
 
-    /// Records the identity of an executable.
+    /// Sets the identity of an executable.
     pub fn insert(&mut self, path: PathBuf, id: ExecutableId) {
         self.executables.insert(path, id);
     }
 
-    /// Records where the socket of a path is: in each of these places it may be.
-    pub fn insert_socket(&mut self, path: PathBuf, places: Vec<UnixSocketId>) {
-        self.sockets.insert(path, places);
+    /// Sets the ids of the socket at a path. A path has several ids if several mounts can lead to it.
+    pub fn insert_socket(&mut self, path: PathBuf, ids: Vec<UnixSocketId>) {
+        self.sockets.insert(path, ids);
     }
 
-    /// The identity of an executable's path.
+    /// The identity of the executable at a path.
     pub fn executable(&self, path: &Path) -> Option<ExecutableId> {
         self.executables.get(path).copied()
     }
 
-    /// The places of a unix socket; `None` where its path was not looked up.
+    /// The ids of a unix socket; `None` if its path was not looked up.
     pub fn socket(&self, name: &UnixName) -> Option<Vec<UnixSocketId>> {
         match name {
             UnixName::Abstract(name) => Some(vec![UnixSocketId::of_abstract(name)]),
@@ -63,14 +62,14 @@ impl Identities {
     }
 }
 
-fn made_up_place(path: &Path) -> UnixSocketId {
-    UnixSocketId::in_file_system(MADE_UP_DEVICE, components(path))
+fn synthetic_path_id(path: &Path) -> UnixSocketId {
+    UnixSocketId::in_file_system(SYNTHETIC_DEVICE, components(path))
 }
 
-/// A device for made-up places: no file system has the greatest number.
-const MADE_UP_DEVICE: u64 = u32::MAX as u64;
+/// Device id of synthetic socket ids; no file system has it.
+const SYNTHETIC_DEVICE: u64 = u32::MAX as u64;
 
-/// The components of a path, the last one first.
+/// The components of a path in reverse order, without the root.
 pub(crate) fn components(path: &Path) -> impl Iterator<Item = &[u8]> {
     use std::os::unix::ffi::OsStrExt;
     path.components().rev().filter_map(|component| match component {
@@ -88,7 +87,7 @@ impl FromIterator<(PathBuf, ExecutableId)> for Identities {
     }
 }
 
-/// All executables that a policy names.
+/// The paths of all executables that a policy names.
 pub fn paths_of(policy: &Policy) -> BTreeSet<&Path> {
     let named = policy
         .rules

@@ -1,14 +1,14 @@
-//! The compiled policy.
+//! The compiled policy: pages in the format that the kernel programs read.
 
 use engine_common::{
     Address, Attempt, ExecutableId, Protocol, SocketFamily, UnixSocketId, Verdict,
     image::{Header, Page, Revision},
 };
 
-/// One compiled policy: the pages that the kernel reads, word for word.
+/// One compiled policy. The kernel map holds a copy of these pages.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Image {
-    // INVARIANT: never empty; page 0 carries the header.
+    // INVARIANT: never empty; page 0 starts with the header.
     pages: Vec<Page>,
 }
 
@@ -21,30 +21,30 @@ impl std::fmt::Debug for Image {
 }
 
 impl Image {
-    /// The image of pages that the compiler has filled.
+    /// Wraps pages that the compiler wrote.
     pub(super) fn new(pages: Vec<Page>) -> Image {
         debug_assert!(!pages.is_empty());
         Image { pages }
     }
 
-    /// The pages; page 0 starts with the header.
+    /// The pages of 4 KiB; page 0 starts with the header.
     pub fn pages(&self) -> &[Page] {
         &self.pages
     }
 
-    /// All words of all pages, to be copied into a map as they are (native byte order).
+    /// The words of all pages in native byte order, as the kernel map holds them.
     pub fn words(&self) -> &[u64] {
         self.pages.as_flattened()
     }
 
-    /// The same policy as another generation, or in another mode.
+    /// The same policy with another generation and mode.
     #[must_use]
-    pub fn with_revision(mut self, life: Revision) -> Image {
-        life.write(&mut self.pages[0]);
+    pub fn with_revision(mut self, revision: Revision) -> Image {
+        revision.write(&mut self.pages[0]);
         self
     }
 
-    /// The same policy with nothing counted yet.
+    /// The same policy with all counters set to 0.
     #[must_use]
     pub fn with_counters_cleared(mut self) -> Image {
         let first = self.header().counters().0 as usize;
@@ -56,24 +56,24 @@ impl Image {
         self
     }
 
-    /// The header.
+    /// The header in page 0.
     pub fn header(&self) -> Header<'_> {
         Header(&self.pages[0])
     }
 
-    /// Number of rules.
+    /// Number of rules, 0 to 1,024.
     pub fn rule_count(&self) -> u32 {
         self.header().rule_count()
     }
 
-    /// What the policy says about an attempt, whose address must be canonical. What cannot be read
-    /// is a fault, which denies.
+    /// Evaluates the policy for an attempt, whose address must be canonical. If the image cannot be
+    /// read, the verdict is a fault, which denies.
     pub fn decide(&self, attempt: &Attempt) -> Verdict {
         debug_assert!(is_canonical(attempt.address));
         engine_common::decide(self.pages(), &self.pages[0], attempt).unwrap_or_else(Verdict::fault)
     }
 
-    /// What the policy says about making a socket whose destinations no address hook sees
+    /// Evaluates the policy for the creation of a socket whose protocol has no address hook
     /// ([`engine_common::decide_socket`]).
     pub fn decide_socket(
         &self,
@@ -86,9 +86,9 @@ impl Image {
             .unwrap_or_else(Verdict::fault)
     }
 
-    /// What the policy says about reaching a unix socket ([`engine_common::decide_unix`]).
-    pub fn decide_unix(&self, place: UnixSocketId, uid: u32, executable: ExecutableId) -> Verdict {
-        engine_common::decide_unix(self.pages(), &self.pages[0], place, uid, executable)
+    /// Evaluates the policy for a connection to a unix socket ([`engine_common::decide_unix`]).
+    pub fn decide_unix(&self, socket: UnixSocketId, uid: u32, executable: ExecutableId) -> Verdict {
+        engine_common::decide_unix(self.pages(), &self.pages[0], socket, uid, executable)
             .unwrap_or_else(Verdict::fault)
     }
 }

@@ -1,12 +1,12 @@
-//! From the ranges that rules cover to elementary intervals, each with its class.
+//! Splits the ranges that rules cover into elementary intervals, each with its rule set.
 
-use super::rule_set::{Classes, RuleSetId, flip};
+use super::rule_set::{RuleSetId, RuleSets, flip};
 
-/// A key of a line.
+/// A key of a dimension.
 pub trait Key: Copy + Ord + Into<u128> {
-    /// The next key, if there is one.
+    /// The next key; `None` after the largest.
     fn next(self) -> Option<Self>;
-    /// The key before, if there is one.
+    /// The previous key; `None` for 0.
     fn previous(self) -> Option<Self>;
 }
 
@@ -20,24 +20,24 @@ macro_rules! key {
 }
 key!(u32, u128);
 
-/// Keys from the interval before up to `end`, included, that the same rules cover.
+/// A range of keys that the same rules cover. It starts after the previous interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interval<K> {
-    /// Last key.
+    /// Last key, inclusive.
     pub end: K,
-    /// The rules.
-    pub class: RuleSetId,
+    /// The rules that cover the range.
+    pub rule_set: RuleSetId,
 }
 
-/// Cuts the key space up to `last` into elementary intervals. `spans` are inclusive ranges with the
-/// rule that covers them; the ranges of one rule must not overlap each other. Neighbours of one
-/// class are one interval, so the result is as short as it can be.
-pub fn cut<K: Key>(
+/// Splits the keys from 0 to `last` into elementary intervals. `spans` are inclusive ranges with the
+/// rule that covers them; the ranges of one rule must not overlap. Adjacent intervals with the same
+/// rule set are merged.
+pub fn split<K: Key>(
     spans: impl IntoIterator<Item = (K, K, usize)>,
     last: K,
-    classes: &mut Classes,
+    rule_sets: &mut RuleSets,
 ) -> Vec<Interval<K>> {
-    // Where a rule starts or stops covering; both are the flip of its bit.
+    // The keys where a rule starts or stops covering. Both invert its bit.
     let mut edges: Vec<(K, u32)> = Vec::new();
     for (start, end, rule) in spans {
         edges.push((start, rule as u32));
@@ -48,28 +48,28 @@ pub fn cut<K: Key>(
     edges.sort_unstable();
 
     let mut intervals: Vec<Interval<K>> = Vec::new();
-    let mut covering = vec![0u64; classes.words()];
-    let mut close = |end: K, covering: &[u64], classes: &mut Classes| {
-        let class = classes.intern(covering);
+    let mut covering = vec![0u64; rule_sets.words()];
+    let mut close = |end: K, covering: &[u64], rule_sets: &mut RuleSets| {
+        let rule_set = rule_sets.intern(covering);
         match intervals.last_mut() {
-            Some(before) if before.class == class => before.end = end,
-            _ => intervals.push(Interval { end, class }),
+            Some(before) if before.rule_set == rule_set => before.end = end,
+            _ => intervals.push(Interval { end, rule_set }),
         }
     };
-    // All flips at one key come before the interval that starts there.
+    // Apply all edges at one key before the interval that starts there is closed.
     for group in edges.chunk_by(|a, b| a.0 == b.0) {
         let at = group[0].0;
         if at > last {
             break;
         }
         if let Some(before) = at.previous() {
-            close(before, &covering, classes);
+            close(before, &covering, rule_sets);
         }
         for &(_, rule) in group {
             flip(&mut covering, rule as usize);
         }
     }
-    close(last, &covering, classes);
+    close(last, &covering, rule_sets);
     intervals
 }
 
@@ -78,23 +78,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_of_one_class_are_one_interval() {
-        let mut classes = Classes::new(2);
-        let cut = cut([(0u32, 9, 0), (10, 19, 0), (5, 6, 1)], 99, &mut classes);
-        let shape: Vec<_> = cut.iter().map(|i| (i.end, classes.bitmap(i.class)[0])).collect();
+    fn adjacent_ranges_with_one_rule_set_are_merged() {
+        let mut rule_sets = RuleSets::new(2);
+        let intervals = split([(0u32, 9, 0), (10, 19, 0), (5, 6, 1)], 99, &mut rule_sets);
+        let shape: Vec<_> = intervals
+            .iter()
+            .map(|i| (i.end, rule_sets.bitmap(i.rule_set)[0]))
+            .collect();
         assert_eq!(shape, [(4, 0b01), (6, 0b11), (19, 0b01), (99, 0)]);
     }
 
     #[test]
-    fn the_whole_line_is_covered() {
-        let mut classes = Classes::new(1);
-        assert_eq!(cut([], u32::MAX, &mut classes).len(), 1);
-        let cut = cut([(0u32, u32::MAX, 0)], u32::MAX, &mut classes);
+    fn all_keys_are_covered() {
+        let mut rule_sets = RuleSets::new(1);
+        assert_eq!(split([], u32::MAX, &mut rule_sets).len(), 1);
+        let intervals = split([(0u32, u32::MAX, 0)], u32::MAX, &mut rule_sets);
         assert_eq!(
-            cut,
+            intervals,
             [Interval {
                 end: u32::MAX,
-                class: Classes::EVERY
+                rule_set: RuleSets::EVERY
             }]
         );
     }

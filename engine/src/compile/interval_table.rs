@@ -1,7 +1,7 @@
-//! From the intervals of a line to its nodes in the image.
+//! Writes the intervals of one dimension into the image as a search tree.
 //!
-//! The root is chosen for the fewest look-ups of pages: one class; a leaf; an index, where it
-//! leaves most intervals in buckets of one leaf; else a directory.
+//! The root is chosen to minimize page look-ups: a single rule set; a leaf; an index, if most buckets
+//! of the index then fit into one leaf; a directory otherwise.
 
 use engine_common::{
     image::{Dimension, Location, PAGE_WORDS},
@@ -10,42 +10,42 @@ use engine_common::{
 
 use super::{
     CompileError,
-    entry::LineKey,
+    entry::TableKey,
     interval::Interval,
     page_arena::{PageArena, location},
     rule_set::RuleSetId,
 };
 
-/// Bits of the key that an index looks at, at least and at most.
+/// Minimum and maximum number of key bits that an index uses.
 pub(super) const INDEX_BITS: (u32, u32) = (6, 16);
 
-/// What a line's root is.
+/// The kind of a table's root node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Root {
-    Class,
+    RuleSet,
     Leaf,
     Directory,
-    /// By so many upper bits.
+    /// Indexed by this many upper bits of the key.
     Index(u32),
 }
 
-/// A line, ready to be written.
+/// The intervals of one dimension and the layout chosen for them.
 #[derive(Debug)]
-pub(super) struct Line<K> {
-    id: Dimension,
+pub(super) struct IntervalTable<K> {
+    dimension: Dimension,
     intervals: Vec<Interval<K>>,
-    /// Bits of the key, or of its upper half on a wide line.
+    /// Bits of a u32 key, or of the upper half of a u128 key.
     key_bits: u32,
     root: Root,
 }
 
-impl<K: LineKey> Line<K> {
-    /// Chooses a root for the intervals, which cover the whole line. `key_bits` counts the bits of
-    /// a narrow key, or of the upper half of a wide one.
-    pub(super) fn plan(id: Dimension, key_bits: u32, intervals: Vec<Interval<K>>) -> Line<K> {
-        let root = choose(id, key_bits, &intervals);
-        Line {
-            id,
+impl<K: TableKey> IntervalTable<K> {
+    /// Chooses a root for the intervals, which cover all keys of the dimension. `key_bits` is the
+    /// number of bits of a u32 key, or of the upper half of a u128 key.
+    pub(super) fn plan(dimension: Dimension, key_bits: u32, intervals: Vec<Interval<K>>) -> IntervalTable<K> {
+        let root = choose(dimension, key_bits, &intervals);
+        IntervalTable {
+            dimension,
             intervals,
             key_bits,
             root,
@@ -61,7 +61,7 @@ impl<K: LineKey> Line<K> {
         arena: &mut PageArena,
         at: Location,
         index_bits: u32,
-        places: &[Location],
+        bitmaps: &[Location],
     ) -> Result<Node, CompileError> {
         let shift = self.bucket_shift(index_bits);
         let low = shift + K::LOW_BITS;
@@ -71,17 +71,17 @@ impl<K: LineKey> Line<K> {
             let last = K::from_bits((bucket as u128) << low | ((1 << low) - 1));
             let reach = rest.partition_point(|interval| interval.end < last);
             let node = if reach == 0 {
-                Node::class(place(places, rest[0].class))
+                Node::class(bitmap_location(bitmaps, rest[0].rule_set))
             } else {
                 let entries = Entries {
                     intervals: &rest[..=reach],
                     last,
-                    places,
+                    bitmaps,
                 };
                 self.write_bucket(arena, &entries, &mut full)?
             };
             arena.words_mut(Location(at.0 + bucket as u32), 1)[0] = node.0;
-            // An interval that goes on into the next bucket is met there again.
+            // An interval that continues in the next bucket gets an entry there too.
             let done = if rest[reach].end == last { reach + 1 } else { reach };
             rest = &rest[done..];
         }
@@ -132,7 +132,7 @@ impl<K: LineKey> Line<K> {
         }
         if directory.entries.len() > K::FANOUT {
             return Err(CompileError::TooManyIntervals {
-                line: self.id,
+                dimension: self.dimension,
                 intervals: entries.intervals.len(),
             });
         }
@@ -140,17 +140,17 @@ impl<K: LineKey> Line<K> {
     }
 }
 
-fn choose<K: LineKey>(id: Dimension, key_bits: u32, intervals: &[Interval<K>]) -> Root {
+fn choose<K: TableKey>(dimension: Dimension, key_bits: u32, intervals: &[Interval<K>]) -> Root {
     let count = intervals.len();
     if count == 1 {
-        return Root::Class;
+        return Root::RuleSet;
     }
     if count <= K::FEW {
         return Root::Leaf;
     }
     let flat = K::FANOUT.pow(1 + K::LEVELS);
-    // Executables and sockets are a few devices and many numbers: an index tells none of them apart.
-    if !matches!(id, Dimension::Executable | Dimension::Unix) {
+    // The upper bits of these keys are device ids: few distinct values, so an index cannot separate the keys.
+    if !matches!(dimension, Dimension::Executable | Dimension::Unix) {
         let bits = (count.ilog2() - 1).clamp(INDEX_BITS.0, INDEX_BITS.1);
         if count > flat || 2 * in_small_buckets(intervals, key_bits - bits) >= count {
             return Root::Index(bits);
@@ -163,8 +163,8 @@ fn choose<K: LineKey>(id: Dimension, key_bits: u32, intervals: &[Interval<K>]) -
     }
 }
 
-/// How many intervals end in buckets that one leaf can hold, and that are not most of the line.
-fn in_small_buckets<K: LineKey>(intervals: &[Interval<K>], shift: u32) -> usize {
+/// Number of intervals that end in buckets which fit into one leaf and hold at most half of all intervals.
+fn in_small_buckets<K: TableKey>(intervals: &[Interval<K>], shift: u32) -> usize {
     let small = (intervals.len() / 2).min(K::FANOUT);
     let bucket = |interval: &Interval<K>| interval.end.into() >> K::LOW_BITS >> shift;
     intervals
@@ -174,30 +174,30 @@ fn in_small_buckets<K: LineKey>(intervals: &[Interval<K>], shift: u32) -> usize 
         .sum()
 }
 
-/// What can be placed and written, whatever its keys.
-pub(super) trait Plan {
-    /// The line.
-    fn id(&self) -> Dimension;
+/// An interval table with keys of either width.
+pub(super) trait DimensionTable {
+    /// The dimension that the table is for.
+    fn dimension(&self) -> Dimension;
 
-    /// Words of the root's object; none for a class.
+    /// Words of the root object; 0 if the root is a rule set.
     fn root_words(&self) -> usize;
 
-    /// Counts the intervals of each class.
-    fn count_classes(&self, uses: &mut [u32]);
+    /// Adds the number of intervals of each rule set to `uses`.
+    fn count_rule_sets(&self, uses: &mut [u32]);
 
-    /// Writes the line, with its root's object at `at`. `places` are the classes' bitmaps.
-    fn write(&self, arena: &mut PageArena, at: Location, places: &[Location]) -> Result<Node, CompileError>;
+    /// Writes the table with its root object at `at`. `bitmaps` has the location of each rule set's bitmap.
+    fn write(&self, arena: &mut PageArena, at: Location, bitmaps: &[Location]) -> Result<Node, CompileError>;
 }
 
-impl<K: LineKey> Plan for Line<K> {
-    fn id(&self) -> Dimension {
-        self.id
+impl<K: TableKey> DimensionTable for IntervalTable<K> {
+    fn dimension(&self) -> Dimension {
+        self.dimension
     }
 
     fn root_words(&self) -> usize {
         let count = self.intervals.len();
         match self.root {
-            Root::Class => 0,
+            Root::RuleSet => 0,
             Root::Leaf => count * K::ENTRY_WORDS,
             Root::Index(bits) => 1 << bits,
             Root::Directory => {
@@ -210,20 +210,20 @@ impl<K: LineKey> Plan for Line<K> {
         }
     }
 
-    fn count_classes(&self, uses: &mut [u32]) {
+    fn count_rule_sets(&self, uses: &mut [u32]) {
         for interval in &self.intervals {
-            uses[interval.class.0 as usize] += 1;
+            uses[interval.rule_set.0 as usize] += 1;
         }
     }
 
-    fn write(&self, arena: &mut PageArena, at: Location, places: &[Location]) -> Result<Node, CompileError> {
+    fn write(&self, arena: &mut PageArena, at: Location, bitmaps: &[Location]) -> Result<Node, CompileError> {
         let all = Entries {
             intervals: &self.intervals,
             last: self.intervals[self.intervals.len() - 1].end,
-            places,
+            bitmaps,
         };
         match self.root {
-            Root::Class => Ok(Node::class(place(places, self.intervals[0].class))),
+            Root::RuleSet => Ok(Node::class(bitmap_location(bitmaps, self.intervals[0].rule_set))),
             Root::Leaf => {
                 all.write(arena, at);
                 Ok(Node::leaf(at, self.intervals.len()))
@@ -234,23 +234,26 @@ impl<K: LineKey> Plan for Line<K> {
                 full.finish::<K>(arena);
                 Ok(directory.write(arena, at))
             }
-            Root::Index(bits) => self.write_index(arena, at, bits, places),
+            Root::Index(bits) => self.write_index(arena, at, bits, bitmaps),
         }
     }
 }
 
-/// The entries of one bucket: the last interval is cut at the bucket's end.
+/// The entries of one bucket. The last interval is truncated at the end of the bucket.
 struct Entries<'a, K> {
     intervals: &'a [Interval<K>],
     last: K,
-    places: &'a [Location],
+    bitmaps: &'a [Location],
 }
 
-impl<K: LineKey> Entries<'_, K> {
+impl<K: TableKey> Entries<'_, K> {
     fn iter(&self) -> impl Iterator<Item = (K, u32)> + '_ {
-        self.intervals
-            .iter()
-            .map(|interval| (interval.end.min(self.last), place(self.places, interval.class).0))
+        self.intervals.iter().map(|interval| {
+            (
+                interval.end.min(self.last),
+                bitmap_location(self.bitmaps, interval.rule_set).0,
+            )
+        })
     }
 
     fn write(&self, arena: &mut PageArena, at: Location) {
@@ -261,31 +264,31 @@ impl<K: LineKey> Entries<'_, K> {
     }
 }
 
-/// Entries that lead to full pages.
+/// Entries that point to full pages.
 struct Directory<K> {
     entries: Vec<(K, u32)>,
     levels: u32,
 }
 
-impl<K: LineKey> Directory<K> {
+impl<K: TableKey> Directory<K> {
     fn write(&self, arena: &mut PageArena, at: Location) -> Node {
         put_all(arena, at, &self.entries);
         Node::directory(at, self.entries.len(), self.levels)
     }
 }
 
-/// The full leaf pages of a line. Buckets come in the order of their keys, so they can share
-/// pages: a search for a key of one bucket passes over the smaller ends of those before, and stops
-/// before the greater ones of those behind.
+/// The full leaf pages of a table. Buckets are written in key order, so neighbouring buckets can share a
+/// page: a search skips the smaller ends of the bucket before and stops before the larger ends of the
+/// bucket after.
 #[derive(Default)]
 struct FullPages {
-    /// The page that is not full yet, and its number of entries.
+    /// The page that still has free entries, and its number of used entries.
     open: Option<(usize, usize)>,
 }
 
 impl FullPages {
-    /// Writes entries; the pages that hold them, each with its last end among them.
-    fn append<K: LineKey>(
+    /// Writes entries. Returns the pages that hold them, each with the last end written there.
+    fn append<K: TableKey>(
         &mut self,
         arena: &mut PageArena,
         entries: &Entries<'_, K>,
@@ -307,23 +310,23 @@ impl FullPages {
         Ok(pages)
     }
 
-    /// Makes the last page a full one.
-    fn finish<K: LineKey>(self, arena: &mut PageArena) {
+    /// Pads the last page.
+    fn finish<K: TableKey>(self, arena: &mut PageArena) {
         if let Some((page, filled)) = self.open {
             pad::<K>(arena, page, filled);
         }
     }
 }
 
-fn put_all<K: LineKey>(arena: &mut PageArena, at: Location, entries: &[(K, u32)]) {
+fn put_all<K: TableKey>(arena: &mut PageArena, at: Location, entries: &[(K, u32)]) {
     let words = arena.words_mut(at, entries.len() * K::ENTRY_WORDS);
     for (entry, &(end, value)) in words.chunks_exact_mut(K::ENTRY_WORDS).zip(entries) {
         end.put(value, entry);
     }
 }
 
-/// Repeats the last of `filled` entries up to the end of the page.
-fn pad<K: LineKey>(arena: &mut PageArena, page: usize, filled: usize) {
+/// Fills the page from entry `filled` on with copies of the last used entry.
+fn pad<K: TableKey>(arena: &mut PageArena, page: usize, filled: usize) {
     let words = arena.words_mut(location(page, 0), PAGE_WORDS);
     for entry in filled..K::FANOUT {
         let from = (filled - 1) * K::ENTRY_WORDS;
@@ -331,8 +334,8 @@ fn pad<K: LineKey>(arena: &mut PageArena, page: usize, filled: usize) {
     }
 }
 
-fn place(places: &[Location], class: RuleSetId) -> Location {
-    places[class.0 as usize]
+fn bitmap_location(bitmaps: &[Location], rule_set: RuleSetId) -> Location {
+    bitmaps[rule_set.0 as usize]
 }
 
 #[cfg(test)]

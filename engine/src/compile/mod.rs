@@ -1,13 +1,13 @@
-//! From a validated [`Policy`] to the pages the kernel reads ([`Image`]). Pure: no I/O, no kernel.
+//! Compiles a validated [`Policy`] into the pages that the kernel programs read ([`Image`]). No I/O.
 //!
 //! ```text
-//! Policy -> keys that each rule covers (coverage) -> elementary intervals with classes (interval, class)
-//!        -> lines of nodes (line, entry) -> pages (page_arena, assemble) -> Image
+//! Policy -> keys that each rule covers (coverage) -> elementary intervals with rule sets (interval, rule_set)
+//!        -> interval tables (interval_table, entry) -> pages (page_arena, assemble) -> Image
 //! ```
-//! [`oracle`] is the second opinion: a loop over the rules, written to be obviously right.
-//! [`mod@explain`] tells why, [`mod@dump`] prints what is in the pages, and [`mod@diff`] what changes
-//! from one image to another. Pages read back from the kernel become an image again by
-//! [`Image::from_pages`].
+//! [`oracle`] evaluates a policy independently: a loop over the rules, written to be obviously right.
+//! [`mod@explain`] gives the reasons for a verdict, [`mod@dump`] prints an image as text, and
+//! [`mod@diff`] lists the changes between two images. [`Image::from_pages`] checks pages that are read
+//! back from the kernel.
 
 mod assemble;
 mod coverage;

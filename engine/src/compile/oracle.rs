@@ -1,5 +1,5 @@
-//! The semantics once more, as a loop over the rules: slow, and written to be obviously right.
-//! Property tests hold the tables against it; `explain` takes its reasons from it.
+//! A second evaluator of policies: a loop over the rules, slow and written to be obviously right.
+//! Property tests compare the compiled tables with it, and `explain` takes its reasons from it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,25 +13,25 @@ use serde::Serialize;
 use super::Identities;
 use crate::policy::{Policy, Rule, Services, UnixSockets};
 
-/// Why a rule does not match: the first of its selectors, in the order in which they are listed
-/// here, that refuses.
+/// The first selector, in this order, that does not match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mismatch {
-    /// The destination is not in `to`, or in `except`.
+    /// The destination is not in `to`, or it is in `except`.
     Destination,
-    /// The rule is not about the protocol.
+    /// The rule selects other protocols.
     Protocol,
-    /// The rule is about other ports.
+    /// The rule selects other ports.
     Port,
-    /// The rule binds other users.
+    /// The rule selects other users.
     Uid,
-    /// The rule binds other executables.
+    /// The rule selects other executables.
     Binary,
 }
 
-/// The addresses an attempt is judged by: as spelled, and the IPv4 address inside, if there is one.
-pub fn spellings(policy: &Policy, address: Address) -> (IpAddr, Option<IpAddr>) {
+/// The addresses that are looked up for a destination: the canonical address, and the IPv4 address
+/// embedded in it (NAT64, 6to4, Teredo, IPv4-compatible), if any.
+pub fn address_forms(policy: &Policy, address: Address) -> (IpAddr, Option<IpAddr>) {
     match address {
         Address::V4(v4) => (IpAddr::V4(Ipv4Addr::from(v4)), None),
         Address::V6 { high, low } => {
@@ -42,33 +42,35 @@ pub fn spellings(policy: &Policy, address: Address) -> (IpAddr, Option<IpAddr>) 
                 length: 0,
             };
             let prefix = |i: usize| policy.nat64.get(i).copied().unwrap_or(nothing);
-            let inside = embedded_v4(high, low, prefix).and_then(|v4| match canonical_v4(v4) {
+            let embedded_ipv4 = embedded_v4(high, low, prefix).and_then(|v4| match canonical_v4(v4) {
                 Address::V4(v4) => Some(IpAddr::V4(Ipv4Addr::from(v4))),
                 Address::V6 { .. } => None,
             });
-            (IpAddr::V6(own), inside)
+            (IpAddr::V6(own), embedded_ipv4)
         }
     }
 }
 
-/// What the policy says about an attempt.
+/// Evaluates the policy for an attempt.
 pub fn evaluate(policy: &Policy, executables: &Identities, attempt: &Attempt) -> Verdict {
-    let (own, inside) = spellings(policy, attempt.address);
+    let (own, embedded_ipv4) = address_forms(policy, attempt.address);
     let first = |address: IpAddr| {
         let matches = |rule: &Rule| mismatch(rule, executables, address, attempt).is_none();
         policy.rules.iter().position(matches)
     };
-    let (own, inside) = (first(own), inside.and_then(first));
-    let rule = match (own, inside) {
-        (Some(own), Some(inside)) if policy.rules[inside].action > policy.rules[own].action => inside,
+    let (own, embedded_ipv4) = (first(own), embedded_ipv4.and_then(first));
+    let rule = match (own, embedded_ipv4) {
+        (Some(own), Some(embedded_ipv4)) if policy.rules[embedded_ipv4].action > policy.rules[own].action => {
+            embedded_ipv4
+        }
         (Some(own), _) => own,
-        (None, Some(inside)) => inside,
+        (None, Some(embedded_ipv4)) => embedded_ipv4,
         (None, None) => return by_default(policy),
     };
     by_rule(policy, rule)
 }
 
-/// Why a rule does not match an attempt by one of its spellings; `None` when it does.
+/// Why a rule does not match an attempt at one form of its address; `None` if it matches.
 pub fn mismatch(
     rule: &Rule,
     executables: &Identities,
@@ -78,10 +80,10 @@ pub fn mismatch(
     if !rule.to.contains(address) {
         return Some(Mismatch::Destination);
     }
-    if !serves_some(rule, attempt.protocol) {
+    if !covers_some_port(rule, attempt.protocol) {
         return Some(Mismatch::Protocol);
     }
-    if attempt.protocol.has_ports() && !serves(rule, attempt.protocol, attempt.port) {
+    if attempt.protocol.has_ports() && !covers_port(rule, attempt.protocol, attempt.port) {
         return Some(Mismatch::Port);
     }
     subject_mismatch(rule, executables, attempt.uid, attempt.executable)
@@ -108,15 +110,16 @@ fn subject_mismatch(
     None
 }
 
-/// What the policy says about reaching a unix socket: the first rule that names it; what none names passes.
+/// Evaluates the policy for a unix socket: the first rule that selects it decides. A socket that no rule
+/// selects is allowed.
 pub fn decide_unix(
     policy: &Policy,
     identities: &Identities,
-    place: UnixSocketId,
+    socket: UnixSocketId,
     uid: u32,
     executable: ExecutableId,
 ) -> Verdict {
-    let matches = |rule: &Rule| unix_mismatch(rule, identities, place, uid, executable).is_none();
+    let matches = |rule: &Rule| unix_mismatch(rule, identities, socket, uid, executable).is_none();
     match policy.rules.iter().position(matches) {
         Some(rule) => by_rule(policy, rule),
         None => Verdict {
@@ -126,31 +129,29 @@ pub fn decide_unix(
     }
 }
 
-/// Why a rule does not match an attempt at a unix socket; `None` when it does.
+/// Why a rule does not match an attempt at a unix socket; `None` if it matches.
 pub fn unix_mismatch(
     rule: &Rule,
     identities: &Identities,
-    place: UnixSocketId,
+    socket: UnixSocketId,
     uid: u32,
     executable: ExecutableId,
 ) -> Option<Mismatch> {
-    let names_it = match &rule.unix {
+    let selected = match &rule.unix {
         None => false,
         Some(UnixSockets::Any) => true,
-        Some(UnixSockets::Only(names)) => names.iter().any(|name| {
-            identities
-                .socket(name)
-                .is_some_and(|places| places.contains(&place))
-        }),
+        Some(UnixSockets::Only(names)) => names
+            .iter()
+            .any(|name| identities.socket(name).is_some_and(|ids| ids.contains(&socket))),
     };
-    if !names_it {
+    if !selected {
         return Some(Mismatch::Destination);
     }
     subject_mismatch(rule, identities, uid, executable)
 }
 
-/// What the policy says about making a socket whose destinations no hook sees: the strictest answer
-/// that any of its destinations could get.
+/// Evaluates the policy for the creation of a socket whose protocol has no address hook: the strictest
+/// verdict that any destination could get.
 pub fn decide_socket(
     policy: &Policy,
     executables: &Identities,
@@ -167,8 +168,8 @@ pub fn decide_socket(
         if strictest.is_none_or(|s| rule.action > policy.rules[s].action) {
             strictest = Some(index);
         }
-        if settles(rule, family, protocol) {
-            // Nothing after this rule can answer, the default neither.
+        if is_final(rule, family, protocol) {
+            // Later rules and the default apply to no destination of this socket.
             return by_rule(policy, strictest.unwrap_or(index));
         }
     }
@@ -178,7 +179,7 @@ pub fn decide_socket(
     }
 }
 
-/// Why no destination of a socket can match a rule; `None` when some can.
+/// Why no destination of a socket can match a rule; `None` if some destination can.
 pub fn socket_mismatch(
     rule: &Rule,
     executables: &Identities,
@@ -187,61 +188,61 @@ pub fn socket_mismatch(
     uid: u32,
     executable: ExecutableId,
 ) -> Option<Mismatch> {
-    if !reaches_some(rule, family) {
+    if !covers_some_address(rule, family) {
         return Some(Mismatch::Destination);
     }
-    if !serves_some(rule, protocol) {
+    if !covers_some_port(rule, protocol) {
         return Some(Mismatch::Protocol);
     }
     subject_mismatch(rule, executables, uid, executable)
 }
 
-/// Whether a rule covers every destination of a socket, if it binds its owner.
-fn settles(rule: &Rule, family: SocketFamily, protocol: Protocol) -> bool {
-    reaches_every(rule, family) && serves_every(rule, protocol)
+/// Whether a rule covers every destination of a socket, if it matches the subject.
+fn is_final(rule: &Rule, family: SocketFamily, protocol: Protocol) -> bool {
+    covers_every_address(rule, family) && covers_every_port(rule, protocol)
 }
 
-/// An IPv6 socket reaches IPv4 destinations too, by their mapped addresses.
-fn reaches_some(rule: &Rule, family: SocketFamily) -> bool {
+/// An IPv6 socket can also connect to IPv4 destinations, as IPv4-mapped addresses.
+fn covers_some_address(rule: &Rule, family: SocketFamily) -> bool {
     match family {
         SocketFamily::Inet => !rule.to.v4().is_empty(),
         SocketFamily::Inet6 => !rule.to.is_empty(),
     }
 }
 
-fn reaches_every(rule: &Rule, family: SocketFamily) -> bool {
+fn covers_every_address(rule: &Rule, family: SocketFamily) -> bool {
     match family {
         SocketFamily::Inet => rule.to.has_every_v4(),
         SocketFamily::Inet6 => rule.to.has_every_v4() && rule.to.has_every_v6(),
     }
 }
 
-fn serves_some(rule: &Rule, protocol: Protocol) -> bool {
+fn covers_some_port(rule: &Rule, protocol: Protocol) -> bool {
     match &rule.services {
         Services::Any => true,
         Services::Only(services) => services.iter().any(|s| s.protocol == protocol),
     }
 }
 
-fn serves_every(rule: &Rule, protocol: Protocol) -> bool {
+fn covers_every_port(rule: &Rule, protocol: Protocol) -> bool {
     let Services::Only(services) = &rule.services else {
         return true;
     };
-    let of_it = || services.iter().filter(|s| s.protocol == protocol);
+    let matching = || services.iter().filter(|s| s.protocol == protocol);
     if !protocol.has_ports() {
-        return of_it().count() > 0;
+        return matching().count() > 0;
     }
-    // The first port that is not covered, if there is one, is 0 or comes right after some range.
-    let mut after = of_it().filter_map(|s| s.ports.last().checked_add(1));
-    serves(rule, protocol, 0) && after.all(|port| serves(rule, protocol, port))
+    // The first uncovered port, if any, is 0 or directly follows a range.
+    let mut after = matching().filter_map(|s| s.ports.last().checked_add(1));
+    covers_port(rule, protocol, 0) && after.all(|port| covers_port(rule, protocol, port))
 }
 
-fn serves(rule: &Rule, protocol: Protocol, port: u16) -> bool {
+fn covers_port(rule: &Rule, protocol: Protocol, port: u16) -> bool {
     match &rule.services {
         Services::Any => true,
         Services::Only(services) => {
-            let mut of_it = services.iter().filter(|s| s.protocol == protocol);
-            of_it.any(|s| s.ports.contains(port))
+            let mut matching = services.iter().filter(|s| s.protocol == protocol);
+            matching.any(|s| s.ports.contains(port))
         }
     }
 }

@@ -1,24 +1,24 @@
-//! Where things go in an image: an arena of pages that only grows.
+//! Allocates space in the pages of an image. Nothing is freed.
 
 use engine_common::image::{FREE_WORD, Location, PAGE_WORDS, Page};
 
 use super::CompileError;
 
-/// Pages an image may have: 128 MiB.
+/// Maximum number of pages of an image: 128 MiB.
 pub const MAX_PAGES: u32 = 32768;
 
-/// The pages of an image while it is made. Page 0 is there from the start, with its header and
-/// trait bitmaps left free.
+/// The pages of an image under construction. Page 0 exists from the start; its header and rule bitmaps
+/// are reserved.
 ///
-/// An object goes into page 0 while it has room, since that page costs the kernel no look-up, and
-/// else into the page last opened.
+/// Objects go into page 0 while they fit, because the kernel programs read it without a map look-up;
+/// otherwise into the page opened last.
 #[derive(Debug)]
 pub(super) struct PageArena {
     pages: Vec<Page>,
     limit: u32,
     /// First free word of page 0.
     root_free: usize,
-    /// The page last opened, and its first free word.
+    /// The page opened last, and its first free word.
     open: (usize, usize),
 }
 
@@ -33,13 +33,12 @@ impl PageArena {
         }
     }
 
-    /// Room for `words` words within one page; for more than a page holds, whole pages of its own,
-    /// one after the other.
+    /// Allocates `words` words within one page. Objects larger than a page get consecutive pages of their own.
     pub(super) fn allocate(&mut self, words: usize) -> Result<Location, CompileError> {
         self.allocate_aligned(words, 1)
     }
 
-    /// The same, at a multiple of `align` words (a power of two, at most a page).
+    /// Like [`PageArena::allocate`], at a multiple of `align` words (a power of two, at most a page).
     pub(super) fn allocate_aligned(&mut self, words: usize, align: usize) -> Result<Location, CompileError> {
         if let Some(word) = fit(self.root_free, words, align) {
             self.root_free = word + words;
@@ -52,14 +51,14 @@ impl PageArena {
         let count = words.div_ceil(PAGE_WORDS).max(1);
         let first = self.allocate_pages(count)?;
         let used = words - (count - 1) * PAGE_WORDS;
-        // Go on in whichever page has more room left.
+        // Continue in the page with more free words.
         if used < self.open.1 {
             self.open = (first + count - 1, used);
         }
         Ok(location(first, 0))
     }
 
-    /// `count` new pages, one after the other; the number of the first.
+    /// Allocates `count` consecutive pages. Returns the index of the first.
     pub(super) fn allocate_pages(&mut self, count: usize) -> Result<usize, CompileError> {
         let first = self.pages.len();
         if first + count > self.limit as usize {
@@ -69,13 +68,13 @@ impl PageArena {
         Ok(first)
     }
 
-    /// `count` words from `at` on.
+    /// The `count` words at `at`.
     pub(super) fn words_mut(&mut self, at: Location, count: usize) -> &mut [u64] {
         let first = at.0 as usize;
         &mut self.pages.as_flattened_mut()[first..first + count]
     }
 
-    /// Number of pages.
+    /// Number of pages, page 0 included.
     pub(super) fn page_count(&self) -> usize {
         self.pages.len()
     }
@@ -85,19 +84,18 @@ impl PageArena {
         &mut self.pages[0]
     }
 
-    /// The pages.
     pub(super) fn into_pages(self) -> Vec<Page> {
         self.pages
     }
 }
 
-/// Where `words` words fit into a page that is free from `free` on.
+/// The first aligned word at or after `free` where `words` words fit into the page.
 fn fit(free: usize, words: usize, align: usize) -> Option<usize> {
     let word = free.next_multiple_of(align);
     (word + words <= PAGE_WORDS).then_some(word)
 }
 
-/// Place of a word of a page.
+/// The location of a word of a page.
 pub(super) fn location(page: usize, word: usize) -> Location {
     Location((page * PAGE_WORDS + word) as u32)
 }
@@ -128,10 +126,10 @@ mod tests {
     }
 
     #[test]
-    fn small_things_share_page_0() {
+    fn small_objects_share_page_0() {
         let mut arena = PageArena::new(MAX_PAGES);
-        let room = PAGE_WORDS - FREE_WORD;
-        assert_eq!(arena.allocate(room - 9).unwrap().0, FREE_WORD as u32);
+        let free = PAGE_WORDS - FREE_WORD;
+        assert_eq!(arena.allocate(free - 9).unwrap().0, FREE_WORD as u32);
         assert_eq!(arena.allocate(10).unwrap(), location(1, 0));
         assert_eq!(arena.allocate_aligned(8, 8).unwrap(), location(0, PAGE_WORDS - 8));
         assert_eq!(arena.allocate_aligned(8, 8).unwrap(), location(1, 16));
@@ -139,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_holds() {
+    fn the_page_limit_is_enforced() {
         let mut arena = PageArena::new(3);
         arena.allocate_pages(2).unwrap();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Images read back from where they were put: pages that somebody else may have written.
+//! Checks images that are read back from the kernel, because another program may have written them.
 
 use engine_common::{
     ABI_VERSION,
@@ -8,77 +8,77 @@ use engine_common::{
 
 use super::{
     Image,
-    entry::LineKey,
+    entry::TableKey,
     walk::{self, Walk},
 };
 
-/// Why pages are no image.
+/// Why pages are not a valid image.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// No page at all.
-    #[error("the image has no pages")]
+    /// There are no pages.
+    #[error("corrupt policy image: no pages")]
     Empty,
-    /// Another version of tidegate wrote it.
-    #[error("the image has table format {found}, this tidegate reads {expected}")]
+    /// Another version of tidegate wrote the image.
+    #[error("policy image has ABI version {found}, this tidegate supports {expected}")]
     Abi {
-        /// The version it has.
+        /// ABI version of the image.
         found: u32,
-        /// The version that can be read.
+        /// ABI version of this program.
         expected: u32,
     },
-    /// Pages are missing, or too many.
-    #[error("the image says it has {said} pages, and {found} were read")]
+    /// The header has another page count.
+    #[error("corrupt policy image: header says {header} pages, found {found}")]
     PageCount {
-        /// What its header says.
-        said: u32,
-        /// How many there are.
+        /// Page count of the header.
+        header: u32,
+        /// Number of pages found.
         found: usize,
     },
-    /// Bitmaps of a size that no image has.
-    #[error("the image says its bitmaps have {0} words; 1 to {MAX_BITMAP_WORDS} are possible")]
+    /// The bitmap size is out of range.
+    #[error("corrupt policy image: bitmaps of {0} words, expected 1 to {MAX_BITMAP_WORDS}")]
     BitmapWords(usize),
-    /// More rules than its bitmaps have bits, or than are possible.
-    #[error("the image says it has {rules} rules; it has room for {limit}")]
+    /// More rules than the bitmaps have bits, or than a policy can have.
+    #[error("corrupt policy image: {rules} rules, the maximum is {limit}")]
     RuleCount {
-        /// What its header says.
+        /// Rule count of the header.
         rules: u32,
-        /// How many it could have.
+        /// Maximum for the bitmap size of the header.
         limit: usize,
     },
-    /// The counters are not in the image.
-    #[error("the counters of the image are outside of its pages")]
+    /// The counters are outside the pages.
+    #[error("corrupt policy image: the counters are outside its pages")]
     Counters,
-    /// A line leads to something that is not in the image, or does not cover all of its keys.
-    #[error("the {0:?} line of the image cannot be followed to its end")]
-    Line(Dimension),
-    /// A line leads to a bitmap that is not in the image.
-    #[error("the {0:?} line of the image leads to a set of rules that is not there")]
+    /// A table has a malformed node, points outside the image, or does not cover all keys.
+    #[error("corrupt policy image: invalid table for the dimension {0:?}")]
+    Table(Dimension),
+    /// A table points to a bitmap outside the image.
+    #[error("corrupt policy image: the table for the dimension {0:?} points to a bitmap outside its pages")]
     Bitmap(Dimension),
 }
 
 impl Image {
-    /// The image of pages that were read back, if all of it can be read.
+    /// Makes an image of pages that were read back.
     ///
     /// # Errors
-    /// See [`ImageError`].
+    /// If the header or a table is malformed, or the image has another ABI version.
     pub fn from_pages(pages: Vec<Page>) -> Result<Image, ImageError> {
         if pages.is_empty() {
             return Err(ImageError::Empty);
         }
         let image = Image::new(pages);
         image.check_header()?;
-        for line in Dimension::ALL {
-            match line {
+        for dimension in Dimension::ALL {
+            match dimension {
                 Dimension::V6 | Dimension::Executable | Dimension::Unix => {
-                    image.check_line(line, &walk::wide(&image, line))?
+                    image.check_table(dimension, &walk::walk_u128(&image, dimension))?
                 }
                 Dimension::V4
                 | Dimension::Port
                 | Dimension::ProtocolSome
                 | Dimension::ProtocolEvery
                 | Dimension::Uid => {
-                    image.check_line(line, &walk::narrow(&image, line))?;
+                    image.check_table(dimension, &walk::walk_u32(&image, dimension))?;
                 }
             }
         }
@@ -95,7 +95,7 @@ impl Image {
         }
         if header.page_count() as usize != self.pages().len() {
             return Err(ImageError::PageCount {
-                said: header.page_count(),
+                header: header.page_count(),
                 found: self.pages().len(),
             });
         }
@@ -108,7 +108,7 @@ impl Image {
         if rules as usize > limit {
             return Err(ImageError::RuleCount { rules, limit });
         }
-        // A word a rule, then default, then fault.
+        // One word for each rule, then default, then fault.
         let counters = header.counters().0 as usize + rules as usize + 2;
         if counters > self.words().len() {
             return Err(ImageError::Counters);
@@ -116,16 +116,16 @@ impl Image {
         Ok(())
     }
 
-    fn check_line<K: LineKey>(&self, line: Dimension, walk: &Walk<K>) -> Result<(), ImageError> {
+    fn check_table<K: TableKey>(&self, dimension: Dimension, walk: &Walk<K>) -> Result<(), ImageError> {
         if walk.broken {
-            return Err(ImageError::Line(line));
+            return Err(ImageError::Table(dimension));
         }
-        let is_there = |at: Location| {
+        let is_inside = |at: Location| {
             let words = self.header().bitmap_words();
             at.word() + words <= PAGE_WORDS && at.0 as usize + words <= self.words().len()
         };
-        if !walk.sections.iter().all(|section| is_there(section.class)) {
-            return Err(ImageError::Bitmap(line));
+        if !walk.ranges.iter().all(|range| is_inside(range.bitmap)) {
+            return Err(ImageError::Bitmap(dimension));
         }
         Ok(())
     }

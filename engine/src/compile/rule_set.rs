@@ -1,97 +1,97 @@
-//! Classes: distinct sets of rules, each stored once.
+//! The distinct sets of rules (equivalence classes of keys), each stored once as a bitmap.
 
-use std::{
-    collections::{HashMap, hash_map::RandomState},
-    hash::BuildHasher,
-};
+use std::{collections::hash_map::RandomState, hash::BuildHasher};
 
-/// Number of a class within one compilation.
+use hashbrown::{HashTable, hash_table::Entry};
+
+/// Index of a rule set within one compilation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleSetId(pub u32);
 
-/// The distinct rule bitmaps of one policy.
+/// The distinct rule bitmaps of one policy, one bit for each rule.
 #[derive(Debug)]
-pub struct Classes {
+pub struct RuleSets {
+    /// Words of each bitmap.
     words: usize,
-    /// All bitmaps, one after the other.
+    /// All bitmaps, ordered by id.
     bitmaps: Vec<u64>,
+    /// Finds the id of a bitmap by its hash.
+    ids: HashTable<RuleSetId>,
     hasher: RandomState,
-    /// Newest class of each hash; `older` chains those of the same hash.
-    newest: HashMap<u64, RuleSetId>,
-    older: Vec<Option<RuleSetId>>,
-    /// The two classes last asked for: along a line, a rule's ranges and the gaps between take turns.
+    /// The two sets interned last: within a dimension, the ranges of a rule alternate with the gaps between them.
     recent: [RuleSetId; 2],
 }
 
-impl Classes {
-    /// Class of all rules; interned from the start.
+impl RuleSets {
+    /// The set of all rules, which is always interned.
     pub const EVERY: RuleSetId = RuleSetId(0);
 
-    /// Classes of a policy of `rules` rules.
-    pub fn new(rules: usize) -> Classes {
+    /// Rule sets for a policy of `rules` rules.
+    pub fn new(rules: usize) -> RuleSets {
         let words = rules.div_ceil(64).max(1);
         let mut every = vec![0u64; words];
         for rule in 0..rules {
             set(&mut every, rule);
         }
-        let mut classes = Classes {
+        let mut rule_sets = RuleSets {
             words,
             bitmaps: Vec::new(),
+            ids: HashTable::new(),
             hasher: RandomState::new(),
-            newest: HashMap::new(),
-            older: Vec::new(),
-            recent: [Classes::EVERY; 2],
+            recent: [RuleSets::EVERY; 2],
         };
-        classes.add(&every);
-        classes
+        rule_sets.find_or_add(&every);
+        rule_sets
     }
 
-    /// Words of a bitmap.
+    /// Number of words in each bitmap.
     pub fn words(&self) -> usize {
         self.words
     }
 
-    /// Number of classes.
+    /// Number of rule sets.
     pub fn count(&self) -> usize {
-        self.older.len()
+        self.bitmaps.len() / self.words
     }
 
-    /// The rules of a class.
-    pub fn bitmap(&self, class: RuleSetId) -> &[u64] {
-        let at = class.0 as usize * self.words;
-        &self.bitmaps[at..at + self.words]
+    /// The bitmap of a rule set.
+    pub fn bitmap(&self, id: RuleSetId) -> &[u64] {
+        bitmap(&self.bitmaps, self.words, id)
     }
 
-    /// The class of a bitmap of [`Classes::words`] words.
+    /// The id of a bitmap of [`RuleSets::words`] words. Ids are assigned in the order of the calls.
     pub fn intern(&mut self, bitmap: &[u64]) -> RuleSetId {
-        for class in self.recent {
-            if self.bitmap(class) == bitmap {
-                return class;
+        for id in self.recent {
+            if self.bitmap(id) == bitmap {
+                return id;
             }
         }
-        let class = self.find(bitmap).unwrap_or_else(|| self.add(bitmap));
-        self.recent = [class, self.recent[0]];
-        class
+        let id = self.find_or_add(bitmap);
+        self.recent = [id, self.recent[0]];
+        id
     }
 
-    fn find(&self, bitmap: &[u64]) -> Option<RuleSetId> {
-        let mut next = self.newest.get(&self.hasher.hash_one(bitmap)).copied();
-        while let Some(class) = next {
-            if self.bitmap(class) == bitmap {
-                return next;
+    fn find_or_add(&mut self, new: &[u64]) -> RuleSetId {
+        let (bitmaps, words) = (&mut self.bitmaps, self.words);
+        let entry = self.ids.entry(
+            self.hasher.hash_one(new),
+            |&id| bitmap(bitmaps, words, id) == new,
+            |&id| self.hasher.hash_one(bitmap(bitmaps, words, id)),
+        );
+        match entry {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(free) => {
+                let id = RuleSetId((bitmaps.len() / words) as u32);
+                bitmaps.extend_from_slice(new);
+                free.insert(id);
+                id
             }
-            next = self.older[class.0 as usize];
         }
-        None
     }
+}
 
-    fn add(&mut self, bitmap: &[u64]) -> RuleSetId {
-        let class = RuleSetId(self.older.len() as u32);
-        self.bitmaps.extend_from_slice(bitmap);
-        let older = self.newest.insert(self.hasher.hash_one(bitmap), class);
-        self.older.push(older);
-        class
-    }
+fn bitmap(bitmaps: &[u64], words: usize, id: RuleSetId) -> &[u64] {
+    &bitmaps[id.0 as usize * words..][..words]
 }
 
 /// Sets the bit of a rule.
@@ -101,7 +101,7 @@ pub(super) fn set(bitmap: &mut [u64], rule: usize) {
     }
 }
 
-/// Flips the bit of a rule.
+/// Inverts the bit of a rule.
 pub(super) fn flip(bitmap: &mut [u64], rule: usize) {
     if let Some(word) = bitmap.get_mut(rule / 64) {
         *word ^= 1 << (rule % 64);
@@ -113,16 +113,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_class_a_bitmap() {
-        let mut classes = Classes::new(70);
-        let every = classes.bitmap(Classes::EVERY).to_vec();
+    fn equal_bitmaps_have_one_id() {
+        let mut rule_sets = RuleSets::new(70);
+        let every = rule_sets.bitmap(RuleSets::EVERY).to_vec();
         assert_eq!(every, [u64::MAX, 0b11_1111]);
-        let ids: Vec<_> = (0..100u64).map(|i| classes.intern(&[i, 1])).collect();
-        assert_eq!(classes.count(), 101);
+        let ids: Vec<_> = (0..100u64).map(|i| rule_sets.intern(&[i, 1])).collect();
+        assert_eq!(rule_sets.count(), 101);
         for (i, &id) in ids.iter().enumerate() {
-            assert_eq!(classes.bitmap(id), [i as u64, 1]);
-            assert_eq!(classes.intern(&[i as u64, 1]), id);
+            assert_eq!(rule_sets.bitmap(id), [i as u64, 1]);
+            assert_eq!(rule_sets.intern(&[i as u64, 1]), id);
         }
-        assert_eq!(classes.intern(&every), Classes::EVERY);
+        assert_eq!(rule_sets.intern(&every), RuleSets::EVERY);
     }
 }

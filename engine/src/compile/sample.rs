@@ -1,11 +1,11 @@
-//! Policies for the tests of this room.
+//! Policies for the tests of this module.
 
 use crate::policy::{
-    AddressSet, Errno, Fold, Hooks, Policy, PortRange, Rule, Service, Services, Subject,
+    AddressSet, Dedup, Errno, Hooks, Policy, PortRange, Rule, Service, Services, Subject,
     model::{Action, Mode, Protocol},
 };
 
-/// A set from networks split by blanks, or `any`.
+/// A set from networks separated by spaces, or `any`.
 pub(super) fn addresses(text: &str) -> AddressSet {
     match text {
         "any" => AddressSet::everything(),
@@ -13,7 +13,7 @@ pub(super) fn addresses(text: &str) -> AddressSet {
     }
 }
 
-/// A rule about all services, for anybody.
+/// A rule for all services and all processes.
 pub(super) fn rule(name: &str, action: Action, to: &str) -> Rule {
     Rule {
         unix: None,
@@ -26,7 +26,7 @@ pub(super) fn rule(name: &str, action: Action, to: &str) -> Rule {
     }
 }
 
-/// Some ports of one protocol.
+/// A port range of one protocol.
 pub(super) fn ports(protocol: Protocol, first: u16, last: u16) -> Services {
     let ports = PortRange::new(first, last).unwrap();
     Services::Only(vec![Service { protocol, ports }])
@@ -42,7 +42,7 @@ pub(super) fn policy(rules: Vec<Rule>) -> Policy {
         rules,
         nat64: Vec::new(),
         strict: false,
-        fold: Fold::default(),
+        dedup: Dedup::default(),
         hooks: Hooks::default(),
     }
 }

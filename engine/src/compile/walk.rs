@@ -1,4 +1,4 @@
-//! Reads a line back from the pages of an image: all of it, where the decision looks for one key.
+//! Reads a complete interval table from the pages of an image, where an evaluation looks up one key.
 
 use std::collections::BTreeSet;
 
@@ -10,74 +10,75 @@ use engine_common::{
 use super::{
     Image,
     coverage::{LAST_PORT_KEY, LAST_PROTOCOL},
-    entry::LineKey,
+    entry::TableKey,
     interval_table::INDEX_BITS,
 };
 
-/// Keys that have one class.
+/// A range of keys with the same rule set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Section<K> {
+pub(super) struct KeyRange<K> {
     pub(super) start: K,
+    /// Last key, inclusive.
     pub(super) end: K,
-    pub(super) class: Location,
+    /// Location of the rule bitmap.
+    pub(super) bitmap: Location,
 }
 
-/// What a line is made of.
+/// The content of an interval table.
 #[derive(Debug)]
 pub(super) struct Walk<K> {
-    /// All keys, in order; neighbours of one class are one section.
-    pub(super) sections: Vec<Section<K>>,
-    /// Buckets of the index that are a class, a leaf, a directory.
+    /// All keys, in order. Adjacent ranges with the same bitmap are merged.
+    pub(super) ranges: Vec<KeyRange<K>>,
+    /// Number of index buckets that are a rule set, a leaf, a directory.
     pub(super) buckets: [usize; 3],
-    /// Pages that a search may touch, page 0 and bitmaps included only where nodes lie there.
+    /// Pages that hold nodes of the table.
     pub(super) pages: BTreeSet<usize>,
-    /// Whether the walk stopped at something that is not in the image, or that a search would not
-    /// read as it is meant.
+    /// Whether a node points outside the image or is malformed.
     pub(super) broken: bool,
 }
 
-/// Walks a narrow line.
-pub(super) fn narrow(image: &Image, line: Dimension) -> Walk<u32> {
-    let last = match line {
+/// Reads a table with u32 keys.
+pub(super) fn walk_u32(image: &Image, dimension: Dimension) -> Walk<u32> {
+    let last = match dimension {
         Dimension::Port => LAST_PORT_KEY,
         Dimension::ProtocolSome | Dimension::ProtocolEvery => LAST_PROTOCOL,
         Dimension::V4 | Dimension::V6 | Dimension::Uid | Dimension::Executable | Dimension::Unix => u32::MAX,
     };
-    walk(image, line, last.count_ones(), last)
+    walk(image, dimension, last.count_ones(), last)
 }
 
-/// Walks a wide line.
-pub(super) fn wide(image: &Image, line: Dimension) -> Walk<u128> {
-    walk(image, line, 64, u128::MAX)
+/// Reads a table with u128 keys.
+pub(super) fn walk_u128(image: &Image, dimension: Dimension) -> Walk<u128> {
+    walk(image, dimension, 64, u128::MAX)
 }
 
-/// Walks a line whose last key is `last`. `key_bits` counts the bits of a narrow key, or of the
-/// upper half of a wide one.
-fn walk<K: LineKey>(image: &Image, line: Dimension, key_bits: u32, last: K) -> Walk<K> {
+/// Reads a table whose last key is `last`. `key_bits` is the number of bits of a u32 key, or of the
+/// upper half of a u128 key.
+fn walk<K: TableKey>(image: &Image, dimension: Dimension, key_bits: u32, last: K) -> Walk<K> {
     let mut walk = Walk {
-        sections: Vec::new(),
+        ranges: Vec::new(),
         buckets: [0; 3],
         pages: BTreeSet::new(),
         broken: false,
     };
     let header = Header(&image.pages()[0]);
-    if line == Dimension::Unix && !header.names_unix() {
-        // There is none where no rule is about such sockets.
+    if dimension == Dimension::Unix && !header.names_unix() {
+        // The table exists only if a rule selects unix sockets.
         return walk;
     }
-    let root = header.line(line);
+    let root = header.line(dimension);
     walk.broken = walk.node(image, root, key_bits, last).is_none();
     walk
 }
 
-impl<K: LineKey> Walk<K> {
+impl<K: TableKey> Walk<K> {
     fn node(&mut self, image: &Image, node: Node, key_bits: u32, last: K) -> Option<()> {
         match node.kind() {
             NodeKind::Index => {
                 let shift = node.extra();
                 let bits = key_bits.checked_sub(shift)?;
                 if !(INDEX_BITS.0..=INDEX_BITS.1).contains(&bits) {
-                    return None; // no index of ours
+                    return None; // the compiler writes no such index
                 }
                 let low = shift + K::LOW_BITS;
                 let first = node.page() as usize * PAGE_WORDS + node.word();
@@ -113,10 +114,10 @@ impl<K: LineKey> Walk<K> {
 
     fn leaf(&mut self, image: &Image, at: usize, entries: usize, last: K) -> Option<()> {
         self.pages.insert(at / PAGE_WORDS);
-        for (end, class) in entries_at::<K>(image, at, entries)? {
-            // Entries of buckets before share the page, and so do those of buckets behind.
+        for (end, bitmap) in entries_at::<K>(image, at, entries)? {
+            // The page can also hold entries of the buckets before and after.
             if self.next().is_some_and(|next| end >= next) {
-                self.push(end.min(last), Location(class));
+                self.push(end.min(last), Location(bitmap));
             }
         }
         self.reaches(last).then_some(())
@@ -144,32 +145,32 @@ impl<K: LineKey> Walk<K> {
         self.reaches(last).then_some(())
     }
 
-    /// Whether all keys up to `last` have a section.
+    /// Whether all keys up to `last` were read.
     fn reaches(&self, last: K) -> bool {
-        self.sections.last().is_some_and(|section| section.end >= last)
+        self.ranges.last().is_some_and(|range| range.end >= last)
     }
 
-    /// First key that no section has yet.
+    /// First key that was not read yet.
     fn next(&self) -> Option<K> {
-        match self.sections.last() {
+        match self.ranges.last() {
             None => Some(K::from_bits(0)),
-            Some(section) => section.end.next(),
+            Some(range) => range.end.next(),
         }
     }
 
-    fn push(&mut self, end: K, class: Location) {
+    fn push(&mut self, end: K, bitmap: Location) {
         let Some(start) = self.next().filter(|&start| start <= end) else {
             return;
         };
-        match self.sections.last_mut() {
-            Some(before) if before.class == class => before.end = end,
-            _ => self.sections.push(Section { start, end, class }),
+        match self.ranges.last_mut() {
+            Some(before) if before.bitmap == bitmap => before.end = end,
+            _ => self.ranges.push(KeyRange { start, end, bitmap }),
         }
     }
 }
 
-/// The entries of a leaf or directory: in one page, sorted by their ends.
-fn entries_at<K: LineKey>(image: &Image, at: usize, count: usize) -> Option<impl Iterator<Item = (K, u32)>> {
+/// The entries of a leaf or directory; `None` unless they are in one page and sorted by end.
+fn entries_at<K: TableKey>(image: &Image, at: usize, count: usize) -> Option<impl Iterator<Item = (K, u32)>> {
     if at % PAGE_WORDS + count * K::ENTRY_WORDS > PAGE_WORDS {
         return None;
     }

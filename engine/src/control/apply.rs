@@ -12,7 +12,7 @@ use super::{
 use crate::{
     compile::{
         Image,
-        diff::{PolicyDiff, Side, diff},
+        diff::{NamedImage, PolicyDiff, diff},
     },
     datapath::Slot,
     policy::Policy,
@@ -51,11 +51,11 @@ pub struct Applied {
 
 pub(super) fn diff_of(old: &Image, old_rules: &[String], new: &Image, new_rules: &[String]) -> PolicyDiff {
     diff(
-        &Side {
+        &NamedImage {
             image: old,
             rules: old_rules,
         },
-        &Side {
+        &NamedImage {
             image: new,
             rules: new_rules,
         },
@@ -125,7 +125,7 @@ impl Standing {
         if version.mode == mode {
             return Ok(applied(&record));
         }
-        if !version.hooks().allow(mode) {
+        if !version.hooks().supports_mode(mode) {
             return Err(ControlError::OnlyWatches {
                 name: name.to_owned(),
             });

@@ -30,11 +30,11 @@ impl Compiled {
         loaded: Loaded,
     ) -> Result<Compiled, ControlError> {
         let name = || policy.name.clone();
-        if !policy.hooks.allow(policy.mode) {
+        if !policy.hooks.supports_mode(policy.mode) {
             return Err(ControlError::OnlyWatches { name: name() });
         }
         let mut policy = policy.clone();
-        policy.fold = policy.fold.standing();
+        policy.dedup = policy.dedup.with_attached_defaults();
         let paths = paths_of(&policy);
         let identified =
             Identified::of([&policy]).map_err(|source| ControlError::Identify { name: name(), source })?;
@@ -65,8 +65,8 @@ impl Compiled {
             source: source.to_owned(),
             by: Actor::current(),
             since: now(),
-            names_families: policy.rules.iter().any(Rule::is_about_families),
-            names_unix: policy.rules.iter().any(Rule::is_about_unix),
+            names_families: policy.rules.iter().any(Rule::selects_other_families),
+            names_unix: policy.rules.iter().any(Rule::selects_unix_sockets),
             partial: Vec::new(),
             executables: executables.collect(),
             strict: policy.strict,

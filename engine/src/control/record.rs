@@ -71,7 +71,7 @@ pub struct Version {
 impl Version {
     /// Hooks that it is for.
     pub fn hooks(&self) -> Hooks {
-        Hooks::of_names(self.hooks.iter().map(String::as_str))
+        Hooks::from_names(self.hooks.iter().map(String::as_str))
     }
 
     /// The hooks to be attached, of those there are.
@@ -79,7 +79,8 @@ impl Version {
         let actions = self.rules.iter().map(|rule| rule.action);
         let mut actions = actions.chain([self.default]);
         let watches = self.mode == Mode::Audit || actions.any(|action| action == Action::Audit);
-        self.hooks().wanted(there, Hooks::used(watches, self.names_unix))
+        self.hooks()
+            .select(there, Hooks::needed(watches, self.names_unix))
     }
 }
 

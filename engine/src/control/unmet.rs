@@ -88,7 +88,7 @@ fn lacking_hooks(version: &Version) -> Vec<String> {
     if version.hooks() == Hooks::Auto {
         return Vec::new();
     }
-    let lacking = version.hooks().lacking(Features::detect().hooks());
+    let lacking = version.hooks().unsupported(Features::detect().hooks());
     lacking.into_iter().map(why_unmet).collect()
 }
 

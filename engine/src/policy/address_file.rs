@@ -1,4 +1,4 @@
-//! Files with one address or network a line, such as feeds of bad hosts.
+//! Reads address files, which have one address or network on each line, such as threat feeds.
 
 use std::path::Path;
 
@@ -6,31 +6,31 @@ use engine_common::limits::MAX_CIDRS;
 use ipnet::IpNet;
 
 use super::{
-    diagnostic::{Code, Diagnostic, Fault, Place, Severity, more},
+    diagnostic::{Code, Diagnostic, Problem, Severity, SourceLocation, more},
     network,
     source::{self, ReadError},
 };
 
-/// Most faults of one file that are listed.
+/// Maximum number of errors listed for one file.
 const MAX_LISTED: usize = 20;
 
-/// Why a file could not be taken.
+/// Why an address file was refused.
 pub(super) enum AddressFileError {
-    /// It cannot be read at all.
+    /// The file cannot be read.
     Read(ReadError),
-    /// What is wrong in it; more in number than are listed, perhaps.
-    Faults(Vec<Diagnostic>),
+    /// The errors in the file, up to a limit.
+    Problems(Vec<Diagnostic>),
 }
 
-/// Reads an address file: one address or network a line, `#` starts a comment.
+/// Reads an address file. `#` starts a comment.
 pub(super) fn read(path: &Path) -> Result<Vec<IpNet>, AddressFileError> {
     let bytes = source::read_address_file(path).map_err(AddressFileError::Read)?;
-    parse(&path.display().to_string(), &bytes).map_err(AddressFileError::Faults)
+    parse(&path.display().to_string(), &bytes).map_err(AddressFileError::Problems)
 }
 
 fn parse(name: &str, bytes: &[u8]) -> Result<Vec<IpNet>, Vec<Diagnostic>> {
     let mut networks = Vec::new();
-    let mut faults = Vec::new();
+    let mut problems = Vec::new();
     let mut count = 0usize;
     for (number, line) in bytes.split(|&b| b == b'\n').enumerate() {
         let lossy;
@@ -48,19 +48,19 @@ fn parse(name: &str, bytes: &[u8]) -> Result<Vec<IpNet>, Vec<Diagnostic>> {
         };
         let entry = content.split('#').next().unwrap_or_default();
         let text = entry.trim();
-        let fault = if !is_text {
-            Fault::new(
+        let problem = if !is_text {
+            Problem::new(
                 Code::NotText,
-                "a line that is not UTF-8",
-                "write plain text: one address or network a line",
+                "invalid UTF-8",
+                "write one address or network on each line",
             )
         } else if text.is_empty() {
             continue;
         } else if networks.len() == MAX_CIDRS {
-            Fault::new(
+            Problem::new(
                 Code::TooLarge,
                 format!("more than {MAX_CIDRS} addresses and networks"),
-                "merge neighbouring networks, or split the policy",
+                "merge adjacent networks, or split the policy",
             )
         } else {
             match network::parse(text) {
@@ -68,15 +68,16 @@ fn parse(name: &str, bytes: &[u8]) -> Result<Vec<IpNet>, Vec<Diagnostic>> {
                     networks.push(network);
                     continue;
                 }
-                Err(fault) => refined(text, *fault),
+                Err(problem) => refined(text, *problem),
             }
         };
         count += 1;
-        let stop = fault.code == Code::TooLarge;
-        if faults.len() < MAX_LISTED {
+        let stop = problem.code == Code::TooLarge;
+        if problems.len() < MAX_LISTED {
             let start = entry.len() - entry.trim_start().len();
-            let place = source::place_in_line(number + 1, content.trim_end(), start, start + text.len());
-            faults.push(diagnostic(name, fault, place));
+            let location =
+                source::location_in_line(number + 1, content.trim_end(), start, start + text.len());
+            problems.push(diagnostic(name, problem, location));
         }
         if stop {
             break;
@@ -85,37 +86,37 @@ fn parse(name: &str, bytes: &[u8]) -> Result<Vec<IpNet>, Vec<Diagnostic>> {
     if count == 0 {
         return Ok(networks);
     }
-    if count > faults.len() {
-        faults.push(more(name, count - faults.len()));
+    if count > problems.len() {
+        problems.push(more(name, count - problems.len()));
     }
-    Err(faults)
+    Err(problems)
 }
 
-/// Help that fits a file better than a list of a policy.
-fn refined(text: &str, fault: Fault) -> Fault {
+/// Replaces help that only applies to a list in a policy.
+fn refined(text: &str, problem: Problem) -> Problem {
     if text.starts_with('@') {
-        return Fault {
-            help: "sets are named in policies, not in address files".to_owned(),
-            ..fault
+        return Problem {
+            help: "an address file cannot refer to sets: use the set in the policy".to_owned(),
+            ..problem
         };
     }
     if text.contains(|c: char| c.is_whitespace() || c == ',') {
-        return Fault {
-            help: "write one address or network a line; a comment starts with `#`".to_owned(),
-            ..fault
+        return Problem {
+            help: "write one address or network on each line; a comment starts with `#`".to_owned(),
+            ..problem
         };
     }
-    fault
+    problem
 }
 
-fn diagnostic(name: &str, fault: Fault, place: Place) -> Diagnostic {
+fn diagnostic(name: &str, problem: Problem, location: SourceLocation) -> Diagnostic {
     Diagnostic {
         severity: Severity::Error,
-        code: fault.code,
+        code: problem.code,
         file: name.to_owned(),
-        place: Some(place),
-        message: fault.message,
-        help: fault.help,
+        location: Some(location),
+        message: problem.message,
+        help: problem.help,
     }
 }
 
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn comments_blank_lines_and_line_ends() {
+    fn comments_blank_lines_and_line_ends_are_accepted() {
         let text = b"\xef\xbb\xbf# feed\r\n203.0.113.7 # bad\r\n\n  2001:db8::/32\n";
         let networks = parse("feed", text).unwrap();
         let read: Vec<String> = networks.iter().map(ToString::to_string).collect();
@@ -132,24 +133,24 @@ mod tests {
     }
 
     #[test]
-    fn faults_have_their_line_and_are_bounded() {
+    fn errors_have_locations_and_are_limited() {
         let mut text = String::from("203.0.113.7\n  203.0.113.9/24 # host bits\n");
         for _ in 0..30 {
             text.push_str("nothing\n");
         }
-        let faults = parse("feed", text.as_bytes()).unwrap_err();
-        let place = faults[0].place.as_ref().unwrap();
+        let problems = parse("feed", text.as_bytes()).unwrap_err();
+        let location = problems[0].location.as_ref().unwrap();
         assert_eq!(
-            (place.line, place.column, place.text.as_str()),
+            (location.line, location.column, location.text.as_str()),
             (2, 3, "203.0.113.9/24")
         );
-        assert_eq!(faults.len(), MAX_LISTED + 1);
-        assert_eq!(faults[MAX_LISTED].message, "and 11 more");
+        assert_eq!(problems.len(), MAX_LISTED + 1);
+        assert_eq!(problems[MAX_LISTED].message, "11 more errors not shown");
     }
 
     #[test]
-    fn lines_that_are_no_text_are_faults() {
-        let faults = parse("feed", b"203.0.113.7\n\xff\xfe\n").unwrap_err();
-        assert_eq!(faults[0].code, Code::NotText);
+    fn invalid_utf8_is_an_error() {
+        let problems = parse("feed", b"203.0.113.7\n\xff\xfe\n").unwrap_err();
+        assert_eq!(problems[0].code, Code::NotText);
     }
 }

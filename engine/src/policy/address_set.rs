@@ -20,8 +20,8 @@ impl AddressSet {
         }
     }
 
-    /// The set of the networks' addresses, in any order and overlapping as they like. IPv4-mapped networks
-    /// (`::ffff:0:0/96` and longer) are IPv4.
+    /// The set of all addresses in the networks, which can overlap and be in any order. IPv4-mapped networks
+    /// (`::ffff:0:0/96` and longer) become IPv4.
     pub fn of(networks: impl IntoIterator<Item = IpNet>) -> AddressSet {
         let mut v4 = Vec::new();
         let mut v6 = Vec::new();
@@ -44,17 +44,17 @@ impl AddressSet {
         }
     }
 
-    /// The IPv4 ranges, inclusive.
+    /// The IPv4 ranges, inclusive, in host byte order.
     pub fn v4(&self) -> &[(u32, u32)] {
         &self.v4
     }
 
-    /// The IPv6 ranges, inclusive.
+    /// The IPv6 ranges, inclusive, in host byte order.
     pub fn v6(&self) -> &[(u128, u128)] {
         &self.v6
     }
 
-    /// Whether the set has no address.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
     }
@@ -69,7 +69,7 @@ impl AddressSet {
         self.v6 == [(0, u128::MAX)]
     }
 
-    /// Whether the address is in the set, as spelled.
+    /// Whether the set contains the address. The address is not made canonical.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(a) => contains(&self.v4, u32::from(a)),
@@ -77,7 +77,7 @@ impl AddressSet {
         }
     }
 
-    /// The union of both.
+    /// The union of two sets.
     pub fn union(&self, other: &AddressSet) -> AddressSet {
         AddressSet {
             v4: merged(self.v4.iter().chain(&other.v4).copied().collect()),
@@ -85,7 +85,7 @@ impl AddressSet {
         }
     }
 
-    /// The union of all.
+    /// The union of all sets.
     pub fn union_of<'s>(sets: impl IntoIterator<Item = &'s AddressSet>) -> AddressSet {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for set in sets {
@@ -98,12 +98,12 @@ impl AddressSet {
         }
     }
 
-    /// Ranges of both families.
+    /// Number of ranges of both families.
     pub fn range_count(&self) -> usize {
         self.v4.len() + self.v6.len()
     }
 
-    /// Whether some address is in both.
+    /// Whether the sets have a common address.
     pub fn overlaps(&self, other: &AddressSet) -> bool {
         overlapping(&self.v4, &other.v4) || overlapping(&self.v6, &other.v6)
     }
@@ -121,7 +121,7 @@ impl AddressSet {
         subset(&self.v4, &other.v4) && subset(&self.v6, &other.v6)
     }
 
-    /// Some address of each range, for messages: the first range as text.
+    /// The lowest IPv4 address, or the lowest IPv6 address if there is no IPv4 address.
     pub fn first(&self) -> Option<IpAddr> {
         match (self.v4.first(), self.v6.first()) {
             (Some(r), _) => Some(IpAddr::V4(Ipv4Addr::from(r.0))),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_merge_and_ends_hold() {
+    fn adjacent_networks_are_merged() {
         let s = set("0.0.0.0/1 128.0.0.0/1 ::/1 8000::/1");
         assert_eq!(s, AddressSet::everything());
         assert!(set("10.0.0.0/8").without(&set("0.0.0.0/0")).is_empty());

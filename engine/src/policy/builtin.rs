@@ -1,6 +1,6 @@
-//! The sets that every policy has.
+//! The built-in sets.
 //!
-//! | set | members | source |
+//! | set | members | reference |
 //! |---|---|---|
 //! | `@loopback` | 127.0.0.0/8, ::1 | RFC 1122 3.2.1.3, RFC 4291 2.5.3 |
 //! | `@private` | 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7 | RFC 1918, RFC 4193 |
@@ -8,24 +8,24 @@
 //! | `@multicast` | 224.0.0.0/4, ff00::/8 | RFC 5771, RFC 4291 2.7 |
 //! | `@broadcast` | 255.255.255.255 | RFC 919 |
 //! | `@reserved` | see [`all`] | IANA special-purpose registries, RFC 6890 |
-//! | `@cloud-metadata` | see [`all`] | the clouds' own manuals |
+//! | `@cloud-metadata` | see [`all`] | documentation of the cloud providers |
 //! | `@resolvers` | the name servers of /etc/resolv.conf when the policy is loaded | resolv.conf(5) |
 //!
-//! The shared address space of carriers (100.64.0.0/10, RFC 6598) is in `@reserved`, not in `@private`: nobody owns
-//! it, and several clouds and overlay networks use it for services of theirs.
+//! The shared address space (100.64.0.0/10, RFC 6598) is in `@reserved`, not in `@private`, because several cloud
+//! providers and overlay networks use it for their own services.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// A set that every policy has.
+/// A built-in set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Builtin {
-    /// Its name, without the `@`.
+    /// Name, without the `@`.
     pub name: &'static str,
-    /// What it is for.
+    /// Short description.
     pub about: &'static str,
-    /// Its members with the source of each; empty for `resolvers`, which the machine gives.
+    /// The members, each with its reference. Empty for `resolvers`, which depends on the machine.
     pub members: &'static [(&'static str, &'static str)],
 }
 
@@ -37,13 +37,13 @@ pub fn all() -> &'static [Builtin] {
     BUILTINS
 }
 
-/// The networks of a built-in set; `None` when there is no such set.
+/// The networks of a built-in set; `None` if there is no such set.
 pub(super) fn networks(name: &str, resolvers: &[IpAddr]) -> Option<Vec<IpNet>> {
     let builtin = BUILTINS.iter().find(|b| b.name == name)?;
     if name == RESOLVERS {
         return Some(resolvers.iter().map(|&a| IpNet::from(a)).collect());
     }
-    // A test holds that every member is a network.
+    // A test checks that every member is a network.
     Some(
         builtin
             .members
@@ -56,7 +56,7 @@ pub(super) fn networks(name: &str, resolvers: &[IpAddr]) -> Option<Vec<IpNet>> {
 const BUILTINS: &[Builtin] = &[
     Builtin {
         name: "loopback",
-        about: "this machine",
+        about: "loopback addresses of this machine",
         members: &[("127.0.0.0/8", "RFC 1122, 3.2.1.3"), ("::1", "RFC 4291, 2.5.3")],
     },
     Builtin {
@@ -71,22 +71,22 @@ const BUILTINS: &[Builtin] = &[
     },
     Builtin {
         name: "link-local",
-        about: "the link, not routed; has most of @cloud-metadata in it",
+        about: "link-local addresses, not routed; contains most of @cloud-metadata",
         members: &[("169.254.0.0/16", "RFC 3927"), ("fe80::/10", "RFC 4291, 2.5.6")],
     },
     Builtin {
         name: "multicast",
-        about: "groups of hosts",
+        about: "multicast groups",
         members: &[("224.0.0.0/4", "RFC 5771"), ("ff00::/8", "RFC 4291, 2.7")],
     },
     Builtin {
         name: "broadcast",
-        about: "every host of the link",
+        about: "limited broadcast",
         members: &[("255.255.255.255", "RFC 919")],
     },
     Builtin {
         name: "reserved",
-        about: "special purposes: no public service is there",
+        about: "special-purpose networks without public services",
         members: &[
             ("0.0.0.0/8", "RFC 791, 3.2: this network"),
             ("100.64.0.0/10", "RFC 6598: shared address space of carriers"),
@@ -95,7 +95,7 @@ const BUILTINS: &[Builtin] = &[
             ("198.18.0.0/15", "RFC 2544: benchmarks"),
             ("198.51.100.0/24", "RFC 5737: documentation"),
             ("203.0.113.0/24", "RFC 5737: documentation"),
-            // Without 255.255.255.255: that is @broadcast, and part of this network.
+            // 255.255.255.255 (@broadcast) is part of this network.
             ("240.0.0.0/4", "RFC 1112, 4: reserved"),
             ("64:ff9b:1::/48", "RFC 8215: NAT64 for local use"),
             ("100::/64", "RFC 6666: discard"),
@@ -110,7 +110,7 @@ const BUILTINS: &[Builtin] = &[
     },
     Builtin {
         name: "cloud-metadata",
-        about: "services of clouds that hand credentials to whoever asks from the machine",
+        about: "cloud services that give credentials to any process of the machine",
         members: &[
             (
                 "169.254.169.254",
@@ -123,14 +123,14 @@ const BUILTINS: &[Builtin] = &[
             ("fd20:ce::254", "Google Cloud: instance metadata"),
             ("100.100.100.200", "Alibaba Cloud: instance metadata"),
             ("192.0.0.192", "Oracle Cloud Classic: instance metadata"),
-            // The wire server hands out the machine's extension settings, certificates among them.
-            // It is the machine's DNS and health probe as well: allow those ports first if needed.
+            // The wire server gives out extension settings, including certificates. It is also the DNS server
+            // and health probe of the machine: allow those ports first if needed.
             ("168.63.129.16", "Azure: wire server"),
         ],
     },
     Builtin {
         name: RESOLVERS,
-        about: "the name servers of /etc/resolv.conf, when the policy is loaded",
+        about: "the name servers in /etc/resolv.conf when the policy is loaded",
         members: &[],
     },
 ];
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_manual_lists_every_set() {
+    fn the_module_documentation_lists_every_set() {
         let manual = include_str!("builtin.rs");
         for builtin in all() {
             assert!(manual.contains(&format!("//! | `@{}` |", builtin.name)));

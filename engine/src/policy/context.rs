@@ -1,10 +1,10 @@
-//! What a policy takes from the machine it is loaded on.
+//! External inputs of a policy: variables and the name servers of the machine.
 
 use std::net::IpAddr;
 
 use super::{resolvers, variable::Variables};
 
-/// Values that a policy may ask for. The default has none.
+/// Values that a policy can refer to. The default is empty.
 #[derive(Clone, Debug, Default)]
 pub struct LoadContext {
     /// Values of `${NAME}`.
@@ -14,8 +14,8 @@ pub struct LoadContext {
 }
 
 impl LoadContext {
-    /// The name servers of this machine, the variables of the environment when `env` says so, and
-    /// `set` over them. Variables of the environment that are not UTF-8 are left out.
+    /// The name servers of this machine and the variables in `set`. With `env`, environment variables are
+    /// available too; `set` overrides them. Environment variables that are not UTF-8 are ignored.
     pub fn from_system(set: &[(String, String)], env: bool) -> LoadContext {
         let mut variables = Variables::default();
         if env {

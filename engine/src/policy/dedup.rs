@@ -1,32 +1,37 @@
-//! Reads the windows within which repeats are folded.
+//! Reads the windows of event deduplication (`deduplicate`).
 
 use engine_common::dedup::DedupWindows;
 
 use super::{
     diagnostic::{Code, Reporter, quoted},
     fields::{self, Fields},
-    model::Fold,
+    model::Dedup,
     node::Node,
 };
 
 /// Units of a window, in milliseconds.
 const UNITS: [(&str, u32); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
 
-/// `fold: {audit: 1s, block: off}`; `None` when something in it was reported.
-pub(super) fn read(node: &Node, reporter: &mut Reporter<'_>) -> Option<Fold> {
-    let fields = Fields::of(node, "`fold`", &["audit", "block", "kill"], reporter)?;
+/// Reads `deduplicate: {audit: 1s, block: off}`; `None` if an error was reported.
+pub(super) fn read(node: &Node, reporter: &mut Reporter<'_>) -> Option<Dedup> {
+    let fields = Fields::of(node, "`deduplicate`", &["audit", "block", "kill"], reporter)?;
     if fields.is_empty() {
-        let help = "give a window: `fold: {audit: 10s}`, or leave `fold` out";
-        reporter.error(Code::EmptySelector, node.span, "`fold` without a window", help);
+        let help = "add a window: `deduplicate: {audit: 10s}`, or remove `deduplicate`";
+        reporter.error(
+            Code::EmptySelector,
+            node.span,
+            "`deduplicate` has no window",
+            help,
+        );
         return None;
     }
     let mut of = |name| match fields.get(name) {
         None => Some(None),
         Some(node) => window(node, reporter).map(Some),
     };
-    // All three, so that all faults are told.
+    // Reads all three before the first `?`, so that all errors are reported.
     let (audit_ms, block_ms, kill_ms) = (of("audit"), of("block"), of("kill"));
-    Some(Fold {
+    Some(Dedup {
         audit_ms: audit_ms?,
         block_ms: block_ms?,
         kill_ms: kill_ms?,
@@ -34,7 +39,7 @@ pub(super) fn read(node: &Node, reporter: &mut Reporter<'_>) -> Option<Fold> {
 }
 
 fn window(node: &Node, reporter: &mut Reporter<'_>) -> Option<u32> {
-    let found = fields::word(node, "a window such as 10s, or off", reporter)?;
+    let found = fields::word(node, "a time such as 10s, or `off`", reporter)?;
     if found.text == "off" {
         return Some(0);
     }
@@ -43,8 +48,8 @@ fn window(node: &Node, reporter: &mut Reporter<'_>) -> Option<u32> {
         reporter.error(
             Code::WrongValue,
             found.span,
-            format!("{} is not a window", quoted(found.text)),
-            "write a time from 1ms to 1h, such as 500ms, 10s or 5m; or off",
+            format!("invalid window {}", quoted(found.text)),
+            "write a time from 1ms to 1h, such as 500ms, 10s or 5m; or `off`",
         );
     }
     ms
@@ -63,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_have_a_unit_and_an_end() {
+    fn windows_need_a_unit_and_are_limited() {
         for (text, ms) in [
             ("1ms", 1),
             ("500ms", 500),

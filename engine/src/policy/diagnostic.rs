@@ -1,18 +1,18 @@
-//! What is wrong with a policy, where, and what to write instead.
+//! Diagnostics: what is wrong with a policy, where, and what to write instead.
 
 use std::ops::Range;
 
 use super::source::{Source, Span};
 
-/// Most diagnostics kept of one policy; the rest is counted.
+/// Maximum number of diagnostics of one policy; further ones are counted.
 const MAX_DIAGNOSTICS: usize = 100;
 
-/// How bad it is.
+/// Severity of a diagnostic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// The policy stands, but probably does not say what was meant.
+    /// The policy is valid, but probably does not do what was intended.
     Warning,
-    /// The policy is refused.
+    /// The policy is invalid.
     Error,
 }
 
@@ -28,7 +28,7 @@ impl Severity {
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// The kind of a diagnostic; its text is stable and meant for programs.
+        /// The kind of a diagnostic. The texts are stable and meant for programs.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Code {
@@ -36,7 +36,7 @@ macro_rules! codes {
         }
 
         impl Code {
-            /// The code's text.
+            /// The code as text, in snake_case.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Code::$name => $text,)* }
             }
@@ -47,132 +47,134 @@ macro_rules! codes {
 codes! {
     /// A file cannot be read.
     Unreadable = "unreadable",
-    /// A file or a list is larger than a policy may be.
-    TooLarge = "too-large",
-    /// The file is no text: not UTF-8, or with control characters.
-    NotText = "not-text",
+    /// A file or a list exceeds a limit.
+    TooLarge = "too_large",
+    /// The file is not UTF-8, or has control characters.
+    NotText = "not_text",
     /// The file is not YAML.
     Syntax = "syntax",
-    /// YAML that the language does not take: anchors, aliases, tags, deep nesting, more documents.
-    UnsupportedYaml = "unsupported-yaml",
-    /// A field is given twice.
-    DuplicateField = "duplicate-field",
-    /// A field that the language does not have.
-    UnknownField = "unknown-field",
-    /// A field that must be there is not.
-    MissingField = "missing-field",
-    /// A list where a text belongs, and so on.
-    WrongType = "wrong-type",
-    /// A value that is none of those possible.
-    WrongValue = "wrong-value",
-    /// A name with characters that names do not have.
-    BadName = "bad-name",
-    /// Two rules of one name.
-    DuplicateName = "duplicate-name",
-    /// A variable with no value.
-    UndefinedVariable = "undefined-variable",
-    /// `${...}` that cannot be read.
-    BadVariable = "bad-variable",
-    /// Not an address and not a network.
-    BadAddress = "bad-address",
-    /// A network with bits set behind its prefix.
-    HostBits = "host-bits",
-    /// Not a port or range of ports.
-    BadPort = "bad-port",
-    /// A range whose end is before its start.
-    ReversedRange = "reversed-range",
-    /// Not a protocol.
-    BadProtocol = "bad-protocol",
-    /// Not an address family that a rule can name.
-    BadFamily = "bad-family",
-    /// A name of a unix socket that is none.
-    BadUnixSocket = "bad-unix-socket",
-    /// `unix` beside what is about destinations on the network.
-    UnixConflict = "unix-conflict",
-    /// Selectors that mean nothing for sockets of other families.
-    FamiliesConflict = "families-conflict",
+    /// Unsupported YAML: anchors, aliases, tags, deep nesting, several documents.
+    UnsupportedYaml = "unsupported_yaml",
+    /// A field occurs twice.
+    DuplicateField = "duplicate_field",
+    /// A field that does not exist.
+    UnknownField = "unknown_field",
+    /// A field that has another name now.
+    RenamedField = "renamed_field",
+    /// A required field is missing.
+    MissingField = "missing_field",
+    /// A value of the wrong type, such as a list instead of a string.
+    WrongType = "wrong_type",
+    /// A value that the field does not accept.
+    WrongValue = "wrong_value",
+    /// A name with invalid characters.
+    BadName = "bad_name",
+    /// Two rules have the same name.
+    DuplicateName = "duplicate_name",
+    /// A variable without a value.
+    UndefinedVariable = "undefined_variable",
+    /// `${...}` with invalid syntax.
+    BadVariable = "bad_variable",
+    /// An invalid address or network.
+    BadAddress = "bad_address",
+    /// A network with host bits set.
+    HostBits = "host_bits",
+    /// An invalid port or port range.
+    BadPort = "bad_port",
+    /// A range whose start is greater than its end.
+    ReversedRange = "reversed_range",
+    /// An unknown protocol.
+    BadProtocol = "bad_protocol",
+    /// An unknown address family, or one that `families` does not accept.
+    BadFamily = "bad_family",
+    /// An invalid unix socket name.
+    BadUnixSocket = "bad_unix_socket",
+    /// `unix` in a rule with network selectors.
+    UnixConflict = "unix_conflict",
+    /// Selectors that cannot be combined with `families`.
+    FamiliesConflict = "families_conflict",
     /// `ports` and `protocols` contradict each other.
-    PortsConflict = "ports-conflict",
-    /// A protocol of one address family with destinations of the other.
-    FamilyMismatch = "family-mismatch",
-    /// Not a user id.
-    BadUid = "bad-uid",
-    /// Not an absolute path of an executable.
-    BadBinary = "bad-binary",
-    /// Not a NAT64 prefix.
-    BadNat64 = "bad-nat64",
+    PortsConflict = "ports_conflict",
+    /// A protocol of one address family with destinations of the other family.
+    FamilyMismatch = "family_mismatch",
+    /// An invalid user id.
+    BadUid = "bad_uid",
+    /// An invalid executable path.
+    BadBinary = "bad_binary",
+    /// An invalid NAT64 prefix.
+    BadNat64 = "bad_nat64",
     /// A selector that selects nothing.
-    EmptySelector = "empty-selector",
-    /// A set that nobody defined.
-    UnknownSet = "unknown-set",
+    EmptySelector = "empty_selector",
+    /// A set that is not defined.
+    UnknownSet = "unknown_set",
     /// A set that contains itself.
-    SetCycle = "set-cycle",
+    SetCycle = "set_cycle",
     /// A set that no rule uses.
-    UnusedSet = "unused-set",
-    /// An exception that takes nothing away.
-    ExceptWithoutEffect = "except-without-effect",
-    /// A rule that earlier ones leave nothing to.
-    ShadowedRule = "shadowed-rule",
-    /// A destination that no attempt has, since addresses are made canonical first.
-    NeverMatches = "never-matches",
-    /// An allowance that does not hold, since the protocol is judged when its socket is made.
-    JudgedAtSocket = "judged-at-socket",
-    /// `process` in a policy that judges packets.
-    StrictProcess = "strict-process",
-    /// More faults than are shown.
-    MoreFaults = "more-faults",
+    UnusedSet = "unused_set",
+    /// An exception that does not overlap `to`.
+    ExceptWithoutEffect = "except_without_effect",
+    /// A rule that earlier rules cover completely.
+    ShadowedRule = "shadowed_rule",
+    /// A destination that never matches, because addresses are made canonical before the look-up.
+    NeverMatches = "never_matches",
+    /// An allow rule without effect, because its protocol has no address hook.
+    EvaluatedAtSocket = "evaluated_at_socket",
+    /// `process` in a policy with `strict: true`.
+    StrictProcess = "strict_process",
+    /// More errors than the limit.
+    MoreErrors = "more_errors",
 }
 
-/// Where something is in a file.
+/// A location in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SourceLocation {
     /// Line, from 1.
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// The offending text, up to the end of its line.
+    /// The invalid text, up to the end of the line.
     pub text: String,
-    /// The line, or of a very long one the part around the text.
+    /// The line, or the part of a very long line around the text.
     pub(super) excerpt: String,
-    /// Where the text is in the excerpt, in bytes.
+    /// Byte range of the text in the excerpt.
     pub(super) range: Range<usize>,
 }
 
-impl Place {
-    /// Whether the excerpt starts where the line does.
+impl SourceLocation {
+    /// Whether the excerpt starts at the start of the line.
     pub(super) fn is_whole_line(&self) -> bool {
         self.excerpt[..self.range.start].chars().count() + 1 == self.column
     }
 }
 
-/// One thing that is wrong.
+/// One error or warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// Error or warning.
     pub severity: Severity,
-    /// Its kind.
+    /// The kind of diagnostic.
     pub code: Code,
-    /// Name of the file.
+    /// Name of the policy file or address file.
     pub file: String,
-    /// Where in the file; `None` when it is about the file as a whole.
-    pub place: Option<Place>,
+    /// Location in the file; `None` if the diagnostic is about the whole file.
+    pub location: Option<SourceLocation>,
     /// What is wrong.
     pub message: String,
-    /// What to do, or to write instead.
+    /// How to correct it.
     pub help: String,
 }
 
-/// What is said about a piece of text: everything of a [`Diagnostic`] but the place.
+/// A [`Diagnostic`] without severity, file and location.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct Problem {
     pub(super) code: Code,
     pub(super) message: String,
     pub(super) help: String,
 }
 
-impl Fault {
-    pub(super) fn new(code: Code, message: impl Into<String>, help: impl Into<String>) -> Fault {
-        Fault {
+impl Problem {
+    pub(super) fn new(code: Code, message: impl Into<String>, help: impl Into<String>) -> Problem {
+        Problem {
             code,
             message: message.into(),
             help: help.into(),
@@ -203,12 +205,12 @@ impl<'s> Reporter<'s> {
         self.source
     }
 
-    /// Errors so far.
+    /// Number of errors reported so far.
     pub(super) fn errors(&self) -> usize {
         self.errors
     }
 
-    /// Whether further diagnostics are only counted: what costs time to word need not be worded.
+    /// Whether further diagnostics are only counted, so that an expensive help text is not needed.
     pub(super) fn is_full(&self) -> bool {
         self.diagnostics.len() >= MAX_DIAGNOSTICS
     }
@@ -220,11 +222,11 @@ impl<'s> Reporter<'s> {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.fault(span, Fault::new(code, message, help));
+        self.report(span, Problem::new(code, message, help));
     }
 
-    pub(super) fn fault(&mut self, span: Span, fault: Fault) {
-        self.add(Severity::Error, span, fault);
+    pub(super) fn report(&mut self, span: Span, problem: Problem) {
+        self.add(Severity::Error, span, problem);
     }
 
     pub(super) fn warn(
@@ -234,17 +236,17 @@ impl<'s> Reporter<'s> {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.add(Severity::Warning, span, Fault::new(code, message, help));
+        self.add(Severity::Warning, span, Problem::new(code, message, help));
     }
 
-    fn add(&mut self, severity: Severity, span: Span, fault: Fault) {
+    fn add(&mut self, severity: Severity, span: Span, problem: Problem) {
         let diagnostic = Diagnostic {
             severity,
-            code: fault.code,
+            code: problem.code,
             file: self.source.name.to_owned(),
-            place: Some(self.source.place(span)),
-            message: fault.message,
-            help: fault.help,
+            location: Some(self.source.location(span)),
+            message: problem.message,
+            help: problem.help,
         };
         self.push(diagnostic);
     }
@@ -261,17 +263,16 @@ impl<'s> Reporter<'s> {
         }
     }
 
-    /// The diagnostics, those of the policy file in the order of their places, then those of other
-    /// files.
+    /// The diagnostics: those of the policy file by location, then those of address files.
     pub(super) fn finish(self) -> Vec<Diagnostic> {
         let name = self.source.name;
         let mut all = self.diagnostics;
         all.sort_by_key(|d| {
-            let place = d.place.as_ref().map(|p| (p.line, p.column));
+            let location = d.location.as_ref().map(|p| (p.line, p.column));
             if d.file == name {
-                (0, place)
+                (0, location)
             } else {
-                // In the order they came: file by file, line by line.
+                // Keeps the order of reporting: by file, then by line.
                 (1, None)
             }
         });
@@ -282,24 +283,24 @@ impl<'s> Reporter<'s> {
     }
 }
 
-/// The last diagnostic of a file with more faults than are shown.
+/// The last diagnostic of a file with more errors than the limit.
 pub(super) fn more(file: &str, count: usize) -> Diagnostic {
     Diagnostic {
         severity: Severity::Error,
-        code: Code::MoreFaults,
+        code: Code::MoreErrors,
         file: file.to_owned(),
-        place: None,
-        message: format!("and {count} more"),
-        help: "put these right and check again".to_owned(),
+        location: None,
+        message: format!("{count} more errors not shown"),
+        help: "correct the errors above and check again".to_owned(),
     }
 }
 
-/// Text of a file as a message quotes it: between backticks, shortened, and with nothing in it
-/// that a terminal could take for a command.
+/// Text of a file for use in a message: in backticks, shortened, with terminal control characters escaped.
+/// An empty text becomes `""`.
 pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 60;
     if text.is_empty() {
-        return "an empty text".to_owned();
+        return "\"\"".to_owned();
     }
     let mut out = String::from("`");
     for (i, c) in text.chars().enumerate() {
@@ -313,7 +314,7 @@ pub(super) fn quoted(text: &str) -> String {
     out
 }
 
-/// The text with nothing in it that a terminal could take for a command.
+/// The text with terminal control characters escaped.
 pub(super) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -322,7 +323,7 @@ pub(super) fn printable(text: &str) -> String {
     out
 }
 
-/// Adds a character; one that controls a terminal or turns the direction of text, by its number.
+/// Appends a character. Control characters and characters that change the text direction are escaped.
 fn push_printable(out: &mut String, c: char) {
     let invisible =
         matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');

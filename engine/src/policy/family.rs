@@ -1,28 +1,26 @@
-//! `families` of a rule: sockets of other address families than the two inet ones.
+//! Reads `families` of a rule: address families other than IPv4 and IPv6.
 
 use engine_common::Protocol;
 
 use super::{
     AddressSet,
-    diagnostic::{Code, Fault, Reporter, quoted},
+    diagnostic::{Code, Problem, Reporter, quoted},
     fields::{self, Fields},
     model::{PortRange, Service, Services},
     nearest::nearest,
     node::{Node, Value},
 };
 
-/// Reads the field. `None` when something was reported.
+/// Reads the field. `None` if an error was reported.
 pub(super) fn read(node: &Node, rule: &Fields<'_>, reporter: &mut Reporter<'_>) -> Option<Services> {
     let before = reporter.errors();
     for other in ["ports", "protocols"] {
-        if let Some(there) = rule.get(other) {
+        if let Some(conflicting) = rule.get(other) {
             reporter.error(
                 Code::FamiliesConflict,
-                there.span,
-                format!(
-                    "`{other}` beside `families`: sockets of other families have none that a rule could name"
-                ),
-                "make two rules of it",
+                conflicting.span,
+                format!("`{other}` cannot be combined with `families`"),
+                "split the rule into two",
             );
         }
     }
@@ -41,14 +39,14 @@ fn listed(node: &Node, reporter: &mut Reporter<'_>) -> Option<Vec<Protocol>> {
     let items = fields::list(
         node,
         "families",
-        "write `families: any` for all of them",
+        "write `families: any` for all families",
         reporter,
     )?;
     let mut protocols = Vec::new();
     for text in fields::words(items, "a family", reporter) {
         match parse(text.text) {
             Ok(protocol) => protocols.push(protocol),
-            Err(fault) => reporter.fault(text.span, *fault),
+            Err(problem) => reporter.report(text.span, *problem),
         }
     }
     protocols.sort_unstable();
@@ -59,7 +57,7 @@ fn listed(node: &Node, reporter: &mut Reporter<'_>) -> Option<Vec<Protocol>> {
     Some(protocols)
 }
 
-fn parse(text: &str) -> Result<Protocol, Box<Fault>> {
+fn parse(text: &str) -> Result<Protocol, Box<Problem>> {
     let lower = text.to_ascii_lowercase();
     let name = lower.strip_prefix("af_").unwrap_or(&lower);
     if let Some((number, _)) = Protocol::FAMILY_NAMES.iter().find(|(_, known)| *known == name) {
@@ -68,24 +66,23 @@ fn parse(text: &str) -> Result<Protocol, Box<Fault>> {
     let names = Protocol::FAMILY_NAMES.iter().map(|(_, known)| *known);
     let help = match name {
         "inet" | "inet6" | "ipv4" | "ipv6" => {
-            "rules are about both inet families by themselves: select by `to` and `protocols`".to_owned()
+            "every rule applies to IPv4 and IPv6: select them with `to` and `protocols`".to_owned()
         }
-        "unix" | "local" => "rules name unix sockets one by one: `unix: [/run/docker.sock]`".to_owned(),
-        "netlink" | "alg" => "it stays on this machine, and no policy judges it".to_owned(),
+        "unix" | "local" => "select unix sockets by name: `unix: [/run/docker.sock]`".to_owned(),
+        "netlink" | "alg" => "remove it: policies do not apply to this local address family".to_owned(),
         _ => match nearest(name, names.clone()) {
             Some(near) => format!("write {near}"),
-            None => format!("there are: {}", names.collect::<Vec<_>>().join(", ")),
+            None => format!("valid families: {}", names.collect::<Vec<_>>().join(", ")),
         },
     };
-    Err(Box::new(Fault::new(
+    Err(Box::new(Problem::new(
         Code::BadFamily,
-        format!("{} is not a family that rules can name", quoted(text)),
+        format!("invalid address family {}", quoted(text)),
         help,
     )))
 }
 
-/// Refuses destinations beside families: what a socket of another family reaches has no address that could be
-/// compared.
+/// Refuses destinations in a rule with `families`, because sockets of other families have no IP destination.
 pub(super) fn check_destinations(
     to: &AddressSet,
     span: super::source::Span,
@@ -97,7 +94,7 @@ pub(super) fn check_destinations(
     reporter.error(
         Code::FamiliesConflict,
         span,
-        "destinations beside `families`: sockets of other families do not go to IP addresses",
+        "destinations cannot be combined with `families`: other address families have no IP addresses",
         "write `to: any` without `except`",
     );
     None

@@ -1,4 +1,4 @@
-//! Reading mappings, texts and lists of the tree, with the faults they can have.
+//! Reads mappings, strings and lists of the tree, and reports values of the wrong type.
 
 use super::{
     diagnostic::{Code, Reporter, quoted},
@@ -8,7 +8,10 @@ use super::{
     variable,
 };
 
-/// The fields of a mapping, all of them known ones.
+/// Former names of fields, with their present names.
+const RENAMED: [(&str, &str); 1] = [("fold", "deduplicate")];
+
+/// The fields of a mapping.
 pub(super) struct Fields<'n> {
     entries: &'n [Entry],
     span: Span,
@@ -16,8 +19,7 @@ pub(super) struct Fields<'n> {
 }
 
 impl<'n> Fields<'n> {
-    /// Reads a mapping whose fields are among `known`; the others are reported. `None` when it is no
-    /// mapping.
+    /// Reads a mapping and reports fields that are not in `known`. `None` if the node is not a mapping.
     pub(super) fn of(
         node: &'n Node,
         what: &'static str,
@@ -26,30 +28,20 @@ impl<'n> Fields<'n> {
     ) -> Option<Fields<'n>> {
         let entries = match &node.value {
             Value::Map(entries) => entries,
-            Value::Faulty => return None,
+            Value::Invalid => return None,
             _ => {
                 reporter.error(
                     Code::WrongType,
                     node.span,
-                    format!("{} where {what} belongs", node.describe()),
-                    format!("write its fields: {}", known.join(", ")),
+                    format!("expected {what}, found {}", node.describe()),
+                    format!("write a mapping with the fields: {}", known.join(", ")),
                 );
                 return None;
             }
         };
         for entry in entries {
             if !known.contains(&entry.key.as_str()) {
-                let near = nearest(&entry.key, known.iter().copied().filter(|_| !reporter.is_full()));
-                let help = match near {
-                    Some(near) => format!("write `{near}`"),
-                    None => format!("the fields are: {}", known.join(", ")),
-                };
-                reporter.error(
-                    Code::UnknownField,
-                    entry.key_span,
-                    format!("{what} has no field {}", quoted(&entry.key)),
-                    help,
-                );
+                unknown_field(entry, what, known, reporter);
             }
         }
         Some(Fields {
@@ -59,26 +51,26 @@ impl<'n> Fields<'n> {
         })
     }
 
-    /// Whether there is no field at all.
+    /// Whether the mapping is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// A field, if it is there.
+    /// The value of a field, if present.
     pub(super) fn get(&self, name: &str) -> Option<&'n Node> {
         self.entries.iter().find(|e| e.key == name).map(|e| &e.value)
     }
 
-    /// A field that must be there; `example` says how to write it.
+    /// The value of a required field. If it is missing, reports it with `example` as the correction.
     pub(super) fn require(&self, name: &str, example: &str, reporter: &mut Reporter<'_>) -> Option<&'n Node> {
         let found = self.get(name);
         if found.is_none() {
-            // The first field stands for the whole: the span of a mapping has many lines.
+            // Points to the first field, because the span of the whole mapping has many lines.
             let span = self.entries.first().map_or(self.span, |e| e.key_span);
             reporter.error(
                 Code::MissingField,
                 span,
-                format!("{} has no `{name}`", self.what),
+                format!("missing field `{name}` in {}", self.what),
                 format!("add {example}"),
             );
         }
@@ -86,27 +78,53 @@ impl<'n> Fields<'n> {
     }
 }
 
-/// A text with its place.
+fn unknown_field(entry: &Entry, what: &str, known: &[&str], reporter: &mut Reporter<'_>) {
+    let renamed = RENAMED
+        .iter()
+        .find(|(old, new)| *old == entry.key && known.contains(new));
+    if let Some((old, new)) = renamed {
+        reporter.error(
+            Code::RenamedField,
+            entry.key_span,
+            format!("field `{old}` was renamed to `{new}`"),
+            format!("write `{new}`"),
+        );
+        return;
+    }
+    let near = nearest(&entry.key, known.iter().copied().filter(|_| !reporter.is_full()));
+    let help = match near {
+        Some(near) => format!("write `{near}`"),
+        None => format!("valid fields: {}", known.join(", ")),
+    };
+    reporter.error(
+        Code::UnknownField,
+        entry.key_span,
+        format!("unknown field {} in {what}", quoted(&entry.key)),
+        help,
+    );
+}
+
+/// A string with its span.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Text<'n> {
     pub(super) text: &'n str,
     pub(super) span: Span,
 }
 
-/// A value that must be text: no number, and not `true` or `false`.
+/// A value that must be a string, not a number or boolean.
 pub(super) fn text<'n>(node: &'n Node, what: &str, reporter: &mut Reporter<'_>) -> Option<Text<'n>> {
     match &node.value {
-        Value::Scalar(s) if s.describe() == "a text" => Some(Text {
+        Value::Scalar(s) if s.describe() == "a string" => Some(Text {
             text: &s.text,
             span: node.span,
         }),
-        Value::Faulty => None,
+        Value::Invalid => None,
         Value::Scalar(s) => {
             reporter.error(
                 Code::WrongType,
                 node.span,
-                format!("{} where {what} belongs", s.describe()),
-                format!("put it in quotes: \"{}\"", s.text),
+                format!("expected {what}, found {}", s.describe()),
+                format!("write it in quotes: \"{}\"", s.text),
             );
             None
         }
@@ -117,14 +135,14 @@ pub(super) fn text<'n>(node: &'n Node, what: &str, reporter: &mut Reporter<'_>) 
     }
 }
 
-/// A value that may be a number or a text.
+/// A value that can be a string, number or boolean.
 pub(super) fn word<'n>(node: &'n Node, what: &str, reporter: &mut Reporter<'_>) -> Option<Text<'n>> {
     match &node.value {
         Value::Scalar(s) => Some(Text {
             text: &s.text,
             span: node.span,
         }),
-        Value::Faulty => None,
+        Value::Invalid => None,
         _ => {
             wrong_type(node, what, reporter);
             None
@@ -136,29 +154,29 @@ fn wrong_type(node: &Node, what: &str, reporter: &mut Reporter<'_>) {
     let help = match &node.value {
         // `fe80::` at the end of a line is a mapping to YAML.
         Value::Map(entries) if entries.iter().any(|e| e.key.contains(':')) => {
-            "put an address that ends with a colon in quotes: \"fe80::\"".to_owned()
+            "quote an address that ends with a colon: \"fe80::\"".to_owned()
         }
         Value::Map(entries) if entries.len() == 1 => {
-            format!("write {what}; a text with `: ` or braces in it needs quotes")
+            format!("write {what}; quote a string that contains `: ` or braces")
         }
         _ => format!("write {what}"),
     };
     reporter.error(
         Code::WrongType,
         node.span,
-        format!("{} where {what} belongs", node.describe()),
+        format!("expected {what}, found {}", node.describe()),
         help,
     );
 }
 
-/// One of a few words.
+/// One of several keywords. `what` names the field without an article.
 pub(super) fn choice<T: Copy>(
     node: &Node,
     what: &str,
     choices: &[(&'static str, T)],
     reporter: &mut Reporter<'_>,
 ) -> Option<T> {
-    let found = word(node, what, reporter)?;
+    let found = word(node, &format!("a valid {what}"), reporter)?;
     if let Some(&(_, value)) = choices.iter().find(|(name, _)| *name == found.text) {
         return Some(value);
     }
@@ -167,19 +185,19 @@ pub(super) fn choice<T: Copy>(
         Some(near) => format!("write `{near}`"),
         None => match choices {
             [(only, _)] => format!("write `{only}`"),
-            _ => format!("write one of: {}", names().collect::<Vec<_>>().join(", ")),
+            _ => format!("valid values: {}", names().collect::<Vec<_>>().join(", ")),
         },
     };
     reporter.error(
         Code::WrongValue,
         found.span,
-        format!("{} is not {what}", quoted(found.text)),
+        format!("invalid {what} {}", quoted(found.text)),
         help,
     );
     None
 }
 
-/// The word that was meant: what other systems call it, or the nearest.
+/// The keyword that was probably meant: the equivalent of another system's keyword, or the nearest one.
 fn meant(word: &str, names: impl Iterator<Item = &'static str> + Clone) -> Option<&'static str> {
     let lower = word.to_ascii_lowercase();
     let synonym = match lower.as_str() {
@@ -196,7 +214,7 @@ fn meant(word: &str, names: impl Iterator<Item = &'static str> + Clone) -> Optio
         .or_else(|| nearest(word, names))
 }
 
-/// The items of a list. `None` when it is no list; an empty list is reported with `empty` as help.
+/// The items of a list. `None` if it is not a list or empty. `empty` is the help for an empty list.
 pub(super) fn list<'n>(
     node: &'n Node,
     what: &str,
@@ -208,7 +226,7 @@ pub(super) fn list<'n>(
             reporter.error(
                 Code::EmptySelector,
                 node.span,
-                format!("an empty list where {what} belong"),
+                format!("expected {what}, found an empty list"),
                 empty,
             );
             None
@@ -218,7 +236,7 @@ pub(super) fn list<'n>(
             reporter.error(
                 Code::EmptySelector,
                 node.span,
-                format!("nothing where {what} belong"),
+                format!("expected {what}, found nothing"),
                 empty,
             );
             None
@@ -227,7 +245,7 @@ pub(super) fn list<'n>(
             reporter.error(
                 Code::WrongType,
                 node.span,
-                format!("{} where a list of {what} belongs", node.describe()),
+                format!("expected a list of {what}, found {}", node.describe()),
                 format!("write a list: [\"{}\"]", s.text),
             );
             None
@@ -236,17 +254,17 @@ pub(super) fn list<'n>(
             reporter.error(
                 Code::WrongType,
                 node.span,
-                format!("a mapping where a list of {what} belongs"),
-                "write a list: each item on a line of its own after `- `, or [..., ...]",
+                format!("expected a list of {what}, found a mapping"),
+                "write a list: one line with `- ` for each item, or [..., ...]",
             );
             None
         }
-        Value::Faulty => None,
+        Value::Invalid => None,
     }
 }
 
-/// The texts of list items; a variable may stand for several, split by spaces and commas. Items
-/// that are no text are reported and left out.
+/// The strings of list items. The value of a variable is split at spaces and commas. Items that are not
+/// scalars are reported and omitted.
 pub(super) fn words<'n>(items: &'n [Node], what: &str, reporter: &mut Reporter<'_>) -> Vec<Text<'n>> {
     let mut out = Vec::with_capacity(items.len());
     for item in items {

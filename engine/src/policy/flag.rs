@@ -1,11 +1,11 @@
-//! The text of one `--allow` or `--deny`: a destination with its ports and protocol.
+//! Parses the value of one `--allow` or `--deny`: a destination with ports and protocol.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::{
-    diagnostic::Fault,
+    diagnostic::Problem,
     flags::FlagError,
     model::{PortRange, Service, Services},
     network, port,
@@ -34,26 +34,30 @@ pub(super) fn split(flag: &str) -> Result<(Host<'_>, Services), FlagError> {
     if flag.is_empty() {
         return Err(part(
             flag,
-            "nothing is named",
+            "empty value",
             "write a destination: 10.0.0.0/8, any:443",
         ));
     }
     if !flag.contains([':', '.', '@', '/']) && flag.bytes().all(|b| b.is_ascii_digit()) {
         return Err(part(
             flag,
-            "a number alone",
-            format!("write any:{flag} for the port"),
+            "a single integer",
+            format!("write any:{flag} for a port"),
         ));
     }
     if flag.contains("://") {
-        return Err(part(flag, "a URL", "write its host and port: github.com:443"));
+        return Err(part(
+            flag,
+            "URLs are not supported",
+            "write the host and port: www.example.com:443",
+        ));
     }
-    // Behind brackets, everything is port and protocol.
+    // After the brackets come port and protocol.
     let (host, rest) = if let Some(inner) = flag.strip_prefix('[') {
-        let missing = || part(flag, "a bracket without its partner", "write [2001:db8::1]:443");
+        let missing = || part(flag, "missing closing bracket", "write [2001:db8::1]:443");
         inner.split_once(']').ok_or_else(missing)?
     } else if colons_are_address(flag) {
-        // Bare IPv6: prefix and protocol may follow, a port cannot.
+        // IPv6 without brackets: a prefix length and a protocol can follow, but no port.
         flag.split_at(flag.find('/').unwrap_or(flag.len()))
     } else {
         flag.split_at(flag.find([':', '/']).unwrap_or(flag.len()))
@@ -67,7 +71,7 @@ pub(super) fn split(flag: &str) -> Result<(Host<'_>, Services), FlagError> {
         (host, None) if bracketed_network || takes_prefix(host) => network_of(flag, host)?,
         (host, Some(length)) if takes_prefix(host) => network_of(flag, &format!("{host}/{length}"))?,
         (_, Some(number)) => {
-            // `any/47`: a protocol by its number.
+            // `any/47`: a protocol number.
             let services = self::services(flag, &format!("/{number}{rest}"))?;
             return Ok((named(flag, host)?, services));
         }
@@ -76,13 +80,13 @@ pub(super) fn split(flag: &str) -> Result<(Host<'_>, Services), FlagError> {
     Ok((host, services))
 }
 
-/// Whether the colons of a text belong to an IPv6 address: there are two at least.
+/// Whether the colons belong to an IPv6 address, which has at least two.
 fn colons_are_address(flag: &str) -> bool {
-    let place = flag.split('/').next().unwrap_or_default();
-    place.bytes().filter(|&b| b == b':').count() >= 2
+    let host = flag.split('/').next().unwrap_or_default();
+    host.bytes().filter(|&b| b == b':').count() >= 2
 }
 
-/// Takes the length of a prefix off the front: `/8:443` is `8` and `:443`.
+/// Splits off the prefix length: `/8:443` becomes `8` and `:443`.
 fn prefix_of(rest: &str) -> (Option<&str>, &str) {
     let Some(inner) = rest.strip_prefix('/') else {
         return (None, rest);
@@ -96,8 +100,8 @@ fn prefix_of(rest: &str) -> (Option<&str>, &str) {
 }
 
 fn network_of<'f>(flag: &str, text: &str) -> Result<Host<'f>, FlagError> {
-    let network = network::parse(text).map_err(|fault| part(flag, fault.message, fault.help))?;
-    if let Some((message, help)) = network::never_met(network) {
+    let network = network::parse(text).map_err(|problem| part(flag, problem.message, problem.help))?;
+    if let Some((message, help)) = network::never_matches(network) {
         return Err(part(flag, message, help));
     }
     Ok(Host::Network(network))
@@ -122,24 +126,24 @@ fn named<'f>(flag: &str, host: &'f str) -> Result<Host<'f>, FlagError> {
     if host.starts_with("*.") {
         return Err(part(
             flag,
-            "a pattern of names",
+            "name patterns are not supported",
             "write each name, or its addresses",
         ));
     }
-    // No address, no name: the fault of an address says most.
+    // Neither an address nor a name: the error for an address is the most helpful one.
     match network::parse(host) {
         Ok(network) => Ok(Host::Network(network)),
-        Err(fault) => Err(part(flag, fault.message, fault.help)),
+        Err(problem) => Err(part(flag, problem.message, problem.help)),
     }
 }
 
-/// Reads `:443`, `:443/tcp`, `/icmp` or nothing.
+/// Parses `:443`, `:443/tcp`, `/icmp` or an empty string.
 fn services(flag: &str, rest: &str) -> Result<Services, FlagError> {
-    let fault = |fault: Box<Fault>| part(flag, fault.message, fault.help);
+    let problem = |problem: Box<Problem>| part(flag, problem.message, problem.help);
     let of = if rest.is_empty() {
         return Ok(Services::Any);
     } else if let Some(ports) = rest.strip_prefix(':') {
-        let spec = port::parse(ports).map_err(fault)?;
+        let spec = port::parse(ports).map_err(problem)?;
         let protocols = spec.protocol.map_or(port::WITH_PORTS.to_vec(), |p| vec![p]);
         let service = |protocol| Service {
             protocol,
@@ -147,7 +151,7 @@ fn services(flag: &str, rest: &str) -> Result<Services, FlagError> {
         };
         protocols.into_iter().map(service).collect()
     } else if let Some(name) = rest.strip_prefix('/') {
-        let protocols = port::protocols(name).map_err(fault)?;
+        let protocols = port::protocols(name).map_err(problem)?;
         let service = |&protocol: &_| Service {
             protocol,
             ports: PortRange::EVERY,
@@ -156,7 +160,7 @@ fn services(flag: &str, rest: &str) -> Result<Services, FlagError> {
     } else {
         return Err(part(
             flag,
-            "something behind the address",
+            "unexpected text after the address",
             "write [2001:db8::1]:443/tcp",
         ));
     };

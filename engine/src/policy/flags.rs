@@ -1,4 +1,4 @@
-//! A policy from flags of the command line: `--allow 10.0.0.0/8:443 --deny any`.
+//! Builds a policy from command-line flags: `--allow 10.0.0.0/8:443 --deny any`.
 
 use std::{io, net::IpAddr};
 
@@ -9,32 +9,32 @@ use super::{
     AddressSet, builtin,
     context::LoadContext,
     flag::{Host, part, split},
-    model::{Errno, Fold, Hooks, Policy, Rule, Subject},
+    model::{Dedup, Errno, Hooks, Policy, Rule, Subject},
     nearest::nearest,
 };
 
-/// Name of the policy that flags make.
+/// Name of the policy that is built from flags.
 pub const NAME: &str = "command-line";
 
-/// A policy from flags.
+/// A policy built from flags.
 #[derive(Debug)]
-pub struct FromFlags {
-    /// The policy; its rules have the texts of the flags as names.
+pub struct FlagPolicy {
+    /// The policy. The name of each rule is the value of its flag.
     pub policy: Policy,
-    /// The names that were resolved, with their addresses, in the order of the flags.
+    /// The resolved names with their addresses, in the order of the flags.
     pub resolved: Vec<(String, Vec<IpAddr>)>,
 }
 
-/// Why flags make no policy. The messages name the flag's text.
+/// Why the flags are invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum FlagError {
-    /// There is no flag at all.
-    #[error("there is no rule and no default: give --policy, --allow, --deny or --default")]
+    /// There are no flags.
+    #[error("no rule and no default: use --policy, --allow, --deny or --default")]
     Nothing,
-    /// A part of a flag cannot be read.
+    /// A part of a flag is invalid.
     #[error("in `{flag}`: {message}: {help}")]
     Part {
-        /// The flag's text.
+        /// Value of the flag.
         flag: String,
         /// What is wrong.
         message: String,
@@ -42,61 +42,59 @@ pub enum FlagError {
         help: String,
     },
     /// A name could not be resolved.
-    #[error(
-        "in `{flag}`: the name `{name}` cannot be resolved: {cause}; write its addresses, or check the resolver"
-    )]
+    #[error("in `{flag}`: cannot resolve `{name}`: {cause}; write its addresses, or check the resolver")]
     Resolve {
-        /// The flag's text.
+        /// Value of the flag.
         flag: String,
         /// The name.
         name: String,
-        /// Why.
+        /// Error of the resolver.
         #[source]
         cause: io::Error,
     },
     /// A name has no addresses.
-    #[error("in `{flag}`: the name `{name}` has no addresses: check its spelling")]
+    #[error("in `{flag}`: `{name}` has no addresses: correct the name")]
     NoAddresses {
-        /// The flag's text.
+        /// Value of the flag.
         flag: String,
         /// The name.
         name: String,
     },
-    /// One text with two actions.
-    #[error("`{flag}` is given twice, with different actions: the first would always decide, so remove one")]
+    /// The same value with different actions.
+    #[error("`{flag}` is given twice with different actions: remove one")]
     Contradiction {
-        /// The flag's text.
+        /// Value of the flag.
         flag: String,
     },
-    /// More flags than a policy has room for.
-    #[error("more than {MAX_RULES} rules: put them into a policy file with sets")]
+    /// More flags than a policy can have rules.
+    #[error("more than {MAX_RULES} rules: use a policy file with sets")]
     TooMany,
 }
 
-/// Makes a policy from rules in the order of the command line. Each is an action and a text:
+/// Builds a policy from rules in the order of the command line. Each rule is an action and a value:
 /// `10.0.0.0/8`, `10.0.0.1:443/tcp`, `[2001:db8::1]:443`, `2001:db8::/32`, `@private:443`, `any:53/udp` (or
-/// `*:53/udp`, or `:53/udp`), `any/icmp`, `github.com:443`. Names are given to `resolve` once. Without a
-/// default, what no rule matches is allowed when all rules deny, and blocked otherwise.
+/// `*:53/udp`, or `:53/udp`), `any/icmp`, `www.example.com:443`. Each name is passed to `resolve` once. If
+/// `default` is `None`, the default is allow if all rules deny, and block otherwise.
 ///
 /// # Errors
-/// When a text cannot be read, a name not be resolved, or there is nothing to make a policy of.
+/// If a value is invalid, a name cannot be resolved, or there are neither rules nor a default.
 pub fn from_flags(
     rules: &[(Action, String)],
     default: Option<Action>,
     mode: Mode,
     context: &LoadContext,
     resolve: &dyn Fn(&str) -> io::Result<Vec<IpAddr>>,
-) -> Result<FromFlags, FlagError> {
+) -> Result<FlagPolicy, FlagError> {
     if rules.is_empty() && default.is_none() {
         return Err(FlagError::Nothing);
     }
     if rules.len() > MAX_RULES {
         return Err(FlagError::TooMany);
     }
-    let mut made: Vec<Rule> = Vec::new();
+    let mut built: Vec<Rule> = Vec::new();
     let mut resolved: Vec<(String, Vec<IpAddr>)> = Vec::new();
     for (action, flag) in rules {
-        if let Some(before) = made.iter().find(|r| r.name == *flag) {
+        if let Some(before) = built.iter().find(|r| r.name == *flag) {
             if before.action != *action {
                 return Err(FlagError::Contradiction { flag: flag.clone() });
             }
@@ -120,7 +118,7 @@ pub fn from_flags(
                 AddressSet::of(addresses.into_iter().map(IpNet::from))
             }
         };
-        made.push(Rule {
+        built.push(Rule {
             unix: None,
             name: flag.clone(),
             action: *action,
@@ -130,18 +128,18 @@ pub fn from_flags(
             reason: None,
         });
     }
-    let only_denies = !made.is_empty() && made.iter().all(|r| r.action.denies());
+    let only_denies = !built.is_empty() && built.iter().all(|r| r.action.denies());
     let implied = if only_denies { Action::Allow } else { Action::Block };
-    Ok(FromFlags {
+    Ok(FlagPolicy {
         policy: Policy {
             name: NAME.to_owned(),
             mode,
             default: default.unwrap_or(implied),
             errno: Errno::default(),
-            rules: made,
+            rules: built,
             nat64: Vec::new(),
             strict: false,
-            fold: Fold::default(),
+            dedup: Dedup::default(),
             hooks: Hooks::default(),
         },
         resolved,
@@ -152,8 +150,8 @@ fn set(flag: &str, name: &str, context: &LoadContext) -> Result<Vec<IpNet>, Flag
     match builtin::networks(name, &context.resolvers) {
         Some(networks) if networks.is_empty() => Err(part(
             flag,
-            format!("the set @{name} has no addresses"),
-            "/etc/resolv.conf could not be read: write the addresses of the name servers",
+            format!("the set @{name} is empty: cannot read /etc/resolv.conf"),
+            "write the addresses of the name servers",
         )),
         Some(networks) => Ok(networks),
         None => {
@@ -162,10 +160,10 @@ fn set(flag: &str, name: &str, context: &LoadContext) -> Result<Vec<IpNet>, Flag
                 Some(near) => format!("write @{near}"),
                 None => {
                     let all: Vec<String> = names().map(|n| format!("@{n}")).collect();
-                    format!("there are {}; own sets need a policy file", all.join(", "))
+                    format!("built-in sets: {}; other sets need a policy file", all.join(", "))
                 }
             };
-            Err(part(flag, format!("there is no set @{name}"), help))
+            Err(part(flag, format!("unknown set @{name}"), help))
         }
     }
 }
@@ -206,7 +204,7 @@ mod tests {
         }
     }
 
-    fn policy(rules: &[(Action, &str)], default: Option<Action>) -> Result<FromFlags, FlagError> {
+    fn policy(rules: &[(Action, &str)], default: Option<Action>) -> Result<FlagPolicy, FlagError> {
         let rules: Vec<_> = rules
             .iter()
             .map(|&(action, text)| (action, text.to_owned()))
@@ -231,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn destinations_and_services_are_read() {
+    fn destinations_and_services_are_parsed() {
         let tcp = |port| only(&[(Protocol::TCP, port, port)]);
         let every = |p| only(&[(p, 0, u16::MAX)]);
         let ports = |first, last| {
@@ -281,14 +279,14 @@ mod tests {
     }
 
     #[test]
-    fn faults_name_the_flag_and_what_to_write() {
+    fn errors_name_the_flag_and_what_to_write() {
         for (flag, part) in [
             ("443", "any:443"),
             ("", "10.0.0.0/8"),
             ("10.0.0.1/8", "10.0.0.0/8"),
             ("@pirvate", "@private"),
             ("@resolvers", "resolv.conf"),
-            ("https://example.org", "github.com:443"),
+            ("https://example.org", "www.example.com:443"),
             ("10.0.0.1:https", "443"),
             ("10.0.0.1:90-80", "80-90"),
             ("any/icmpv4", "icmp"),
@@ -297,7 +295,7 @@ mod tests {
             ("[::1]x", "[2001:db8::1]:443/tcp"),
             ("*.example.org", "each name"),
             ("0.0.0.0:80", "127.0.0.1"),
-            ("unknown.example", "cannot be resolved"),
+            ("unknown.example", "cannot resolve"),
             ("nothing.example", "no addresses"),
             ("10.0.0.300", "0 to 255"),
         ] {
@@ -310,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_follows_from_the_flags() {
+    fn the_default_depends_on_the_flags() {
         use Action::{Allow, Audit, Block, Kill};
         for (rules, given, default) in [
             (&[(Allow, "any:1")][..], None, Block),
@@ -325,16 +323,16 @@ mod tests {
     }
 
     #[test]
-    fn names_are_resolved_once_and_repeats_are_one_rule() {
+    fn names_are_resolved_once_and_duplicates_are_merged() {
         let flags = [
             (Action::Allow, "example.org:443"),
             (Action::Allow, "example.org:80"),
             (Action::Allow, "example.org:443"),
         ];
-        let made = policy(&flags, None).unwrap();
-        assert_eq!(made.policy.rules.len(), 2);
+        let built = policy(&flags, None).unwrap();
+        assert_eq!(built.policy.rules.len(), 2);
         assert_eq!(
-            made.resolved,
+            built.resolved,
             [("example.org".to_owned(), vec![IpAddr::from([198, 51, 100, 7])])]
         );
         let both = [(Action::Allow, "any:1"), (Action::Block, "any:1")];

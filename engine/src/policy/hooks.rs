@@ -1,4 +1,4 @@
-//! Reads which hooks a policy is for.
+//! Reads the hooks that a policy uses (`hooks`).
 
 use engine_common::{Mode, scope::HookSet};
 
@@ -10,7 +10,7 @@ use super::{
     node::{Node, Value},
 };
 
-/// `hooks: auto`, or a list; `None` when something in it was reported.
+/// Reads `hooks: auto` or a list; `None` if an error was reported.
 pub(super) fn read(node: &Node, mode: Option<Mode>, reporter: &mut Reporter<'_>) -> Option<Hooks> {
     let hooks = match &node.value {
         Value::Scalar(_) => {
@@ -18,17 +18,17 @@ pub(super) fn read(node: &Node, mode: Option<Mode>, reporter: &mut Reporter<'_>)
             if found.text == "auto" {
                 return Some(Hooks::Auto);
             }
-            let help = if Hooks::named(found.text).is_some() {
+            let help = if Hooks::from_name(found.text).is_some() {
                 format!("write a list: [{}]", found.text)
             } else {
                 format!("write `auto`, or a list of: {}", names())
             };
-            let message = format!("{} where `auto` or a list of hooks belongs", quoted(found.text));
+            let message = format!("expected `auto` or a list of hooks, found {}", quoted(found.text));
             reporter.error(Code::WrongValue, found.span, message, help);
             return None;
         }
         _ => {
-            let items = fields::list(node, "hooks", "write `auto`, or leave `hooks` out", reporter)?;
+            let items = fields::list(node, "hooks", "write `auto`, or remove `hooks`", reporter)?;
             of_list(items, reporter)?
         }
     };
@@ -37,16 +37,16 @@ pub(super) fn read(node: &Node, mode: Option<Mode>, reporter: &mut Reporter<'_>)
         None
     };
     let hooks = Hooks::Only(hooks);
-    if mode.is_some_and(|mode| !hooks.allow(mode)) {
+    if mode.is_some_and(|mode| !hooks.supports_mode(mode)) {
         return refuse(
-            "a probe only watches, and the mode of the policy is enforce",
-            "write `mode: audit`, or add `cgroup` to the hooks",
+            "`hooks: [kprobe]` cannot enforce a policy: a kprobe only observes TCP connections",
+            "write `mode: audit`, or add `cgroup` to `hooks`",
         );
     }
     if hooks == Hooks::Only(HookSet::LSM.and(HookSet::TRACER)) {
         return refuse(
-            "beside `lsm` alone the probe has nothing to do: it tells the sources of what cgroup hooks report",
-            "add `cgroup` to the hooks, or take `kprobe` out",
+            "`kprobe` has no effect without `cgroup`: it adds the local address to the events of cgroup hooks",
+            "add `cgroup` to `hooks`, or remove `kprobe`",
         );
     }
     Some(hooks)
@@ -56,21 +56,22 @@ fn of_list(items: &[Node], reporter: &mut Reporter<'_>) -> Option<HookSet> {
     let before = reporter.errors();
     let mut hooks = HookSet::NONE;
     for word in fields::words(items, "a hook", reporter) {
-        if let Some(named) = Hooks::named(word.text) {
+        if let Some(named) = Hooks::from_name(word.text) {
             hooks = hooks.and(named);
             continue;
         }
         let known = Hooks::NAMES.iter().map(|(name, _)| *name);
         let help = match nearest(word.text, known) {
             Some(near) => format!("write `{near}`"),
-            None if word.text == "auto" => "`auto` stands alone: `hooks: auto`".to_owned(),
-            None => format!("the hooks are: {}", names()),
+            None if word.text == "auto" => "write `hooks: auto`, without a list".to_owned(),
+            None => format!("valid hooks: {}", names()),
         };
-        let message = format!("{} is not a hook", quoted(word.text));
+        let message = format!("invalid hook {}", quoted(word.text));
         reporter.error(Code::WrongValue, word.span, message, help);
     }
-    let faulty = reporter.errors() != before || items.iter().any(|item| matches!(item.value, Value::Faulty));
-    (!faulty).then_some(hooks)
+    let invalid =
+        reporter.errors() != before || items.iter().any(|item| matches!(item.value, Value::Invalid));
+    (!invalid).then_some(hooks)
 }
 
 fn names() -> String {

@@ -1,4 +1,4 @@
-//! From a file or a text to a policy, with everything there is to say about it.
+//! Loads a policy from a file, a stream or a string, and collects all diagnostics.
 
 use std::path::Path;
 
@@ -13,23 +13,23 @@ use super::{
 
 /// The outcome of loading a policy.
 #[derive(Debug)]
-pub struct Loaded {
-    /// Name of the file, as it was given.
+pub struct LoadResult {
+    /// Name of the file, as given by the caller.
     pub file: String,
-    /// Errors and warnings, in the order of their places.
+    /// Errors and warnings, ordered by location.
     pub diagnostics: Vec<Diagnostic>,
-    /// Errors, those that are only counted among them.
+    /// Number of errors, including those beyond the limit of `diagnostics`.
     pub errors: usize,
-    /// The policy; `None` when there is an error.
+    /// The policy; `None` if there is an error.
     pub policy: Option<Policy>,
-    /// Addresses and networks in the policy, its address files, and the built-in sets it uses.
+    /// Number of addresses and networks in the policy, its address files, and the built-in sets it uses.
     pub cidrs: usize,
-    /// Whether the policy file itself could not be read, so that nothing is known about it.
+    /// Whether the policy file itself could not be read.
     pub unreadable: bool,
 }
 
-impl Loaded {
-    /// Whether there is an error, and so no policy.
+impl LoadResult {
+    /// Whether there is an error.
     pub fn has_errors(&self) -> bool {
         self.policy.is_none()
     }
@@ -39,7 +39,7 @@ impl Loaded {
         self.diagnostics.iter().any(|d| d.severity == Severity::Warning)
     }
 
-    /// The diagnostics as text, with excerpts of the file.
+    /// The diagnostics as text with excerpts of the file, as rustc formats them.
     pub fn render(&self, styled: bool) -> String {
         render::text(&self.diagnostics, styled)
     }
@@ -49,8 +49,8 @@ impl Loaded {
         render::json(&self.diagnostics)
     }
 
-    fn failed(file: String, diagnostic: Diagnostic, unreadable: bool) -> Loaded {
-        Loaded {
+    fn failed(file: String, diagnostic: Diagnostic, unreadable: bool) -> LoadResult {
+        LoadResult {
             file,
             diagnostics: vec![diagnostic],
             errors: 1,
@@ -61,20 +61,20 @@ impl Loaded {
     }
 }
 
-/// Loads a policy file. Whatever goes wrong is among the diagnostics.
-pub fn load(path: &Path, context: &LoadContext) -> Loaded {
+/// Loads a policy file. A file that cannot be read is reported as a diagnostic too.
+pub fn load(path: &Path, context: &LoadContext) -> LoadResult {
     let name = path.display().to_string();
     let base = path.parent().unwrap_or(Path::new(""));
     from_read(&name, source::read_policy(path), base, context)
 }
 
-/// Loads a policy from a stream, such as standard input. Address files are looked for from `base` on.
-pub fn load_stream(name: &str, stream: impl std::io::Read, base: &Path, context: &LoadContext) -> Loaded {
+/// Loads a policy from a stream, such as standard input. Paths of address files are relative to `base`.
+pub fn load_stream(name: &str, stream: impl std::io::Read, base: &Path, context: &LoadContext) -> LoadResult {
     from_read(name, source::bounded(stream, MAX_POLICY_BYTES), base, context)
 }
 
-/// Loads a policy from its text. Address files are looked for from `base` on.
-pub fn load_text(name: &str, text: &str, base: &Path, context: &LoadContext) -> Loaded {
+/// Loads a policy from a string. Paths of address files are relative to `base`.
+pub fn load_text(name: &str, text: &str, base: &Path, context: &LoadContext) -> LoadResult {
     if text.len() as u64 > MAX_POLICY_BYTES {
         let error = ReadError::TooLarge {
             limit: MAX_POLICY_BYTES,
@@ -84,12 +84,12 @@ pub fn load_text(name: &str, text: &str, base: &Path, context: &LoadContext) -> 
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Source::new(name, text);
     let mut reporter = Reporter::new(&source);
-    let validated = yaml::parse(&mut reporter).map(|mut root| {
+    let result = yaml::parse(&mut reporter).map(|mut root| {
         variable::substitute(&mut root, &context.variables, &mut reporter);
         validate::validate(&root, base, context, &mut reporter)
     });
-    let (policy, cidrs) = validated.map_or((None, 0), |v| (v.policy, v.cidrs));
-    Loaded {
+    let (policy, cidrs) = result.map_or((None, 0), |v| (v.policy, v.cidrs));
+    LoadResult {
         file: name.to_owned(),
         errors: reporter.errors(),
         diagnostics: reporter.finish(),
@@ -99,14 +99,14 @@ pub fn load_text(name: &str, text: &str, base: &Path, context: &LoadContext) -> 
     }
 }
 
-fn from_read(name: &str, read: Result<Vec<u8>, ReadError>, base: &Path, context: &LoadContext) -> Loaded {
+fn from_read(name: &str, read: Result<Vec<u8>, ReadError>, base: &Path, context: &LoadContext) -> LoadResult {
     let bytes = match read {
         Ok(bytes) => bytes,
         Err(error) => {
             let (code, help) = match error {
                 ReadError::TooLarge { .. } => (
                     Code::TooLarge,
-                    "put long lists of addresses into an address file: sets: {feed: {file: addresses.txt}}",
+                    "move long lists of addresses into an address file: sets: {feed: {file: addresses.txt}}",
                 ),
                 _ => (Code::Unreadable, "check the path and its permissions"),
             };
@@ -114,11 +114,11 @@ fn from_read(name: &str, read: Result<Vec<u8>, ReadError>, base: &Path, context:
                 severity: Severity::Error,
                 code,
                 file: name.to_owned(),
-                place: None,
+                location: None,
                 message: format!("the policy file {error}"),
                 help: help.to_owned(),
             };
-            return Loaded::failed(name.to_owned(), diagnostic, code == Code::Unreadable);
+            return LoadResult::failed(name.to_owned(), diagnostic, code == Code::Unreadable);
         }
     };
     match std::str::from_utf8(&bytes) {
@@ -131,15 +131,15 @@ fn from_read(name: &str, read: Result<Vec<u8>, ReadError>, base: &Path, context:
                 severity: Severity::Error,
                 code: Code::NotText,
                 file: name.to_owned(),
-                // Up to here both texts are the same; the bad bytes are one replacement character.
-                place: Some(source.place(Span {
+                // Up to here both texts are equal. The invalid bytes become one replacement character.
+                location: Some(source.location(Span {
                     start: valid,
                     end: valid + '\u{fffd}'.len_utf8(),
                 })),
-                message: "bytes that are not UTF-8".to_owned(),
+                message: "invalid UTF-8".to_owned(),
                 help: "save the file as UTF-8".to_owned(),
             };
-            Loaded::failed(name.to_owned(), diagnostic, false)
+            LoadResult::failed(name.to_owned(), diagnostic, false)
         }
     }
 }

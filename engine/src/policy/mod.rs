@@ -1,12 +1,13 @@
-//! What the operator means: from the text of a policy file to a validated [`Policy`]. Knows no kernel;
-//! files are read only where a policy or a set names one.
+//! The policy language: parses the text of a policy file into a validated [`Policy`]. Knows nothing of the
+//! kernel. Reads only the policy files and address files that are named.
 //!
 //! ```text
-//! text -> yaml (spanned tree) -> variable (values put in) -> validate -> Policy + diagnostics
-//! flags of the command line   -> flags -----------------------------> Policy
+//! text -> yaml (tree with spans) -> variable (substitution) -> validate -> Policy + diagnostics
+//! command-line flags             -> flags ----------------------------> Policy
+//! RawPolicy -> to_yaml -> text
 //! ```
 //!
-//! All faults of a file are found in one go, each with its place and what to write instead.
+//! Loading reports all errors of a file at once, each with its location and a correction.
 
 mod address_file;
 pub mod address_set;
@@ -40,17 +41,19 @@ pub mod target;
 mod unix;
 mod validate;
 mod variable;
+mod write;
 mod yaml;
 
 pub use address_set::AddressSet;
 pub use context::LoadContext;
-pub use diagnostic::{Code, Diagnostic, Place, Severity};
-pub use flags::{FlagError, FromFlags, from_flags};
-pub use load::{Loaded, load, load_stream, load_text};
+pub use diagnostic::{Code, Diagnostic, Severity, SourceLocation};
+pub use flags::{FlagError, FlagPolicy, from_flags};
+pub use load::{LoadResult, load, load_stream, load_text};
 pub use model::{
-    Binary, Errno, Fold, Hooks, Policy, PortRange, Rule, Service, Services, Subject, UnixName, UnixSockets,
+    Binary, Dedup, Errno, Hooks, Policy, PortRange, Rule, Service, Services, Subject, UnixName, UnixSockets,
 };
 pub use raw::{RawPolicy, schema};
 pub use source::{MAX_ADDRESS_FILE_BYTES, MAX_POLICY_BYTES};
-pub use target::{Asked, Target, TargetError, parse_asked, parse_target};
+pub use target::{Destination, Target, TargetError, parse_destination, parse_target};
 pub use variable::{Variables, is_variable_name};
+pub use write::{WriteError, to_yaml};

@@ -1,5 +1,4 @@
-//! The validated policy. Values of these types can only be made whole: whoever holds a [`Policy`]
-//! need not check it again.
+//! The validated policy. A [`Policy`] needs no further checks.
 
 use std::path::PathBuf;
 
@@ -10,38 +9,42 @@ pub use engine_common::{Action, Mode, Protocol};
 
 use super::AddressSet;
 
-/// A validated policy: what `policy::validate` makes of a file.
+/// A validated policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// `metadata.name`: letters, digits, `.`, `-`, `_`; 1 to 63 characters.
     pub name: String,
-    /// Whether it acts or only watches.
+    /// Whether block and kill are enforced or only reported.
     pub mode: Mode,
-    /// What holds where no rule matches.
+    /// The action if no rule matches.
     pub default: Action,
-    /// What a blocked caller sees.
+    /// The errno that a denied call returns.
     pub errno: Errno,
-    /// The rules, in their order: the first match decides. At most
+    /// The rules in order: the first match decides. At most
     /// [`MAX_RULES`](engine_common::limits::MAX_RULES).
     pub rules: Vec<Rule>,
-    /// NAT64 prefixes beside the well-known one.
+    /// NAT64 prefixes in addition to the well-known ones.
     pub nat64: Vec<Nat64Prefix>,
-    /// Within which windows repeats are folded.
-    pub fold: Fold,
-    /// Whether packets are judged too, not only calls. No rule has a subject then: a packet has no process.
+    /// The windows of event deduplication.
+    pub dedup: Dedup,
+    /// Whether packets are checked in addition to calls. If so, no rule has a subject, because packets have no
+    /// process.
     pub strict: bool,
-    /// Which hooks it is for.
+    /// The hooks that the policy is attached to.
     pub hooks: Hooks,
 }
 
 impl Policy {
-    /// The hooks that it has a use for, those of the cgroup and of the security modules always.
-    pub fn uses(&self) -> HookSet {
-        Hooks::used(self.watches(), self.rules.iter().any(Rule::is_about_unix))
+    /// The hooks that the policy can make use of. Always includes the cgroup and LSM hooks.
+    pub fn needed_hooks(&self) -> HookSet {
+        Hooks::needed(
+            self.reports_allowed(),
+            self.rules.iter().any(Rule::selects_unix_sockets),
+        )
     }
 
-    /// Whether it ever reports what it lets through.
-    fn watches(&self) -> bool {
+    /// Whether the policy reports connections that it allows.
+    fn reports_allowed(&self) -> bool {
         let actions = self.rules.iter().map(|rule| rule.action);
         self.mode == Mode::Audit
             || actions
@@ -50,77 +53,77 @@ impl Policy {
     }
 }
 
-/// Which hooks a policy is for.
+/// The hooks that a policy is attached to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Hooks {
-    /// Those of the cgroup, and what the kernel has beside.
+    /// The cgroup hooks, and the others that the kernel supports and the policy needs.
     #[default]
     Auto,
-    /// These. Never none, never those of the security modules with the probe alone.
+    /// Exactly these. Never empty, and never LSM with the kprobe but without cgroup.
     Only(HookSet),
 }
 
 impl Hooks {
-    /// The names they have in a policy.
+    /// The names of the hooks in a policy.
     pub const NAMES: [(&str, HookSet); 3] = [
         ("cgroup", HookSet::CGROUP),
         ("lsm", HookSet::LSM),
         ("kprobe", HookSet::TRACER),
     ];
 
-    /// The hooks of a name.
-    pub fn named(name: &str) -> Option<HookSet> {
+    /// The hooks with a name; `None` if the name is unknown.
+    pub fn from_name(name: &str) -> Option<HookSet> {
         let found = Self::NAMES.iter().find(|(known, _)| *known == name);
         found.map(|(_, hooks)| *hooks)
     }
 
-    /// The hooks that a policy has a use for. `watches` is whether it ever reports what it lets through: of nothing else
-    /// the probe could tell more. `names_unix` is whether it has rules about unix sockets.
-    pub fn used(watches: bool, names_unix: bool) -> HookSet {
+    /// The hooks that a policy can make use of. `reports_allowed`: it reports connections that it allows; only
+    /// for these the kprobe adds information. `selects_unix`: it has rules for unix sockets.
+    pub fn needed(reports_allowed: bool, selects_unix: bool) -> HookSet {
         let mut hooks = HookSet::CGROUP.and(HookSet::LSM);
-        if watches {
+        if reports_allowed {
             hooks = hooks.and(HookSet::TRACER);
         }
-        if names_unix {
+        if selects_unix {
             hooks = hooks.and(HookSet::UNIX);
         }
         hooks
     }
 
-    /// The hooks that are to be attached, of those there are, for a policy that has a use for `used`.
-    pub fn wanted(self, there: HookSet, used: HookSet) -> HookSet {
+    /// The hooks to attach: `supported` is what the kernel supports, `needed` what the policy can make use of.
+    pub fn select(self, supported: HookSet, needed: HookSet) -> HookSet {
         match self {
-            Hooks::Auto => there.among(used),
+            Hooks::Auto => supported.among(needed),
             Hooks::Only(hooks) if hooks.has(HookSet::LSM) => {
-                hooks.and(used.among(HookSet::UNIX)).among(there)
+                hooks.and(needed.among(HookSet::UNIX)).among(supported)
             }
-            Hooks::Only(hooks) => hooks.among(there),
+            Hooks::Only(hooks) => hooks.among(supported),
         }
     }
 
-    /// Names of those that are asked for and not there.
-    pub fn lacking(self, there: HookSet) -> Vec<&'static str> {
+    /// Names of the requested hooks that are not in `supported`.
+    pub fn unsupported(self, supported: HookSet) -> Vec<&'static str> {
         let Hooks::Only(hooks) = self else {
             return Vec::new();
         };
-        let lacking = |(_, kind): &(&str, HookSet)| hooks.has(*kind) && !there.has(*kind);
-        let names = Self::NAMES.into_iter().filter(lacking);
+        let is_unsupported = |(_, kind): &(&str, HookSet)| hooks.has(*kind) && !supported.has(*kind);
+        let names = Self::NAMES.into_iter().filter(is_unsupported);
         names.map(|(name, _)| name).collect()
     }
 
-    /// Whether a policy in this mode can be for them: a probe alone denies nothing.
-    pub fn allow(self, mode: Mode) -> bool {
+    /// Whether a policy in this mode can use these hooks. A kprobe alone cannot enforce.
+    pub fn supports_mode(self, mode: Mode) -> bool {
         mode == Mode::Audit || self != Hooks::Only(HookSet::TRACER)
     }
 
-    /// Their names, in a fixed order; none for [`Hooks::Auto`].
+    /// The names of the hooks, in a fixed order; empty for [`Hooks::Auto`].
     pub fn names(self) -> Vec<&'static str> {
-        self.lacking(HookSet::NONE)
+        self.unsupported(HookSet::NONE)
     }
 
-    /// What [`Hooks::names`] gave. Names of other versions are passed over.
-    pub fn of_names<'n>(names: impl IntoIterator<Item = &'n str>) -> Hooks {
-        let named = names.into_iter().filter_map(Hooks::named);
+    /// The inverse of [`Hooks::names`]. Unknown names, such as those of later versions, are ignored.
+    pub fn from_names<'n>(names: impl IntoIterator<Item = &'n str>) -> Hooks {
+        let named = names.into_iter().filter_map(Hooks::from_name);
         match named.fold(HookSet::NONE, HookSet::and) {
             HookSet::NONE => Hooks::Auto,
             hooks => Hooks::Only(hooks),
@@ -128,33 +131,34 @@ impl Hooks {
     }
 }
 
-/// Windows within which repeats are folded, as the policy gives them. `None` where it says nothing:
-/// that depends on whether somebody reads along.
+/// The windows of event deduplication, in milliseconds. Within a window, repeats of an event (same
+/// executable, destination and verdict) are counted instead of reported. 0 is off; `None` is not set, and
+/// the default depends on how the policy is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Fold {
-    /// Of attempts to audit, milliseconds; 0 is off.
+pub struct Dedup {
+    /// Window for the verdict audit.
     pub audit_ms: Option<u32>,
-    /// Of attempts to block.
+    /// Window for the verdict block.
     pub block_ms: Option<u32>,
-    /// Of attempts to kill.
+    /// Window for the verdict kill.
     pub kill_ms: Option<u32>,
 }
 
-impl Fold {
-    /// Window of attempts to audit under a standing policy: a second.
-    pub const STANDING_AUDIT_MS: u32 = 1000;
+impl Dedup {
+    /// Default window for the verdict audit of an attached policy.
+    pub const ATTACHED_AUDIT_MS: u32 = 1000;
 
-    /// With the windows of a policy that stands for long, nobody reading along, where the policy says
-    /// nothing: what is only audited is folded.
+    /// Fills in the defaults of an attached policy, which can run for a long time without a reader of its
+    /// events: audit events are deduplicated.
     #[must_use]
-    pub fn standing(self) -> Fold {
-        Fold {
-            audit_ms: self.audit_ms.or(Some(Self::STANDING_AUDIT_MS)),
+    pub fn with_attached_defaults(self) -> Dedup {
+        Dedup {
+            audit_ms: self.audit_ms.or(Some(Self::ATTACHED_AUDIT_MS)),
             ..self
         }
     }
 
-    /// The windows; nothing is folded where the policy does not say so.
+    /// The windows; those that are not set are off.
     pub fn windows(self) -> DedupWindows {
         DedupWindows {
             audit_ms: self.audit_ms.unwrap_or(0),
@@ -169,28 +173,28 @@ impl Fold {
 pub struct Rule {
     /// Unique in the policy.
     pub name: String,
-    /// What it says.
+    /// The action if the rule matches.
     pub action: Action,
-    /// Destinations, `except` taken out already. Empty only where the rule is about unix sockets.
+    /// Destinations: `to` without `except`. Empty only in a rule for unix sockets.
     pub to: AddressSet,
-    /// Protocols and ports; none where the rule is about unix sockets.
+    /// Protocols and ports. Empty only in a rule for unix sockets.
     pub services: Services,
-    /// Unix sockets. `None` where the rule is about destinations.
+    /// Unix sockets; `None` in a rule for network destinations.
     pub unix: Option<UnixSockets>,
-    /// Who is bound.
+    /// The users and executables that the rule applies to.
     pub subject: Subject,
-    /// Why the rule is there, in the author's words.
+    /// Free text of the author.
     pub reason: Option<String>,
 }
 
 impl Rule {
-    /// Whether the rule is about unix sockets, which only LSM programs see.
-    pub fn is_about_unix(&self) -> bool {
+    /// Whether the rule is for unix sockets, which needs the LSM hooks.
+    pub fn selects_unix_sockets(&self) -> bool {
         self.unix.is_some()
     }
 
-    /// Whether the rule is about sockets of other address families, which only LSM programs see.
-    pub fn is_about_families(&self) -> bool {
+    /// Whether the rule is for address families other than IPv4 and IPv6, which needs the LSM hooks.
+    pub fn selects_other_families(&self) -> bool {
         match &self.services {
             Services::Any => false,
             Services::Only(services) => services.iter().any(|service| service.protocol.family().is_some()),
@@ -198,26 +202,26 @@ impl Rule {
     }
 }
 
-/// Unix sockets that a rule is about.
+/// The unix sockets of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnixSockets {
-    /// All that are bound to something.
+    /// Every bound socket.
     Any,
-    /// Those bound to these names. Sorted, never empty.
+    /// The sockets bound to these names. Sorted, never empty.
     Only(Vec<UnixName>),
 }
 
-/// Name of a unix socket, as a policy has it.
+/// Name of a unix socket in a policy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum UnixName {
-    /// Absolute path, without `.` and `..`. What lies there is looked up when the policy is compiled for this machine.
+    /// Absolute path without `.` and `..`. The socket is looked up when the policy is attached.
     Path(PathBuf),
-    /// Abstract name, without the NUL that it begins with.
+    /// Abstract name without the leading NUL.
     Abstract(Vec<u8>),
 }
 
 impl std::fmt::Display for UnixName {
-    /// As a policy writes it.
+    /// In policy syntax.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             UnixName::Path(path) => write!(f, "{}", path.display()),
@@ -226,25 +230,25 @@ impl std::fmt::Display for UnixName {
     }
 }
 
-/// Which protocols and ports a rule is about.
+/// The protocols and ports of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Services {
     /// Every protocol, every port.
     Any,
-    /// These. Empty only where the rule is about unix sockets.
+    /// These. Empty only in a rule for unix sockets.
     Only(Vec<Service>),
 }
 
-/// Some ports of a protocol.
+/// A port range of a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Service {
-    /// The protocol.
+    /// IP protocol, or an address family other than IPv4 and IPv6.
     pub protocol: Protocol,
-    /// Its ports; [`PortRange::EVERY`] for protocols without ports.
+    /// Ports; [`PortRange::EVERY`] for protocols without ports.
     pub ports: PortRange,
 }
 
-/// A range of ports that is never empty.
+/// A nonempty range of ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortRange {
     first: u16,
@@ -258,7 +262,7 @@ impl PortRange {
         last: u16::MAX,
     };
 
-    /// From `first` to `last`, both included; `None` when reversed.
+    /// The ports from `first` to `last`, both inclusive; `None` if `first` is greater than `last`.
     pub const fn new(first: u16, last: u16) -> Option<PortRange> {
         if first <= last {
             Some(PortRange { first, last })
@@ -283,7 +287,7 @@ impl PortRange {
     }
 }
 
-/// Who a rule binds. Both parts must match; `None` means anybody.
+/// The processes that a rule applies to. Both fields must match; `None` matches every process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
     /// User ids. Never `Some` of an empty list.
@@ -292,15 +296,14 @@ pub struct Subject {
     pub binaries: Option<Vec<Binary>>,
 }
 
-/// An executable as a policy names it. Its identity is looked up when the policy is compiled for
-/// this machine.
+/// An executable of a policy. Its identity is looked up when the policy is attached.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Binary {
     /// Absolute path.
     pub path: PathBuf,
 }
 
-/// Errno of a denial: those that a caller of connect(2) can expect.
+/// The errno of a denied call. All of them are documented for connect(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Errno {
     /// Operation not permitted.
@@ -319,7 +322,7 @@ pub enum Errno {
 }
 
 impl Errno {
-    /// All of them.
+    /// All values.
     pub const ALL: [Errno; 6] = [
         Errno::Eperm,
         Errno::Eacces,
@@ -329,7 +332,7 @@ impl Errno {
         Errno::Etimedout,
     ];
 
-    /// The kernel's name.
+    /// The symbolic name, such as `EPERM`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Errno::Eperm => "EPERM",
@@ -341,7 +344,7 @@ impl Errno {
         }
     }
 
-    /// The kernel's number, positive.
+    /// The value of this architecture, positive.
     pub const fn number(self) -> u16 {
         let n = match self {
             Errno::Eperm => libc::EPERM,

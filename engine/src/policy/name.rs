@@ -1,14 +1,14 @@
-//! Names of policies, rules and sets.
+//! The syntax of names of policies, rules and sets.
 
 use super::{
     diagnostic::{Code, Reporter, quoted},
     source::Span,
 };
 
-/// Longest name.
+/// Maximum length of a name.
 const MAX_LENGTH: usize = 63;
 
-/// Whether a text is a name: 1 to 63 letters, digits, `.`, `-`, `_`.
+/// Whether the string is a valid name: 1 to 63 letters, digits, `.`, `-`, `_`.
 pub(super) fn is_name(text: &str) -> bool {
     (1..=MAX_LENGTH).contains(&text.len())
         && text
@@ -16,7 +16,7 @@ pub(super) fn is_name(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
-/// Reports a text that is no name.
+/// Reports an invalid name. `of` is the kind of object, with an article.
 pub(super) fn check(text: &str, of: &str, span: Span, reporter: &mut Reporter<'_>) -> bool {
     if is_name(text) {
         return true;
@@ -27,14 +27,14 @@ pub(super) fn check(text: &str, of: &str, span: Span, reporter: &mut Reporter<'_
         .collect::<Vec<_>>()
         .join("-");
     let help = if is_name(&suggestion) {
-        format!("write `{suggestion}`: names have letters, digits, `.`, `-` and `_`")
+        format!("write `{suggestion}`: a name has letters, digits, `.`, `-` and `_`")
     } else {
-        format!("names have 1 to {MAX_LENGTH} letters, digits, `.`, `-` and `_`")
+        format!("a name has 1 to {MAX_LENGTH} letters, digits, `.`, `-` and `_`")
     };
     reporter.error(
         Code::BadName,
         span,
-        format!("{} cannot be the name of {of}", quoted(text)),
+        format!("invalid name {} of {of}", quoted(text)),
         help,
     );
     false

@@ -1,6 +1,6 @@
-//! The known word that was probably meant.
+//! Suggests the keyword that was probably meant.
 
-/// The candidate nearest to a word, if one is near enough to be what was meant.
+/// The candidate with the smallest edit distance, if the distance is at most a third of the word's length.
 pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     const LONGEST: usize = 64;
     let word: Vec<char> = word.chars().take(LONGEST).flat_map(char::to_lowercase).collect();
@@ -20,8 +20,8 @@ pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c s
         .map(|(_, candidate)| candidate)
 }
 
-/// Insertions, deletions, replacements and swaps of neighbours between two words (optimal string
-/// alignment).
+/// Edit distance (optimal string alignment): insertions, deletions, substitutions, and transpositions of
+/// adjacent characters.
 fn distance(a: &[char], b: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn near_words_are_found_and_far_ones_are_not() {
+    fn only_similar_words_are_suggested() {
         let known = ["action", "except", "ports", "protocols", "process"];
         assert_eq!(nearest("acton", known), Some("action"));
         assert_eq!(nearest("prots", known), Some("ports"));

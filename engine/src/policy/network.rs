@@ -1,4 +1,4 @@
-//! Reading one address or network, with a fault that says what was probably meant.
+//! Parses one address or network. Errors suggest what was probably meant.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -7,10 +7,10 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Subnets};
 
-use super::diagnostic::{Code, Fault, quoted};
+use super::diagnostic::{Code, Problem, quoted};
 
-/// Reads `10.0.0.0/8`, `10.0.0.1`, `2001:db8::/32`, `2001:db8::1`. No bits may be set behind the prefix.
-pub(super) fn parse(text: &str) -> Result<IpNet, Box<Fault>> {
+/// Parses `10.0.0.0/8`, `10.0.0.1`, `2001:db8::/32`, `2001:db8::1`. Host bits must be zero.
+pub(super) fn parse(text: &str) -> Result<IpNet, Box<Problem>> {
     let (address, prefix) = match text.split_once('/') {
         None => (text, None),
         Some((address, prefix)) => (address, Some(prefix)),
@@ -23,7 +23,7 @@ pub(super) fn parse(text: &str) -> Result<IpNet, Box<Fault>> {
         return IpNet::new(address, width)
             .map_err(|_| Box::new(bad(text, "write 10.0.0.0/8 or 2001:db8::/32")));
     };
-    // `u8::from_str` takes a sign.
+    // `u8::from_str` accepts a sign.
     let length = match prefix.parse::<u8>() {
         Ok(length) if prefix.bytes().all(|b| b.is_ascii_digit()) => length,
         _ => return Err(Box::new(bad_length(text, address, prefix))),
@@ -32,11 +32,11 @@ pub(super) fn parse(text: &str) -> Result<IpNet, Box<Fault>> {
         return Err(Box::new(bad_length(text, address, prefix)));
     };
     if network.network() != address {
-        return Err(Box::new(Fault::new(
+        return Err(Box::new(Problem::new(
             Code::HostBits,
-            format!("{} has bits set behind its prefix", quoted(text)),
+            format!("{} has host bits set", quoted(text)),
             format!(
-                "write {} for the network, or {address} for the one address",
+                "write {} for the network, or {address} for a single address",
                 network.trunc()
             ),
         )));
@@ -44,22 +44,22 @@ pub(super) fn parse(text: &str) -> Result<IpNet, Box<Fault>> {
     Ok(network)
 }
 
-fn bad(text: &str, help: impl Into<String>) -> Fault {
-    Fault::new(
+fn bad(text: &str, help: impl Into<String>) -> Problem {
+    Problem::new(
         Code::BadAddress,
-        format!("{} is not an address or network", quoted(text)),
+        format!("invalid address or network {}", quoted(text)),
         help,
     )
 }
 
-fn bad_length(text: &str, address: IpAddr, prefix: &str) -> Fault {
+fn bad_length(text: &str, address: IpAddr, prefix: &str) -> Problem {
     let width = if address.is_ipv4() { 32 } else { 128 };
     let help = match prefix.parse::<Ipv4Addr>() {
         Ok(mask) if address.is_ipv4() => match ipnet::ipv4_mask_to_prefix(mask) {
-            Ok(length) => format!("write the length of the prefix: {address}/{length}"),
-            Err(_) => "write the length of the prefix: 10.0.0.0/8".to_owned(),
+            Ok(length) => format!("write a prefix length: {address}/{length}"),
+            Err(_) => "write a prefix length: 10.0.0.0/8".to_owned(),
         },
-        _ => format!("the length of an {} prefix is 0 to {width}", family(address)),
+        _ => format!("an {} prefix length is 0 to {width}", family(address)),
     };
     bad(text, help)
 }
@@ -68,19 +68,22 @@ fn family(address: IpAddr) -> &'static str {
     if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
-/// What to say about a text whose part before the `/` is no address.
-fn not_an_address(text: &str, address: &str, prefix: Option<&str>) -> Fault {
+/// The error for a text whose part before the `/` is not an address.
+fn not_an_address(text: &str, address: &str, prefix: Option<&str>) -> Problem {
     if address.is_empty() {
         return bad(text, "write an address or network: 10.0.0.0/8");
     }
     if text == "any" || text == "*" {
-        return bad(text, "`any` stands alone, without a list: `to: any`");
+        return bad(text, "write `to: any`, without a list");
     }
     if text == "localhost" {
         return bad(text, "write \"@loopback\", or 127.0.0.1 and \"::1\"");
     }
     if text.contains("://") {
-        return bad(text, "write the addresses of the host, and its port into `ports`");
+        return bad(
+            text,
+            "write the addresses of the host, and put the port into `ports`",
+        );
     }
     if let Some((first, last)) = text.split_once('-')
         && let (Ok(first), Ok(last)) = (first.trim().parse(), last.trim().parse())
@@ -92,18 +95,21 @@ fn not_an_address(text: &str, address: &str, prefix: Option<&str>) -> Fault {
     {
         return bad(
             text,
-            format!("write {inner} without brackets; ports go into `ports`"),
+            format!("write {inner} without brackets, and put ports into `ports`"),
         );
     }
     if let Some((bare, _)) = address.split_once('%')
         && bare.parse::<Ipv6Addr>().is_ok()
     {
-        return bad(text, format!("write {bare}: scope ids are not looked at"));
+        return bad(text, format!("write {bare}: rules ignore scope ids"));
     }
     if let Some((host, port)) = address.rsplit_once(':')
         && host.parse::<Ipv4Addr>().is_ok()
     {
-        return bad(text, format!("write {host} here and `ports: [{port}]` beside it"));
+        return bad(
+            text,
+            format!("write {host}, and put the port into `ports: [{port}]`"),
+        );
     }
     let parts: Vec<&str> = address.trim_end_matches('.').split('.').collect();
     if parts
@@ -118,7 +124,7 @@ fn not_an_address(text: &str, address: &str, prefix: Option<&str>) -> Fault {
     if is_name && address.contains(|c: char| c.is_ascii_alphabetic()) && !address.contains(':') {
         return bad(
             text,
-            "policies hold addresses, not names: write the addresses, or give the name to `tidegate exec --allow`",
+            "policies do not resolve names: write the addresses, or use `tidegate exec --allow NAME`",
         );
     }
     bad(
@@ -127,10 +133,10 @@ fn not_an_address(text: &str, address: &str, prefix: Option<&str>) -> Fault {
     )
 }
 
-/// Help for dotted numbers that are no address.
+/// Help for dotted integers that are not an address.
 fn numbers(parts: &[&str], prefix: Option<&str>) -> String {
     if parts.iter().any(|p| p.len() > 1 && p.starts_with('0')) {
-        return "write the numbers without leading zeros: some programs read those as octal".to_owned();
+        return "remove the leading zeros: some programs read such integers as octal".to_owned();
     }
     let stars = parts.iter().rev().take_while(|p| **p == "*").count();
     let octets: Option<Vec<u8>> = parts[..parts.len() - stars]
@@ -138,7 +144,7 @@ fn numbers(parts: &[&str], prefix: Option<&str>) -> String {
         .map(|p| p.parse().ok())
         .collect();
     let Some(octets) = octets.filter(|o| !o.is_empty() && parts.len() <= 4) else {
-        return "an IPv4 address is four numbers from 0 to 255".to_owned();
+        return "an IPv4 address has four integers from 0 to 255".to_owned();
     };
     let mut full = [0u8; 4];
     full[..octets.len()].copy_from_slice(&octets);
@@ -151,8 +157,8 @@ fn numbers(parts: &[&str], prefix: Option<&str>) -> String {
     }
 }
 
-/// Help for `first-last`: the networks that make it up.
-fn range(text: &str, first: IpAddr, last: IpAddr) -> Fault {
+/// The error for `first-last`, with the networks that cover the range as help.
+fn range(text: &str, first: IpAddr, last: IpAddr) -> Problem {
     const SHOWN: usize = 4;
     let networks: Vec<String> = match (first, last) {
         (IpAddr::V4(a), IpAddr::V4(b)) if a <= b => Ipv4Subnets::new(a, b, 0)
@@ -164,13 +170,13 @@ fn range(text: &str, first: IpAddr, last: IpAddr) -> Fault {
             .map(|n| n.to_string())
             .collect(),
         (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => {
-            return Fault::new(
+            return Problem::new(
                 Code::ReversedRange,
-                format!("the range {} is reversed", quoted(text)),
-                format!("write the networks from {last} to {first}; ranges of addresses are not taken"),
+                format!("reversed range {}", quoted(text)),
+                format!("write the networks from {last} to {first}: address ranges are not supported"),
             );
         }
-        _ => return bad(text, "write networks of one family: 10.0.0.0/8"),
+        _ => return bad(text, "write networks of one address family: 10.0.0.0/8"),
     };
     let dots = if networks.len() > SHOWN { ", ..." } else { "" };
     let shown = &networks[..networks.len().min(SHOWN)];
@@ -180,13 +186,13 @@ fn range(text: &str, first: IpAddr, last: IpAddr) -> Fault {
     )
 }
 
-/// Why no attempt has a destination in this network, and what to write: addresses are made
-/// canonical before rules are asked.
-pub(super) fn never_met(network: IpNet) -> Option<(String, String)> {
+/// Message and help if no destination is in this network, because addresses are made canonical before the
+/// look-up.
+pub(super) fn never_matches(network: IpNet) -> Option<(String, String)> {
     let first = match network {
         IpNet::V4(n) if n.addr().is_unspecified() && n.prefix_len() == 32 => {
             return Some((
-                "a connect to 0.0.0.0 is judged as one to 127.0.0.1".to_owned(),
+                "0.0.0.0 never matches: the kernel connects to 127.0.0.1 instead".to_owned(),
                 "write 127.0.0.1".to_owned(),
             ));
         }
@@ -196,16 +202,16 @@ pub(super) fn never_met(network: IpNet) -> Option<(String, String)> {
     };
     if first == Ipv6Addr::UNSPECIFIED && network.prefix_len() == 128 {
         return Some((
-            "a connect to :: is judged as one to ::1".to_owned(),
+            ":: never matches: the kernel connects to ::1 instead".to_owned(),
             "write \"::1\"".to_owned(),
         ));
     }
     let bits = u128::from(first);
-    // Up to /126 a network at the start of ::/96 has ::1 in it.
+    // A network at the start of ::/96 with a prefix length below 128 contains ::1.
     if bits >> 32 == 0 && bits != 1 && !(bits == 0 && network.prefix_len() < 128) {
         let inside = Ipv4Addr::from(bits as u32);
         return Some((
-            format!("an IPv4-compatible address is judged as the IPv4 address in it, {inside}"),
+            format!("an IPv4-compatible address never matches: it is evaluated as its IPv4 address {inside}"),
             format!("write {inside}/{}", network.prefix_len() - 96),
         ));
     }
@@ -221,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_networks_are_read() {
+    fn addresses_and_networks_are_parsed() {
         for (text, meant) in [
             ("10.0.0.0/8", "10.0.0.0/8"),
             ("10.0.0.1", "10.0.0.1/32"),
@@ -238,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_say_what_was_meant() {
+    fn errors_suggest_what_was_meant() {
         for (text, part) in [
             ("10.20.9.7/16", "10.20.0.0/16 for the network, or 10.20.9.7"),
             ("2001:db8::1/32", "2001:db8::/32"),
@@ -254,7 +260,7 @@ mod tests {
             ("fe80::1%eth0", "write fe80::1"),
             ("10.0.0.0-10.0.0.5", "10.0.0.0/30, 10.0.0.4/31"),
             ("10.0.0.5-10.0.0.1", "from 10.0.0.1"),
-            ("github.com", "--allow"),
+            ("www.example.com", "--allow"),
             ("any", "to: any"),
         ] {
             assert!(help(text).contains(part), "{text}: {}", help(text));
@@ -262,8 +268,8 @@ mod tests {
     }
 
     #[test]
-    fn spellings_that_no_attempt_has() {
-        let never = |text: &str| never_met(parse(text).unwrap()).map(|(_, help)| help);
+    fn addresses_that_never_match() {
+        let never = |text: &str| never_matches(parse(text).unwrap()).map(|(_, help)| help);
         assert_eq!(never("0.0.0.0"), Some("write 127.0.0.1".to_owned()));
         assert_eq!(never("::"), Some("write \"::1\"".to_owned()));
         assert_eq!(never("::10.0.0.0/104"), Some("write 10.0.0.0/8".to_owned()));

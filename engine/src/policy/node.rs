@@ -1,34 +1,34 @@
-//! A YAML document as a tree whose parts know their place in the file.
+//! A YAML document as a tree with source spans.
 
 use super::source::Span;
 
-/// A part of the document.
+/// A node of the document.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) span: Span,
     pub(super) value: Value,
 }
 
-/// What a part is.
+/// The value of a node.
 #[derive(Debug)]
 pub(super) enum Value {
-    /// Nothing, `~` or `null`.
+    /// Empty, `~` or `null`.
     Null,
     Scalar(Scalar),
     List(Vec<Node>),
     Map(Vec<Entry>),
-    /// Something a diagnostic was given about; whoever meets it says no more.
-    Faulty,
+    /// A value with a reported error; it must not be reported again.
+    Invalid,
 }
 
-/// A text, number or word.
+/// A string, number or boolean. The type depends on the field.
 #[derive(Debug)]
 pub(super) struct Scalar {
     pub(super) text: String,
-    /// Written without quotes, so that YAML may take it for a number or a word of its own.
+    /// Whether it is written without quotes, so that YAML can read it as a number or boolean.
     pub(super) plain: bool,
-    /// The variable whose value this is, when it is that and nothing else: in a list, it may stand
-    /// for several items.
+    /// The variable that was substituted, if the scalar consists of one variable only. In a list, its value
+    /// can have several items.
     pub(super) variable: Option<String>,
 }
 
@@ -41,10 +41,10 @@ pub(super) struct Entry {
 }
 
 impl Node {
-    /// The kind of the value, for messages.
+    /// The type of the value, for messages.
     pub(super) fn describe(&self) -> &'static str {
         match &self.value {
-            Value::Null | Value::Faulty => "nothing",
+            Value::Null | Value::Invalid => "nothing",
             Value::Scalar(s) => s.describe(),
             Value::List(_) => "a list",
             Value::Map(_) => "a mapping",
@@ -53,19 +53,19 @@ impl Node {
 }
 
 impl Scalar {
-    /// The kind of the value as YAML's core schema has it, for messages.
+    /// The type of the value by the YAML core schema, for messages.
     pub(super) fn describe(&self) -> &'static str {
         match () {
-            () if !self.plain => "a text",
+            () if !self.plain => "a string",
             () if matches!(
                 self.text.as_str(),
                 "true" | "True" | "TRUE" | "false" | "False" | "FALSE"
             ) =>
             {
-                "true or false"
+                "a boolean"
             }
             () if self.is_number() => "a number",
-            () => "a text",
+            () => "a string",
         }
     }
 

@@ -1,13 +1,13 @@
-//! Reading ports and protocols, and putting both together.
+//! Parses ports and protocols.
 
 use engine_common::Protocol;
 
 use super::{
-    diagnostic::{Code, Fault, quoted},
+    diagnostic::{Code, Problem, quoted},
     model::{PortRange, Service},
 };
 
-/// The protocols whose destinations have ports: what `443` without a protocol means.
+/// The protocols with ports. A port without a protocol applies to all of them.
 pub(super) const WITH_PORTS: [Protocol; 5] = [
     Protocol::TCP,
     Protocol::UDP,
@@ -16,7 +16,7 @@ pub(super) const WITH_PORTS: [Protocol; 5] = [
     Protocol::UDPLITE,
 ];
 
-/// Names of protocols, with what each covers. `icmp` is ping of both families.
+/// Names of protocols. `icmp` covers ICMP of IPv4 and of IPv6.
 const NAMES: [(&str, &[Protocol]); 8] = [
     ("tcp", &[Protocol::TCP]),
     ("udp", &[Protocol::UDP]),
@@ -28,7 +28,7 @@ const NAMES: [(&str, &[Protocol]); 8] = [
     ("raw", &[Protocol::RAW]),
 ];
 
-/// The name of a protocol as the policy language has it; its number where it has none.
+/// The name of a protocol in policy syntax, or its id if it has no name.
 pub(super) fn protocol_name(protocol: Protocol) -> String {
     match protocol {
         Protocol::ICMP => "icmp".to_owned(),
@@ -40,7 +40,7 @@ pub(super) fn protocol_name(protocol: Protocol) -> String {
     }
 }
 
-/// The name of an address family; its number where it has none.
+/// The name of an address family, or its id if it has no name.
 fn family_name(family: u16) -> String {
     match Protocol::FAMILY_NAMES
         .iter()
@@ -51,15 +51,15 @@ fn family_name(family: u16) -> String {
     }
 }
 
-/// A port or a range of ports, with its protocol when one was written.
+/// A port range with an optional protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PortSpec {
     pub(super) ports: PortRange,
     pub(super) protocol: Option<Protocol>,
 }
 
-/// Reads `443`, `443/tcp`, `6000-6010`, `6000-6010/udp`.
-pub(super) fn parse(text: &str) -> Result<PortSpec, Box<Fault>> {
+/// Parses `443`, `443/tcp`, `6000-6010`, `6000-6010/udp`.
+pub(super) fn parse(text: &str) -> Result<PortSpec, Box<Problem>> {
     let (ports, protocol) = match text.split_once('/') {
         None => (text, None),
         Some((ports, protocol)) => (ports, Some(protocol)),
@@ -80,36 +80,35 @@ pub(super) fn parse(text: &str) -> Result<PortSpec, Box<Fault>> {
     }
 }
 
-/// The fault of a protocol without ports where ports are named.
-pub(super) fn no_ports(name: &str) -> Fault {
-    Fault::new(
+/// The error for a protocol without ports in combination with ports.
+pub(super) fn no_ports(name: &str) -> Problem {
+    Problem::new(
         Code::PortsConflict,
-        format!("{} has no ports", quoted(name)),
-        format!("put it into a rule of its own, with `protocols: [{name}]` and without `ports`"),
+        format!("protocol {} has no ports", quoted(name)),
+        format!("write a second rule with `protocols: [{name}]` and without `ports`"),
     )
 }
 
-fn range(whole: &str, text: &str) -> Result<PortRange, Box<Fault>> {
+fn range(whole: &str, text: &str) -> Result<PortRange, Box<Problem>> {
     let bad = |help: String| {
-        Box::new(Fault::new(
+        Box::new(Problem::new(
             Code::BadPort,
-            format!("{} is not a port", quoted(whole)),
+            format!("invalid port {}", quoted(whole)),
             help,
         ))
     };
-    let port = |text: &str| -> Result<u16, Box<Fault>> {
+    let port = |text: &str| -> Result<u16, Box<Problem>> {
         let digits = text.trim();
         if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
             let help = match (digits, service_port(digits)) {
-                ("any" | "*", _) => "leave `ports` out, or write `ports: any`".to_owned(),
-                (_, Some(number)) => format!("write the number: {number}"),
-                _ => "write a number or a range, and the protocol if it matters: 443, \"6000-6010/udp\""
-                    .to_owned(),
+                ("any" | "*", _) => "remove `ports`, or write `ports: any`".to_owned(),
+                (_, Some(number)) => format!("write the port number: {number}"),
+                _ => "write a port or a range, with or without a protocol: 443, \"6000-6010/udp\"".to_owned(),
             };
             return Err(bad(help));
         }
         if digits.len() > 1 && digits.starts_with('0') {
-            return Err(bad("write the number without leading zeros".to_owned()));
+            return Err(bad("remove the leading zeros".to_owned()));
         }
         digits.parse().map_err(|_| bad("ports are 0 to 65535".to_owned()))
     };
@@ -118,15 +117,15 @@ fn range(whole: &str, text: &str) -> Result<PortRange, Box<Fault>> {
         Some((first, last)) => (port(first)?, port(last)?),
     };
     PortRange::new(first, last).ok_or_else(|| {
-        Box::new(Fault::new(
+        Box::new(Problem::new(
             Code::ReversedRange,
-            format!("the range {} is reversed", quoted(whole)),
+            format!("reversed range {}", quoted(whole)),
             format!("write {last}-{first}"),
         ))
     })
 }
 
-/// Ports of services that people name.
+/// Ports of common services, for suggestions.
 fn service_port(name: &str) -> Option<u16> {
     Some(match name.to_ascii_lowercase().as_str() {
         "ssh" => 22,
@@ -140,9 +139,9 @@ fn service_port(name: &str) -> Option<u16> {
     })
 }
 
-/// Reads the name or number of a protocol; `icmp` is two.
-pub(super) fn protocols(text: &str) -> Result<&'static [Protocol], Box<Fault>> {
-    /// Every number of the header field.
+/// Parses the name or the id of a protocol. `icmp` gives two protocols.
+pub(super) fn protocols(text: &str) -> Result<&'static [Protocol], Box<Problem>> {
+    /// Every value of the IP protocol field.
     const NUMBERS: [Protocol; 256] = {
         let mut numbers = [Protocol(0); 256];
         let mut i = 0;
@@ -159,31 +158,31 @@ pub(super) fn protocols(text: &str) -> Result<&'static [Protocol], Box<Fault>> {
         return Ok(of);
     }
     let bad = |help: String| {
-        Box::new(Fault::new(
+        Box::new(Problem::new(
             Code::BadProtocol,
-            format!("{} is not a protocol", quoted(text)),
+            format!("invalid protocol {}", quoted(text)),
             help,
         ))
     };
     if lower == "mptcp" || lower == "262" {
-        return Err(bad("write tcp: the kernel judges MPTCP as TCP".to_owned()));
+        return Err(bad("write tcp: the hooks see MPTCP as TCP".to_owned()));
     }
     if !lower.is_empty() && lower.bytes().all(|b| b.is_ascii_digit()) {
         return match lower.parse::<usize>().ok().and_then(|n| BY_NUMBER.get(n..=n)) {
             Some(one) => Ok(one),
-            None => Err(bad("numbers of protocols are 0 to 255".to_owned())),
+            None => Err(bad("protocol numbers are 0 to 255".to_owned())),
         };
     }
     let names = NAMES.iter().map(|(name, _)| *name);
     let help = match lower.as_str() {
-        "any" | "*" => "leave `protocols` out, or write `protocols: any`".to_owned(),
+        "any" | "*" => "remove `protocols`, or write `protocols: any`".to_owned(),
         "ping" => "write icmp".to_owned(),
         "icmp6" | "ping6" => "write icmpv6".to_owned(),
-        "quic" | "dns" => "write udp, and its port into `ports`".to_owned(),
+        "quic" | "dns" => "write udp, and put the port into `ports`".to_owned(),
         _ => match super::nearest::nearest(&lower, names.clone()) {
             Some(near) => format!("write {near}"),
             None => format!(
-                "write one of {}, or a number",
+                "valid protocols: {}, or a protocol number",
                 names.collect::<Vec<_>>().join(", ")
             ),
         },
@@ -191,7 +190,7 @@ pub(super) fn protocols(text: &str) -> Result<&'static [Protocol], Box<Fault>> {
     Err(bad(help))
 }
 
-/// Sorts services and merges those of one protocol that touch.
+/// Sorts services and merges overlapping and adjacent port ranges of one protocol.
 pub(super) fn merged(mut services: Vec<Service>) -> Vec<Service> {
     services.sort_unstable();
     let mut out: Vec<Service> = Vec::with_capacity(services.len());
@@ -216,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_read() {
+    fn ports_are_parsed() {
         let spec = parse("6000-6010/udp").unwrap();
         assert_eq!((spec.ports.first(), spec.ports.last()), (6000, 6010));
         assert_eq!(spec.protocol, Some(Protocol::UDP));
@@ -224,17 +223,17 @@ mod tests {
     }
 
     #[test]
-    fn faults_say_what_to_write() {
+    fn errors_suggest_what_to_write() {
         for (text, part) in [
             ("https", "443"),
             ("65536", "0 to 65535"),
             ("90-80", "80-90"),
-            ("22:30", "number or a range"),
+            ("22:30", "port or a range"),
             ("80/icmp", "protocols: [icmp]"),
             ("80/tpc", "write tcp"),
-            ("-1", "number or a range"),
+            ("-1", "port or a range"),
             ("0443", "leading zeros"),
-            ("", "number or a range"),
+            ("", "port or a range"),
         ] {
             let help = parse(text).unwrap_err().help;
             assert!(help.contains(part), "{text}: {help}");
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_merge() {
+    fn adjacent_ranges_are_merged() {
         let service = |first, last| Service {
             protocol: Protocol::TCP,
             ports: PortRange::new(first, last).unwrap(),

@@ -1,5 +1,5 @@
-//! The policy language as types: what a file may hold, before anything in it is judged. The JSON schema
-//! is made from them, for editors and other programs.
+//! The syntax of the policy language as types, before validation. The JSON schema is generated from them, and
+//! [`to_yaml`](super::to_yaml) writes them.
 
 use std::collections::BTreeMap;
 
@@ -7,160 +7,160 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A Tidegate egress policy.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[schemars(title = "Tidegate EgressPolicy")]
 pub struct RawPolicy {
-    /// Version of the language.
+    /// Version of the policy language.
     pub api_version: RawApiVersion,
     /// Kind of document.
     pub kind: RawKind,
-    /// What the policy is called.
+    /// Name of the policy.
     pub metadata: RawMetadata,
-    /// What it says.
+    /// Content of the policy.
     pub spec: RawSpec,
 }
 
-/// Version of the language.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+/// Version of the policy language.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum RawApiVersion {
-    /// The first one.
+    /// The first version.
     #[serde(rename = "tidegate.io/v1")]
     V1,
 }
 
 /// Kind of document.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum RawKind {
-    /// Where processes may connect to.
+    /// A policy for outgoing connections.
     EgressPolicy,
 }
 
-/// What the policy is called.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+/// Name of the policy.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawMetadata {
-    /// Name of the policy, as events and reports show it.
+    /// Name of the policy in events and reports: 1 to 63 letters, digits, `.`, `-`, `_`.
     #[schemars(regex(pattern = r"^([A-Za-z0-9._-]{1,63}|.*\$\{.*)$"))]
     pub name: String,
 }
 
-/// What the policy says.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+/// Content of the policy.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawSpec {
-    /// Whether the policy acts (enforce, the default) or only reports what it would do (audit).
+    /// `enforce` (the default) carries out block and kill; `audit` only reports them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<RawWord<RawMode>>,
-    /// What holds where no rule matches.
+    /// The action if no rule matches.
     pub default: RawWord<RawAction>,
-    /// What a blocked caller sees; EPERM unless given.
+    /// The errno that a denied call returns. The default is EPERM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errno: Option<RawWord<RawErrno>>,
-    /// Named sets of addresses; rules name them with an `@`.
+    /// Named sets of addresses. Rules refer to a set as "@NAME".
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sets: BTreeMap<String, RawSet>,
-    /// The rules, in their order: the first that matches decides.
-    #[serde(default)]
+    /// The rules in order: the first matching rule decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub rules: Option<Vec<RawRule>>,
-    /// NAT64 prefixes beside 64:ff9b::/96 and 64:ff9b:1::/48: IPv6 networks of 32, 40, 48, 56, 64 or 96
-    /// bits with an IPv4 address behind them (RFC 6052).
+    /// NAT64 prefixes in addition to 64:ff9b::/96 and 64:ff9b:1::/48: IPv6 networks with a prefix length of 32, 40,
+    /// 48, 56, 64 or 96 (RFC 6052).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4))]
     pub nat64: Option<Vec<String>>,
-    /// Windows within which repeats of an attempt (same executable, destination, verdict) are counted instead
-    /// of reported.
+    /// Windows of event deduplication. Within a window, repeats of an event (same executable, destination and
+    /// verdict) are counted instead of reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fold: Option<RawDedup>,
-    /// Whether packets are judged too, not only calls: of sockets connected before, of source routes, of raw
-    /// sockets. Rules cannot have `process` then. false unless given.
+    pub deduplicate: Option<RawDedup>,
+    /// `true` also checks packets, not only calls. This covers sockets that were connected before the policy was
+    /// attached, source routes and raw sockets. Rules cannot have `process` then. The default is `false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<RawSwitch>,
-    /// Which hooks the policy is for: `auto` (those of the cgroup, and LSM and the probe where the kernel has
-    /// them; this unless given), or a list. A probe alone only watches TCP connections: the mode must be audit.
+    /// The hooks that the policy is attached to: `auto` (the default: the cgroup hooks, and LSM and kprobe if the
+    /// kernel supports them), or a list. `[kprobe]` alone only observes TCP connections and needs mode audit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hooks: Option<RawHooks>,
 }
 
-/// A switch.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+/// A boolean.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawSwitch {
-    /// On or off.
-    Set(bool),
-    /// A variable that has one of them as its value.
+    /// The value.
+    Value(bool),
+    /// A variable whose value is `true` or `false`.
     Variable(RawVariable),
 }
 
-/// Hooks of a policy.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+/// The hooks of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawHooks {
-    /// What the kernel has.
+    /// All hooks that the kernel supports.
     Auto(RawWord<RawAuto>),
-    /// These.
+    /// These hooks.
     List(#[schemars(length(min = 1))] Vec<RawWord<RawHook>>),
 }
 
-/// The word `auto`.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+/// The keyword `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RawAuto {
-    /// What the kernel has.
+    /// All hooks that the kernel supports.
     Auto,
 }
 
 /// A kind of hook.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RawHook {
-    /// The hooks of the cgroup: by the cgroup that a socket was made in.
+    /// The cgroup hooks: apply by the cgroup in which a socket was created.
     Cgroup,
-    /// The hooks of the security modules: by the task that uses a socket.
+    /// The LSM hooks: apply by the task that uses a socket.
     Lsm,
-    /// The probe on TCP connections: tells where they send from.
+    /// A kprobe on tcp_connect: adds the local address to events.
     Kprobe,
 }
 
-/// Windows within which repeats are folded, by what the policy says about the attempt.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+/// Windows of event deduplication, by verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1))]
 pub struct RawDedup {
-    /// Of attempts to audit; 1s unless given for standing policies, off for `exec`.
+    /// Window for the verdict audit. The default is 1s for attached policies, and off for `exec`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<RawWindow>,
-    /// Of attempts to block; off unless given.
+    /// Window for the verdict block. The default is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block: Option<RawWindow>,
-    /// Of attempts to kill; off unless given.
+    /// Window for the verdict kill. The default is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill: Option<RawWindow>,
 }
 
-/// A time from a millisecond to an hour, such as 500ms, 10s or 5m; or `off`.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+/// A time from 1ms to 1h, such as 500ms, 10s or 5m; or `off`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct RawWindow(#[schemars(regex(pattern = r"^(off|[0-9]+(ms|s|m|h)|.*\$\{.*)$"))] pub String);
 
-/// One of a few words, or a variable that has one of them as its value.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+/// A keyword, or a variable whose value is one.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawWord<T> {
-    /// The word.
+    /// The keyword.
     Word(T),
     /// The variable.
     Variable(RawVariable),
 }
 
-/// A text with a variable in it: `${NAME}` or `${NAME:-default}`.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+/// A string with a variable: `${NAME}` or `${NAME:-default}`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String")]
 pub struct RawVariable(#[schemars(regex(pattern = r"\$\{"))] String);
 
-/// A text without a variable where only a variable may stand.
+/// A string without a variable where a keyword or a variable is expected.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is none of the words that may stand here")]
+#[error("invalid value `{0}`")]
 pub struct NotAVariable(String);
 
 impl TryFrom<String> for RawVariable {
@@ -175,8 +175,8 @@ impl TryFrom<String> for RawVariable {
     }
 }
 
-/// Whether a policy acts or only watches.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+/// Mode of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RawMode {
     /// Block and kill are carried out.
@@ -185,22 +185,22 @@ pub enum RawMode {
     Audit,
 }
 
-/// What a rule or a default says.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+/// Action of a rule, or the default action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RawAction {
-    /// Let it pass and say nothing.
+    /// Allow without a report.
     Allow,
-    /// Let it pass and report it.
+    /// Allow and report.
     Audit,
-    /// Deny it with the policy's errno and report it.
+    /// Deny with the errno of the policy and report.
     Block,
-    /// Deny it, kill the process, and report it.
+    /// Deny, kill the process with SIGKILL, and report.
     Kill,
 }
 
-/// Errno of a denial.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+/// The errno of a denied call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum RawErrno {
     /// Operation not permitted.
@@ -218,68 +218,69 @@ pub enum RawErrno {
 }
 
 /// A set of addresses.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawSet {
     /// Addresses, networks, and other sets: 192.0.2.7, 10.0.0.0/8, "2001:db8::/32", "@private".
     List(#[schemars(length(min = 1))] Vec<String>),
-    /// A file of them.
+    /// A file of addresses.
     File(RawFile),
 }
 
 /// A file of addresses.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawFile {
-    /// Path, relative to the folder of the policy: one address or network a line, `#` starts a comment.
+    /// Path, relative to the directory of the policy. The file has one address or network on each line; `#` starts
+    /// a comment.
     #[schemars(length(min = 1))]
     pub file: String,
 }
 
 /// One rule. All of its selectors must match.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [{"required": ["to"]}, {"required": ["unix"]}]))]
 pub struct RawRule {
     /// Name of the rule, unique in the policy.
     #[schemars(regex(pattern = r"^([A-Za-z0-9._-]{1,63}|.*\$\{.*)$"))]
     pub name: String,
-    /// What it says.
+    /// The action if the rule matches.
     pub action: RawWord<RawAction>,
     /// Destinations: `any`, or a list of addresses, networks and sets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<RawDestinations>,
-    /// Destinations taken out of `to` again.
+    /// Destinations that are removed from `to`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub except: Option<Vec<String>>,
-    /// Ports: 443, "443/tcp", "6000-6010", "6000-6010/udp". Without a protocol: of every protocol that has
-    /// ports (tcp, udp, udplite, sctp, dccp). Every port unless given.
+    /// Ports: 443, "443/tcp", "6000-6010", "6000-6010/udp". A port without a protocol applies to all protocols with
+    /// ports (tcp, udp, udplite, sctp, dccp). The default is every port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ports: Option<RawPorts>,
-    /// Protocols: tcp (and MPTCP), udp, udplite, sctp, dccp, icmp (ping of IPv4 and IPv6), icmpv6, raw (any raw
-    /// socket), or a number. Every protocol unless given.
+    /// Protocols: tcp (also MPTCP), udp, udplite, sctp, dccp, icmp (ICMP of IPv4 and IPv6), icmpv6, raw (any raw
+    /// socket), or a protocol number. The default is every protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocols: Option<RawProtocols>,
-    /// Sockets of other address families (packet, vsock, bluetooth, ...), judged when they are made; `any` is all of
-    /// them. With `to: any`, and without ports and protocols.
+    /// Address families other than IPv4 and IPv6 (packet, vsock, bluetooth, ...), or `any` for all of them. The rule
+    /// is evaluated when a socket is created. Needs `to: any`, and no `ports` and `protocols`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub families: Option<RawFamilies>,
-    /// Unix sockets, in place of destinations: paths, or abstract names after an `@`; `any` is all of them. Whatever a
-    /// process calls it, a socket is known by where it is bound. The policy's default does not hold for them: what no
-    /// rule names passes.
+    /// Unix sockets, instead of `to`: absolute paths, abstract names after an `@`, or `any`. A socket is identified by
+    /// the file it is bound to, not by the path that a process uses. The default action of the policy does not apply:
+    /// a unix socket that no rule selects is allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unix: Option<RawUnixSockets>,
-    /// Who is bound. Everybody unless given.
+    /// The processes that the rule applies to. The default is every process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<RawProcess>,
-    /// Why the rule is there.
+    /// Free text, shown by `explain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// The word `any`.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+/// The keyword `any`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RawAny {
     /// Everything.
@@ -287,7 +288,7 @@ pub enum RawAny {
 }
 
 /// Destinations of a rule.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawDestinations {
     /// Every destination.
@@ -297,7 +298,7 @@ pub enum RawDestinations {
 }
 
 /// Ports of a rule.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawPorts {
     /// Every port.
@@ -307,12 +308,12 @@ pub enum RawPorts {
 }
 
 /// A port, or a range of ports.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawPort {
     /// One port.
     Number(u16),
-    /// A port or range, with a protocol or without.
+    /// A port or range, with or without a protocol.
     Text(
         #[schemars(regex(pattern = r"^([0-9]+(-[0-9]+)?(/(tcp|udp|udplite|sctp|dccp|[0-9]+))?|.*\$\{.*)$"))]
         String,
@@ -320,7 +321,7 @@ pub enum RawPort {
 }
 
 /// Protocols of a rule.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawProtocols {
     /// Every protocol.
@@ -330,10 +331,10 @@ pub enum RawProtocols {
 }
 
 /// A protocol.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawProtocol {
-    /// Number of an IP protocol.
+    /// IP protocol number.
     Number(u8),
     /// Name of a protocol.
     Name(
@@ -342,35 +343,35 @@ pub enum RawProtocol {
 }
 
 /// Address families of a rule.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawFamilies {
-    /// All that are neither IPv4 nor IPv6.
+    /// All except IPv4 and IPv6.
     Any(RawAny),
     /// These.
     List(#[schemars(length(min = 1))] Vec<String>),
 }
 
 /// Unix sockets of a rule.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawUnixSockets {
-    /// All of them.
+    /// Every bound socket.
     Any(RawAny),
     /// These.
     List(#[schemars(length(min = 1))] Vec<RawUnixName>),
 }
 
-/// A path from the root on, or an abstract name after an `@`.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+/// An absolute path, or an abstract name after an `@`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct RawUnixName(#[schemars(regex(pattern = r"^([/@].+|.*\$\{.*)$"))] pub String);
 
-/// Who a rule binds: both parts must match.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+/// The processes that a rule applies to. Both fields must match.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1))]
 pub struct RawProcess {
-    /// Numbers of users.
+    /// Numeric user ids.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub uids: Option<Vec<RawUid>>,
@@ -380,13 +381,13 @@ pub struct RawProcess {
     pub binaries: Option<Vec<String>>,
 }
 
-/// Number of a user.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+/// A numeric user id.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawUid {
-    /// The number.
+    /// The id.
     Number(u32),
-    /// The number as text, or a variable.
+    /// The id as a string, or a variable.
     Text(#[schemars(regex(pattern = r"^([0-9]+|.*\$\{.*)$"))] String),
 }
 

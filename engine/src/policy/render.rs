@@ -1,11 +1,10 @@
-//! Diagnostics as people and as programs read them.
+//! Formats diagnostics as text and as JSON.
 
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 
 use super::diagnostic::{Diagnostic, Severity, printable};
 
-/// Diagnostics as text with excerpts of the file; `styled` with colours. Ends with a line break
-/// unless it is empty.
+/// Diagnostics as text with excerpts of the file; `styled` adds colours. Ends with a line feed unless empty.
 pub(super) fn text(diagnostics: &[Diagnostic], styled: bool) -> String {
     let renderer = if styled {
         Renderer::styled()
@@ -17,7 +16,7 @@ pub(super) fn text(diagnostics: &[Diagnostic], styled: bool) -> String {
         out.push_str(&render(diagnostic, &renderer));
         out.push_str("\n\n");
     }
-    // One empty line between diagnostics, none behind the last.
+    // One empty line between diagnostics, none after the last.
     if out.ends_with("\n\n") {
         out.pop();
     }
@@ -29,22 +28,24 @@ fn render(diagnostic: &Diagnostic, renderer: &Renderer) -> String {
         Severity::Warning => Level::WARNING,
         Severity::Error => Level::ERROR,
     };
-    // Values of variables and names of files can hold anything.
+    // File names and values of variables can contain any character.
     let file = printable(&diagnostic.file);
     let title = level
         .primary_title(printable(&diagnostic.message))
         .id(diagnostic.code.as_str());
-    let group = match &diagnostic.place {
+    let group = match &diagnostic.location {
         None => title.element(Origin::path(file)),
-        Some(place) => {
-            let snippet = Snippet::source(excerpt(&place.excerpt))
-                .line_start(place.line)
-                .annotation(AnnotationKind::Primary.span(place.range.clone()));
-            if place.is_whole_line() {
+        Some(location) => {
+            let snippet = Snippet::source(excerpt(&location.excerpt))
+                .line_start(location.line)
+                .annotation(AnnotationKind::Primary.span(location.range.clone()));
+            if location.is_whole_line() {
                 title.element(snippet.path(file))
             } else {
-                // The column would be counted from the start of the excerpt.
-                let origin = Origin::path(file).line(place.line).char_column(place.column);
+                // The renderer would count the column from the start of the excerpt.
+                let origin = Origin::path(file)
+                    .line(location.line)
+                    .char_column(location.column);
                 title.element(origin).element(snippet)
             }
         }
@@ -52,8 +53,8 @@ fn render(diagnostic: &Diagnostic, renderer: &Renderer) -> String {
     renderer.render(&[group.element(Level::HELP.message(printable(&diagnostic.help)))])
 }
 
-/// A line of the file. The renderer replaces the control characters of ASCII and those that turn the
-/// direction of text; the others are replaced here, each by a character of as many bytes.
+/// A line of the file without the control characters that the renderer does not replace itself. Each one is
+/// replaced by a character of the same length in UTF-8, so that byte ranges stay valid.
 fn excerpt(line: &str) -> String {
     let clean = |c| match c {
         '\u{80}'..='\u{9f}' => '\u{b7}',
@@ -63,18 +64,18 @@ fn excerpt(line: &str) -> String {
     line.chars().map(clean).collect()
 }
 
-/// Diagnostics as a JSON list of `{severity, code, file, line, column, text, message, help}`; line,
-/// column and text are null when the diagnostic is about the file as a whole.
+/// Diagnostics as a JSON list of `{severity, code, file, line, column, text, message, help}`. line,
+/// column and text are null if the diagnostic is about the whole file.
 pub(super) fn json(diagnostics: &[Diagnostic]) -> serde_json::Value {
     let one = |d: &Diagnostic| {
-        let place = d.place.as_ref();
+        let location = d.location.as_ref();
         serde_json::json!({
             "severity": d.severity.as_str(),
             "code": d.code.as_str(),
             "file": d.file,
-            "line": place.map(|p| p.line),
-            "column": place.map(|p| p.column),
-            "text": place.map(|p| p.text.as_str()),
+            "line": location.map(|p| p.line),
+            "column": location.map(|p| p.column),
+            "text": location.map(|p| p.text.as_str()),
             "message": d.message,
             "help": d.help,
         })

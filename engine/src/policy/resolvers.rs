@@ -1,15 +1,15 @@
-//! The machine's name servers, from resolv.conf.
+//! Reads the name servers of the machine from resolv.conf.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
     path::Path,
 };
 
-/// Largest resolv.conf that is read, in bytes.
+/// Maximum size of resolv.conf, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The name servers of a resolv.conf text. Scope ids (`fe80::1%eth0`) are left away: rules do not look
-/// at them. Where there is none, the resolver asks the local machine (resolv.conf(5)).
+/// The name servers in the text of resolv.conf. Scope ids (`fe80::1%eth0`) are removed, because rules ignore
+/// them. Without any name server, the resolver uses the local machine (resolv.conf(5)).
 pub(super) fn parse(text: &str) -> Vec<IpAddr> {
     let mut found: Vec<IpAddr> = text
         .lines()
@@ -25,7 +25,7 @@ pub(super) fn parse(text: &str) -> Vec<IpAddr> {
     found
 }
 
-/// The name servers of this machine; none when resolv.conf is there but cannot be read.
+/// The name servers of this machine; empty if resolv.conf exists but cannot be read.
 pub(super) fn of_system() -> Vec<IpAddr> {
     let bytes = std::fs::File::open(Path::new("/etc/resolv.conf"))
         .map_err(super::source::ReadError::Io)

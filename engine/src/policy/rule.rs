@@ -1,4 +1,4 @@
-//! One rule: from its mapping to a [`Rule`].
+//! Validates one rule.
 
 use engine_common::{Action, Protocol};
 
@@ -29,7 +29,7 @@ const FIELDS: [&str; 10] = [
     "reason",
 ];
 
-/// Words of actions.
+/// Names of actions.
 pub(super) const ACTIONS: [(&str, Action); 4] = [
     ("allow", Action::Allow),
     ("audit", Action::Audit),
@@ -37,7 +37,7 @@ pub(super) const ACTIONS: [(&str, Action); 4] = [
     ("kill", Action::Kill),
 ];
 
-/// The name of a rule, if it has one that can be read.
+/// The name of a rule; `None` if it is missing or invalid.
 pub(super) fn name_of<'n>(node: &'n Node, reporter: &mut Reporter<'_>) -> Option<fields::Text<'n>> {
     let Value::Map(entries) = &node.value else {
         return None;
@@ -47,8 +47,7 @@ pub(super) fn name_of<'n>(node: &'n Node, reporter: &mut Reporter<'_>) -> Option
     name::check(text.text, "a rule", text.span, reporter).then_some(text)
 }
 
-/// Reads a rule; its name was read by [`name_of`]. All faults are reported, also where `None` comes
-/// back.
+/// Reads a rule whose name was read by [`name_of`]. `None` if an error was reported.
 pub(super) fn read(
     node: &Node,
     name: Option<fields::Text<'_>>,
@@ -60,9 +59,9 @@ pub(super) fn read(
     fields.require("name", "`name: database`", reporter);
     let action = fields
         .require("action", "`action: allow` (or audit, block, kill)", reporter)
-        .and_then(|n| fields::choice(n, "an action", &ACTIONS, reporter));
+        .and_then(|n| fields::choice(n, "action", &ACTIONS, reporter));
     if let Some(node) = fields.get("unix") {
-        return about_unix(node, &fields, name, action, reporter);
+        return unix_rule(node, &fields, name, action, reporter);
     }
     let to = fields
         .require("to", "`to: [10.0.0.0/8]`, or `to: any`", reporter)
@@ -73,7 +72,7 @@ pub(super) fn read(
         Some(node) => family::read(node, &fields, reporter),
         None => service::read(fields.get("ports"), fields.get("protocols"), reporter),
     };
-    let (subject, reason) = binding(&fields, reporter);
+    let (subject, reason) = subject_and_reason(&fields, reporter);
 
     let to = match except {
         None => to,
@@ -93,7 +92,7 @@ pub(super) fn read(
     let protocols = fields.get("protocols").map(|n| n.span);
     if let Some(span) = protocols.or_else(|| fields.get("ports").map(|n| n.span)) {
         let named = protocols.is_some();
-        warn_of_socket_judgement(action, default, &services, &to, (span, named), reporter);
+        warn_if_evaluated_at_socket(action, default, &services, &to, (span, named), reporter);
     }
     Some(Rule {
         name: name?.text.to_owned(),
@@ -106,8 +105,8 @@ pub(super) fn read(
     })
 }
 
-/// Who a rule binds, and why it is there.
-fn binding(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> (Option<Subject>, Option<String>) {
+/// The values of `process` and `reason`.
+fn subject_and_reason(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> (Option<Subject>, Option<String>) {
     let subject = match fields.get("process") {
         None => Some(Subject::default()),
         Some(node) => subject::read(node, reporter),
@@ -118,8 +117,8 @@ fn binding(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> (Option<Subject>
     (subject, reason.map(|reason| reason.text.to_owned()))
 }
 
-/// A rule about unix sockets.
-fn about_unix(
+/// A rule for unix sockets.
+fn unix_rule(
     node: &Node,
     fields: &Fields<'_>,
     name: Option<fields::Text<'_>>,
@@ -127,7 +126,7 @@ fn about_unix(
     reporter: &mut Reporter<'_>,
 ) -> Option<Rule> {
     let sockets = unix::read(node, fields, reporter);
-    let (subject, reason) = binding(fields, reporter);
+    let (subject, reason) = subject_and_reason(fields, reporter);
     Some(Rule {
         name: name?.text.to_owned(),
         action: action?,
@@ -147,8 +146,8 @@ fn destinations(node: &Node, sets: &mut Sets<'_>, reporter: &mut Reporter<'_>) -
             reporter.error(
                 Code::WrongValue,
                 node.span,
-                format!("{} where destinations belong", quoted(&s.text)),
-                "write `to: any`",
+                format!("invalid destination {}", quoted(&s.text)),
+                "write `to: any` for every destination",
             );
             return None;
         }
@@ -164,18 +163,23 @@ fn destinations(node: &Node, sets: &mut Sets<'_>, reporter: &mut Reporter<'_>) -
 }
 
 fn exceptions(node: &Node, sets: &mut Sets<'_>, reporter: &mut Reporter<'_>) -> Option<Selector> {
-    let items = fields::list(node, "exceptions", "leave `except` out", reporter)?;
+    let items = fields::list(
+        node,
+        "exceptions",
+        "add an exception, or remove `except`",
+        reporter,
+    )?;
     sets.selector(items, reporter)
 }
 
-/// Takes the exceptions away. `None` when nothing is left, which is reported.
+/// Removes the exceptions. If nothing is left, reports an error and returns `None`.
 fn without(span: Span, to: AddressSet, except: Selector, reporter: &mut Reporter<'_>) -> Option<AddressSet> {
     for (span, item) in &except.items {
         if !item.overlaps(&to) {
             reporter.warn(
                 Code::ExceptWithoutEffect,
                 *span,
-                "this exception takes nothing away: `to` does not have it",
+                "exception without effect: it does not overlap `to`",
                 "remove it, or check `to`",
             );
         }
@@ -185,7 +189,7 @@ fn without(span: Span, to: AddressSet, except: Selector, reporter: &mut Reporter
         reporter.error(
             Code::EmptySelector,
             span,
-            "`except` takes away all of `to`",
+            "`except` removes all addresses of `to`",
             "remove the rule, or check `except`",
         );
         return None;
@@ -193,7 +197,7 @@ fn without(span: Span, to: AddressSet, except: Selector, reporter: &mut Reporter
     Some(left)
 }
 
-/// Refuses ping of one family with destinations of the other only.
+/// Refuses ICMP of one address family with destinations of the other family only.
 fn check_family(services: &Services, to: &AddressSet, span: Span, reporter: &mut Reporter<'_>) -> Option<()> {
     let Services::Only(services) = services else {
         return Some(());
@@ -210,15 +214,15 @@ fn check_family(services: &Services, to: &AddressSet, span: Span, reporter: &mut
         Code::FamilyMismatch,
         span,
         format!("{protocol} with {other} destinations only"),
-        format!("write {own}, or add destinations of the other family"),
+        format!("write {own}, or add destinations of the other address family"),
     );
     None
 }
 
-/// Warns of an allowance that cannot hold: where no hook sees the destination, the strictest answer
-/// any destination could get is given when the socket is made. `named` says whether the rule lists its
-/// protocols; ports without a protocol stand for every protocol that has some, and say nothing of these.
-fn warn_of_socket_judgement(
+/// Warns about allow rules without effect: a protocol without an address hook is evaluated when the socket is
+/// created, and gets the strictest verdict of any destination. `named`: the rule lists its protocols. Ports
+/// without a protocol apply to all protocols with ports; there is no warning for those.
+fn warn_if_evaluated_at_socket(
     action: Action,
     default: Option<Action>,
     services: &Services,
@@ -246,13 +250,13 @@ fn warn_of_socket_judgement(
         .find(|s| !s.protocol.has_address_hook() && (!to.has_every_v4() || narrow(s.ports, s.protocol)));
     if let Some(service) = unseen {
         reporter.warn(
-            Code::JudgedAtSocket,
+            Code::EvaluatedAtSocket,
             span,
             format!(
-                "no hook sees where {} goes, so it is judged when the socket is made, by the strictest rule for any destination",
+                "no hook sees the destination of {}: the policy is evaluated when the socket is created, and the strictest rule for any destination applies",
                 port::protocol_name(service.protocol)
             ),
-            "an allowance needs a rule of its own with `to: any` and without `ports`",
+            "to allow it, add a rule with `to: any` and without `ports`",
         );
     }
 }

@@ -1,4 +1,4 @@
-//! `ports` and `protocols` of a rule, put together.
+//! Combines `ports` and `protocols` of a rule.
 
 use engine_common::Protocol;
 
@@ -10,10 +10,10 @@ use super::{
     port::{self, PortSpec},
 };
 
-/// A protocol as it was written, with what it covers.
+/// A protocol name and the protocols that it covers.
 type Named<'n> = (Text<'n>, &'static [Protocol]);
 
-/// Reads both fields. `None` when something was reported.
+/// Reads both fields. `None` if an error was reported.
 pub(super) fn read(
     ports: Option<&Node>,
     protocols: Option<&Node>,
@@ -46,7 +46,7 @@ fn every_port(protocols: &[Named<'_>]) -> Vec<Service> {
     all.map(|&protocol| service(protocol, PortRange::EVERY)).collect()
 }
 
-/// The ports, of these protocols only.
+/// The ports, restricted to these protocols.
 fn both(
     ports: &[(Text<'_>, PortSpec)],
     protocols: &[Named<'_>],
@@ -55,7 +55,7 @@ fn both(
     let mut services = Vec::new();
     for (text, of) in protocols {
         if of.iter().any(|p| !p.has_ports()) {
-            reporter.fault(text.span, port::no_ports(text.text));
+            reporter.report(text.span, port::no_ports(text.text));
             continue;
         }
         let before = services.len();
@@ -69,11 +69,8 @@ fn both(
             reporter.error(
                 Code::PortsConflict,
                 text.span,
-                format!("none of `ports` is for {}", quoted(text.text)),
-                format!(
-                    "remove it from `protocols`, or add its ports: \"443/{}\"",
-                    text.text
-                ),
+                format!("`ports` has no port for protocol {}", quoted(text.text)),
+                format!("remove the protocol, or add a port: \"443/{}\"", text.text),
             );
         }
     }
@@ -85,31 +82,31 @@ fn both(
             reporter.error(
                 Code::PortsConflict,
                 text.span,
-                format!("{} is not among `protocols`", quoted(text.text)),
-                format!("add {name} to `protocols`, or remove `protocols`: the port says it already"),
+                format!("`protocols` does not list the protocol of {}", quoted(text.text)),
+                format!("add {name} to `protocols`, or remove `protocols`"),
             );
         }
     }
     services
 }
 
-/// A list of things that restricts a rule; missing and `any` mean that it does not. The outer `None`: not
-/// a list.
+/// Reads a list that restricts a rule. The inner `None` means no restriction: the field is missing or `any`.
+/// The outer `None` means that an error was reported.
 fn restriction<'n, T>(
     node: Option<&'n Node>,
     what: &str,
     reporter: &mut Reporter<'_>,
-    read: impl Fn(&str) -> Result<T, Box<super::diagnostic::Fault>>,
+    read: impl Fn(&str) -> Result<T, Box<super::diagnostic::Problem>>,
 ) -> Option<Option<Vec<(Text<'n>, T)>>> {
     let Some(node) = node else {
         return Some(None);
     };
     match &node.value {
         Value::Scalar(s) if s.text == "any" => return Some(None),
-        Value::Faulty => return None,
+        Value::Invalid => return None,
         _ => {}
     }
-    let help = format!("leave `{what}` out, or write `{what}: any`");
+    let help = format!("remove `{what}`, or write `{what}: any`");
     let items = fields::list(node, what, &help, reporter)?;
     let one = if what == "ports" {
         "a port or range of ports"
@@ -118,27 +115,27 @@ fn restriction<'n, T>(
     };
     let words = fields::words(items, one, reporter);
     if words.is_empty() {
-        // Items that are no text were reported already.
+        // Items that are not scalars were reported before.
         if items.iter().all(|i| matches!(i.value, Value::Scalar(_))) {
             reporter.error(
                 Code::EmptySelector,
                 node.span,
-                format!("a list without {what}: the variables in it are empty"),
+                format!("expected {what}, but all variables in the list are empty"),
                 help,
             );
         }
         return None;
     }
-    let mut faulty = items.iter().any(|i| matches!(i.value, Value::Faulty));
+    let mut invalid = items.iter().any(|i| matches!(i.value, Value::Invalid));
     let mut out = Vec::with_capacity(words.len());
     for text in words {
         match read(text.text) {
             Ok(value) => out.push((text, value)),
-            Err(fault) => {
-                reporter.fault(text.span, *fault);
-                faulty = true;
+            Err(problem) => {
+                reporter.report(text.span, *problem);
+                invalid = true;
             }
         }
     }
-    (!faulty).then_some(Some(out))
+    (!invalid).then_some(Some(out))
 }

@@ -1,4 +1,4 @@
-//! Sets and selectors: from lists of networks and names of sets to [`AddressSet`]s.
+//! Resolves sets and selectors (lists of networks and references to sets) into [`AddressSet`]s.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -23,11 +23,11 @@ use super::{
     source::Span,
 };
 
-/// Most ranges that all sets and selectors of a policy may have when sets are written out where they
-/// are used. Bounds the memory that a small file can ask for.
+/// Maximum number of ranges of all sets and selectors of a policy, counting a set for each use. Limits the
+/// memory that a small file can use.
 const MAX_RANGES: usize = 4 * MAX_CIDRS;
 
-/// What a list of destinations names.
+/// The members of a list of destinations.
 #[derive(Default)]
 struct Members<'n> {
     networks: Vec<(IpNet, Span)>,
@@ -35,38 +35,38 @@ struct Members<'n> {
     references: Vec<Text<'n>>,
 }
 
-/// The defined sets of a policy, and what it took to read them.
+/// The defined sets of a policy and the resources they use.
 pub(super) struct Sets<'c> {
     context: &'c LoadContext,
-    /// `None`: defined, but with faults.
+    /// `None`: defined, but invalid.
     defined: BTreeMap<String, Option<Rc<AddressSet>>>,
     used: BTreeSet<String>,
-    /// Networks written in the policy and its files, and those of built-in sets in use.
+    /// Number of networks in the policy, its address files, and the built-in sets it uses.
     cidrs: usize,
     ranges: usize,
-    /// Whether the limits were reported.
+    /// Whether an exceeded limit was reported.
     over: bool,
 }
 
-/// A selector of a rule, put together.
+/// A resolved selector of a rule.
 pub(super) struct Selector {
-    /// All of it.
+    /// The union of all items.
     pub(super) addresses: AddressSet,
-    /// Its items, for those who must name one; sets as they are defined.
+    /// The addresses of each item, for diagnostics about single items.
     pub(super) items: Vec<(Span, Rc<AddressSet>)>,
 }
 
-/// A set as it is written.
+/// A set before its references are resolved.
 struct Definition<'n> {
     name: &'n str,
     span: Span,
     networks: Vec<IpNet>,
     references: Vec<Text<'n>>,
-    faulty: bool,
+    invalid: bool,
 }
 
 impl<'c> Sets<'c> {
-    /// Reads `spec.sets`. Files are looked for from `base` on.
+    /// Reads `spec.sets`. Paths of address files are relative to `base`.
     pub(super) fn read(
         node: Option<&Node>,
         base: &Path,
@@ -82,13 +82,13 @@ impl<'c> Sets<'c> {
             over: false,
         };
         let entries = match node.map(|n| (&n.value, n.span)) {
-            None | Some((Value::Faulty, _)) => return sets,
+            None | Some((Value::Invalid, _)) => return sets,
             Some((Value::Map(entries), _)) => entries,
             Some((_, span)) => {
                 reporter.error(
                     Code::WrongType,
                     span,
-                    "`sets` is not a mapping",
+                    "`sets` must be a mapping",
                     "write `name: [10.0.0.0/8]` or `name: {file: addresses.txt}` for each set",
                 );
                 return sets;
@@ -101,38 +101,35 @@ impl<'c> Sets<'c> {
                 span: entry.key_span,
                 networks: Vec::new(),
                 references: Vec::new(),
-                faulty: !check_set_name(&entry.key, entry.key_span, reporter),
+                invalid: !check_set_name(&entry.key, entry.key_span, reporter),
             };
             let before = reporter.errors();
             match &entry.value.value {
                 Value::Map(_) => definition.networks = sets.read_file(&entry.value, base, reporter),
                 _ => {
-                    let what = "the addresses of a set";
-                    if let Some(items) = fields::list(
-                        &entry.value,
-                        what,
-                        "write its addresses, or remove the set",
-                        reporter,
-                    ) {
+                    let what = "addresses";
+                    if let Some(items) =
+                        fields::list(&entry.value, what, "add addresses, or remove the set", reporter)
+                    {
                         let members = sets.members(items, reporter);
                         definition.networks = members.networks.into_iter().map(|(n, _)| n).collect();
                         definition.references = members.references;
                     }
                 }
             }
-            definition.faulty |= reporter.errors() != before || matches!(entry.value.value, Value::Faulty);
+            definition.invalid |= reporter.errors() != before || matches!(entry.value.value, Value::Invalid);
             definitions.push(definition);
         }
         sets.resolve(definitions, reporter);
         sets
     }
 
-    /// Networks written in the policy and its files, and those of built-in sets in use.
+    /// Number of networks in the policy, its address files, and the built-in sets it uses.
     pub(super) fn cidrs(&self) -> usize {
         self.cidrs
     }
 
-    /// Warns of sets that nothing uses. Says nothing where there are errors: one of them may be the use.
+    /// Warns about unused sets, unless there are errors: an invalid rule can be the one that uses the set.
     pub(super) fn report_unused(&self, node: Option<&Node>, reporter: &mut Reporter<'_>) {
         let Some(Value::Map(entries)) = node.map(|n| &n.value).filter(|_| reporter.errors() == 0) else {
             return;
@@ -141,21 +138,20 @@ impl<'c> Sets<'c> {
             reporter.warn(
                 Code::UnusedSet,
                 entry.key_span,
-                format!("no rule uses the set {}", quoted(&entry.key)),
-                format!("remove it, or name it in a rule: \"@{}\"", entry.key),
+                format!("unused set {}", quoted(&entry.key)),
+                format!("remove it, or use it in a rule: \"@{}\"", entry.key),
             );
         }
     }
 
-    /// Puts a selector's items together. `None` when some of it was reported, here or where a set is
-    /// defined.
+    /// Resolves the items of a selector. `None` if an item, or the definition of a set it refers to, has errors.
     pub(super) fn selector(&mut self, items: &[Node], reporter: &mut Reporter<'_>) -> Option<Selector> {
         let before = reporter.errors();
         let members = self.members(items, reporter);
-        let mut faulty =
-            reporter.errors() != before || items.iter().any(|i| matches!(i.value, Value::Faulty));
+        let mut invalid =
+            reporter.errors() != before || items.iter().any(|i| matches!(i.value, Value::Invalid));
         for &(network, span) in &members.networks {
-            if let Some((message, help)) = network::never_met(network) {
+            if let Some((message, help)) = network::never_matches(network) {
                 reporter.warn(Code::NeverMatches, span, message, help);
             }
         }
@@ -167,10 +163,10 @@ impl<'c> Sets<'c> {
         for reference in &members.references {
             match self.look_up(*reference, reporter) {
                 Some(set) => parts.push((reference.span, set)),
-                None => faulty = true,
+                None => invalid = true,
             }
         }
-        if faulty {
+        if invalid {
             return None;
         }
         if parts.is_empty() {
@@ -178,12 +174,12 @@ impl<'c> Sets<'c> {
             reporter.error(
                 Code::EmptySelector,
                 span,
-                "a list without addresses: the variables in it are empty",
-                "give one of them a value",
+                "expected addresses, but all variables in the list are empty",
+                "set one of the variables",
             );
             return None;
         }
-        self.take_ranges(
+        self.count_ranges(
             parts.iter().map(|(_, s)| s.range_count()).sum(),
             parts[0].0,
             reporter,
@@ -194,7 +190,7 @@ impl<'c> Sets<'c> {
         })
     }
 
-    /// Sorts the items of a list into networks and names of sets.
+    /// Splits the items of a list into networks and references to sets.
     fn members<'n>(&mut self, items: &'n [Node], reporter: &mut Reporter<'_>) -> Members<'n> {
         let mut members = Members::default();
         for text in fields::words(items, "an address, network or \"@set\"", reporter) {
@@ -204,16 +200,16 @@ impl<'c> Sets<'c> {
             }
             match network::parse(text.text) {
                 Ok(network) => {
-                    if !self.take_cidrs(1, text.span, reporter) {
+                    if !self.count_cidrs(1, text.span, reporter) {
                         break;
                     }
                     members.networks.push((network, text.span));
                 }
-                Err(mut fault) => {
+                Err(mut problem) => {
                     if self.defined.contains_key(text.text) || builtin::networks(text.text, &[]).is_some() {
-                        fault.help = format!("a set is named with an @: \"@{}\"", text.text);
+                        problem.help = format!("write the set with an @: \"@{}\"", text.text);
                     }
-                    reporter.fault(text.span, *fault);
+                    reporter.report(text.span, *problem);
                 }
             }
         }
@@ -230,13 +226,16 @@ impl<'c> Sets<'c> {
                 reporter.error(
                     Code::EmptySelector,
                     name.span,
-                    format!("{} has no addresses", quoted(&format!("@{}", name.text))),
-                    "/etc/resolv.conf could not be read: write the addresses of the name servers",
+                    format!(
+                        "the set {} is empty: cannot read /etc/resolv.conf",
+                        quoted(&format!("@{}", name.text))
+                    ),
+                    "write the addresses of the name servers",
                 );
                 return None;
             }
             if self.used.insert(name.text.to_owned()) {
-                self.take_cidrs(networks.len(), name.span, reporter);
+                self.count_cidrs(networks.len(), name.span, reporter);
             }
             return Some(Rc::new(AddressSet::of(networks)));
         }
@@ -255,13 +254,13 @@ impl<'c> Sets<'c> {
             Some(near) => format!("write \"@{near}\""),
             None => {
                 let names: Vec<String> = known().take(20).map(|n| format!("@{n}")).collect();
-                format!("define it under `sets`; there are: {}", names.join(", "))
+                format!("define it in `sets`; existing sets: {}", names.join(", "))
             }
         };
         reporter.error(
             Code::UnknownSet,
             name.span,
-            format!("there is no set {}", quoted(&format!("@{}", name.text))),
+            format!("unknown set {}", quoted(&format!("@{}", name.text))),
             help,
         );
     }
@@ -283,12 +282,12 @@ impl<'c> Sets<'c> {
                     Code::EmptySelector,
                     file.span,
                     format!("{} has no addresses", quoted(&path.display().to_string())),
-                    "put one address or network on a line, or remove the set",
+                    "write one address or network on each line, or remove the set",
                 );
                 Vec::new()
             }
             Ok(networks) => {
-                if self.take_cidrs(networks.len(), file.span, reporter) {
+                if self.count_cidrs(networks.len(), file.span, reporter) {
                     networks
                 } else {
                     Vec::new()
@@ -299,22 +298,22 @@ impl<'c> Sets<'c> {
                     Code::Unreadable,
                     file.span,
                     format!("{} {error}", quoted(&path.display().to_string())),
-                    "paths are relative to the folder of the policy; check path and permissions",
+                    "check the path and its permissions; paths are relative to the directory of the policy",
                 );
                 Vec::new()
             }
-            Err(AddressFileError::Faults(faults)) => {
-                for fault in faults {
-                    reporter.push(fault);
+            Err(AddressFileError::Problems(problems)) => {
+                for problem in problems {
+                    reporter.push(problem);
                 }
                 Vec::new()
             }
         }
     }
 
-    /// Puts sets together in the order of their references; those in a circle are reported.
+    /// Puts sets together in the order of their references; those in a cycle are reported.
     fn resolve(&mut self, definitions: Vec<Definition<'_>>, reporter: &mut Reporter<'_>) {
-        // All names first: a reference to a later or faulty set is not one to an unknown set.
+        // All names first: a reference to a later or invalid set must not be reported as unknown.
         for definition in &definitions {
             self.defined.insert(definition.name.to_owned(), None);
         }
@@ -330,13 +329,13 @@ impl<'c> Sets<'c> {
             .collect();
         let order = set_order::order(&named);
         for i in order.sets {
-            let set = self.put_together(&definitions[i], reporter);
+            let set = self.build(&definitions[i], reporter);
             self.defined.insert(definitions[i].name.to_owned(), set);
         }
-        for circle in order.circles {
-            let names = circle.iter().chain(circle.first()).map(|&i| definitions[i].name);
+        for cycle in order.cycles {
+            let names = cycle.iter().chain(cycle.first()).map(|&i| definitions[i].name);
             let names: Vec<&str> = names.take(10).collect();
-            let first = &definitions[circle[0]];
+            let first = &definitions[cycle[0]];
             reporter.error(
                 Code::SetCycle,
                 first.span,
@@ -345,25 +344,21 @@ impl<'c> Sets<'c> {
                     quoted(first.name),
                     names.join(" -> ")
                 ),
-                "take one of the references out",
+                "remove one of the references",
             );
         }
     }
 
-    fn put_together(
-        &mut self,
-        definition: &Definition<'_>,
-        reporter: &mut Reporter<'_>,
-    ) -> Option<Rc<AddressSet>> {
-        let mut faulty = definition.faulty;
+    fn build(&mut self, definition: &Definition<'_>, reporter: &mut Reporter<'_>) -> Option<Rc<AddressSet>> {
+        let mut invalid = definition.invalid;
         let mut parts = Vec::new();
         for reference in &definition.references {
             match self.look_up(*reference, reporter) {
                 Some(part) => parts.push(part),
-                None => faulty = true,
+                None => invalid = true,
             }
         }
-        if faulty {
+        if invalid {
             return None;
         }
         if let ([one], true) = (parts.as_slice(), definition.networks.is_empty()) {
@@ -379,16 +374,19 @@ impl<'c> Sets<'c> {
             reporter.error(
                 Code::EmptySelector,
                 definition.span,
-                format!("the set {} has no addresses", quoted(definition.name)),
-                "give its variables values, or remove the set",
+                format!(
+                    "set {} is empty: all its variables are empty",
+                    quoted(definition.name)
+                ),
+                "set one of the variables, or remove the set",
             );
             return None;
         }
-        self.take_ranges(set.range_count(), definition.span, reporter)?;
+        self.count_ranges(set.range_count(), definition.span, reporter)?;
         Some(Rc::new(set))
     }
 
-    fn take_cidrs(&mut self, count: usize, span: Span, reporter: &mut Reporter<'_>) -> bool {
+    fn count_cidrs(&mut self, count: usize, span: Span, reporter: &mut Reporter<'_>) -> bool {
         self.cidrs += count;
         if self.cidrs > MAX_CIDRS {
             self.report_limit(
@@ -401,11 +399,11 @@ impl<'c> Sets<'c> {
         true
     }
 
-    fn take_ranges(&mut self, count: usize, span: Span, reporter: &mut Reporter<'_>) -> Option<()> {
+    fn count_ranges(&mut self, count: usize, span: Span, reporter: &mut Reporter<'_>) -> Option<()> {
         self.ranges = self.ranges.saturating_add(count);
         if self.ranges > MAX_RANGES {
             let message =
-                format!("more than {MAX_RANGES} addresses and networks when every use of a set is counted");
+                format!("more than {MAX_RANGES} addresses and networks, counting a set for each use");
             self.report_limit(span, message, reporter);
             return None;
         }
@@ -418,7 +416,7 @@ impl<'c> Sets<'c> {
                 Code::TooLarge,
                 span,
                 message,
-                "merge neighbouring networks, use large sets in fewer rules, or split the policy",
+                "merge adjacent networks, use large sets in fewer rules, or split the policy",
             );
         }
     }
@@ -429,8 +427,8 @@ fn check_set_name(name: &str, span: Span, reporter: &mut Reporter<'_>) -> bool {
         reporter.error(
             Code::DuplicateName,
             span,
-            format!("{} is a built-in set", quoted(&format!("@{name}"))),
-            "give the set another name",
+            format!("{} is the name of a built-in set", quoted(&format!("@{name}"))),
+            "rename the set",
         );
         return false;
     }

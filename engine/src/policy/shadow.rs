@@ -1,4 +1,4 @@
-//! Rules that can never match, since earlier ones take all they would.
+//! Finds rules that can never match, because earlier rules cover them.
 
 use super::{
     AddressSet,
@@ -7,66 +7,67 @@ use super::{
     source::Span,
 };
 
-/// Most steps of the search. It is a courtesy: a policy made to take long loses the warning.
+/// Maximum number of steps of the search. Very large policies are not checked completely.
 const MAX_STEPS: usize = 20_000_000;
-/// Most names in one message.
+/// Maximum number of rule names in one message.
 const MAX_NAMES: usize = 4;
 
-/// Warns of every rule that earlier rules leave nothing to: one alone, or several together whose
-/// services and processes have all of the rule's.
+/// Warns about every rule that is covered by one earlier rule, or by several earlier rules that each cover its
+/// services and subject.
 pub(super) fn report(rules: &[(Rule, Span)], reporter: &mut Reporter<'_>) {
     let mut steps = 0;
     for (i, (rule, span)) in rules.iter().enumerate() {
-        let mut wider: Vec<&Rule> = Vec::new();
+        let mut candidates: Vec<&Rule> = Vec::new();
         for (earlier, _) in &rules[..i] {
             steps += 1 + subject_size(&rule.subject);
             if covers_services(&earlier.services, &rule.services)
                 && covers_subject(&earlier.subject, &rule.subject)
                 && (earlier.to.overlaps(&rule.to) || covers_unix(earlier, rule))
             {
-                wider.push(earlier);
+                candidates.push(earlier);
             }
         }
-        steps +=
-            wider.iter().map(|w| w.to.range_count()).sum::<usize>() + rule.to.range_count() * wider.len();
+        steps += candidates.iter().map(|w| w.to.range_count()).sum::<usize>()
+            + rule.to.range_count() * candidates.len();
         if steps > MAX_STEPS {
             return;
         }
-        if let Some(takers) = takers(rule, &wider) {
-            let names: Vec<String> = takers.iter().take(MAX_NAMES).map(|r| quoted(&r.name)).collect();
-            let dots = if takers.len() > MAX_NAMES { ", ..." } else { "" };
+        if let Some(covering) = covering(rule, &candidates) {
+            let names: Vec<String> = covering.iter().take(MAX_NAMES).map(|r| quoted(&r.name)).collect();
+            let dots = if covering.len() > MAX_NAMES { ", ..." } else { "" };
             reporter.warn(
                 Code::ShadowedRule,
                 *span,
                 format!(
-                    "the rule {} never matches: {}{dots} before it {} all of it",
+                    "rule {} never matches: {} {}{dots} {} it",
                     quoted(&rule.name),
+                    if covering.len() == 1 { "rule" } else { "rules" },
                     names.join(", "),
-                    if takers.len() == 1 { "takes" } else { "take" },
+                    if covering.len() == 1 { "covers" } else { "cover" },
                 ),
-                "the first rule that matches decides: put the narrower rule first, or remove it",
+                "the first matching rule decides: move this rule up, or remove it",
             );
         }
     }
 }
 
-/// The rules that take everything of `rule`: one, if one alone does.
-fn takers<'r>(rule: &Rule, wider: &[&'r Rule]) -> Option<Vec<&'r Rule>> {
-    let takes = |wider: &&&Rule| {
-        if rule.is_about_unix() {
-            covers_unix(wider, rule)
+/// The rules that cover `rule`: a single one if possible, otherwise all candidates together.
+fn covering<'r>(rule: &Rule, candidates: &[&'r Rule]) -> Option<Vec<&'r Rule>> {
+    let covers = |candidate: &&&Rule| {
+        if rule.selects_unix_sockets() {
+            covers_unix(candidate, rule)
         } else {
-            rule.to.is_subset_of(&wider.to)
+            rule.to.is_subset_of(&candidate.to)
         }
     };
-    if let Some(one) = wider.iter().find(takes) {
+    if let Some(one) = candidates.iter().find(covers) {
         return Some(vec![one]);
     }
-    if wider.len() < 2 || rule.is_about_unix() {
+    if candidates.len() < 2 || rule.selects_unix_sockets() {
         return None;
     }
-    let together = AddressSet::union_of(wider.iter().map(|w| &w.to));
-    rule.to.is_subset_of(&together).then(|| wider.to_vec())
+    let together = AddressSet::union_of(candidates.iter().map(|w| &w.to));
+    rule.to.is_subset_of(&together).then(|| candidates.to_vec())
 }
 
 fn subject_size(subject: &Subject) -> usize {
@@ -77,14 +78,14 @@ fn covers_services(outer: &Services, inner: &Services) -> bool {
     match (outer, inner) {
         (Services::Any, _) => true,
         (Services::Only(_), Services::Any) => false,
-        // Both are sorted and merged: what covers a service is one service.
+        // Both are sorted and merged, so a single service of `outer` must cover each service of `inner`.
         (Services::Only(outer), Services::Only(inner)) => {
             inner.iter().all(|i| outer.iter().any(|o| within(i, o)))
         }
     }
 }
 
-/// Whether a rule about unix sockets is about all those of another.
+/// Whether a rule for unix sockets covers all sockets of another.
 fn covers_unix(outer: &Rule, inner: &Rule) -> bool {
     match (&outer.unix, &inner.unix) {
         (Some(UnixSockets::Any), Some(_)) => true,
@@ -102,7 +103,7 @@ fn within(inner: &Service, outer: &Service) -> bool {
 }
 
 fn covers_subject(outer: &Subject, inner: &Subject) -> bool {
-    /// Both sorted.
+    /// Whether `outer` contains `inner`; both are sorted.
     fn part<T: Ord>(outer: &Option<Vec<T>>, inner: &Option<Vec<T>>) -> bool {
         match (outer, inner) {
             (None, _) => true,

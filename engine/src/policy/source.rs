@@ -1,4 +1,4 @@
-//! The text of one file, and where in it things are. The only place of this room that reads files.
+//! The text of a policy file and the locations in it. The only file of this module that reads files.
 
 use std::{
     fs::{File, OpenOptions},
@@ -7,24 +7,24 @@ use std::{
     path::Path,
 };
 
-use super::diagnostic::Place;
+use super::diagnostic::SourceLocation;
 
-/// Greatest size of a policy file, in bytes.
+/// Maximum size of a policy file, in bytes.
 pub const MAX_POLICY_BYTES: u64 = 4 << 20;
-/// Greatest size of an address file, in bytes.
+/// Maximum size of an address file, in bytes.
 pub const MAX_ADDRESS_FILE_BYTES: u64 = 64 << 20;
 
-/// Longest excerpt of a line that a diagnostic carries, in bytes.
+/// Maximum length of a line excerpt in a diagnostic, in bytes.
 const MAX_EXCERPT: usize = 240;
 
-/// A range of bytes of one source.
+/// A byte range of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) start: usize,
     pub(super) end: usize,
 }
 
-/// The text of a file with its name.
+/// The name and text of a file.
 #[derive(Debug)]
 pub(super) struct Source<'t> {
     pub(super) name: &'t str,
@@ -48,8 +48,8 @@ impl<'t> Source<'t> {
         self.line_starts.partition_point(|&start| start <= at).max(1)
     }
 
-    /// The place of a span, for a diagnostic.
-    pub(super) fn place(&self, span: Span) -> Place {
+    /// The location of a span.
+    pub(super) fn location(&self, span: Span) -> SourceLocation {
         let floor = |at: usize| {
             (0..=at.min(self.text.len()))
                 .rev()
@@ -61,13 +61,13 @@ impl<'t> Source<'t> {
         let from = self.line_starts.get(line - 1).copied().unwrap_or(0);
         let to = self.line_starts.get(line).copied().unwrap_or(self.text.len());
         let content = self.text[from..to].trim_end_matches(['\n', '\r']);
-        place_in_line(line, content, start - from, end.saturating_sub(from))
+        location_in_line(line, content, start - from, end.saturating_sub(from))
     }
 }
 
-/// The place of `start..end` (byte offsets in the line; what goes beyond it is cut) of line number
-/// `line`.
-pub(super) fn place_in_line(line: usize, content: &str, start: usize, end: usize) -> Place {
+/// The location of `start..end` in a line. `start` and `end` are byte offsets in `content`, which is the
+/// text of the line numbered `line`; the range is truncated at the end of the line.
+pub(super) fn location_in_line(line: usize, content: &str, start: usize, end: usize) -> SourceLocation {
     let boundary = |at: usize| {
         (0..=at.min(content.len()))
             .rev()
@@ -76,7 +76,7 @@ pub(super) fn place_in_line(line: usize, content: &str, start: usize, end: usize
     };
     let start = boundary(start);
     let end = boundary(end.clamp(start, content.len()));
-    // Of a very long line, a window around the start.
+    // The excerpt of a very long line is a window around the start.
     let from = if content.len() > MAX_EXCERPT {
         boundary(start.saturating_sub(MAX_EXCERPT / 2))
     } else {
@@ -84,7 +84,7 @@ pub(super) fn place_in_line(line: usize, content: &str, start: usize, end: usize
     };
     let to = boundary((from + MAX_EXCERPT).min(content.len()));
     let cut = end.min(to).max(start);
-    Place {
+    SourceLocation {
         line,
         column: content[..start].chars().count() + 1,
         text: content[start..cut].trim_end().to_owned(),
@@ -104,17 +104,17 @@ pub(super) enum ReadError {
     TooLarge { limit: u64 },
 }
 
-/// Reads a policy file: anything but a directory, since shells hand over pipes for `<(command)`.
+/// Reads a policy file. Pipes are allowed, because shells pass one for `<(command)`.
 pub(super) fn read_policy(path: &Path) -> Result<Vec<u8>, ReadError> {
     bounded(File::open(path)?, MAX_POLICY_BYTES)
 }
 
-/// Reads an address file, which must be a regular file: a policy must not make its reader wait at
-/// a pipe or read a device.
+/// Reads an address file. It must be a regular file, so that a policy cannot make the program block on a
+/// pipe or read a device.
 pub(super) fn read_address_file(path: &Path) -> Result<Vec<u8>, ReadError> {
     let file = OpenOptions::new()
         .read(true)
-        // Without it the open itself waits at a pipe.
+        // Without this flag, opening a pipe blocks.
         .custom_flags(libc::O_NONBLOCK)
         .open(path)?;
     if !file.metadata()?.is_file() {
@@ -123,7 +123,7 @@ pub(super) fn read_address_file(path: &Path) -> Result<Vec<u8>, ReadError> {
     bounded(file, MAX_ADDRESS_FILE_BYTES)
 }
 
-/// Reads all of a stream that must not have more than `limit` bytes.
+/// Reads a stream of at most `limit` bytes to its end.
 pub(super) fn bounded(stream: impl Read, limit: u64) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
     stream.take(limit + 1).read_to_end(&mut bytes)?;

@@ -1,4 +1,4 @@
-//! `process` of a rule: who is bound.
+//! Reads `process` of a rule: the users and executables that it applies to.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -9,12 +9,12 @@ use super::{
     node::{Node, Value},
 };
 
-/// Longest path the kernel takes (PATH_MAX, with its closing NUL).
+/// Maximum length of a path (PATH_MAX without the terminating NUL).
 const MAX_PATH: usize = 4095;
 
 /// The value of `process`.
 pub(super) fn read(node: &Node, reporter: &mut Reporter<'_>) -> Option<Subject> {
-    let help = "name `uids` or `binaries`, or leave `process` out";
+    let help = "add `uids` or `binaries`, or remove `process`";
     if matches!(node.value, Value::Null) {
         reporter.error(Code::EmptySelector, node.span, "`process` selects nothing", help);
         return None;
@@ -36,73 +36,73 @@ pub(super) fn read(node: &Node, reporter: &mut Reporter<'_>) -> Option<Subject> 
 }
 
 fn uids(node: &Node, reporter: &mut Reporter<'_>) -> Option<Vec<u32>> {
-    let items = fields::list(node, "user ids", "write the ids, or leave `uids` out", reporter)?;
+    let items = fields::list(node, "user ids", "add user ids, or remove `uids`", reporter)?;
     let before = reporter.errors();
     let mut uids = Vec::new();
     for text in fields::words(items, "a user id", reporter) {
-        // With a zero in front it could be meant as octal.
+        // A leading zero can mean octal.
         let octal = text.text.len() > 1 && text.text.starts_with('0');
         let digits = !octal && !text.text.is_empty() && text.text.bytes().all(|b| b.is_ascii_digit());
         match text.text.parse::<u32>() {
-            // The greatest number means "no user" to the kernel.
+            // The kernel uses the largest value as "no user".
             Ok(uid) if digits && uid != u32::MAX => uids.push(uid),
             _ => {
                 let help = if octal {
-                    "write the number without leading zeros".to_owned()
+                    "remove the leading zeros".to_owned()
                 } else if digits {
                     "user ids are 0 to 4294967294".to_owned()
                 } else if super::variable::is_variable_name(text.text) {
-                    format!("write the number: `id -u {}` prints it", text.text)
+                    format!("write the numeric id: `id -u {}` prints it", text.text)
                 } else {
-                    "write the number of each user: 1000".to_owned()
+                    "write the numeric id of each user: 1000".to_owned()
                 };
                 reporter.error(
                     Code::BadUid,
                     text.span,
-                    format!("{} is not a user id", quoted(text.text)),
+                    format!("invalid user id {}", quoted(text.text)),
                     help,
                 );
             }
         }
     }
-    let faulty = reporter.errors() != before || items.iter().any(|i| matches!(i.value, Value::Faulty));
-    if !faulty && uids.is_empty() {
+    let invalid = reporter.errors() != before || items.iter().any(|i| matches!(i.value, Value::Invalid));
+    if !invalid && uids.is_empty() {
         reporter.error(
             Code::EmptySelector,
             node.span,
-            "a list without user ids: the variables in it are empty",
-            "give them values, or leave `uids` out",
+            "expected user ids, but all variables in the list are empty",
+            "set one of the variables, or remove `uids`",
         );
         return None;
     }
     uids.sort_unstable();
     uids.dedup();
-    (!faulty).then_some(uids)
+    (!invalid).then_some(uids)
 }
 
 fn binaries(node: &Node, reporter: &mut Reporter<'_>) -> Option<Vec<Binary>> {
     let items = fields::list(
         node,
-        "paths of executables",
-        "write the paths, or leave `binaries` out",
+        "executable paths",
+        "add paths, or remove `binaries`",
         reporter,
     )?;
     let mut binaries = Vec::new();
-    let mut faulty = false;
+    let mut invalid = false;
     for item in items {
-        // A path may have spaces: a variable here is one path.
-        let Some(text) = fields::text(item, "the path of an executable", reporter) else {
-            faulty = true;
+        // A path can have spaces, so the value of a variable is not split here.
+        let Some(text) = fields::text(item, "an executable path", reporter) else {
+            invalid = true;
             continue;
         };
         match binary(text.text) {
             Ok(path) => binaries.push(Binary { path }),
             Err(help) => {
-                faulty = true;
+                invalid = true;
                 reporter.error(
                     Code::BadBinary,
                     text.span,
-                    format!("{} is not the path of an executable", quoted(text.text)),
+                    format!("invalid executable path {}", quoted(text.text)),
                     help,
                 );
             }
@@ -110,17 +110,17 @@ fn binaries(node: &Node, reporter: &mut Reporter<'_>) -> Option<Vec<Binary>> {
     }
     binaries.sort_unstable();
     binaries.dedup();
-    (!faulty).then_some(binaries)
+    (!invalid).then_some(binaries)
 }
 
-/// Checks the path of an executable: absolute, and without parts that mean another folder.
+/// Checks the path of an executable: absolute, without `.` and `..`.
 fn binary(text: &str) -> Result<PathBuf, String> {
     let path = Path::new(text);
     if !path.is_absolute() {
         return Err(if text.contains('/') || !super::name::is_name(text) {
-            "write the path from the root on: /usr/bin/curl".to_owned()
+            "write an absolute path: /usr/bin/curl".to_owned()
         } else {
-            format!("write the path from the root on: `command -v {text}` prints it")
+            format!("write an absolute path: `command -v {text}` prints it")
         });
     }
     if text.len() > MAX_PATH {
@@ -130,7 +130,7 @@ fn binary(text: &str) -> Result<PathBuf, String> {
         return Err("write the path without `.` and `..`".to_owned());
     }
     if text.ends_with('/') {
-        return Err("write the path of a file: /usr/bin/curl".to_owned());
+        return Err("write the path of a file, without a trailing `/`: /usr/bin/curl".to_owned());
     }
     Ok(path.components().collect())
 }

@@ -1,4 +1,4 @@
-//! One destination as people type it: `198.51.100.7:443/tcp`.
+//! Parses the target of `explain`: `198.51.100.7:443/tcp`, `unix:/run/docker.sock`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,66 +6,66 @@ use engine_common::Protocol;
 
 use super::{model::UnixName, port, unix};
 
-/// A destination to ask about.
+/// A network destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Address, as typed.
+pub struct Destination {
+    /// Address, not made canonical.
     pub address: IpAddr,
     /// Port; 0 for protocols without ports.
     pub port: u16,
-    /// Protocol.
+    /// IP protocol.
     pub protocol: Protocol,
 }
 
-/// What may be asked about.
+/// The target of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// A destination on the network.
-    Destination(Target),
+pub enum Target {
+    /// A network destination.
+    Destination(Destination),
     /// A unix socket.
     Unix(UnixName),
 }
 
-/// Why a text is no [`Target`].
+/// Why a string is not a valid [`Target`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    /// The address cannot be read.
-    #[error("`{text}` does not start with an address: write 198.51.100.7:443 or [2001:db8::1]:443")]
+    /// The address is invalid.
+    #[error("invalid address in `{text}`: write 198.51.100.7:443 or [2001:db8::1]:443")]
     Address {
-        /// What was typed.
+        /// The string.
         text: String,
     },
-    /// There is no port where the protocol has ports.
-    #[error("`{text}` has no port: write ADDRESS:PORT, such as {example}")]
+    /// The port is missing, and the protocol has ports.
+    #[error("missing port in `{text}`: write ADDRESS:PORT, such as {example}")]
     NoPort {
-        /// What was typed.
+        /// The string.
         text: String,
-        /// How to write it.
+        /// A valid string.
         example: String,
     },
-    /// The port cannot be read.
-    #[error("`{text}` does not have a port from 0 to 65535 behind its address")]
+    /// The port is invalid.
+    #[error("invalid port in `{text}`: must be 0 to 65535")]
     Port {
-        /// What was typed.
+        /// The string.
         text: String,
     },
-    /// A port where the protocol has none.
-    #[error("{protocol} has no ports: write {address}/{protocol}")]
-    PortOfPortless {
-        /// The protocol, as typed.
+    /// A port with a protocol that has no ports.
+    #[error("protocol {protocol} has no ports: write {address}/{protocol}")]
+    UnexpectedPort {
+        /// The protocol, as in the string.
         protocol: String,
         /// The address.
         address: IpAddr,
     },
-    /// The name of a unix socket cannot be read.
-    #[error("`{text}` does not name a unix socket: {help}")]
+    /// The name of the unix socket is invalid.
+    #[error("invalid unix socket `{text}`: {help}")]
     Unix {
-        /// What was typed.
+        /// The string.
         text: String,
         /// What to write instead.
         help: String,
     },
-    /// The protocol cannot be read.
+    /// The protocol is invalid.
     #[error("{message}: {help}")]
     Protocol {
         /// What is wrong.
@@ -75,15 +75,15 @@ pub enum TargetError {
     },
 }
 
-/// Reads `unix:PATH` or `unix:@NAME`, or what [`parse_target`] reads.
+/// Parses `unix:PATH`, `unix:@NAME`, or a network destination ([`parse_destination`]).
 ///
 /// # Errors
-/// When the text is none of these.
-pub fn parse_asked(text: &str) -> Result<Asked, TargetError> {
+/// If the string is none of these.
+pub fn parse_target(text: &str) -> Result<Target, TargetError> {
     match text.strip_prefix("unix:") {
-        None => parse_target(text).map(Asked::Destination),
+        None => parse_destination(text).map(Target::Destination),
         Some(name) => unix::name(name)
-            .map(Asked::Unix)
+            .map(Target::Unix)
             .map_err(|help| TargetError::Unix {
                 text: text.to_owned(),
                 help,
@@ -91,23 +91,23 @@ pub fn parse_asked(text: &str) -> Result<Asked, TargetError> {
     }
 }
 
-/// Reads `ADDRESS:PORT[/PROTOCOL]` or, for protocols without ports, `ADDRESS/PROTOCOL`. The protocol is
-/// tcp unless written; `icmp` is that of the address's family.
+/// Parses `ADDRESS:PORT[/PROTOCOL]` or, for protocols without ports, `ADDRESS/PROTOCOL`. The default protocol
+/// is tcp. `icmp` means ICMPv6 for an IPv6 address.
 ///
 /// # Errors
-/// When the text is none of these.
-pub fn parse_target(text: &str) -> Result<Target, TargetError> {
+/// If the string is neither.
+pub fn parse_destination(text: &str) -> Result<Destination, TargetError> {
     let owned = || text.to_owned();
-    let (place, name) = match text.split_once('/') {
+    let (host, name) = match text.split_once('/') {
         None => (text, None),
-        Some((place, name)) => (place, Some(name)),
+        Some((host, name)) => (host, Some(name)),
     };
-    let (address, port) = split_port(place).ok_or_else(|| TargetError::Address { text: owned() })?;
+    let (address, port) = split_port(host).ok_or_else(|| TargetError::Address { text: owned() })?;
     let protocols = match name {
         None => &[Protocol::TCP][..],
-        Some(name) => port::protocols(name).map_err(|fault| TargetError::Protocol {
-            message: fault.message,
-            help: fault.help,
+        Some(name) => port::protocols(name).map_err(|problem| TargetError::Protocol {
+            message: problem.message,
+            help: problem.help,
         })?,
     };
     let protocol = match (protocols, address) {
@@ -117,7 +117,7 @@ pub fn parse_target(text: &str) -> Result<Target, TargetError> {
     };
     let port = match port {
         Some(_) if !protocol.has_ports() => {
-            return Err(TargetError::PortOfPortless {
+            return Err(TargetError::UnexpectedPort {
                 protocol: name.unwrap_or_default().to_owned(),
                 address,
             });
@@ -138,14 +138,15 @@ pub fn parse_target(text: &str) -> Result<Target, TargetError> {
         }
         None => 0,
     };
-    Ok(Target {
+    Ok(Destination {
         address,
         port,
         protocol,
     })
 }
 
-/// Address and port of `1.2.3.4:5`, `1.2.3.4`, `[::1]:5`, `[::1]`, `::1`. A bare IPv6 address has no port.
+/// Splits `1.2.3.4:5`, `1.2.3.4`, `[::1]:5`, `[::1]`, `::1` into address and port. An IPv6 address without
+/// brackets has no port.
 fn split_port(text: &str) -> Option<(IpAddr, Option<&str>)> {
     if let Some(inner) = text.strip_prefix('[') {
         let (address, rest) = inner.split_once(']')?;
@@ -169,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn destinations_are_read() {
+    fn destinations_are_parsed() {
         for (text, address, port, protocol) in [
             ("10.0.0.1:443", "10.0.0.1", 443, Protocol::TCP),
             ("10.0.0.1:53/udp", "10.0.0.1", 53, Protocol::UDP),
@@ -180,32 +181,32 @@ mod tests {
             ("10.0.0.1/47", "10.0.0.1", 0, Protocol(47)),
         ] {
             let address = address.parse().unwrap();
-            let target = Target {
+            let target = Destination {
                 address,
                 port,
                 protocol,
             };
-            assert_eq!(parse_target(text), Ok(target), "{text}");
+            assert_eq!(parse_destination(text), Ok(target), "{text}");
         }
     }
 
     #[test]
-    fn unix_sockets_are_asked_about_too() {
-        let path = Asked::Unix(UnixName::Path("/run/docker.sock".into()));
-        assert_eq!(parse_asked("unix:/run/docker.sock"), Ok(path));
+    fn unix_sockets_are_parsed() {
+        let path = Target::Unix(UnixName::Path("/run/docker.sock".into()));
+        assert_eq!(parse_target("unix:/run/docker.sock"), Ok(path));
         assert_eq!(
-            parse_asked("unix:@a"),
-            Ok(Asked::Unix(UnixName::Abstract(b"a".to_vec())))
+            parse_target("unix:@a"),
+            Ok(Target::Unix(UnixName::Abstract(b"a".to_vec())))
         );
-        assert!(matches!(parse_asked("10.0.0.1:443"), Ok(Asked::Destination(_))));
-        let error = parse_asked("unix:docker.sock").unwrap_err().to_string();
-        assert!(error.contains("from the root on"), "{error}");
+        assert!(matches!(parse_target("10.0.0.1:443"), Ok(Target::Destination(_))));
+        let error = parse_target("unix:docker.sock").unwrap_err().to_string();
+        assert!(error.contains("absolute path"), "{error}");
     }
 
     #[test]
-    fn faults_say_what_to_type() {
+    fn errors_suggest_what_to_write() {
         for (text, part) in [
-            ("github.com:443", "198.51.100.7:443"),
+            ("www.example.com:443", "198.51.100.7:443"),
             ("10.0.0.1", "10.0.0.1:443"),
             ("2001:db8::1", "[2001:db8::1]:443"),
             ("10.0.0.1:443/icmp", "10.0.0.1/icmp"),
@@ -213,7 +214,7 @@ mod tests {
             ("10.0.0.1:443/tpc", "write tcp"),
             ("", "198.51.100.7:443"),
         ] {
-            let error = parse_target(text).unwrap_err().to_string();
+            let error = parse_destination(text).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
         }
     }

@@ -1,4 +1,4 @@
-//! `unix` of a rule: the unix sockets that it is about.
+//! Reads `unix` of a rule: the unix sockets that it applies to.
 
 use std::path::{Component, Path};
 
@@ -11,23 +11,23 @@ use super::{
     node::{Node, Value},
 };
 
-/// What says where an attempt goes on the network, which a unix socket does not.
-const OF_DESTINATIONS: [&str; 5] = ["to", "except", "ports", "protocols", "families"];
+/// Selectors of network destinations, which cannot be combined with `unix`.
+const NETWORK_SELECTORS: [&str; 5] = ["to", "except", "ports", "protocols", "families"];
 
-/// Bytes that the path of a socket may have (`sun_path` with its closing NUL); what processes reach by relative paths
-/// has a longer one, and no rule can name that.
+/// Maximum length of a path (PATH_MAX without the terminating NUL). Longer than `sun_path`, because processes
+/// can bind to a relative path.
 const MAX_PATH: usize = 4095;
 
-/// Reads the field. `None` when something was reported.
+/// Reads the field. `None` if an error was reported.
 pub(super) fn read(node: &Node, rule: &Fields<'_>, reporter: &mut Reporter<'_>) -> Option<UnixSockets> {
     let before = reporter.errors();
-    for other in OF_DESTINATIONS {
-        if let Some(there) = rule.get(other) {
+    for other in NETWORK_SELECTORS {
+        if let Some(conflicting) = rule.get(other) {
             reporter.error(
                 Code::UnixConflict,
-                there.span,
-                format!("`{other}` beside `unix`: a rule is about destinations on the network or about unix sockets"),
-                "make two rules of it",
+                conflicting.span,
+                format!("`{other}` cannot be combined with `unix`"),
+                "split the rule into one for network destinations and one for unix sockets",
             );
         }
     }
@@ -42,12 +42,12 @@ fn listed(node: &Node, reporter: &mut Reporter<'_>) -> Option<Vec<UnixName>> {
     let items = fields::list(
         node,
         "unix sockets",
-        "write `unix: any` for all of them",
+        "write `unix: any` for all sockets",
         reporter,
     )?;
     let mut names = Vec::new();
     for item in items {
-        // A path may have spaces: a variable here is one path.
+        // A path can have spaces, so the value of a variable is not split here.
         let Some(text) = fields::text(item, "a unix socket", reporter) else {
             continue;
         };
@@ -56,7 +56,7 @@ fn listed(node: &Node, reporter: &mut Reporter<'_>) -> Option<Vec<UnixName>> {
             Err(help) => reporter.error(
                 Code::BadUnixSocket,
                 text.span,
-                format!("{} is not the name of a unix socket", quoted(text.text)),
+                format!("invalid unix socket {}", quoted(text.text)),
                 help,
             ),
         }
@@ -66,24 +66,22 @@ fn listed(node: &Node, reporter: &mut Reporter<'_>) -> Option<Vec<UnixName>> {
     Some(names)
 }
 
-/// Reads a name as policies and flags write it: a path, or `@` and an abstract name.
+/// Parses a path, or `@` and an abstract name.
 ///
 /// # Errors
-/// What to write instead.
+/// The help text for an invalid name.
 pub(super) fn name(text: &str) -> Result<UnixName, String> {
     if let Some(name) = text.strip_prefix('@') {
         let limit = UnixSocketId::MAX_ABSTRACT;
         return match name.len() {
-            0 => Err("write the abstract name after the @: \"@/tmp/.X11-unix/X0\"".to_owned()),
+            0 => Err("write the abstract name after the `@`: \"@/tmp/.X11-unix/X0\"".to_owned()),
             length if length > limit => Err(format!("an abstract name has at most {limit} bytes")),
             _ => Ok(UnixName::Abstract(name.as_bytes().to_vec())),
         };
     }
     let path = Path::new(text);
     if !path.is_absolute() {
-        return Err(
-            "write the path from the root on, /run/docker.sock, or an abstract name after an @".to_owned(),
-        );
+        return Err("write an absolute path, /run/docker.sock, or an abstract name after an `@`".to_owned());
     }
     if text.len() > MAX_PATH {
         return Err(format!("a path has at most {MAX_PATH} bytes"));
@@ -92,12 +90,12 @@ pub(super) fn name(text: &str) -> Result<UnixName, String> {
         return Err("write the path without `.` and `..`".to_owned());
     }
     if text.ends_with('/') {
-        return Err("write the path of the socket itself: /run/docker.sock".to_owned());
+        return Err("write the path of the socket, without a trailing `/`: /run/docker.sock".to_owned());
     }
     let depth = path.components().count() - 1;
     if depth > UnixSocketId::MAX_DEPTH {
         return Err(format!(
-            "a path has at most {} parts here",
+            "a socket path has at most {} components",
             UnixSocketId::MAX_DEPTH
         ));
     }

@@ -1,4 +1,4 @@
-//! From the tree of a policy file to a [`Policy`], with all faults on the way.
+//! Validates the tree of a policy file into a [`Policy`] and reports all errors.
 
 use std::{collections::HashMap, path::Path};
 
@@ -13,10 +13,10 @@ use ipnet::IpNet;
 use super::{
     context::LoadContext,
     dedup,
-    diagnostic::{Code, Fault, Reporter, quoted},
+    diagnostic::{Code, Problem, Reporter, quoted},
     fields::{self, Fields},
     hooks,
-    model::{Errno, Fold, Hooks, Policy, Rule},
+    model::{Dedup, Errno, Hooks, Policy, Rule},
     name, network,
     node::{Node, Value},
     rule,
@@ -30,24 +30,24 @@ pub(super) const API_VERSION: &str = "tidegate.io/v1";
 /// Kind of document.
 pub(super) const KIND: &str = "EgressPolicy";
 
-/// A policy as far as it could be read.
-pub(super) struct Validated {
-    /// `None` when an error was reported.
+/// The result of validating a document.
+pub(super) struct ValidationResult {
+    /// `None` if an error was reported.
     pub(super) policy: Option<Policy>,
-    /// Addresses and networks in it.
+    /// Number of addresses and networks.
     pub(super) cidrs: usize,
 }
 
-/// Reads the whole document.
+/// Validates the whole document.
 pub(super) fn validate(
     root: &Node,
     base: &Path,
     context: &LoadContext,
     reporter: &mut Reporter<'_>,
-) -> Validated {
+) -> ValidationResult {
     let mut cidrs = 0;
     let policy = document(root, base, context, &mut cidrs, reporter);
-    Validated {
+    ValidationResult {
         policy: policy.filter(|_| reporter.errors() == 0),
         cidrs,
     }
@@ -69,7 +69,7 @@ fn document(
     for (field, value) in [("apiVersion", API_VERSION), ("kind", KIND)] {
         let example = format!("`{field}: {value}`");
         if let Some(node) = top.require(field, &example, reporter) {
-            fields::choice(node, &format!("a known {field}"), &[(value, ())], reporter);
+            fields::choice(node, field, &[(value, ())], reporter);
         }
     }
     let name = top
@@ -77,7 +77,15 @@ fn document(
         .and_then(|n| metadata(n, reporter));
     let spec = top.require("spec", "`spec:` with `default` and `rules`", reporter)?;
     let known = [
-        "mode", "default", "errno", "sets", "rules", "nat64", "fold", "strict", "hooks",
+        "mode",
+        "default",
+        "errno",
+        "sets",
+        "rules",
+        "nat64",
+        "deduplicate",
+        "strict",
+        "hooks",
     ];
     let spec = Fields::of(spec, "`spec`", &known, reporter)?;
 
@@ -85,31 +93,26 @@ fn document(
         None => Some(Mode::Enforce),
         Some(node) => {
             let modes = [("enforce", Mode::Enforce), ("audit", Mode::Audit)];
-            fields::choice(node, "a mode", &modes, reporter)
+            fields::choice(node, "mode", &modes, reporter)
         }
     };
     let default = spec
         .require("default", "`default: block` (or allow, audit, kill)", reporter)
-        .and_then(|n| fields::choice(n, "an action", &rule::ACTIONS, reporter));
+        .and_then(|n| fields::choice(n, "action", &rule::ACTIONS, reporter));
     let errno = match spec.get("errno") {
         None => Some(Errno::default()),
-        Some(node) => fields::choice(
-            node,
-            "an errno of a denial",
-            &Errno::ALL.map(|e| (e.as_str(), e)),
-            reporter,
-        ),
+        Some(node) => fields::choice(node, "errno", &Errno::ALL.map(|e| (e.as_str(), e)), reporter),
     };
     let nat64 = spec.get("nat64").map_or(Some(Vec::new()), |n| nat64(n, reporter));
-    let fold = match spec.get("fold") {
-        None => Some(Fold::default()),
+    let dedup = match spec.get("deduplicate") {
+        None => Some(Dedup::default()),
         Some(node) => dedup::read(node, reporter),
     };
     let strict = match spec.get("strict") {
         None => Some(false),
         Some(node) => {
             let switch = [("true", true), ("false", false)];
-            fields::choice(node, "true or false", &switch, reporter)
+            fields::choice(node, "boolean", &switch, reporter)
         }
     };
     if let (Some(true), Some(rules)) = (strict, spec.get("rules")) {
@@ -129,25 +132,29 @@ fn document(
         reporter.error(
             Code::WrongValue,
             node.span,
-            "packets are judged by a hook of the cgroup, which the policy is not for",
-            "add `cgroup` to the hooks, or take `strict` out",
+            "`strict: true` needs the cgroup hooks, which `hooks` does not list",
+            "add `cgroup` to `hooks`, or remove `strict`",
         );
     }
     if let (Some(Hooks::Only(kinds)), Some(rules), Some(node)) = (hooks, &rules, spec.get("hooks"))
         && !kinds.has(HookSet::LSM)
         && let Some(rule) = rules
             .iter()
-            .find(|rule| rule.is_about_families() || rule.is_about_unix())
+            .find(|rule| rule.selects_other_families() || rule.selects_unix_sockets())
     {
-        let field = if rule.is_about_unix() { "unix" } else { "families" };
+        let field = if rule.selects_unix_sockets() {
+            "unix"
+        } else {
+            "families"
+        };
         reporter.error(
             Code::WrongValue,
             node.span,
             format!(
-                "the rule {} is about `{field}`, which only the hooks of the security modules see",
+                "rule {} uses `{field}`, which needs the LSM hooks",
                 quoted(&rule.name)
             ),
-            "add `lsm` to the hooks, or take the rule out",
+            "add `lsm` to `hooks`, or remove the rule",
         );
     }
     sets.report_unused(spec.get("sets"), reporter);
@@ -159,13 +166,13 @@ fn document(
         errno: errno?,
         rules: rules?,
         nat64: nat64?,
-        fold: fold?,
+        dedup: dedup?,
         strict: strict?,
         hooks: hooks?,
     })
 }
 
-/// A packet has no process: it leaves when the kernel says so, whoever runs then.
+/// Reports rules with `process`. Packets have no process: the kernel can send them from any context.
 fn refuse_processes(rules: &Node, reporter: &mut Reporter<'_>) {
     let Value::List(rules) = &rules.value else {
         return;
@@ -178,9 +185,9 @@ fn refuse_processes(rules: &Node, reporter: &mut Reporter<'_>) {
             reporter.error(
                 Code::StrictProcess,
                 field.key_span,
-                "`process` in a policy with `strict: true`, which judges packets, and a packet has no process",
-                "leave `strict` out, or put the rules about processes into a policy of their own beside this one: \
-                 of several the strictest answer holds",
+                "`process` cannot be combined with `strict: true`: packets have no process",
+                "remove `strict`, or move the rules with `process` into a second policy: of several policies the \
+                 strictest verdict applies",
             );
         }
     }
@@ -193,7 +200,7 @@ fn metadata(node: &Node, reporter: &mut Reporter<'_>) -> Option<String> {
     name::check(text.text, "a policy", text.span, reporter).then(|| text.text.to_owned())
 }
 
-/// `None` when a rule was reported; the others are read all the same.
+/// `None` if an error was reported. Invalid rules do not stop the validation of the others.
 fn rules(
     node: &Node,
     default: Option<Action>,
@@ -203,14 +210,14 @@ fn rules(
     let items = match &node.value {
         Value::List(items) => items,
         Value::Null => return Some(Vec::new()),
-        _ => fields::list(node, "rules", "write each rule after a `- `", reporter)?,
+        _ => fields::list(node, "rules", "start each rule with `- `", reporter)?,
     };
     if items.len() > MAX_RULES {
         reporter.error(
             Code::TooLarge,
             items[MAX_RULES].span,
-            format!("{} rules: a policy has at most {MAX_RULES}", items.len()),
-            "merge rules of one action into one with more destinations or ports, or split the policy",
+            format!("too many rules: {}, the maximum is {MAX_RULES}", items.len()),
+            "merge rules with the same action, or split the policy",
         );
         return None;
     }
@@ -224,8 +231,8 @@ fn rules(
                 reporter.error(
                     Code::DuplicateName,
                     name.span,
-                    format!("two rules have the name {}", quoted(name.text)),
-                    format!("give this one another name: the first is at line {line}"),
+                    format!("duplicate rule name {}", quoted(name.text)),
+                    format!("rename this rule; the first one is on line {line}"),
                 );
             } else {
                 first_of.insert(name.text, name.span);
@@ -235,7 +242,7 @@ fn rules(
             read.push((rule, name.map_or(item.span, |n| n.span)));
         }
     }
-    // With a rule missing, an earlier one could seem to take what is not its own.
+    // If a rule is missing, the check for shadowed rules could report wrong rules.
     if read.len() == items.len() {
         shadow::report(&read, reporter);
     }
@@ -243,14 +250,19 @@ fn rules(
 }
 
 fn nat64(node: &Node, reporter: &mut Reporter<'_>) -> Option<Vec<Nat64Prefix>> {
-    let items = fields::list(node, "NAT64 prefixes", "leave `nat64` out", reporter)?;
+    let items = fields::list(
+        node,
+        "NAT64 prefixes",
+        "add a prefix, or remove `nat64`",
+        reporter,
+    )?;
     let before = reporter.errors();
     let mut prefixes = Vec::new();
     for text in fields::words(items, "a NAT64 prefix", reporter) {
         match nat64_prefix(text.text) {
             Ok(prefix) if prefixes.contains(&prefix) => {}
             Ok(prefix) => prefixes.push(prefix),
-            Err(fault) => reporter.fault(text.span, *fault),
+            Err(problem) => reporter.report(text.span, *problem),
         }
     }
     if prefixes.len() > MAX_NAT64_PREFIXES {
@@ -258,17 +270,17 @@ fn nat64(node: &Node, reporter: &mut Reporter<'_>) -> Option<Vec<Nat64Prefix>> {
             Code::TooLarge,
             node.span,
             format!(
-                "{} NAT64 prefixes: a policy has at most {MAX_NAT64_PREFIXES}",
+                "too many NAT64 prefixes: {}, the maximum is {MAX_NAT64_PREFIXES}",
                 prefixes.len()
             ),
-            "64:ff9b::/96 and 64:ff9b:1::/48 are known already and need not be listed",
+            "remove some; 64:ff9b::/96 and 64:ff9b:1::/48 are built in",
         );
     }
-    let faulty = reporter.errors() != before || items.iter().any(|i| matches!(i.value, Value::Faulty));
-    (!faulty).then_some(prefixes)
+    let invalid = reporter.errors() != before || items.iter().any(|i| matches!(i.value, Value::Invalid));
+    (!invalid).then_some(prefixes)
 }
 
-fn nat64_prefix(text: &str) -> Result<Nat64Prefix, Box<Fault>> {
+fn nat64_prefix(text: &str) -> Result<Nat64Prefix, Box<Problem>> {
     match network::parse(text)? {
         IpNet::V6(net) if Nat64Prefix::length_is_valid(net.prefix_len()) => {
             let bits = u128::from(net.network());
@@ -278,10 +290,10 @@ fn nat64_prefix(text: &str) -> Result<Nat64Prefix, Box<Fault>> {
                 length: net.prefix_len(),
             })
         }
-        _ => Err(Box::new(Fault::new(
+        _ => Err(Box::new(Problem::new(
             Code::BadNat64,
-            format!("{} is not a NAT64 prefix", quoted(text)),
-            "write an IPv6 network of 32, 40, 48, 56, 64 or 96 bits (RFC 6052, 2.2)",
+            format!("invalid NAT64 prefix {}", quoted(text)),
+            "write an IPv6 network with a prefix length of 32, 40, 48, 56, 64 or 96 (RFC 6052, 2.2)",
         ))),
     }
 }

@@ -1,25 +1,25 @@
-//! `${NAME}` and `${NAME:-default}`: put in after the YAML is parsed, so that no value can add
-//! structure to a policy.
+//! Substitutes `${NAME}` and `${NAME:-default}`. This happens after the YAML is parsed, so that a value cannot
+//! change the structure of a policy.
 
 use std::collections::BTreeMap;
 
 use super::{
-    diagnostic::{Code, Fault, Reporter, quoted},
+    diagnostic::{Code, Problem, Reporter, quoted},
     node::{Node, Scalar, Value},
     source::Span,
 };
 
-/// Values of variables by name.
+/// The values of variables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Variables(BTreeMap<String, String>);
 
 impl Variables {
-    /// Gives a variable its value; the last one holds.
+    /// Sets a variable; replaces an earlier value.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.0.insert(name.into(), value.into());
     }
 
-    /// The value of a variable.
+    /// The value of a variable; `None` if it is not set.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
@@ -31,92 +31,94 @@ impl FromIterator<(String, String)> for Variables {
     }
 }
 
-/// Whether a text can be the name of a variable: letters, digits and `_`, no digit first.
+/// Whether the string is a valid variable name: letters, digits and `_`, not starting with a digit.
 pub fn is_variable_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Most bytes that all values put into one policy may have together.
+/// Maximum total size of the values substituted into one policy, in bytes.
 const MAX_SUBSTITUTED: usize = 16 << 20;
 
-/// Puts the values into all scalars of the tree (not into the names of fields).
+/// Substitutes the variables in all scalars of the tree, but not in field names.
 pub(super) fn substitute(root: &mut Node, variables: &Variables, reporter: &mut Reporter<'_>) {
-    let mut room = MAX_SUBSTITUTED;
+    let mut remaining = MAX_SUBSTITUTED;
     let mut pending = vec![root];
     while let Some(node) = pending.pop() {
         if let Value::Scalar(scalar) = &mut node.value {
-            if scalar.text.contains('$') && !fill(scalar, node.span, &mut room, variables, reporter) {
-                node.value = Value::Faulty;
+            if scalar.text.contains('$')
+                && !substitute_scalar(scalar, node.span, &mut remaining, variables, reporter)
+            {
+                node.value = Value::Invalid;
             }
             continue;
         }
         match &mut node.value {
-            Value::Null | Value::Faulty | Value::Scalar(_) => {}
+            Value::Null | Value::Invalid | Value::Scalar(_) => {}
             Value::List(items) => pending.extend(items),
             Value::Map(entries) => pending.extend(entries.iter_mut().map(|e| &mut e.value)),
         }
     }
 }
 
-/// Puts the values into one scalar; `false` when it was reported instead.
-fn fill(
+/// Substitutes the variables in one scalar; `false` if an error was reported.
+fn substitute_scalar(
     scalar: &mut Scalar,
     span: Span,
-    room: &mut usize,
+    remaining: &mut usize,
     variables: &Variables,
     reporter: &mut Reporter<'_>,
 ) -> bool {
-    match expanded(&scalar.text, variables) {
-        Ok(done) if done.text.len() <= *room => {
-            *room -= done.text.len();
-            // What came from a variable is text, whatever it looks like.
-            scalar.plain &= !done.changed;
-            scalar.text = done.text;
-            scalar.variable = done.only;
+    match expand(&scalar.text, variables) {
+        Ok(expansion) if expansion.text.len() <= *remaining => {
+            *remaining -= expansion.text.len();
+            // The value of a variable is always a string.
+            scalar.plain &= !expansion.changed;
+            scalar.text = expansion.text;
+            scalar.variable = expansion.only;
             true
         }
         Ok(_) => {
             reporter.error(
                 Code::TooLarge,
                 span,
-                format!("the values of variables are larger than {MAX_SUBSTITUTED} bytes together"),
-                "put long lists into an address file: sets: {name: {file: addresses.txt}}",
+                format!("the values of variables exceed {MAX_SUBSTITUTED} bytes in total"),
+                "move long lists into an address file: sets: {name: {file: addresses.txt}}",
             );
             false
         }
-        Err(faults) => {
-            for fault in faults {
-                reporter.fault(span, fault);
+        Err(problems) => {
+            for problem in problems {
+                reporter.report(span, problem);
             }
             false
         }
     }
 }
 
-struct Expanded {
+struct Expansion {
     text: String,
-    /// Whether a variable was put in.
+    /// Whether a variable was substituted.
     changed: bool,
-    /// The variable, when the text was nothing but it.
+    /// The variable, if the text consists of one variable only.
     only: Option<String>,
 }
 
-fn expanded(text: &str, variables: &Variables) -> Result<Expanded, Vec<Fault>> {
+fn expand(text: &str, variables: &Variables) -> Result<Expansion, Vec<Problem>> {
     let mut out = String::with_capacity(text.len());
-    let mut faults = Vec::new();
+    let mut problems = Vec::new();
     let mut changed = false;
     let mut only = None;
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
         out.push_str(&rest[..dollar]);
         let after = &rest[dollar + 1..];
-        if let Some(behind) = after.strip_prefix('$') {
+        if let Some(after_reference) = after.strip_prefix('$') {
             out.push('$');
-            rest = behind;
+            rest = after_reference;
         } else if let Some(inner) = after.strip_prefix('{') {
-            let Some((reference, behind)) = inner.split_once('}') else {
-                faults.push(Fault::new(
+            let Some((reference, after_reference)) = inner.split_once('}') else {
+                problems.push(Problem::new(
                     Code::BadVariable,
                     format!("{} has no closing brace", quoted(&rest[dollar..])),
                     "write ${NAME} or ${NAME:-default}; `$$` for a dollar sign",
@@ -128,70 +130,70 @@ fn expanded(text: &str, variables: &Variables) -> Result<Expanded, Vec<Fault>> {
                 Ok((name, value)) => {
                     out.push_str(value);
                     changed = true;
-                    if dollar == 0 && rest.len() == text.len() && behind.is_empty() {
+                    if dollar == 0 && rest.len() == text.len() && after_reference.is_empty() {
                         only = Some(name.to_owned());
                     }
                 }
-                Err(fault) => faults.push(fault),
+                Err(problem) => problems.push(problem),
             }
-            rest = behind;
+            rest = after_reference;
         } else {
             out.push('$');
             rest = after;
         }
     }
     out.push_str(rest);
-    if faults.is_empty() {
-        Ok(Expanded {
+    if problems.is_empty() {
+        Ok(Expansion {
             text: out,
             changed,
             only,
         })
     } else {
-        Err(faults)
+        Err(problems)
     }
 }
 
-/// Name and value of a reference, which is what stands between the braces.
-fn value<'v>(reference: &'v str, variables: &'v Variables) -> Result<(&'v str, &'v str), Fault> {
+/// The name and value of a reference, which is the text between the braces.
+fn value<'v>(reference: &'v str, variables: &'v Variables) -> Result<(&'v str, &'v str), Problem> {
     let (name, default) = match reference.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
         None => (reference, None),
     };
     let whole = quoted(&format!("${{{reference}}}"));
     if !is_variable_name(name) {
-        return Err(Fault::new(
+        return Err(Problem::new(
             Code::BadVariable,
-            format!("{whole} is no variable"),
+            format!("invalid variable {whole}"),
             "write ${NAME} or ${NAME:-default}; a name has letters, digits and `_`",
         ));
     }
     if default.is_some_and(|d| d.contains("${")) {
-        return Err(Fault::new(
+        return Err(Problem::new(
             Code::BadVariable,
-            format!("a variable inside the default of {whole}"),
+            format!("nested variable in the default of {whole}"),
             "write a plain default: ${NAME:-10.0.0.0/8}",
         ));
     }
-    // As in a shell, `:-` stands in for an empty value too.
+    // As in a shell, the default of `:-` also replaces an empty value.
     match (variables.get(name).filter(|v| !v.trim().is_empty()), default) {
         (Some(value), _) => Ok((name, value.trim())),
         (None, Some(default)) => Ok((name, default)),
-        (None, None) if variables.get(name).is_some() => Err(Fault::new(
+        (None, None) if variables.get(name).is_some() => Err(Problem::new(
             Code::UndefinedVariable,
-            format!("the variable {} is empty", quoted(name)),
-            format!("give it a value (`--set {name}=...`), or write ${{{name}:-}} where nothing is meant"),
+            format!("variable {} is empty", quoted(name)),
+            format!("set it with `--set {name}=...`, or write ${{{name}:-}} if it can be empty"),
         )),
-        (None, None) => Err(Fault::new(
+        (None, None) => Err(Problem::new(
             Code::UndefinedVariable,
-            format!("the variable {} has no value", quoted(name)),
-            format!("type `--set {name}=...`, or take it from the environment with `--env`"),
+            format!("undefined variable {}", quoted(name)),
+            format!("set it with `--set {name}=...`, or use environment variables with `--env`"),
         )),
     }
 }
 
-/// The items that the value of a variable stands for in a list: what kubectl prints for several
-/// nodes is split by spaces, what people type by commas.
+/// Splits the value of a variable into list items at spaces and commas. kubectl separates the values of
+/// several nodes with spaces.
 pub(super) fn items(value: &str) -> impl Iterator<Item = &str> {
     value
         .split(|c: char| c.is_whitespace() || c == ',')
@@ -202,35 +204,35 @@ pub(super) fn items(value: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
 
-    fn expand(text: &str) -> Result<String, Vec<String>> {
+    fn expand_text(text: &str) -> Result<String, Vec<String>> {
         let mut variables = Variables::default();
         variables.set("A", "10.0.0.0/8 192.0.2.0/24");
         variables.set("EMPTY", "");
-        expanded(text, &variables)
+        expand(text, &variables)
             .map(|e| e.text)
             .map_err(|f| f.into_iter().map(|f| f.message).collect())
     }
 
     #[test]
-    fn values_defaults_and_dollars() {
-        assert_eq!(expand("${A}").unwrap(), "10.0.0.0/8 192.0.2.0/24");
-        assert_eq!(expand("x${B:-d}y").unwrap(), "xdy");
-        assert_eq!(expand("${B:-}").unwrap(), "");
-        assert_eq!(expand("${EMPTY:-d}").unwrap(), "d");
-        assert_eq!(expand("$${A} costs $5").unwrap(), "${A} costs $5");
+    fn values_defaults_and_dollar_signs() {
+        assert_eq!(expand_text("${A}").unwrap(), "10.0.0.0/8 192.0.2.0/24");
+        assert_eq!(expand_text("x${B:-d}y").unwrap(), "xdy");
+        assert_eq!(expand_text("${B:-}").unwrap(), "");
+        assert_eq!(expand_text("${EMPTY:-d}").unwrap(), "d");
+        assert_eq!(expand_text("$${A} costs $5").unwrap(), "${A} costs $5");
     }
 
     #[test]
-    fn every_fault_of_a_text_is_found() {
-        let faults = expand("${B} ${1x} ${A:-${B}} ${EMPTY} ${A").unwrap_err();
-        assert_eq!(faults.len(), 5, "{faults:?}");
+    fn all_errors_of_a_string_are_reported() {
+        let problems = expand_text("${B} ${1x} ${A:-${B}} ${EMPTY} ${A").unwrap_err();
+        assert_eq!(problems.len(), 5, "{problems:?}");
     }
 
     #[test]
-    fn only_a_lone_variable_is_a_list() {
+    fn only_a_single_variable_is_split() {
         let mut variables = Variables::default();
         variables.set("A", "x");
-        let only = |text| expanded(text, &variables).ok().and_then(|e| e.only);
+        let only = |text| expand(text, &variables).ok().and_then(|e| e.only);
         assert_eq!(only("${A}"), Some("A".to_owned()));
         assert_eq!(only("${A}/8"), None);
         assert_eq!(only("$${A}"), None);

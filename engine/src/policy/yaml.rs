@@ -1,5 +1,5 @@
-//! From YAML text to [`Node`]s. Takes the part of YAML that a policy needs: no anchors, aliases or
-//! tags, one document, each field once, bounded depth.
+//! Parses YAML into [`Node`]s. Accepts the subset of YAML that policies need: no anchors, aliases or tags,
+//! one document, no duplicate fields, bounded depth.
 
 use std::collections::HashMap;
 
@@ -11,10 +11,10 @@ use super::{
     source::Span,
 };
 
-/// Deepest nesting of lists and mappings.
+/// Maximum nesting of lists and mappings.
 const MAX_DEPTH: usize = 32;
 
-/// The document of the reporter's source; `None` when there is none to go on with.
+/// Parses the document of the reporter's source; `None` if it cannot be validated further.
 pub(super) fn parse(reporter: &mut Reporter<'_>) -> Option<Node> {
     let text = reporter.source().text;
     if !is_text(reporter) {
@@ -40,8 +40,8 @@ pub(super) fn parse(reporter: &mut Reporter<'_>) -> Option<Node> {
                     reporter.error(
                         Code::UnsupportedYaml,
                         span,
-                        "a second document in one file",
-                        "put each policy into a file of its own",
+                        "multiple YAML documents in one file",
+                        "put each policy into its own file",
                     );
                     break;
                 }
@@ -50,13 +50,13 @@ pub(super) fn parse(reporter: &mut Reporter<'_>) -> Option<Node> {
                 reporter.error(
                     Code::UnsupportedYaml,
                     span,
-                    "aliases are not part of the policy language",
-                    "write the value out, or put shared addresses into `sets`; a text that starts with `*` needs quotes",
+                    "YAML aliases are not supported",
+                    "write the value out, or define shared addresses in `sets`; quote a string that starts with `*`",
                 );
                 tree.add(
                     Node {
                         span,
-                        value: Value::Faulty,
+                        value: Value::Invalid,
                     },
                     reporter,
                 );
@@ -76,16 +76,16 @@ pub(super) fn parse(reporter: &mut Reporter<'_>) -> Option<Node> {
             }
             Event::SequenceStart(anchor, tag) => {
                 refuse_properties(reporter, span, anchor, tag.is_some());
-                tree.open(span, Inside::List(Vec::new()), reporter)?;
+                tree.open(span, Container::List(Vec::new()), reporter)?;
             }
             Event::MappingStart(anchor, tag) => {
                 refuse_properties(reporter, span, anchor, tag.is_some());
-                let inside = Inside::Map {
+                let container = Container::Map {
                     entries: Vec::new(),
-                    places: HashMap::new(),
+                    first_keys: HashMap::new(),
                     key: None,
                 };
-                tree.open(span, inside, reporter)?;
+                tree.open(span, container, reporter)?;
             }
             Event::SequenceEnd | Event::MappingEnd => tree.close(span, reporter),
         }
@@ -101,7 +101,7 @@ pub(super) fn parse(reporter: &mut Reporter<'_>) -> Option<Node> {
     tree.root
 }
 
-/// Whether the source has nothing in it that no text has; the parser would take a NUL for its end.
+/// Whether the source has no control characters. The parser would treat a NUL as the end of the text.
 fn is_text(reporter: &mut Reporter<'_>) -> bool {
     let text = reporter.source().text;
     let odd = |&(_, c): &(usize, char)| c.is_control() && !matches!(c, '\t' | '\n' | '\r');
@@ -114,8 +114,8 @@ fn is_text(reporter: &mut Reporter<'_>) -> bool {
             start,
             end: start + c.len_utf8(),
         },
-        format!("the control character U+{:04X}", u32::from(c)),
-        "remove it: a policy is plain text in UTF-8",
+        format!("invalid control character U+{:04X}", u32::from(c)),
+        "remove it: a policy is UTF-8 text without control characters",
     );
     false
 }
@@ -125,16 +125,16 @@ fn refuse_properties(reporter: &mut Reporter<'_>, span: Span, anchor: usize, tag
         reporter.error(
             Code::UnsupportedYaml,
             span,
-            "anchors are not part of the policy language",
-            "remove the `&name`; a text that starts with `&` needs quotes",
+            "YAML anchors are not supported",
+            "remove the `&name`; quote a string that starts with `&`",
         );
     }
     if tag {
         reporter.error(
             Code::UnsupportedYaml,
             span,
-            "tags are not part of the policy language",
-            "remove the `!tag`; a text that starts with `!` needs quotes",
+            "YAML tags are not supported",
+            "remove the `!tag`; quote a string that starts with `!`",
         );
     }
 }
@@ -151,17 +151,17 @@ fn syntax_error(reporter: &mut Reporter<'_>, offsets: &Offsets, error: &ScanErro
         start: at,
         end: at + width,
     };
-    // The usual traps of YAML in policies, told by what the line has.
+    // Common YAML mistakes in policies, recognized by the text of the line.
     let help = if let Some(i) = line.find("${").filter(|_| line.contains(['[', ','])) {
         span = Span {
             start: line_start + i,
             end: line_start + line[i..].find('}').map_or(line.len(), |e| i + e + 1),
         };
-        "put a variable inside [...] in quotes: [\"${NAME}\"]"
+        "quote a variable inside [...]: [\"${NAME}\"]"
     } else if next == Some('@') {
-        "put the name of a set in quotes: \"@private\""
+        "quote the name of a set: \"@private\""
     } else if matches!(next, Some('*' | '&' | '!' | '%' | '`' | '|' | '>')) {
-        "put a text that starts with this character in quotes"
+        "quote a string that starts with this character"
     } else if next == Some('\t') || line.starts_with('\t') {
         "indent with spaces, not with tabs"
     } else {
@@ -170,12 +170,12 @@ fn syntax_error(reporter: &mut Reporter<'_>, offsets: &Offsets, error: &ScanErro
     reporter.error(
         Code::Syntax,
         span,
-        format!("not valid YAML: {}", error.info()),
+        format!("invalid YAML: {}", error.info()),
         help,
     );
 }
 
-/// Byte offsets of the parser's character indices.
+/// Converts the character indices of the parser to byte offsets. `None` for ASCII text, where both are equal.
 struct Offsets(Option<Vec<usize>>);
 
 impl Offsets {
@@ -202,78 +202,82 @@ impl Offsets {
     }
 }
 
-/// The tree as far as it is built.
+/// The tree under construction.
 #[derive(Default)]
 struct Tree {
-    open: Vec<(Span, Inside)>,
+    open: Vec<(Span, Container)>,
     root: Option<Node>,
 }
 
 /// An open list or mapping.
-enum Inside {
+enum Container {
     List(Vec<Node>),
     Map {
         entries: Vec<Entry>,
-        /// Where each key was first.
-        places: HashMap<String, Span>,
-        /// The key whose value comes next; `Err` when the key was refused.
+        /// First occurrence of each key.
+        first_keys: HashMap<String, Span>,
+        /// The key whose value comes next; `Err` if the key is invalid.
         key: Option<Result<(String, Span), Span>>,
     },
 }
 
 impl Tree {
-    /// Opens a list or mapping; `None` when it would be too deep.
-    fn open(&mut self, span: Span, inside: Inside, reporter: &mut Reporter<'_>) -> Option<()> {
+    /// Opens a list or mapping; `None` if it exceeds the depth limit.
+    fn open(&mut self, span: Span, container: Container, reporter: &mut Reporter<'_>) -> Option<()> {
         if self.open.len() == MAX_DEPTH {
             reporter.error(
                 Code::UnsupportedYaml,
                 span,
-                format!("nested deeper than {MAX_DEPTH} levels"),
-                "a policy needs no more than six",
+                format!("more than {MAX_DEPTH} levels of nesting"),
+                "remove the extra levels: a policy needs at most six",
             );
             return None;
         }
-        self.open.push((span, inside));
+        self.open.push((span, container));
         Some(())
     }
 
     fn close(&mut self, end: Span, reporter: &mut Reporter<'_>) {
-        let Some((start, inside)) = self.open.pop() else {
+        let Some((start, container)) = self.open.pop() else {
             return;
         };
         let span = Span {
             start: start.start,
             end: end.end.max(start.end),
         };
-        let value = match inside {
-            Inside::List(items) => Value::List(items),
-            Inside::Map { entries, .. } => Value::Map(entries),
+        let value = match container {
+            Container::List(items) => Value::List(items),
+            Container::Map { entries, .. } => Value::Map(entries),
         };
         self.add(Node { span, value }, reporter);
     }
 
     fn add(&mut self, node: Node, reporter: &mut Reporter<'_>) {
-        let Some((_, inside)) = self.open.last_mut() else {
+        let Some((_, container)) = self.open.last_mut() else {
             self.root.get_or_insert(node);
             return;
         };
-        match inside {
-            Inside::List(items) => items.push(node),
-            Inside::Map { entries, places, key } => match key.take() {
+        match container {
+            Container::List(items) => items.push(node),
+            Container::Map {
+                entries,
+                first_keys,
+                key,
+            } => match key.take() {
                 None => *key = Some(as_key(node, reporter)),
                 Some(Err(_)) => {}
                 Some(Ok((name, key_span))) => {
-                    if let Some(&first) = places.get(&name) {
+                    if let Some(&first) = first_keys.get(&name) {
                         let line = reporter.source().line(first.start);
                         reporter.error(
                             Code::DuplicateField,
                             key_span,
-                            format!("{} is given twice", quoted(&name)),
-                            format!("remove one: the first is at line {line}"),
+                            format!("duplicate field {}", quoted(&name)),
+                            format!("remove one; the first is on line {line}"),
                         );
                         return;
                     }
-                    places.insert(name.clone(), key_span);
+                    first_keys.insert(name.clone(), key_span);
                     entries.push(Entry {
                         key: name,
                         key_span,
@@ -288,13 +292,13 @@ impl Tree {
 fn as_key(node: Node, reporter: &mut Reporter<'_>) -> Result<(String, Span), Span> {
     match node.value {
         Value::Scalar(scalar) => Ok((scalar.text, node.span)),
-        // Already reported.
-        Value::Faulty => Err(node.span),
+        // Reported before.
+        Value::Invalid => Err(node.span),
         _ => {
             reporter.error(
                 Code::WrongType,
                 node.span,
-                format!("{} as the name of a field", node.describe()),
+                format!("expected the name of a field, found {}", node.describe()),
                 "write `name: value`",
             );
             Err(node.span)

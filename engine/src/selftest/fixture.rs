@@ -79,7 +79,7 @@ impl Bench<'_> {
         let installed = gate.install(&[image]).map_err(|error| failed(Box::new(error)))?;
         let mut slots = [SlotRef::NONE; MAX_STACKED];
         for (reference, slot) in slots.iter_mut().zip(installed) {
-            let hooks = policy.hooks.wanted(features.hooks(), policy.uses());
+            let hooks = policy.hooks.select(features.hooks(), policy.needed_hooks());
             *reference = SlotRef::new(slot.0, policy.mode).for_hooks(hooks);
         }
         let scope = Scope {

@@ -1,4 +1,4 @@
-//! Attempts aimed at the edges of a policy's rules.
+//! Random attempts near the edges of the rules of a policy.
 
 use engine_common::{Address, Attempt, ExecutableId, UnixSocketId, destination::canonical};
 use tidegate::{
@@ -11,30 +11,30 @@ use crate::{
     random::Random,
 };
 
-/// What to aim at.
-pub(crate) struct Aim<'a> {
+/// Generates attempts for one policy.
+pub(crate) struct Generator<'a> {
     policy: &'a Policy,
     executables: &'a Identities,
 }
 
-impl<'a> Aim<'a> {
-    pub(crate) fn new(policy: &'a Policy, executables: &'a Identities) -> Aim<'a> {
-        Aim { policy, executables }
+impl<'a> Generator<'a> {
+    pub(crate) fn new(policy: &'a Policy, executables: &'a Identities) -> Generator<'a> {
+        Generator { policy, executables }
     }
 
-    /// An attempt. Address, service and subject mostly come from one rule, so that it matches or
-    /// just misses; else from several.
+    /// An attempt. Address, service and subject mostly come from one rule, so that the rule matches or just
+    /// misses; otherwise from several rules.
     pub(crate) fn attempt(&self, random: &mut Random) -> Attempt {
         let one = self.rule(random);
         let mixed = random.percent(40);
-        let [to, services, users, files] = [(); 4].map(|()| if mixed { self.rule(random) } else { one });
+        let [to, services, uids, executables] = [(); 4].map(|()| if mixed { self.rule(random) } else { one });
         let (protocol, port) = service(random, services);
         Attempt {
             address: canonical(self.address(random, to)),
             port,
             protocol,
-            uid: uid(random, users),
-            executable: self.executable(random, files),
+            uid: uid(random, uids),
+            executable: self.executable(random, executables),
         }
     }
 
@@ -52,7 +52,7 @@ impl<'a> Aim<'a> {
                 let edge = [start.wrapping_sub(1), start, end, end.wrapping_add(1)];
                 let edge = *random.pick(&edge);
                 if random.percent(35) {
-                    self.inside(random, edge)
+                    self.embedding(random, edge)
                 } else {
                     Address::V4(edge)
                 }
@@ -66,8 +66,8 @@ impl<'a> Aim<'a> {
         }
     }
 
-    /// An IPv6 address with this IPv4 address inside.
-    fn inside(&self, random: &mut Random, v4: u32) -> Address {
+    /// An IPv6 address with this IPv4 address embedded.
+    fn embedding(&self, random: &mut Random, v4: u32) -> Address {
         let bits = match random.below(6) {
             0 => 0x0064_ff9b << 96 | u128::from(v4),
             1 => 0x0064_ff9b_0001 << 80 | u128::from(v4),
@@ -80,29 +80,29 @@ impl<'a> Aim<'a> {
         Address::v6(bits)
     }
 
-    /// Where some rule's unix socket is, or right beside it.
-    pub(crate) fn place(&self, random: &mut Random) -> UnixSocketId {
+    /// The id of a unix socket of some rule, or an adjacent id.
+    pub(crate) fn unix_socket(&self, random: &mut Random) -> UnixSocketId {
         let named = self.policy.rules.iter().filter_map(|rule| match &rule.unix {
             Some(UnixSockets::Only(names)) => Some(names),
             _ => None,
         });
         let names: Vec<UnixName> = named.flatten().cloned().collect();
-        let mut place = UnixSocketId {
+        let mut socket = UnixSocketId {
             space: 27,
             name: random.next(),
         };
         if !names.is_empty()
-            && let Some(places) = self.executables.socket(random.pick(&names))
+            && let Some(ids) = self.executables.socket(random.pick(&names))
         {
-            place = *random.pick(&places);
+            socket = *random.pick(&ids);
         }
         match random.below(8) {
-            0 => place.name = place.name.wrapping_add(1),
-            1 => place.name = place.name.wrapping_sub(1),
-            2 => place.space ^= 1,
+            0 => socket.name = socket.name.wrapping_add(1),
+            1 => socket.name = socket.name.wrapping_sub(1),
+            2 => socket.space ^= 1,
             _ => {}
         }
-        place
+        socket
     }
 
     fn executable(&self, random: &mut Random, rule: Option<&Rule>) -> ExecutableId {

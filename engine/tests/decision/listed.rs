@@ -1,11 +1,11 @@
-//! Whether what `diff` lists of a rule is what the rule gains and loses.
+//! Checks that the lists of `diff` are what a rule gains and loses.
 
 use std::net::IpAddr;
 
 use engine_common::{Address, Attempt, Protocol};
 use ipnet::IpNet;
 use tidegate::{
-    compile::diff::{Addresses, Both, RuleChange, Selection},
+    compile::diff::{Addresses, GainedLost, RuleChange, Selection},
     policy::{Rule, Services},
 };
 
@@ -42,13 +42,13 @@ fn lists_address(addresses: &Addresses, address: Address) -> bool {
     addresses.all_but != addresses.networks.iter().any(|network| network.contains(&ip))
 }
 
-fn number(text: &str) -> u32 {
+fn integer(text: &str) -> u32 {
     text.parse().unwrap()
 }
 
 fn within(range: &str, key: u32) -> bool {
     let (first, last) = range.split_once('-').unwrap_or((range, range));
-    number(first) <= key && key <= number(last)
+    integer(first) <= key && key <= integer(last)
 }
 
 fn lists_uid(uids: &Selection, uid: u32) -> bool {
@@ -70,7 +70,7 @@ fn lists_service(services: &Selection, protocol: Protocol, port: u16) -> bool {
     };
     let is_listed = |item: &String| match item.split_once('/') {
         Some((ports, of)) => of == name && within(ports, port.into()),
-        // Ports alone are those of every protocol that has some.
+        // A port without a protocol applies to every protocol with ports.
         None if item.starts_with(|c: char| c.is_ascii_digit()) => {
             protocol.has_ports() && within(item, port.into())
         }
@@ -79,9 +79,9 @@ fn lists_service(services: &Selection, protocol: Protocol, port: u16) -> bool {
     services.all_but != services.items.iter().any(is_listed)
 }
 
-/// The number of addresses that a list of all networks has.
+/// The number of addresses of a complete list of networks.
 pub(crate) fn counted(addresses: &Addresses) -> Option<u128> {
-    assert_eq!(addresses.more, 0);
+    assert_eq!(addresses.omitted, 0);
     let size = |network: &IpNet| {
         let bits = network.max_prefix_len() - network.prefix_len();
         1u128.checked_shl(bits.into())
@@ -89,7 +89,7 @@ pub(crate) fn counted(addresses: &Addresses) -> Option<u128> {
     let listed: u128 = addresses.networks.iter().map(size).sum::<Option<u128>>()?;
     let Some(IpNet::V4(_)) = addresses.networks.first() else {
         return match addresses.all_but {
-            // Of an empty list the family is not known, and of IPv6 2^128 is too much.
+            // An empty list has no address family, and 2^128 addresses of IPv6 exceed u128.
             true if addresses.networks.is_empty() => addresses.count.exact(),
             true => Some(u128::MAX - listed + 1),
             false => Some(listed),
@@ -102,11 +102,11 @@ pub(crate) fn counted(addresses: &Addresses) -> Option<u128> {
     })
 }
 
-fn agrees<T>(both: &Both<T>, old: bool, new: bool, lists: impl Fn(&T) -> bool) -> bool {
+fn agrees<T>(both: &GainedLost<T>, old: bool, new: bool, lists: impl Fn(&T) -> bool) -> bool {
     lists(&both.gained) == (new && !old) && lists(&both.lost) == (old && !new)
 }
 
-/// What is wrong with what `diff` says about one attempt and one rule that both versions have.
+/// The part of a rule's diff that contradicts its old and new version for one attempt.
 pub(crate) fn disagreement(
     change: Option<&RuleChange>,
     old: &Rule,

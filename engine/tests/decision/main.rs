@@ -1,9 +1,8 @@
-//! The compiled tables and the loop over the rules must give the same answers, for random policies
-//! and attempts aimed at the edges of what the rules cover. So must the differences of two versions of
-//! a policy, read from their images, and its rules.
+//! Compares the compiled tables with the naive evaluator, for random policies and for attempts near the
+//! edges of what the rules cover. Also compares the diff of two images with the rules of both policies.
 //!
-//! The same policies in each run; `TIDEGATE_TEST_SEED` (a number) gives others, and
-//! `TIDEGATE_TEST_POLICIES` changes how many small ones there are.
+//! Every run uses the same policies. `TIDEGATE_TEST_SEED` (an integer) changes them, and
+//! `TIDEGATE_TEST_POLICIES` sets the number of small policies.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -25,51 +24,46 @@ use tidegate::{
     policy::Policy,
 };
 
-/// What is asked of a policy.
+/// An evaluation of a policy.
 #[derive(Clone, Copy, Debug)]
-enum Question {
+enum Query {
     Attempt(Attempt),
     Socket(SocketFamily, Attempt),
     Unix(UnixSocketId, Attempt),
 }
 
 fn image(policy: &Policy, executables: &Identities) -> Image {
-    let life = Revision {
+    let revision = Revision {
         generation: 7,
         mode: policy.mode,
     };
-    compile(policy, executables, life).unwrap()
+    compile(policy, executables, revision).unwrap()
 }
 
-/// Both answers, if they differ.
-fn disagreement(
-    policy: &Policy,
-    executables: &Identities,
-    image: &Image,
-    question: &Question,
-) -> Option<String> {
-    let (tables, oracle) = match question {
-        Question::Attempt(attempt) => (
+/// Both verdicts, if they differ.
+fn disagreement(policy: &Policy, executables: &Identities, image: &Image, query: &Query) -> Option<String> {
+    let (tables, oracle) = match query {
+        Query::Attempt(attempt) => (
             image.decide(attempt),
             oracle::evaluate(policy, executables, attempt),
         ),
-        Question::Socket(family, a) => (
+        Query::Socket(family, a) => (
             image.decide_socket(*family, a.protocol, a.uid, a.executable),
             oracle::decide_socket(policy, executables, *family, a.protocol, a.uid, a.executable),
         ),
-        Question::Unix(place, a) => (
-            image.decide_unix(*place, a.uid, a.executable),
-            oracle::decide_unix(policy, executables, *place, a.uid, a.executable),
+        Query::Unix(socket, a) => (
+            image.decide_unix(*socket, a.uid, a.executable),
+            oracle::decide_unix(policy, executables, *socket, a.uid, a.executable),
         ),
     };
     (tables != oracle).then(|| format!("tables: {tables:?}\noracle: {oracle:?}"))
 }
 
-/// Leaves out rules as long as the answers still differ, then fails.
-fn fail(mut policy: Policy, executables: &Identities, question: &Question, seed: u64) -> ! {
+/// Removes rules while the verdicts still differ, then fails with the smallest policy.
+fn fail(mut policy: Policy, executables: &Identities, query: &Query, seed: u64) -> ! {
     let differ = |policy: &Policy| {
         let image = image(policy, executables);
-        disagreement(policy, executables, &image, question)
+        disagreement(policy, executables, &image, query)
     };
     let mut rule = policy.rules.len();
     while rule > 0 {
@@ -80,41 +74,39 @@ fn fail(mut policy: Policy, executables: &Identities, question: &Question, seed:
             policy = fewer;
         }
     }
-    let answers = differ(&policy).unwrap_or_default();
-    panic!(
-        "{answers}\nasked: {question:#x?}\nseed: {seed}\nexecutables: {executables:?}\npolicy: {policy:#?}"
-    );
+    let verdicts = differ(&policy).unwrap_or_default();
+    panic!("{verdicts}\nasked: {query:#x?}\nseed: {seed}\nexecutables: {executables:?}\npolicy: {policy:#?}");
 }
 
 fn seed() -> u64 {
     match std::env::var("TIDEGATE_TEST_SEED") {
-        Ok(seed) => seed.parse().expect("TIDEGATE_TEST_SEED is a number"),
+        Ok(seed) => seed.parse().expect("TIDEGATE_TEST_SEED is an integer"),
         Err(_) => 0x7469_6465,
     }
 }
 
-/// Compares the answers of `policies` random policies to `questions` questions each.
-fn agree(shape: Shape, policies: usize, questions: usize) {
-    for number in 0..policies as u64 {
+/// Compares the verdicts of `policies` random policies for `queries` queries each.
+fn compare(shape: Shape, policies: usize, queries: usize) {
+    for index in 0..policies as u64 {
         let seed = seed()
             .wrapping_mul(1_000_003)
-            .wrapping_add((shape as u64) << 48 | number);
+            .wrapping_add((shape as u64) << 48 | index);
         let mut random = Random::new(seed);
         let (policy, executables) = policies::policy(&mut random, shape);
         let image = image(&policy, &executables);
         assert_eq!(image.header().page_count() as usize, image.pages().len());
         assert_eq!(image.header().rule_count() as usize, policy.rules.len());
-        let aim = attempts::Aim::new(&policy, &executables);
-        for _ in 0..questions {
-            let attempt = aim.attempt(&mut random);
-            let question = match random.below(8) {
-                0 => Question::Socket(SocketFamily::Inet, attempt),
-                1 => Question::Socket(SocketFamily::Inet6, attempt),
-                2 => Question::Unix(aim.place(&mut random), attempt),
-                _ => Question::Attempt(attempt),
+        let generator = attempts::Generator::new(&policy, &executables);
+        for _ in 0..queries {
+            let attempt = generator.attempt(&mut random);
+            let query = match random.below(8) {
+                0 => Query::Socket(SocketFamily::Inet, attempt),
+                1 => Query::Socket(SocketFamily::Inet6, attempt),
+                2 => Query::Unix(generator.unix_socket(&mut random), attempt),
+                _ => Query::Attempt(attempt),
             };
-            if disagreement(&policy, &executables, &image, &question).is_some() {
-                fail(policy, &executables, &question, seed);
+            if disagreement(&policy, &executables, &image, &query).is_some() {
+                fail(policy, &executables, &query, seed);
             }
         }
     }
@@ -123,28 +115,28 @@ fn agree(shape: Shape, policies: usize, questions: usize) {
 #[test]
 fn small_policies() {
     let policies = match std::env::var("TIDEGATE_TEST_POLICIES") {
-        Ok(number) => number.parse().expect("TIDEGATE_TEST_POLICIES is a number"),
+        Ok(number) => number.parse().expect("TIDEGATE_TEST_POLICIES is an integer"),
         Err(_) => 10_000,
     };
-    agree(Shape::Small, policies, 24);
+    compare(Shape::Small, policies, 24);
 }
 
 #[test]
 fn many_rules() {
-    agree(Shape::ManyRules, 60, 120);
+    compare(Shape::ManyRules, 60, 120);
 }
 
 #[test]
-fn every_rule_there_can_be() {
-    agree(Shape::MostRules, 6, 300);
+fn the_maximum_number_of_rules() {
+    compare(Shape::MostRules, 6, 300);
 }
 
 #[test]
 fn many_addresses() {
-    agree(Shape::ManyAddresses, 60, 400);
+    compare(Shape::ManyAddresses, 60, 400);
 }
 
 #[test]
 fn many_ports_and_subjects() {
-    agree(Shape::ManySubjects, 40, 400);
+    compare(Shape::ManySubjects, 40, 400);
 }

@@ -1,4 +1,4 @@
-//! Random policies whose rules overlap.
+//! Random policies with overlapping rules.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tidegate::{
     compile::Identities,
     policy::{
-        AddressSet, Binary, Errno, Fold, Hooks, Policy, PortRange, Rule, Service, Services, Subject,
+        AddressSet, Binary, Dedup, Errno, Hooks, Policy, PortRange, Rule, Service, Services, Subject,
         UnixName, UnixSockets,
         model::{Action, Mode, Protocol},
     },
@@ -18,7 +18,7 @@ use tidegate::{
 
 use crate::random::Random;
 
-/// What there is much of.
+/// The kind of a random policy.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Shape {
     Small = 0,
@@ -64,7 +64,7 @@ pub(crate) fn policy(random: &mut Random, shape: Shape) -> (Policy, Identities) 
         errno: *random.pick(&Errno::ALL),
         rules: Vec::new(),
         nat64,
-        fold: Fold::default(),
+        dedup: Dedup::default(),
         strict: false,
         hooks: Hooks::default(),
     };
@@ -89,7 +89,7 @@ pub(crate) fn policy(random: &mut Random, shape: Shape) -> (Policy, Identities) 
     (policy, executables)
 }
 
-/// A prefix that RFC 6052 allows, near the others and sometimes in the way of a well-known one.
+/// A valid NAT64 prefix (RFC 6052), close to the others and sometimes overlapping a well-known one.
 fn nat64_prefix(random: &mut Random) -> Nat64Prefix {
     let length = *random.pick(&[32u8, 40, 48, 56, 64, 96]);
     let base: u128 = *random.pick(&[
@@ -138,7 +138,7 @@ fn destinations(random: &mut Random, shape: Shape, nat64: &[Nat64Prefix]) -> Add
     }
 }
 
-/// One network out of a few neighbourhoods, so that rules meet.
+/// A network from a few regions, so that rules overlap.
 fn network(random: &mut Random, nat64: &[Nat64Prefix]) -> IpNet {
     if random.percent(55) {
         let bits = v4_near(random);
@@ -151,7 +151,7 @@ fn network(random: &mut Random, nat64: &[Nat64Prefix]) -> IpNet {
     }
 }
 
-/// An IPv4 address near those of other rules.
+/// An IPv4 address close to those of other rules.
 pub(crate) fn v4_near(random: &mut Random) -> u32 {
     let base: Ipv4Addr = random
         .pick(&[
@@ -176,7 +176,7 @@ pub(crate) fn v4_near(random: &mut Random) -> u32 {
     u32::from(base) ^ noise
 }
 
-/// An IPv6 address near those of other rules, often with an IPv4 address inside.
+/// An IPv6 address close to those of other rules, often with an embedded IPv4 address.
 pub(crate) fn v6_near(random: &mut Random, nat64: &[Nat64Prefix]) -> u128 {
     let v4 = v4_near(random);
     match random.below(12) {
@@ -197,8 +197,8 @@ pub(crate) fn v6_near(random: &mut Random, nat64: &[Nat64Prefix]) -> u128 {
     }
 }
 
-/// The address below a NAT64 prefix that stands for an IPv4 address (RFC 6052, 2.2): 32 bits from
-/// the prefix's end on, leaving out bits 64 to 71.
+/// The IPv6 address for an IPv4 address under a NAT64 prefix (RFC 6052, 2.2): 32 bits after the prefix,
+/// skipping bits 64 to 71.
 pub(crate) fn translated(prefix: Nat64Prefix, v4: u32) -> u128 {
     let mut bits = u128::from(prefix.high) << 64 | u128::from(prefix.low);
     let mut at = u32::from(prefix.length);
@@ -212,7 +212,7 @@ pub(crate) fn translated(prefix: Nat64Prefix, v4: u32) -> u128 {
     bits
 }
 
-/// Many networks, all over the space or crowded into a corner of it.
+/// Many networks, spread over the address space or dense in a part of it.
 fn scattered(random: &mut Random, count: usize) -> AddressSet {
     let v4_mask = *random.pick(&[u32::MAX, u32::MAX, 0x00ff_ffff, 0x0003_ffff, 0xffff_0000]);
     let v6_mask = *random.pick(&[u128::MAX, u128::MAX >> 3, 0xffff << 48, 0xffff_ffff, 0x3fff << 64]);
@@ -254,7 +254,7 @@ fn services(random: &mut Random, shape: Shape) -> Services {
         let (a, b) = (port(), port());
         let range = match random.below(4) {
             0 => (a.min(b), a.max(b)),
-            // The rest of all ports, in a piece of its own.
+            // Two ranges that cover all ports together.
             1 if a < u16::MAX => {
                 services.push(Service {
                     protocol,
@@ -272,17 +272,17 @@ fn services(random: &mut Random, shape: Shape) -> Services {
     Services::Only(services)
 }
 
-/// Unix sockets out of a few, or out of many where there is much of callers.
+/// Unix sockets from a few names, or from many for [`Shape::ManySubjects`].
 fn unix(random: &mut Random, shape: Shape) -> UnixSockets {
     if random.percent(10) {
         return UnixSockets::Any;
     }
-    let (most, kinds) = match shape {
+    let (most, names) = match shape {
         Shape::ManySubjects => (150, 2000),
         _ => (3, 6),
     };
     let name = |random: &mut Random| {
-        let number = random.below(kinds);
+        let number = random.below(names);
         if random.percent(20) {
             UnixName::Abstract(format!("n{number}").into_bytes())
         } else {
@@ -306,16 +306,16 @@ fn subject(random: &mut Random, shape: Shape) -> Subject {
     });
     let binaries = random.percent(25).then(|| {
         let count = random.between(1, if many { 120 } else { 2 });
-        let kinds = if many { 900 } else { 6 };
+        let names = if many { 900 } else { 6 };
         let binary = |random: &mut Random| Binary {
-            path: PathBuf::from(format!("/usr/bin/p{}", random.below(kinds))),
+            path: PathBuf::from(format!("/usr/bin/p{}", random.below(names))),
         };
         (0..count).map(|_| binary(random)).collect()
     });
     Subject { uids, binaries }
 }
 
-/// Files for the paths: neighbours on a few devices, now and then one file for two paths.
+/// Identities for the paths: adjacent inodes on a few devices, sometimes one file for two paths.
 fn identities(random: &mut Random, policy: &Policy) -> Identities {
     let mut executables = Identities::default();
     for (path, i) in tidegate::compile::paths_of(policy).into_iter().zip(1..) {
@@ -330,7 +330,7 @@ fn identities(random: &mut Random, policy: &Policy) -> Identities {
         executables.insert(path.to_path_buf(), id);
     }
     for path in tidegate::compile::socket_paths_of(policy) {
-        let place = |random: &mut Random| UnixSocketId {
+        let id = |random: &mut Random| UnixSocketId {
             space: *random.pick(&[1, 27, u64::MAX]),
             name: if random.percent(50) {
                 random.next()
@@ -338,8 +338,8 @@ fn identities(random: &mut Random, policy: &Policy) -> Identities {
                 *random.pick(&[0, 1, u64::MAX])
             },
         };
-        let places = (0..random.between(1, 2)).map(|_| place(random)).collect();
-        executables.insert_socket(path.to_path_buf(), places);
+        let ids = (0..random.between(1, 2)).map(|_| id(random)).collect();
+        executables.insert_socket(path.to_path_buf(), ids);
     }
     executables
 }

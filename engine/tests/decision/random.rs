@@ -1,4 +1,4 @@
-//! A small generator (SplitMix64), so that a failure can be had again by its seed.
+//! A small random generator (SplitMix64), so that a failure can be reproduced by its seed.
 
 /// Pseudo-random numbers.
 pub(crate) struct Random(u64);
@@ -20,17 +20,17 @@ impl Random {
         u128::from(self.next()) << 64 | u128::from(self.next())
     }
 
-    /// Below `limit`, which is not zero.
+    /// A value below `limit`, which must not be 0.
     pub(crate) fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }
 
-    /// From `first` to `last`, both included.
+    /// A value from `first` to `last`, both inclusive.
     pub(crate) fn between(&mut self, first: usize, last: usize) -> usize {
         first + self.below(last - first + 1)
     }
 
-    /// True so many times in a hundred.
+    /// True with a probability of `chance` percent.
     pub(crate) fn percent(&mut self, chance: usize) -> bool {
         self.below(100) < chance
     }

@@ -14,7 +14,7 @@ use crate::{
     random::Random,
 };
 
-/// A policy with the files of its paths.
+/// A policy with the identities of its files.
 pub(crate) struct Version {
     pub(crate) policy: Policy,
     pub(crate) executables: Identities,
@@ -26,19 +26,19 @@ impl Version {
         (image(&self.policy, &self.executables), names)
     }
 
-    pub(crate) fn files(&self, rule: &Rule) -> Option<BTreeSet<ExecutableId>> {
+    pub(crate) fn executables_of(&self, rule: &Rule) -> Option<BTreeSet<ExecutableId>> {
         let binaries = rule.subject.binaries.as_ref()?;
         let file = |path| self.executables.executable(path).unwrap();
         Some(binaries.iter().map(|binary| file(&binary.path)).collect())
     }
 
-    /// Where its unix sockets are: `None` for a rule about destinations, every place for one about all sockets.
-    pub(crate) fn sockets(&self, rule: &Rule) -> Option<Option<BTreeSet<UnixSocketId>>> {
+    /// The ids of the unix sockets of a rule: `None` for a rule for destinations, `Some(None)` for every socket.
+    pub(crate) fn sockets_of(&self, rule: &Rule) -> Option<Option<BTreeSet<UnixSocketId>>> {
         Some(match rule.unix.as_ref()? {
             UnixSockets::Any => None,
             UnixSockets::Only(names) => {
-                let places = names.iter().map(|name| self.executables.socket(name).unwrap());
-                Some(places.flatten().collect())
+                let ids = names.iter().map(|name| self.executables.socket(name).unwrap());
+                Some(ids.flatten().collect())
             }
         })
     }
@@ -48,7 +48,7 @@ impl Version {
     }
 }
 
-/// The next version of a policy: rules that change, come, go and move.
+/// The next version of a policy, with rules changed, added, removed and moved.
 pub(crate) fn edited(random: &mut Random, old: &Version, shape: Shape) -> Version {
     let (other, other_files) = policies::policy(random, shape);
     let mut policy = old.policy.clone();
@@ -62,10 +62,10 @@ pub(crate) fn edited(random: &mut Random, old: &Version, shape: Shape) -> Versio
         let count = policy.rules.len();
         let at = random.below(count + 1);
         let change = random.below(12);
-        let of_unix = policy.rules.get(at).map(Rule::is_about_unix);
-        if (3..=6).contains(&change) && (of_unix == Some(true) || donor.is_about_unix()) {
-            // What is about unix sockets stays so.
-            if of_unix == Some(true) && donor.is_about_unix() {
+        let of_unix = policy.rules.get(at).map(Rule::selects_unix_sockets);
+        if (3..=6).contains(&change) && (of_unix == Some(true) || donor.selects_unix_sockets()) {
+            // A rule for unix sockets stays one.
+            if of_unix == Some(true) && donor.selects_unix_sockets() {
                 policy.rules[at].unix = donor.unix;
             }
             continue;
@@ -96,7 +96,7 @@ pub(crate) fn edited(random: &mut Random, old: &Version, shape: Shape) -> Versio
             _ => {}
         }
     }
-    // Most paths lead to the file they led to.
+    // Most paths keep their file.
     let known = |path: &std::path::Path| {
         let (first, second) = (old.executables.executable(path), other_files.executable(path));
         first.or(second).unwrap_or_default()
@@ -104,13 +104,13 @@ pub(crate) fn edited(random: &mut Random, old: &Version, shape: Shape) -> Versio
     let mut executables: Identities = (paths_of(&policy).into_iter())
         .map(|path| (path.to_owned(), known(path)))
         .collect();
-    let place = |path: &std::path::Path| {
+    let ids = |path: &std::path::Path| {
         let name = UnixName::Path(path.to_owned());
         let (first, second) = (old.executables.socket(&name), other_files.socket(&name));
         first.or(second).unwrap_or_default()
     };
     for path in socket_paths_of(&policy) {
-        executables.insert_socket(path.to_owned(), place(path));
+        executables.insert_socket(path.to_owned(), ids(path));
     }
     if random.percent(20)
         && let Some(path) = paths_of(&policy).first()

@@ -9,7 +9,7 @@ use crate::{
         output::{self, Output},
         variable::VariableArgs,
     },
-    policy::{Loaded, Policy},
+    policy::{LoadResult, Policy},
 };
 
 /// Check policy files for errors and warnings
@@ -102,7 +102,7 @@ enum Finding {
 }
 
 impl Finding {
-    fn of(loaded: &Loaded, deny_warnings: bool) -> Finding {
+    fn of(loaded: &LoadResult, deny_warnings: bool) -> Finding {
         match loaded {
             _ if loaded.unreadable => Finding::Unreadable,
             _ if loaded.has_errors() || (deny_warnings && loaded.has_warnings()) => Finding::Invalid,
@@ -121,7 +121,7 @@ impl Finding {
 }
 
 /// The last line about a file; `Err` goes to standard error.
-fn summary(loaded: &Loaded, finding: Finding) -> Result<String, String> {
+fn summary(loaded: &LoadResult, finding: Finding) -> Result<String, String> {
     let file = &loaded.file;
     match (&loaded.policy, finding) {
         (Some(policy), Finding::Valid) => Ok(format!(
@@ -154,7 +154,7 @@ fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{out} {}", if count == 1 { one } else { many })
 }
 
-fn document(loaded: &Loaded, finding: Finding) -> serde_json::Value {
+fn document(loaded: &LoadResult, finding: Finding) -> serde_json::Value {
     let about = |policy: &Policy| {
         serde_json::json!({
             "name": policy.name,
@@ -184,7 +184,7 @@ mod tests {
 
     const VALID: &str = "apiVersion: tidegate.io/v1\nkind: EgressPolicy\nmetadata: {name: p}\n";
 
-    fn loaded(spec: &str) -> Loaded {
+    fn loaded(spec: &str) -> LoadResult {
         policy::load_text(
             "p.yaml",
             &format!("{VALID}spec: {spec}\n"),
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(document["valid"], false);
         assert_eq!(document["policy"], serde_json::Value::Null);
         let fault = &document["diagnostics"][0];
-        assert_eq!(fault["code"], "unknown-field");
+        assert_eq!(fault["code"], "unknown_field");
         assert_eq!((&fault["line"], &fault["text"]), (&4.into(), &"extra".into()));
     }
 

@@ -17,7 +17,7 @@ use crate::{
         oracle::Mismatch,
     },
     events::protocol_name::protocol_name,
-    policy::{Asked, Policy, parse_asked},
+    policy::{Policy, Target, parse_target},
 };
 
 #[derive(Serialize)]
@@ -36,7 +36,7 @@ struct Document<'a> {
 /// # Errors
 /// When the destination cannot be parsed or a policy is not valid.
 pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
-    let asked = parse_asked(&args.to).map_err(|e| Failure::by(Exit::Usage, &e))?;
+    let asked = parse_target(&args.to).map_err(|e| Failure::by(Exit::Usage, &e))?;
     let context = args.variables.context();
     let policies = policy_files::load_all(&args.policy, &context, output, Exit::CouldNotRun)?;
     let uid = args.uid.unwrap_or_else(|| nix::unistd::getuid().as_raw());
@@ -76,25 +76,25 @@ pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
     Ok(if denied { Exit::Denied } else { Exit::Success }.into())
 }
 
-fn evaluate(policy: &Policy, asked: &Asked, uid: u32, args: &ExplainArgs) -> Result<Explanation, Failure> {
+fn evaluate(policy: &Policy, asked: &Target, uid: u32, args: &ExplainArgs) -> Result<Explanation, Failure> {
     // Executables are compared by path: the policy may be for another machine.
     let executables = Identities::synthetic(policy);
     let named = args.binary.as_ref().and_then(|path| executables.executable(path));
     let executable: ExecutableId = named.unwrap_or(UNKNOWN_EXECUTABLE);
     let explanation = match asked {
-        Asked::Destination(target) => {
+        Target::Destination(target) => {
             let attempt = attempt_at(target.address, target.port, target.protocol, uid, executable);
             crate::compile::explain(policy, &executables, &attempt)
         }
-        Asked::Unix(name) => crate::compile::explain_unix(policy, &executables, name, uid, executable),
+        Target::Unix(name) => crate::compile::explain_unix(policy, &executables, name, uid, executable),
     };
     explanation.map_err(|e| Failure::by(Exit::CouldNotRun, &e))
 }
 
-fn protocol_of(asked: &Asked) -> Protocol {
+fn protocol_of(asked: &Target) -> Protocol {
     match asked {
-        Asked::Destination(target) => target.protocol,
-        Asked::Unix(_) => Protocol::UNIX,
+        Target::Destination(target) => target.protocol,
+        Target::Unix(_) => Protocol::UNIX,
     }
 }
 
@@ -106,14 +106,14 @@ fn strictness(explanation: &Explanation) -> (bool, Option<Action>) {
     (explanation.denied, action)
 }
 
-fn render(explanation: &Explanation, asked: &Asked) -> String {
+fn render(explanation: &Explanation, asked: &Target) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = write_explanation(&mut text, explanation, asked);
     text
 }
 
-fn write_explanation(text: &mut String, e: &Explanation, asked: &Asked) -> std::fmt::Result {
+fn write_explanation(text: &mut String, e: &Explanation, asked: &Target) -> std::fmt::Result {
     let by = match &e.rule {
         Some(rule) => format!("rule `{rule}`"),
         None if e.unix.is_some() => "no rule: unix sockets that no rule names are allowed".to_owned(),
@@ -124,18 +124,18 @@ fn write_explanation(text: &mut String, e: &Explanation, asked: &Asked) -> std::
         .map(|errno| format!(", the call fails with {errno}"))
         .unwrap_or_default();
     writeln!(text, "{}: {} by {by}{errno}", e.policy, e.outcome)?;
-    if let (Asked::Destination(target), Some(destination)) = (asked, e.destination) {
+    if let (Target::Destination(target), Some(destination)) = (asked, e.destination) {
         if destination != target.address {
             writeln!(text, "  {} is checked as {destination}", target.address)?;
         }
-        if let Some(inside) = e.inside {
+        if let Some(inside) = e.embedded_ipv4 {
             writeln!(
                 text,
                 "  {destination} contains {inside}: both are checked, the stricter verdict is enforced"
             )?;
         }
     }
-    if let crate::compile::explain::Decided::Socket = e.at {
+    if let crate::compile::explain::DecisionPoint::Socket = e.decided_at {
         let name = protocol_name(protocol_of(asked));
         writeln!(
             text,

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     cli::{Exit, Failure, Output, output::line},
-    policy::{self, LoadContext, Loaded, Policy},
+    policy::{self, LoadContext, LoadResult, Policy},
 };
 
 /// A policy and where it came from.
@@ -20,7 +20,7 @@ pub struct SourcedPolicy {
 }
 
 /// Loads a policy file; `-` is standard input.
-pub fn load(file: &Path, context: &LoadContext) -> Loaded {
+pub fn load(file: &Path, context: &LoadContext) -> LoadResult {
     if file == Path::new("-") {
         return policy::load_stream("<stdin>", io::stdin().lock(), Path::new(""), context);
     }

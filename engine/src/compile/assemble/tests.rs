@@ -8,16 +8,16 @@ use crate::{
     policy::{AddressSet, Binary, PortRange, Service},
 };
 
-const LIFE: Revision = Revision {
+const REVISION: Revision = Revision {
     generation: 3,
     mode: Mode::Enforce,
 };
 
 fn compiled(policy: &Policy) -> Image {
-    compile(policy, &Identities::synthetic(policy), LIFE).unwrap()
+    compile(policy, &Identities::synthetic(policy), REVISION).unwrap()
 }
 
-fn ask(image: &Image, address: Address) -> Verdict {
+fn verdict_at(image: &Image, address: Address) -> Verdict {
     image.decide(&Attempt {
         address,
         port: 443,
@@ -27,7 +27,7 @@ fn ask(image: &Image, address: Address) -> Verdict {
     })
 }
 
-/// Rules as people write them: a few networks and ports each, of both families.
+/// Typical rules: a few networks and ports each, of both families.
 fn ordinary(rules: usize) -> Vec<Rule> {
     let one = |i: usize| {
         let to = format!("10.{i}.0.0/16 192.0.2.{i}/32 2001:db8:{i:x}::/48");
@@ -58,13 +58,13 @@ fn header_and_counters() {
     one.rules[5].subject.uids = Some(vec![7]);
     let image = compiled(&one);
     let header = image.header();
-    assert_eq!(header.life(), LIFE);
+    assert_eq!(header.life(), REVISION);
     assert_eq!(header.default_action(), Action::Kill);
     assert_eq!(header.errno(), one.errno.number());
     assert_eq!((header.rule_count(), header.bitmap_words()), (250, 4));
     assert_eq!((header.needs_subject(), header.needs_executable()), (true, false));
     assert_eq!(header.page_count() as usize, image.pages().len());
-    // Counters start on a cache line, and nothing else is where they are.
+    // The counters start on a cache line, and no other object overlaps them.
     let first = header.counters().0 as usize;
     assert_eq!(first % 8, 0);
     assert!(image.words()[first..first + 252].iter().all(|&word| word == 0));
@@ -81,7 +81,7 @@ fn header_and_counters() {
 }
 
 #[test]
-fn the_most_rules_there_can_be() {
+fn the_maximum_number_of_rules() {
     let rules: Vec<Rule> = (0..MAX_RULES)
         .map(|i| {
             let to = format!("198.{}.{}.0/24", 18 + i / 256, i % 256);
@@ -92,13 +92,13 @@ fn the_most_rules_there_can_be() {
     let image = compiled(&one);
     for i in 0..MAX_RULES as u32 {
         for host in [0, 255] {
-            let said = ask(&image, Address::V4(198 << 24 | (18 * 256 + i) << 8 | host));
-            assert_eq!(said.reason, Reason::Rule(i as u16));
-            assert_eq!(said.action, Action::ALL[i as usize % 4]);
+            let verdict = verdict_at(&image, Address::V4(198 << 24 | (18 * 256 + i) << 8 | host));
+            assert_eq!(verdict.reason, Reason::Rule(i as u16));
+            assert_eq!(verdict.action, Action::ALL[i as usize % 4]);
         }
     }
     one.rules.push(rule("more", Action::Allow, "any"));
-    let error = compile(&one, &Identities::default(), LIFE).unwrap_err();
+    let error = compile(&one, &Identities::default(), REVISION).unwrap_err();
     assert_eq!(
         error,
         CompileError::TooManyRules {
@@ -110,9 +110,9 @@ fn the_most_rules_there_can_be() {
 
 #[test]
 fn three_hundred_thousand_networks() {
-    // Every fourth IPv4 address of a crowd, and a spread of both families.
-    let crowd = (0..100_000u32).map(|i| IpAddr::from((10 << 24 | i << 2).to_be_bytes()));
-    let spread = (0..100_000u32).map(|i| IpAddr::from((i.wrapping_mul(0x9e37_79b1) | 1).to_be_bytes()));
+    // Every fourth address of a dense IPv4 region, and sparse addresses of both families.
+    let dense = (0..100_000u32).map(|i| IpAddr::from((10 << 24 | i << 2).to_be_bytes()));
+    let sparse = (0..100_000u32).map(|i| IpAddr::from((i.wrapping_mul(0x9e37_79b1) | 1).to_be_bytes()));
     let wide = (0..100_000u128).map(|i| {
         let bits = (0x2001_0db8 << 96) + i * 0x9e37_79b9_7f4a_7c15;
         IpAddr::from(bits.to_be_bytes())
@@ -121,10 +121,10 @@ fn three_hundred_thousand_networks() {
         rule("a", Action::Allow, "10.0.0.0/32"),
         rule("b", Action::Kill, "10.0.0.0/32"),
     ]);
-    one.rules[0].to = AddressSet::of(crowd.map(Into::into));
-    one.rules[1].to = AddressSet::of(spread.chain(wide).map(Into::into));
+    one.rules[0].to = AddressSet::of(dense.map(Into::into));
+    one.rules[1].to = AddressSet::of(sparse.chain(wide).map(Into::into));
     let image = compiled(&one);
-    let said = |address: IpAddr| {
+    let verdict = |address: IpAddr| {
         let first = one.rules.iter().position(|rule| rule.to.contains(address));
         first.map_or(Reason::Default, |i| Reason::Rule(i as u16))
     };
@@ -132,27 +132,27 @@ fn three_hundred_thousand_networks() {
         for &(start, end) in rule.to.v4() {
             for key in [start.wrapping_sub(1), start, end.wrapping_add(1)] {
                 if key != 0 {
-                    let expected = said(IpAddr::from(key.to_be_bytes()));
-                    assert_eq!(ask(&image, Address::V4(key)).reason, expected, "{key:x}");
+                    let expected = verdict(IpAddr::from(key.to_be_bytes()));
+                    assert_eq!(verdict_at(&image, Address::V4(key)).reason, expected, "{key:x}");
                 }
             }
         }
         for &(start, end) in rule.to.v6() {
             for key in [start.wrapping_sub(1), start, end.wrapping_add(1)] {
-                let expected = said(IpAddr::from(key.to_be_bytes()));
-                assert_eq!(ask(&image, Address::v6(key)).reason, expected, "{key:x}");
+                let expected = verdict(IpAddr::from(key.to_be_bytes()));
+                assert_eq!(verdict_at(&image, Address::v6(key)).reason, expected, "{key:x}");
             }
         }
     }
 }
 
 #[test]
-fn what_cannot_be_compiled() {
+fn invalid_policies_are_compile_errors() {
     let mut one = policy(vec![rule("curl", Action::Allow, "any")]);
     one.rules[0].subject.binaries = Some(vec![Binary {
         path: PathBuf::from("/usr/bin/curl"),
     }]);
-    let error = compile(&one, &Identities::default(), LIFE).unwrap_err();
+    let error = compile(&one, &Identities::default(), REVISION).unwrap_err();
     let missing = CompileError::MissingExecutable {
         rule: "curl".to_owned(),
         path: PathBuf::from("/usr/bin/curl"),
@@ -165,7 +165,7 @@ fn what_cannot_be_compiled() {
         protocol: Protocol(512),
         ports: PortRange::EVERY,
     }]);
-    let error = compile(&one, &Identities::default(), LIFE).unwrap_err();
+    let error = compile(&one, &Identities::default(), REVISION).unwrap_err();
     assert!(matches!(
         error,
         CompileError::UnknownProtocol { protocol: 512, .. }
@@ -178,7 +178,7 @@ fn what_cannot_be_compiled() {
         length: 96,
     };
     one.nat64 = vec![prefix; 5];
-    let error = compile(&one, &Identities::default(), LIFE).unwrap_err();
+    let error = compile(&one, &Identities::default(), REVISION).unwrap_err();
     assert!(matches!(
         error,
         CompileError::TooManyNat64Prefixes { prefixes: 5, .. }

@@ -1,24 +1,24 @@
-//! Addresses that a rule gains or loses.
+//! The addresses that a rule gains or loses.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use serde::Serialize;
 
-use super::{Image, Walk, count::Count, merge::compare, model::Both, pairing::Pairing};
-use crate::compile::entry::LineKey;
+use super::{Image, Walk, count::AddressCount, merge::compare, model::GainedLost, pairing::Pairing};
+use crate::compile::entry::TableKey;
 
-/// Some addresses of one family.
+/// A list of addresses of one family, shortened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Addresses {
-    /// How many.
-    pub count: Count,
-    /// Whether they are all addresses of the family *but* the networks: those are fewer then.
+    /// Exact number of addresses.
+    pub count: AddressCount,
+    /// Whether `networks` lists the addresses that are *not* included, because that list is shorter.
     pub all_but: bool,
-    /// The first networks that they are, or that they leave out.
+    /// The first networks of the list.
     pub networks: Vec<IpNet>,
-    /// How many more networks there are.
-    pub more: usize,
+    /// Number of further networks.
+    pub omitted: usize,
 }
 
 impl Addresses {
@@ -26,28 +26,28 @@ impl Addresses {
         let (start, end) = (first.into(), last.into());
         self.count.add(start, end);
         let networks = network_count(start, end);
-        let room = limit.saturating_sub(self.networks.len());
-        self.networks.extend(K::networks(first, last).take(room));
-        self.more += networks.saturating_sub(room);
+        let free = limit.saturating_sub(self.networks.len());
+        self.networks.extend(K::networks(first, last).take(free));
+        self.omitted += networks.saturating_sub(free);
     }
 
     fn network_count(&self) -> usize {
-        self.networks.len() + self.more
+        self.networks.len() + self.omitted
     }
 }
 
-/// Addresses while they are gathered, ascending, with the gaps between.
+/// Collects ascending address ranges and the gaps between them.
 #[derive(Clone, Debug)]
-struct Gathering<K> {
+struct AddressCollector<K> {
     found: Addresses,
     gaps: Addresses,
-    /// First key behind what was found.
+    /// First key after the last range.
     next: Option<K>,
 }
 
-impl<K: AddressKey> Gathering<K> {
-    fn new() -> Gathering<K> {
-        Gathering {
+impl<K: AddressKey> AddressCollector<K> {
+    fn new() -> AddressCollector<K> {
+        AddressCollector {
             found: Addresses::default(),
             gaps: Addresses::default(),
             next: Some(K::from_bits(0)),
@@ -64,7 +64,7 @@ impl<K: AddressKey> Gathering<K> {
         self.next = last.next();
     }
 
-    /// The addresses, by what they are or by what they leave out: whichever takes fewer networks.
+    /// The addresses, listed by what they include or by what they exclude, whichever takes fewer networks.
     fn finish(mut self, limit: usize) -> Addresses {
         if self.found.count.is_zero() {
             return self.found;
@@ -84,11 +84,11 @@ impl<K: AddressKey> Gathering<K> {
 }
 
 /// A key that is an address.
-pub(super) trait AddressKey: LineKey {
-    /// The last address.
+pub(super) trait AddressKey: TableKey {
+    /// The highest address.
     const LAST: Self;
 
-    /// The networks of all addresses from `first` to `last`.
+    /// The networks that cover exactly the addresses from `first` to `last`.
     fn networks(first: Self, last: Self) -> impl Iterator<Item = IpNet>;
 }
 
@@ -108,36 +108,36 @@ impl AddressKey for u128 {
     }
 }
 
-/// What each rule gains and loses on a line of addresses, by slot.
-pub(super) fn gathered<K: AddressKey>(
+/// The addresses that each rule gains and loses, by slot.
+pub(super) fn collect_addresses<K: AddressKey>(
     pairing: &Pairing,
     images: (&Image, &Image),
     walks: &(Walk<K>, Walk<K>),
     limit: usize,
-) -> Vec<Both<Addresses>> {
-    let none = Both {
-        gained: Gathering::<K>::new(),
-        lost: Gathering::new(),
+) -> Vec<GainedLost<Addresses>> {
+    let none = GainedLost {
+        gained: AddressCollector::<K>::new(),
+        lost: AddressCollector::new(),
     };
-    let mut of = vec![none; pairing.slots()];
-    compare(pairing, images, walks, |slot, fate, first, last| {
-        of[slot].of_mut(fate).add(first, last, limit);
+    let mut collectors = vec![none; pairing.slots()];
+    compare(pairing, images, walks, |slot, change, first, last| {
+        collectors[slot].of_mut(change).add(first, last, limit);
     });
-    let finish = |both: Both<Gathering<K>>| Both {
+    let finish = |both: GainedLost<AddressCollector<K>>| GainedLost {
         gained: both.gained.finish(limit),
         lost: both.lost.finish(limit),
     };
-    of.into_iter().map(finish).collect()
+    collectors.into_iter().map(finish).collect()
 }
 
-/// How many networks the addresses from `first` to `last` are: making them only to count them would
-/// take up to 254 steps a range.
+/// Number of networks that cover the addresses from `first` to `last`. Generating them to count them
+/// would take up to 254 steps for each range.
 ///
-/// Between both ends lies the number that most powers of two divide. Up to it the networks grow, as
-/// the bits of the distance to it say, and from it on they shrink.
+/// `middle` is the value between the ends that is divisible by the largest power of two. Below it the
+/// networks grow, one for each set bit of the distance; above it they shrink.
 fn network_count(first: u128, last: u128) -> usize {
     let Some(behind) = last.checked_add(1) else {
-        // Up to 2^128, which wraps to zero.
+        // The end is 2^128, which wraps to zero.
         return first.wrapping_neg().count_ones().max(1) as usize;
     };
     let middle = match first.checked_sub(1) {
@@ -191,38 +191,38 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_are_listed() {
+    fn the_list_is_limited() {
         let mut addresses = Addresses::default();
         addresses.add(1u32, 6, 3); // 1, 2-3, 4-5, 6
         addresses.add(10u32, 10, 3);
         assert_eq!(addresses.networks.len(), 3);
-        assert_eq!((addresses.more, addresses.count.exact()), (2, Some(7)));
+        assert_eq!((addresses.omitted, addresses.count.exact()), (2, Some(7)));
     }
 
     #[test]
-    fn what_is_left_out_is_said_where_it_is_less() {
-        let gathered = |ranges: &[(u32, u32)]| {
-            let mut gathering = Gathering::new();
+    fn excluded_networks_are_listed_if_they_are_fewer() {
+        let collected = |ranges: &[(u32, u32)]| {
+            let mut collector = AddressCollector::new();
             for &(first, last) in ranges {
-                gathering.add(first, last, 8);
+                collector.add(first, last, 8);
             }
-            let found = gathering.finish(8);
+            let found = collector.finish(8);
             let networks: Vec<String> = found.networks.iter().map(IpNet::to_string).collect();
             (found.count.exact(), found.all_but, networks.join(" "))
         };
-        assert_eq!(gathered(&[]), (Some(0), false, String::new()));
-        assert_eq!(gathered(&[(0, u32::MAX)]), (Some(1 << 32), true, String::new()));
+        assert_eq!(collected(&[]), (Some(0), false, String::new()));
+        assert_eq!(collected(&[(0, u32::MAX)]), (Some(1 << 32), true, String::new()));
         let ten = (10 << 24, (11 << 24) - 1);
-        assert_eq!(gathered(&[ten]), (Some(1 << 24), false, "10.0.0.0/8".to_owned()));
+        assert_eq!(collected(&[ten]), (Some(1 << 24), false, "10.0.0.0/8".to_owned()));
         let others = [(0, ten.0 - 1), (ten.1 + 1, u32::MAX)];
         let count = (1 << 32) - (1 << 24);
-        assert_eq!(gathered(&others), (Some(count), true, "10.0.0.0/8".to_owned()));
+        assert_eq!(collected(&others), (Some(count), true, "10.0.0.0/8".to_owned()));
         let half = (0, u32::MAX / 2);
-        assert_eq!(gathered(&[half]), (Some(1 << 31), false, "0.0.0.0/1".to_owned()));
+        assert_eq!(collected(&[half]), (Some(1 << 31), false, "0.0.0.0/1".to_owned()));
         let ends = [(1, u32::MAX - 1)];
         let count = (1 << 32) - 2;
         let left_out = "0.0.0.0/32 255.255.255.255/32".to_owned();
-        assert_eq!(gathered(&ends), (Some(count), true, left_out));
+        assert_eq!(collected(&ends), (Some(count), true, left_out));
     }
 
     proptest! {
@@ -237,7 +237,7 @@ mod tests {
             let (first, last) = (a.min(b), a.max(b));
             let made = made(first, last);
             prop_assert_eq!(network_count(first.into(), last.into()), made.networks.len());
-            prop_assert_eq!(made.more, 0);
+            prop_assert_eq!(made.omitted, 0);
         }
     }
 }

@@ -1,42 +1,42 @@
-//! How many addresses.
+//! Counts of addresses, which can exceed u128.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// An exact number of addresses, 0 to 2^128. Displayed, it is rounded down where its digits would
-/// tell nobody anything; in JSON it is a string of all its digits, since numbers there hold 53 bits.
+/// An exact number of addresses, 0 to 2^128. `Display` rounds large counts down to a power of two; JSON
+/// has a string with all digits, because many parsers read numbers as 64-bit floats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Count {
+pub struct AddressCount {
     /// 2^128: one more than `rest` holds.
     is_every_ipv6: bool,
     rest: u128,
 }
 
-/// Numbers from here on are displayed as a power of two: more than IPv4 has addresses.
+/// Counts from here on are displayed as a power of two. Larger than the IPv4 address space.
 const ROUNDED_FROM: u128 = 1 << 33;
 
-impl Count {
-    /// The number; `None` for 2^128, which is every IPv6 address.
+impl AddressCount {
+    /// The count; `None` for 2^128, which is every IPv6 address.
     pub fn exact(self) -> Option<u128> {
         (!self.is_every_ipv6).then_some(self.rest)
     }
 
-    /// Whether it is none.
+    /// Whether the count is 0.
     pub fn is_zero(self) -> bool {
-        self == Count::default()
+        self == AddressCount::default()
     }
 
-    /// Adds the addresses from `first` to `last`, both included; none of them was counted before.
+    /// Adds the addresses from `first` to `last`, both inclusive. No address may be added twice.
     pub(super) fn add(&mut self, first: u128, last: u128) {
-        // Only all keys together are more than fit, and those end at zero.
+        // Only the whole IPv6 address space overflows, and then the sum is exactly zero.
         let sum = self.rest.wrapping_add(last - first).wrapping_add(1);
         self.is_every_ipv6 |= sum == 0;
         self.rest = sum;
     }
 }
 
-impl fmt::Display for Count {
+impl fmt::Display for AddressCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_every_ipv6 {
             return f.write_str("2^128");
@@ -49,7 +49,7 @@ impl fmt::Display for Count {
     }
 }
 
-impl Serialize for Count {
+impl Serialize for AddressCount {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if self.is_every_ipv6 {
             return serializer.serialize_str("340282366920938463463374607431768211456");
@@ -75,8 +75,8 @@ fn grouped(number: u128) -> String {
 mod tests {
     use super::*;
 
-    fn counted(ranges: &[(u128, u128)]) -> Count {
-        let mut count = Count::default();
+    fn counted(ranges: &[(u128, u128)]) -> AddressCount {
+        let mut count = AddressCount::default();
         for &(first, last) in ranges {
             count.add(first, last);
         }

@@ -1,46 +1,48 @@
-//! The lines of two images walked side by side: which keys which rule gains and loses.
+//! Merges the tables of two images and reports the key ranges that each rule gains and loses.
 
 use super::{Image, Walk, pairing::Pairing};
-use crate::compile::entry::LineKey;
+use crate::compile::entry::TableKey;
 
-/// What becomes of a key of a rule.
+/// How the coverage of a key by a rule changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// Only the new image's rule covers it.
+pub(super) enum CoverageChange {
+    /// Only the rule of the new image covers it.
     Gained,
-    /// Only the old image's rule covers it.
+    /// Only the rule of the old image covers it.
     Lost,
 }
 
-/// One rule at the key that the walk has come to.
+/// The state of one rule at the current key.
 #[derive(Clone, Copy, Debug)]
 struct Slot<K> {
+    /// Whether the rule of the old image covers the key.
     old: bool,
+    /// Whether the rule of the new image covers the key.
     new: bool,
-    /// What becomes of its keys, since which.
-    open: Option<(Fate, K)>,
+    /// The change in progress and its first key.
+    open: Option<(CoverageChange, K)>,
 }
 
 impl<K> Slot<K> {
-    fn fate(&self) -> Option<Fate> {
+    fn change(&self) -> Option<CoverageChange> {
         match (self.old, self.new) {
-            (false, true) => Some(Fate::Gained),
-            (true, false) => Some(Fate::Lost),
+            (false, true) => Some(CoverageChange::Gained),
+            (true, false) => Some(CoverageChange::Lost),
             _ => None,
         }
     }
 }
 
-/// Reports slot, fate, first and last key of every range that a rule gains or loses; those of one
-/// rule in the order of their keys, and never two that touch and have one fate.
+/// Reports slot, change, first and last key of every range that a rule gains or loses. The ranges of one
+/// rule are in key order, and adjacent ranges with the same change are merged.
 ///
-/// The work is that of the edges: a rule is only looked at where it starts or stops covering keys,
-/// however many sections the others cut in between.
-pub(super) fn compare<K: LineKey>(
+/// The work is proportional to the number of edges: a rule is only visited where it starts or stops
+/// covering keys.
+pub(super) fn compare<K: TableKey>(
     pairing: &Pairing,
     (old, new): (&Image, &Image),
     (old_walk, new_walk): &(Walk<K>, Walk<K>),
-    mut report: impl FnMut(usize, Fate, K, K),
+    mut report: impl FnMut(usize, CoverageChange, K, K),
 ) {
     let none = Slot {
         old: false,
@@ -66,41 +68,41 @@ pub(super) fn compare<K: LineKey>(
         }
         for index in touched.drain(..) {
             let slot = &mut slots[index];
-            let fate = slot.fate();
-            if fate == slot.open.map(|(fate, _)| fate) {
+            let change = slot.change();
+            if change == slot.open.map(|(change, _)| change) {
                 continue;
             }
-            // What is open began at a key before this one.
-            if let (Some((fate, start)), Some(end)) = (slot.open, at.previous()) {
-                report(index, fate, start, end);
+            // The open change started at an earlier key.
+            if let (Some((change, start)), Some(end)) = (slot.open, at.previous()) {
+                report(index, change, start, end);
             }
-            slot.open = fate.map(|fate| (fate, at));
+            slot.open = change.map(|change| (change, at));
         }
     }
-    let ends = [old_walk, new_walk].map(|walk| walk.sections.last().map(|section| section.end));
+    let ends = [old_walk, new_walk].map(|walk| walk.ranges.last().map(|range| range.end));
     let Some(end) = ends.into_iter().flatten().max() else {
         return;
     };
     for (index, slot) in slots.iter().enumerate() {
-        if let Some((fate, start)) = slot.open {
-            report(index, fate, start, end);
+        if let Some((change, start)) = slot.open {
+            report(index, change, start, end);
         }
     }
 }
 
-/// How far one line has been walked.
+/// The position in the table of one image.
 struct Cursor<'a, K> {
     image: &'a Image,
     walk: &'a Walk<K>,
     /// Slot of each rule.
     slots: &'a [usize],
-    /// Number of the section that comes next.
+    /// Index of the next range.
     next: usize,
-    /// The rules of the section before it.
+    /// The rules of the current range.
     bitmap: &'a [u64],
 }
 
-impl<'a, K: LineKey> Cursor<'a, K> {
+impl<'a, K: TableKey> Cursor<'a, K> {
     fn new(image: &'a Image, walk: &'a Walk<K>, slots: &'a [usize]) -> Cursor<'a, K> {
         Cursor {
             image,
@@ -111,20 +113,20 @@ impl<'a, K: LineKey> Cursor<'a, K> {
         }
     }
 
-    /// First key of the section that comes next.
+    /// First key of the next range.
     fn start(&self) -> Option<K> {
-        self.walk.sections.get(self.next).map(|section| section.start)
+        self.walk.ranges.get(self.next).map(|range| range.start)
     }
 
-    /// Goes on by a section; calls with the slot of each rule that starts or stops there.
+    /// Moves to the next range. Calls `flipped` with the slot of each rule that starts or stops there.
     fn step(&mut self, mut flipped: impl FnMut(usize)) {
-        let Some(section) = self.walk.sections.get(self.next) else {
+        let Some(range) = self.walk.ranges.get(self.next) else {
             return;
         };
         self.next += 1;
-        let first = section.class.0 as usize;
+        let first = range.bitmap.0 as usize;
         let count = self.image.header().bitmap_words();
-        // Images are read through before they get here: the bitmap is there.
+        // Images are checked when they are read, so the bitmap is inside the image.
         let bitmap = self.image.words().get(first..first + count).unwrap_or_default();
         for word in 0..count {
             let of = |bitmap: &[u64]| bitmap.get(word).copied().unwrap_or(0);

@@ -1,42 +1,42 @@
-//! The differences as data: what `--output json` prints.
+//! The differences as data, in the form of the JSON output.
 
 use engine_common::Action;
 use serde::{Serialize, Serializer};
 
-use super::{addresses::Addresses, count::Count, merge::Fate, selection::Selection};
+use super::{addresses::Addresses, count::AddressCount, merge::CoverageChange, selection::Selection};
 
-/// What changes from one policy to another. Rules are told apart by their names.
+/// The changes from one policy to another. Rules are identified by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PolicyDiff {
     /// The default action.
     pub default: Option<Change>,
     /// The errno of a denial.
     pub errno: Option<Change>,
-    /// Whether the policy acts.
+    /// `enforce` or `audit`.
     pub mode: Option<Change>,
-    /// Whatever else holds for the whole policy, by its name: `nat64`, `fold`, `strict`.
+    /// Other settings of the policy: `nat64`, `deduplicate`, `strict`.
     pub other_settings: Vec<SettingChange>,
-    /// Rules that only the new policy has, in its order.
+    /// Rules that only the new policy has, in the order of the new policy.
     pub added: Vec<RuleSummary>,
-    /// Rules that only the old policy has, in its order.
+    /// Rules that only the old policy has, in the order of the old policy.
     pub removed: Vec<RuleSummary>,
-    /// Rules that both have and that differ, in the new policy's order.
+    /// Rules that both policies have and that differ, in the order of the new policy.
     pub changed: Vec<RuleChange>,
 }
 
 impl PolicyDiff {
-    /// Whether both policies mean the same.
+    /// Whether both policies are equivalent.
     pub fn is_empty(&self) -> bool {
         *self == PolicyDiff::default()
     }
 }
 
-/// What it was and what it is.
+/// The old and the new value of a setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// What it was.
+    /// Value in the old policy.
     pub old: String,
-    /// What it is.
+    /// Value in the new policy.
     pub new: String,
 }
 
@@ -49,12 +49,12 @@ impl Change {
     }
 }
 
-/// Another setting that changes.
+/// A changed setting and its key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SettingChange {
-    /// Its name in the policy language.
+    /// Key in the policy language.
     pub name: &'static str,
-    /// Its values.
+    /// The values.
     #[serde(flatten)]
     pub change: Change,
 }
@@ -62,103 +62,103 @@ pub struct SettingChange {
 /// A rule that is added or removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RuleSummary {
-    /// Its name.
+    /// Name of the rule.
     pub name: String,
-    /// What it says.
-    #[serde(serialize_with = "word")]
+    /// Action of the rule.
+    #[serde(serialize_with = "action_name")]
     pub action: Action,
-    /// Its place among the rules of its policy; 1 is asked first.
+    /// Position among the rules of its policy, from 1.
     pub position: usize,
-    /// The rule behind it; `None` for the last.
-    pub before: Option<String>,
-    /// Its IPv4 addresses.
-    pub ipv4: Count,
-    /// Its IPv6 addresses.
-    pub ipv6: Count,
+    /// Name of the following rule; `None` for the last.
+    pub next_rule: Option<String>,
+    /// Number of IPv4 addresses.
+    pub ipv4: AddressCount,
+    /// Number of IPv6 addresses.
+    pub ipv6: AddressCount,
 }
 
-/// What changes of a rule.
+/// The changes of a rule that both policies have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RuleChange {
-    /// Its name.
+    /// Name of the rule.
     pub name: String,
-    /// What it says.
+    /// Change of the action.
     pub action: Option<Change>,
-    /// Where it went, if its order among the rules that both policies have is another. No fewer
-    /// rules could have moved.
-    pub moved: Option<Moved>,
+    /// Change of the position relative to the rules that both policies have. The diff reports the
+    /// smallest possible number of moved rules.
+    pub moved: Option<RuleMove>,
     /// IPv4 addresses.
-    pub ipv4: Both<Addresses>,
+    pub ipv4: GainedLost<Addresses>,
     /// IPv6 addresses.
-    pub ipv6: Both<Addresses>,
+    pub ipv6: GainedLost<Addresses>,
     /// Protocols and ports.
-    pub services: Both<Selection>,
+    pub services: GainedLost<Selection>,
     /// User ids.
-    pub uids: Both<Selection>,
-    /// Whether it is about other executables: other files, whatever their paths.
+    pub uids: GainedLost<Selection>,
+    /// Whether the rule selects other executables. Files are compared, not paths.
     pub executables_changed: bool,
-    /// Whether it is about other unix sockets.
+    /// Whether the rule selects other unix sockets.
     pub unix_changed: bool,
 }
 
 impl RuleChange {
-    /// Whether nothing changes.
+    /// Whether the rule is unchanged.
     pub(super) fn is_empty(&self) -> bool {
         self.action.is_none()
             && self.moved.is_none()
-            && self.ipv4 == Both::default()
-            && self.ipv6 == Both::default()
-            && self.services == Both::default()
-            && self.uids == Both::default()
+            && self.ipv4 == GainedLost::default()
+            && self.ipv6 == GainedLost::default()
+            && self.services == GainedLost::default()
+            && self.uids == GainedLost::default()
             && !self.executables_changed
             && !self.unix_changed
     }
 }
 
-/// Where a rule went.
+/// The old and the new position of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Moved {
-    /// Its place in the old policy; 1 is asked first.
+pub struct RuleMove {
+    /// Position in the old policy, from 1.
     pub from: usize,
-    /// Its place in the new one.
+    /// Position in the new policy, from 1.
     pub to: usize,
-    /// The rule behind it in the new policy; `None` where it is the last.
-    pub before: Option<String>,
+    /// Name of the following rule in the new policy; `None` for the last.
+    pub next_rule: Option<String>,
 }
 
-/// What is gained and what is lost.
+/// What a rule gains and what it loses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Both<T> {
-    /// Only the new policy's rule has it.
+pub struct GainedLost<T> {
+    /// Only the rule of the new policy has it.
     pub gained: T,
-    /// Only the old policy's rule has it.
+    /// Only the rule of the old policy has it.
     pub lost: T,
 }
 
-impl<T> Both<T> {
-    pub(super) fn of(&self, fate: Fate) -> &T {
-        match fate {
-            Fate::Gained => &self.gained,
-            Fate::Lost => &self.lost,
+impl<T> GainedLost<T> {
+    pub(super) fn of(&self, change: CoverageChange) -> &T {
+        match change {
+            CoverageChange::Gained => &self.gained,
+            CoverageChange::Lost => &self.lost,
         }
     }
 
-    pub(super) fn of_mut(&mut self, fate: Fate) -> &mut T {
-        match fate {
-            Fate::Gained => &mut self.gained,
-            Fate::Lost => &mut self.lost,
+    pub(super) fn of_mut(&mut self, change: CoverageChange) -> &mut T {
+        match change {
+            CoverageChange::Gained => &mut self.gained,
+            CoverageChange::Lost => &mut self.lost,
         }
     }
 
-    pub(super) fn map<U>(&self, to: impl Fn(&T) -> U) -> Both<U> {
-        Both {
+    pub(super) fn map<U>(&self, to: impl Fn(&T) -> U) -> GainedLost<U> {
+        GainedLost {
             gained: to(&self.gained),
             lost: to(&self.lost),
         }
     }
 }
 
-/// The action as the policy language writes it.
-fn word<S: Serializer>(action: &Action, serializer: S) -> Result<S::Ok, S::Error> {
+/// Serializes an action in policy syntax.
+fn action_name<S: Serializer>(action: &Action, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(action.as_str())
 }

@@ -1,10 +1,10 @@
-//! Which of the rules that both policies have moved.
+//! Finds the rules that moved between two policies.
 
-/// Whether each element is out of order: as few as possible are, and the others ascend. `numbers`
-/// are distinct.
+/// Whether each element is out of order: the smallest number of elements such that the others ascend.
+/// `numbers` are distinct.
 pub(super) fn out_of_order(numbers: &[usize]) -> Vec<bool> {
-    // A longest ascending subsequence: where the best one of each length ends so far, and which
-    // element comes before each.
+    // Longest increasing subsequence: `ends[n]` is the element that ends the best subsequence of length
+    // n + 1, `before[i]` the predecessor of element i.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = Vec::with_capacity(numbers.len());
     for (i, number) in numbers.iter().enumerate() {
@@ -52,7 +52,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_smaller_set_would_do(
+        fn no_smaller_set_exists(
             numbers in Just((0..8usize).collect::<Vec<_>>()).prop_shuffle()
         ) {
             let moved = out_of_order(&numbers);

@@ -1,26 +1,26 @@
-//! Which rule of the old image is which of the new one: those of one name.
+//! Pairs the rules of two images by name.
 
 use std::collections::HashMap;
 
-use super::{Image, Side};
+use super::{Image, NamedImage};
 
 /// A rule that both images have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Kept {
+pub(super) struct CommonRule {
     pub(super) slot: usize,
-    /// Its number in the old image.
+    /// Index in the old image.
     pub(super) old: usize,
-    /// Its number in the new image.
+    /// Index in the new image.
     pub(super) new: usize,
 }
 
-/// A slot for each rule of both images; the rules of one name share one. The new image's rules have
-/// the slots of their numbers, those that are gone have the slots behind.
+/// Assigns a slot to each rule name of both images. A rule of the new image has its index as slot; removed
+/// rules have the slots after those.
 #[derive(Debug)]
 pub(super) struct Pairing {
-    /// Names of the old image's rules, one a rule.
+    /// Names of the rules of the old image, in order.
     pub(super) old_names: Vec<String>,
-    /// Names of the new image's rules, one a rule.
+    /// Names of the rules of the new image, in order.
     pub(super) new_names: Vec<String>,
     /// Slot of each rule of the old image.
     pub(super) old_slots: Vec<usize>,
@@ -30,10 +30,10 @@ pub(super) struct Pairing {
 }
 
 impl Pairing {
-    pub(super) fn of(old: &Side<'_>, new: &Side<'_>) -> Pairing {
+    pub(super) fn of(old: &NamedImage<'_>, new: &NamedImage<'_>) -> Pairing {
         let (old_names, new_names) = (names(old), names(new));
         let mut slots = new_names.len();
-        // Names are unique; were they not, the first of a name would meet the last.
+        // Names are unique in valid policies. If not, the first old rule is paired with the last new one.
         let mut by_name: HashMap<&str, usize> = new_names.iter().map(String::as_str).zip(0..).collect();
         let old_slots = old_names.iter().map(|name| {
             by_name.remove(name.as_str()).unwrap_or_else(|| {
@@ -50,22 +50,22 @@ impl Pairing {
         }
     }
 
-    /// How many slots there are.
+    /// Number of slots.
     pub(super) fn slots(&self) -> usize {
         self.slots
     }
 
-    /// Rules that both have, in the new image's order.
-    pub(super) fn kept(&self) -> Vec<Kept> {
-        let mut kept: Vec<Kept> = (self.old_slots.iter().enumerate())
+    /// Rules that both images have, in the order of the new image.
+    pub(super) fn common(&self) -> Vec<CommonRule> {
+        let mut common: Vec<CommonRule> = (self.old_slots.iter().enumerate())
             .filter(|&(_, &slot)| slot < self.new_names.len())
-            .map(|(old, &slot)| Kept { slot, old, new: slot })
+            .map(|(old, &slot)| CommonRule { slot, old, new: slot })
             .collect();
-        kept.sort_unstable_by_key(|kept| kept.new);
-        kept
+        common.sort_unstable_by_key(|common| common.new);
+        common
     }
 
-    /// Rules that only the new image has: number and slot.
+    /// Rules that only the new image has: index and slot.
     pub(super) fn added(&self) -> impl Iterator<Item = (usize, usize)> {
         let mut is_new = vec![true; self.slots];
         for &slot in &self.old_slots {
@@ -76,18 +76,19 @@ impl Pairing {
             .map(|rule| (rule, rule))
     }
 
-    /// Rules that only the old image has: number and slot.
+    /// Rules that only the old image has: index and slot.
     pub(super) fn removed(&self) -> impl Iterator<Item = (usize, usize)> {
         let slots = self.old_slots.iter().copied().enumerate();
         slots.filter(|&(_, slot)| slot >= self.new_names.len())
     }
 }
 
-/// A name for every rule of the image.
-fn names(side: &Side<'_>) -> Vec<String> {
-    let count = Image::rule_count(side.image) as usize;
+/// The name of every rule of the image.
+fn names(named: &NamedImage<'_>) -> Vec<String> {
+    let count = Image::rule_count(named.image) as usize;
     let name = |rule: usize| {
-        side.rules
+        named
+            .rules
             .get(rule)
             .cloned()
             .unwrap_or_else(|| format!("#{rule}"))
@@ -106,32 +107,35 @@ mod tests {
     };
 
     #[test]
-    fn rules_of_one_name_share_a_slot() {
-        let life = Revision {
+    fn rules_with_the_same_name_share_a_slot() {
+        let revision = Revision {
             generation: 1,
             mode: Mode::Enforce,
         };
         let of = |count: usize| {
             let rules = (0..count).map(|_| rule("", Action::Allow, "any")).collect();
-            compile(&policy(rules), &Identities::default(), life).unwrap()
+            compile(&policy(rules), &Identities::default(), revision).unwrap()
         };
         let names = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let (old, new) = (of(4), of(3));
         let pairing = Pairing::of(
-            &Side {
+            &NamedImage {
                 image: &old,
                 rules: &names("a gone b"),
             },
-            &Side {
+            &NamedImage {
                 image: &new,
                 rules: &names("b new a"),
             },
         );
         assert_eq!(pairing.slots(), 5);
         assert_eq!(pairing.old_slots, [2, 3, 0, 4]);
-        let kept = pairing.kept();
+        let common = pairing.common();
         assert_eq!(
-            kept.iter().map(|kept| (kept.old, kept.new)).collect::<Vec<_>>(),
+            common
+                .iter()
+                .map(|common| (common.old, common.new))
+                .collect::<Vec<_>>(),
             [(2, 0), (0, 2)]
         );
         assert_eq!(pairing.added().collect::<Vec<_>>(), [(1, 1)]);

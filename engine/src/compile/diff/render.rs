@@ -1,39 +1,39 @@
-//! The differences as text, a line each.
+//! The differences as text, one line each.
 
 use anstyle::{AnsiColor, Style};
 use ipnet::IpNet;
 
 use super::{
     addresses::Addresses,
-    count::Count,
-    model::{Both, Change, PolicyDiff, RuleChange, RuleSummary},
+    count::AddressCount,
+    model::{Change, GainedLost, PolicyDiff, RuleChange, RuleSummary},
     selection::Selection,
 };
 
-/// How many addresses IPv4 has.
+/// Size of the IPv4 address space.
 const EVERY_IPV4: u128 = 1 << 32;
 
 impl PolicyDiff {
-    /// The differences as stable text: a line for each rule added, removed and changed, then for
-    /// each setting. Coloured; empty where nothing changes, and else ending with a line feed.
+    /// The differences as text: one line for each rule added, removed and changed, then one for each
+    /// setting. Has ANSI colours. Empty if nothing changes, otherwise ends with a line feed.
     pub fn render(&self) -> String {
         let mut text = String::new();
         for rule in &self.added {
-            let place = match &rule.before {
+            let position = match &rule.next_rule {
                 Some(before) => format!(" before {}", name(before)),
                 None => String::new(),
             };
             text += &line(
-                Mark::Added,
-                &format!("{}{place}, {}", heading(rule), extent(rule)),
+                Sign::Added,
+                &format!("{}{position}, {}", heading(rule), extent(rule)),
             );
         }
         for rule in &self.removed {
-            text += &line(Mark::Removed, &format!("{}, {}", heading(rule), extent(rule)));
+            text += &line(Sign::Removed, &format!("{}, {}", heading(rule), extent(rule)));
         }
         for rule in &self.changed {
             let parts = parts(rule).join("; ");
-            text += &line(Mark::Changed, &format!("rule {}: {parts}", name(&rule.name)));
+            text += &line(Sign::Changed, &format!("rule {}: {parts}", name(&rule.name)));
         }
         let settings = [
             ("default", &self.default),
@@ -48,30 +48,30 @@ impl PolicyDiff {
             .iter()
             .map(|setting| (setting.name, &setting.change));
         for (name, change) in settings.chain(others) {
-            text += &line(Mark::Changed, &format!("{name}: {}", arrow(change)));
+            text += &line(Sign::Changed, &format!("{name}: {}", arrow(change)));
         }
         text
     }
 }
 
 #[derive(Clone, Copy)]
-enum Mark {
+enum Sign {
     Added,
     Removed,
     Changed,
 }
 
-fn line(mark: Mark, text: &str) -> String {
+fn line(mark: Sign, text: &str) -> String {
     let (sign, colour) = match mark {
-        Mark::Added => ('+', AnsiColor::Green),
-        Mark::Removed => ('-', AnsiColor::Red),
-        Mark::Changed => ('~', AnsiColor::Yellow),
+        Sign::Added => ('+', AnsiColor::Green),
+        Sign::Removed => ('-', AnsiColor::Red),
+        Sign::Changed => ('~', AnsiColor::Yellow),
     };
     let style = Style::new().fg_color(Some(colour.into()));
     format!("  {style}{sign}{style:#} {text}\n")
 }
 
-/// Names are letters, digits, `.`, `-` and `_`; but these may come from where nobody checked them.
+/// Valid names need no escaping, but these can come from a file that another program wrote.
 fn name(name: &str) -> impl std::fmt::Display {
     name.escape_debug()
 }
@@ -88,7 +88,7 @@ fn extent(rule: &RuleSummary) -> String {
         return "every address".to_owned();
     }
     match (rule.ipv4.is_zero(), rule.ipv6.is_zero()) {
-        // Any other rule has addresses.
+        // All other rules have addresses.
         (true, true) => "unix sockets".to_owned(),
         (_, true) => counted(rule.ipv4, Family::V4),
         (true, false) => counted(rule.ipv6, Family::V6),
@@ -107,7 +107,7 @@ enum Family {
 }
 
 /// `1 address`, `2^64 IPv6 addresses`, `every IPv4 address`.
-fn counted(count: Count, family: Family) -> String {
+fn counted(count: AddressCount, family: Family) -> String {
     let noun = match family {
         Family::V4 => "address",
         Family::V6 => "IPv6 address",
@@ -120,11 +120,11 @@ fn counted(count: Count, family: Family) -> String {
     }
 }
 
-/// All that changes of a rule.
+/// The changes of a rule, as phrases.
 fn parts(rule: &RuleChange) -> Vec<String> {
     let mut parts = Vec::new();
     parts.extend(rule.action.as_ref().map(arrow));
-    parts.extend(rule.moved.as_ref().map(|moved| match &moved.before {
+    parts.extend(rule.moved.as_ref().map(|moved| match &moved.next_rule {
         Some(before) => format!("moved before {}", name(before)),
         None => "moved to the end".to_owned(),
     }));
@@ -147,8 +147,8 @@ fn arrow(change: &Change) -> String {
     format!("{} -> {}", change.old, change.new)
 }
 
-/// What is gained behind a plus, what is lost behind a minus; nothing for what is neither.
-fn signed<T>(both: &Both<T>, text: impl Fn(&T) -> Option<String>) -> impl Iterator<Item = String> {
+/// What is gained, after a plus, and what is lost, after a minus. `text` returns `None` for nothing.
+fn signed<T>(both: &GainedLost<T>, text: impl Fn(&T) -> Option<String>) -> impl Iterator<Item = String> {
     let gained = text(&both.gained).map(|text| format!("+{text}"));
     let lost = text(&both.lost).map(|text| format!("-{text}"));
     gained.into_iter().chain(lost)
@@ -164,7 +164,7 @@ fn networks(addresses: &Addresses, family: Family) -> Option<String> {
         let networks: Vec<String> = addresses.networks.iter().map(network).collect();
         text += if addresses.all_but { ", all but " } else { " " };
         text += &networks.join(", ");
-        match addresses.more {
+        match addresses.omitted {
             0 => {}
             1 => text += " and 1 more network",
             more => text += &format!(" and {more} more networks"),
@@ -173,7 +173,7 @@ fn networks(addresses: &Addresses, family: Family) -> Option<String> {
     Some(text)
 }
 
-/// A single address without the length of its network.
+/// A network; a single address without prefix length.
 fn network(network: &IpNet) -> String {
     if network.prefix_len() == network.max_prefix_len() {
         return network.addr().to_string();

@@ -1,4 +1,4 @@
-//! Services and user ids that a rule gains or loses, as the policy language writes them.
+//! The services and user ids that a rule gains or loses, in policy syntax.
 
 use std::{collections::HashMap, fmt};
 
@@ -7,16 +7,16 @@ use serde::Serialize;
 
 use crate::compile::{coverage::LAST_PORT_KEY, dump::protocol};
 
-/// Some of what a rule can select. `any` is everything but nothing.
+/// A shortened list of services or user ids. `any` has `all_but` and no items.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Selection {
-    /// Whether it is everything *but* what is listed.
+    /// Whether `items` lists what is *not* selected.
     pub all_but: bool,
-    /// The first of what is selected, or left out: `443/tcp`, `6000-6010/udp`, `icmp`, `protocol 47`; `443` where it
-    /// is that port of every protocol that has ports; `1000`, `1000-1010` for user ids.
+    /// The first items: `443/tcp`, `6000-6010/udp`, `icmp`, `protocol 47`; `443` for a port of every protocol
+    /// that has ports; `1000`, `1000-1010` for user ids.
     pub items: Vec<String>,
-    /// How many more there are.
-    pub more: usize,
+    /// Number of further items.
+    pub omitted: usize,
 }
 
 impl Selection {
@@ -30,21 +30,21 @@ impl Selection {
         Selection {
             all_but,
             items: items.by_ref().take(limit).collect(),
-            more: items.count(),
+            omitted: items.count(),
         }
     }
 }
 
 impl fmt::Display for Selection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_any = self.items.is_empty() && self.more == 0;
+        let is_any = self.items.is_empty() && self.omitted == 0;
         f.write_str(match (self.all_but, is_any) {
             (true, true) => "any",
             (true, false) => "any but ",
             (false, _) => "",
         })?;
         f.write_str(&self.items.join(", "))?;
-        match self.more {
+        match self.omitted {
             0 => Ok(()),
             more if self.items.is_empty() => write!(f, "{more}"),
             more => write!(f, " and {more} more"),
@@ -52,8 +52,8 @@ impl fmt::Display for Selection {
     }
 }
 
-/// Sorted ranges of a line whose last key is `last`, or what they leave out where they are more than
-/// half of it.
+/// The sorted ranges of keys from 0 to `last`, or the gaps between them if the ranges cover more than half
+/// of the keys.
 fn shorter(ranges: &[(u32, u32)], last: u32) -> (bool, Vec<(u32, u32)>) {
     let keys: u64 = ranges
         .iter()
@@ -88,7 +88,7 @@ pub(super) fn uids(ranges: &[(u32, u32)], limit: usize) -> Selection {
 /// Sorted ranges of services: `protocol << 16 | port`.
 pub(super) fn services(ranges: &[(u32, u32)], limit: usize) -> Selection {
     let (all_but, ranges) = shorter(ranges, LAST_PORT_KEY);
-    let pieces: Vec<Piece> = ranges.into_iter().flat_map(pieces).collect();
+    let pieces: Vec<ProtocolPorts> = ranges.into_iter().flat_map(pieces).collect();
     let mut protocols: HashMap<Ports, usize> = HashMap::new();
     for piece in pieces.iter().filter(|piece| piece.has_some_ports()) {
         *protocols.entry(piece.ports).or_default() += 1;
@@ -100,14 +100,14 @@ pub(super) fn services(ranges: &[(u32, u32)], limit: usize) -> Selection {
         let name = || protocol(piece.protocol.0.into());
         if !piece.has_some_ports() {
             Some(match name() {
-                // A number alone is a port.
+                // An integer alone would be a port.
                 number if number.starts_with(|c: char| c.is_ascii_digit()) => format!("protocol {number}"),
                 name => name,
             })
         } else if protocols.get(&piece.ports) != Some(&with_ports) {
             Some(format!("{}/{}", range(first.into(), last.into()), name()))
         } else {
-            // The same ports of all of them: said once, without protocol.
+            // The same ports of all protocols: listed once, without protocol.
             (piece.protocol == Protocol::TCP).then(|| range(first.into(), last.into()))
         }
     });
@@ -116,25 +116,25 @@ pub(super) fn services(ranges: &[(u32, u32)], limit: usize) -> Selection {
 
 type Ports = (u16, u16);
 
-/// Services of one protocol.
+/// A port range of one protocol.
 #[derive(Clone, Copy, Debug)]
-struct Piece {
+struct ProtocolPorts {
     protocol: Protocol,
     ports: Ports,
 }
 
-impl Piece {
-    /// Whether it is some ports of the protocol, and not the protocol.
+impl ProtocolPorts {
+    /// Whether this is a part of the protocol's ports, not all of them.
     fn has_some_ports(&self) -> bool {
         self.protocol.has_ports() && self.ports != (0, u16::MAX)
     }
 }
 
-/// A range of services, cut where protocols end.
-fn pieces((start, end): (u32, u32)) -> impl Iterator<Item = Piece> {
+/// Splits a range of services by protocol.
+fn pieces((start, end): (u32, u32)) -> impl Iterator<Item = ProtocolPorts> {
     (start >> 16..=end >> 16).map(move |number| {
         let (first, last) = (number << 16, number << 16 | 0xffff);
-        Piece {
+        ProtocolPorts {
             protocol: Protocol(number as u16),
             ports: (start.max(first) as u16, end.min(last) as u16),
         }
@@ -157,7 +157,7 @@ mod tests {
     const RAW: u32 = 511 << 16;
 
     #[test]
-    fn services_as_the_language_writes_them() {
+    fn services_are_listed_in_policy_syntax() {
         for (ranges, text) in [
             (&[][..], ""),
             (&[(TCP | 443, TCP | 443)], "443/tcp"),
@@ -167,7 +167,7 @@ mod tests {
             ),
             (&[(TCP, TCP | 0xffff)], "tcp"),
             (&[(1 << 16, 1 << 16 | 0xffff), (RAW, RAW | 0xffff)], "icmp, raw"),
-            // Across the end of a protocol.
+            // A range over several protocols.
             (
                 &[(TCP | 65000, 9 << 16 | 0xffff)],
                 "65000-65535/tcp, protocol 7, protocol 8, protocol 9",
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_ports_of_all_protocols_are_said_once() {
+    fn ports_of_all_protocols_are_listed_once() {
         let on_all = |first: u32, last: u32| {
             [6u32, 17, 33, 132, 136].map(|number| (number << 16 | first, number << 16 | last))
         };
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_are_listed() {
+    fn the_list_is_limited() {
         let ranges: Vec<(u32, u32)> = (0..10).map(|i| (2 * i, 2 * i)).collect();
         assert_eq!(uids(&ranges, 3).to_string(), "0, 2, 4 and 7 more");
         assert_eq!(uids(&ranges, 0).to_string(), "10");

@@ -15,7 +15,7 @@ use crate::{
     policy::{AddressSet, Binary, Errno, Policy, Rule},
 };
 
-/// A policy with what makes it a [`Side`].
+/// A compiled policy and its rule names.
 struct Compiled {
     image: Image,
     rules: Vec<String>,
@@ -27,18 +27,18 @@ impl Compiled {
     }
 
     fn with(policy: &Policy, executables: &Identities, generation: u64) -> Compiled {
-        let life = Revision {
+        let revision = Revision {
             generation,
             mode: policy.mode,
         };
         Compiled {
-            image: compile(policy, executables, life).unwrap(),
+            image: compile(policy, executables, revision).unwrap(),
             rules: policy.rules.iter().map(|rule| rule.name.clone()).collect(),
         }
     }
 
-    fn side(&self) -> Side<'_> {
-        Side {
+    fn named_image(&self) -> NamedImage<'_> {
+        NamedImage {
             image: &self.image,
             rules: &self.rules,
         }
@@ -47,7 +47,7 @@ impl Compiled {
 
 fn between(old: &Policy, new: &Policy) -> PolicyDiff {
     let (old, new) = (Compiled::of(old, 1), Compiled::of(new, 2));
-    diff(&old.side(), &new.side())
+    diff(&old.named_image(), &new.named_image())
 }
 
 fn text(diff: &PolicyDiff) -> String {
@@ -60,7 +60,7 @@ fn binary(path: &str) -> Binary {
     }
 }
 
-/// A little of everything.
+/// Two policies that differ in every kind of field.
 fn pair() -> (Policy, Policy) {
     let mut database = rule("database", Action::Allow, "10.20.9.0/29");
     database.services = ports(Protocol::TCP, 5432, 5432);
@@ -116,7 +116,7 @@ fn everything_at_once_as_json() {
 }
 
 #[test]
-fn there_and_back_again() {
+fn everything_in_reverse_as_text() {
     let (old, new) = pair();
     insta::assert_snapshot!(text(&between(&new, &old)));
 }
@@ -134,12 +134,12 @@ fn signs_are_coloured() {
 }
 
 #[test]
-fn what_is_no_difference() {
+fn generation_and_layout_are_no_difference() {
     let (old, new) = pair();
     for one in [policy(Vec::new()), old, new] {
         let first = Compiled::of(&one, 1);
-        assert!(diff(&first.side(), &first.side()).is_empty());
-        // Another generation, and another layout: counters that have counted, a page more.
+        assert!(diff(&first.named_image(), &first.named_image()).is_empty());
+        // Another generation and another layout: nonzero counters, an additional page.
         let again = Compiled::of(&one, 2);
         let mut pages: Vec<Page> = again.image.pages().to_vec();
         let counters = again.image.header().counters();
@@ -150,41 +150,41 @@ fn what_is_no_difference() {
             image: Image::from_pages(pages).unwrap(),
             rules: again.rules,
         };
-        let diff = diff(&first.side(), &again.side());
+        let diff = diff(&first.named_image(), &again.named_image());
         assert!(diff.is_empty());
         assert_eq!(diff.render(), "");
     }
 }
 
 #[test]
-fn a_rule_that_says_the_same_in_another_way_is_the_same() {
+fn equivalent_rules_are_equal() {
     let one = policy(vec![rule("a", Action::Allow, "10.0.0.0/9 10.128.0.0/9")]);
     let other = policy(vec![rule("a", Action::Allow, "10.0.0.0/8 10.1.0.0/16")]);
     assert!(between(&one, &other).is_empty());
 }
 
 #[test]
-fn other_rules_that_come_and_go_change_nothing_of_a_rule() {
+fn added_and_removed_rules_do_not_change_other_rules() {
     let mut old: Vec<Rule> = (0..130)
         .map(|i| rule(&format!("r{i}"), Action::Allow, &format!("10.{i}.0.0/16")))
         .collect();
     old.push(rule("all", Action::Block, "any"));
     let mut new = old.clone();
-    // The bitmaps get shorter, and every rule another number.
+    // The bitmaps get shorter, and every rule gets another index.
     new.drain(20..90);
     new.insert(0, rule("first", Action::Kill, "10.200.0.0/16"));
     let diff = between(&policy(old), &policy(new));
     assert_eq!((diff.removed.len(), diff.added.len()), (70, 1));
     assert_eq!(diff.changed, []);
     let first = &diff.added[0];
-    assert_eq!((first.position, first.before.as_deref()), (1, Some("r0")));
+    assert_eq!((first.position, first.next_rule.as_deref()), (1, Some("r0")));
     assert_eq!((first.ipv4.exact(), first.ipv6.exact()), (Some(1 << 16), Some(0)));
     assert_eq!(diff.removed[0].name, "r20");
     assert_eq!(diff.removed[0].position, 21);
 }
 
 #[test]
-fn order_is_meaning() {
+fn moved_rules_are_reported() {
     let of = |names: &str| {
         let one = |name| rule(name, Action::Allow, "any");
         policy(names.split(' ').map(one).collect())
@@ -201,7 +201,7 @@ fn order_is_meaning() {
 }
 
 #[test]
-fn from_anything_to_something() {
+fn from_any_to_a_selection() {
     let mut one = policy(vec![rule("a", Action::Allow, "any")]);
     let mut other = one.clone();
     other.rules[0].to = addresses("10.0.0.0/8 2001:db8::/32");
@@ -214,7 +214,7 @@ fn from_anything_to_something() {
 }
 
 #[test]
-fn executables_are_files_and_not_paths() {
+fn executables_are_compared_by_file() {
     let mut one = policy(vec![rule("a", Action::Allow, "any")]);
     one.rules[0].subject.binaries = Some(vec![binary("/usr/bin/curl")]);
     let with = |inode: u64| {
@@ -222,13 +222,13 @@ fn executables_are_files_and_not_paths() {
         let executables = Identities::from_iter([(PathBuf::from("/usr/bin/curl"), id)]);
         Compiled::with(&one, &executables, 1)
     };
-    assert!(diff(&with(7).side(), &with(7).side()).is_empty());
-    let diff = diff(&with(7).side(), &with(8).side());
+    assert!(diff(&with(7).named_image(), &with(7).named_image()).is_empty());
+    let diff = diff(&with(7).named_image(), &with(8).named_image());
     assert_eq!(text(&diff), "  ~ rule a: executables changed\n");
 }
 
 #[test]
-fn names_cannot_speak_to_the_terminal() {
+fn control_characters_in_names_are_escaped() {
     let of = |name: &str| policy(vec![rule(name, Action::Allow, "10.0.0.0/8")]);
     let diff = between(&of("\u{1b}[2J"), &of("a\nb"));
     assert_eq!(
@@ -237,17 +237,17 @@ fn names_cannot_speak_to_the_terminal() {
     );
 }
 
-/// Tables of every shape: what is added to a feed, and only that, is gained.
+/// Tables of every kind: exactly the addresses added to a feed are gained.
 #[test]
-fn few_among_many() {
+fn a_small_change_of_a_large_set() {
     let of = |v4: u32, v6: u128| {
-        let spread = (0..v4).map(|i| IpAddr::from((i.wrapping_mul(0x9e37_79b1) | 1).to_be_bytes()));
-        let crowd = (0..v6).map(|i| IpAddr::from((0x2001_0db8 << 96 | i << 1).to_be_bytes()));
+        let sparse = (0..v4).map(|i| IpAddr::from((i.wrapping_mul(0x9e37_79b1) | 1).to_be_bytes()));
+        let dense = (0..v6).map(|i| IpAddr::from((0x2001_0db8 << 96 | i << 1).to_be_bytes()));
         let mut one = policy(vec![
             rule("feed", Action::Kill, "any"),
             rule("all", Action::Allow, "any"),
         ]);
-        one.rules[0].to = AddressSet::of(spread.chain(crowd).map(Into::into));
+        one.rules[0].to = AddressSet::of(sparse.chain(dense).map(Into::into));
         one
     };
     for (v4, v6) in [(20, 20), (2_000, 400), (60_000, 50_000)] {

@@ -12,11 +12,11 @@ use crate::{
 };
 
 fn dumped(policy: &Policy, limit: usize) -> String {
-    let life = Revision {
+    let revision = Revision {
         generation: 1,
         mode: policy.mode,
     };
-    let image = compile(policy, &Identities::synthetic(policy), life).unwrap();
+    let image = compile(policy, &Identities::synthetic(policy), revision).unwrap();
     let names: Vec<&str> = policy.rules.iter().map(|rule| rule.name.as_str()).collect();
     dump(&image, &names, limit)
 }
@@ -66,9 +66,9 @@ fn an_index_and_a_directory() {
         rule("feed", Action::Kill, "any"),
         rule("all", Action::Allow, "any"),
     ]);
-    let spread = (0..2_000u32).map(|i| IpAddr::from((i.wrapping_mul(0x9e37_79b1) | 1).to_be_bytes()));
-    let crowd = (0..400u128).map(|i| IpAddr::from((0x2001_0db8 << 96 | i << 1).to_be_bytes()));
-    one.rules[0].to = AddressSet::of(spread.chain(crowd).map(Into::into));
+    let sparse = (0..2_000u32).map(|i| IpAddr::from((i.wrapping_mul(0x9e37_79b1) | 1).to_be_bytes()));
+    let dense = (0..400u128).map(|i| IpAddr::from((0x2001_0db8 << 96 | i << 1).to_be_bytes()));
+    one.rules[0].to = AddressSet::of(sparse.chain(dense).map(Into::into));
     insta::assert_snapshot!(dumped(&one, 3));
 }
 
@@ -78,7 +78,7 @@ fn many_rules() {
     insta::assert_snapshot!(dumped(&policy((0..70).map(one).collect()), 64));
 }
 
-/// What is read back from the pages is what went in, however the line is built.
+/// Every kind of table gives back the ranges that were compiled.
 #[test]
 fn every_interval_is_read_back() {
     for (count, step) in [(30u32, 1 << 20), (2_000, 0x1003), (90_000, 2), (30_000, 40_001)] {
@@ -89,25 +89,25 @@ fn every_interval_is_read_back() {
             .map(|i| IpAddr::from(((i * u128::from(step)) << 93 | 1 << 40).to_be_bytes()));
         let mut one = policy(vec![rule("feed", Action::Kill, "any")]);
         one.rules[0].to = AddressSet::of(v4.into_iter().chain(v6).map(Into::into));
-        let life = Revision {
+        let revision = Revision {
             generation: 1,
             mode: one.mode,
         };
-        let image = compile(&one, &Identities::default(), life).unwrap();
-        let v4 = walk::narrow(&image, Dimension::V4);
-        let v6 = walk::wide(&image, Dimension::V6);
+        let image = compile(&one, &Identities::default(), revision).unwrap();
+        let v4 = walk::walk_u32(&image, Dimension::V4);
+        let v6 = walk::walk_u128(&image, Dimension::V6);
         assert!(!v4.broken && !v6.broken);
-        let is_feed = |class: Location| image.words()[class.0 as usize] != 0;
+        let is_feed = |bitmap: Location| image.words()[bitmap.0 as usize] != 0;
         let of_v4: Vec<_> = v4
-            .sections
+            .ranges
             .iter()
-            .filter(|s| is_feed(s.class))
+            .filter(|s| is_feed(s.bitmap))
             .map(|s| (s.start, s.end))
             .collect();
         let of_v6: Vec<_> = v6
-            .sections
+            .ranges
             .iter()
-            .filter(|s| is_feed(s.class))
+            .filter(|s| is_feed(s.bitmap))
             .map(|s| (s.start, s.end))
             .collect();
         assert_eq!(of_v4, one.rules[0].to.v4());
@@ -116,15 +116,15 @@ fn every_interval_is_read_back() {
 }
 
 #[test]
-fn a_broken_image_is_told() {
+fn a_corrupt_image_is_reported() {
     let mut one = policy(vec![rule("feed", Action::Kill, "any")]);
-    let spread = (0..2_000u32).map(|i| IpAddr::from((i.wrapping_mul(0x9e37_79b1) | 1).to_be_bytes()));
-    one.rules[0].to = AddressSet::of(spread.map(Into::into));
-    let life = Revision {
+    let sparse = (0..2_000u32).map(|i| IpAddr::from((i.wrapping_mul(0x9e37_79b1) | 1).to_be_bytes()));
+    one.rules[0].to = AddressSet::of(sparse.map(Into::into));
+    let revision = Revision {
         generation: 1,
         mode: one.mode,
     };
-    let image = compile(&one, &Identities::default(), life).unwrap();
+    let image = compile(&one, &Identities::default(), revision).unwrap();
     let short = Image::new(image.pages()[..image.pages().len() / 2].to_vec());
-    assert!(dump(&short, &["feed"], 3).contains("the rest is not in the image"));
+    assert!(dump(&short, &["feed"], 3).contains("truncated: the table is corrupt"));
 }

@@ -8,20 +8,20 @@ use crate::{
     policy::{Binary, Subject},
 };
 
-fn ask(policy: &Policy, address: &str, port: u16, protocol: Protocol) -> Explanation {
+fn explained(policy: &Policy, address: &str, port: u16, protocol: Protocol) -> Explanation {
     let executables = Identities::synthetic(policy);
     let address = address.parse().unwrap();
     let attempt = attempt_at(address, port, protocol, 1000, UNKNOWN_EXECUTABLE);
     explain(policy, &executables, &attempt).unwrap()
 }
 
-fn answers(of: &Explanation) -> Vec<(bool, &[Mismatch])> {
+fn results(of: &Explanation) -> Vec<(bool, &[Mismatch])> {
     let rules = of.rules.iter();
     rules.map(|rule| (rule.matches, &rule.mismatches[..])).collect()
 }
 
 #[test]
-fn each_rule_says_what_it_missed() {
+fn each_rule_gives_its_mismatch() {
     let mut web = rule("web", Action::Block, "198.51.100.0/24");
     web.services = ports(Protocol::TCP, 80, 81);
     let mut udp = rule("udp", Action::Block, "any");
@@ -44,12 +44,15 @@ fn each_rule_says_what_it_missed() {
         rule("all", Action::Allow, "any"),
         rule("late", Action::Kill, "any"),
     ]);
-    let said = ask(&policy, "::ffff:198.51.100.7", 443, Protocol::TCP);
-    assert_eq!(said.destination, Some("198.51.100.7".parse::<IpAddr>().unwrap()));
-    assert_eq!((said.verdict, said.outcome), ("allow", "allowed"));
-    assert_eq!(said.rule.as_deref(), Some("all"));
+    let explanation = explained(&policy, "::ffff:198.51.100.7", 443, Protocol::TCP);
     assert_eq!(
-        answers(&said),
+        explanation.destination,
+        Some("198.51.100.7".parse::<IpAddr>().unwrap())
+    );
+    assert_eq!((explanation.verdict, explanation.outcome), ("allow", "allowed"));
+    assert_eq!(explanation.rule.as_deref(), Some("all"));
+    assert_eq!(
+        results(&explanation),
         [
             (false, &[Mismatch::Destination][..]),
             (false, &[Mismatch::Port]),
@@ -62,21 +65,21 @@ fn each_rule_says_what_it_missed() {
 }
 
 #[test]
-fn both_spellings_are_asked_about() {
+fn embedded_ipv4_address_is_looked_up_too() {
     let policy = policy(vec![
         rule("v6", Action::Allow, "::/0"),
         rule("other", Action::Audit, "192.0.2.0/24"),
         rule("v4", Action::Kill, "198.51.100.0/24"),
     ]);
-    // MPTCP is TCP to the hooks.
-    let said = ask(&policy, "64:ff9b::198.51.100.7", 443, Protocol::MPTCP);
-    assert_eq!(said.inside, Some("198.51.100.7".parse().unwrap()));
+    // The hooks see MPTCP as TCP.
+    let explanation = explained(&policy, "64:ff9b::198.51.100.7", 443, Protocol::MPTCP);
+    assert_eq!(explanation.embedded_ipv4, Some("198.51.100.7".parse().unwrap()));
     assert_eq!(
-        (said.verdict, said.outcome, said.denied),
+        (explanation.verdict, explanation.outcome, explanation.denied),
         ("kill", "killed", true)
     );
     assert_eq!(
-        answers(&said),
+        results(&explanation),
         [
             (true, &[Mismatch::Destination][..]),
             (false, &[Mismatch::Destination, Mismatch::Destination]),
@@ -91,11 +94,11 @@ fn mptcp_is_explained_as_tcp() {
     tcp.services = ports(Protocol::TCP, 443, 443);
     let policy = policy(vec![tcp]);
     assert_eq!(
-        ask(&policy, "198.51.100.7", 443, Protocol::MPTCP).verdict,
+        explained(&policy, "198.51.100.7", 443, Protocol::MPTCP).verdict,
         "allow"
     );
     assert_eq!(
-        ask(&policy, "198.51.100.7", 444, Protocol::MPTCP).verdict,
+        explained(&policy, "198.51.100.7", 444, Protocol::MPTCP).verdict,
         "block"
     );
 }
@@ -103,12 +106,15 @@ fn mptcp_is_explained_as_tcp() {
 #[test]
 fn the_default_and_audit_mode() {
     let mut policy = policy(vec![rule("ten", Action::Allow, "10.0.0.0/8")]);
-    let said = ask(&policy, "198.51.100.7", 443, Protocol::TCP);
-    assert_eq!((said.rule, said.errno, said.denied), (None, Some("EPERM"), true));
-    policy.mode = engine_common::Mode::Audit;
-    let said = ask(&policy, "198.51.100.7", 443, Protocol::TCP);
+    let explanation = explained(&policy, "198.51.100.7", 443, Protocol::TCP);
     assert_eq!(
-        (said.outcome, said.errno, said.denied),
+        (explanation.rule, explanation.errno, explanation.denied),
+        (None, Some("EPERM"), true)
+    );
+    policy.mode = engine_common::Mode::Audit;
+    let explanation = explained(&policy, "198.51.100.7", 443, Protocol::TCP);
+    assert_eq!(
+        (explanation.outcome, explanation.errno, explanation.denied),
         ("would block", None, false)
     );
 }
@@ -125,9 +131,12 @@ fn sockets_without_address_hook() {
     }
     let mut rules = icmp.to_vec();
     rules.push(rule("late", Action::Kill, "any"));
-    let said = ask(&policy(rules), "198.51.100.7", 0, Protocol::ICMP);
-    assert_eq!(said.at, Decided::Socket);
-    assert_eq!((said.verdict, said.rule.as_deref()), ("audit", Some("some")));
-    // The rule counts although it is about another destination: the hook cannot know that.
-    assert_eq!(answers(&said), [(true, &[][..])]);
+    let explanation = explained(&policy(rules), "198.51.100.7", 0, Protocol::ICMP);
+    assert_eq!(explanation.decided_at, DecisionPoint::Socket);
+    assert_eq!(
+        (explanation.verdict, explanation.rule.as_deref()),
+        ("audit", Some("some"))
+    );
+    // The rule matches although it selects another destination, because the hook does not see the destination.
+    assert_eq!(results(&explanation), [(true, &[][..])]);
 }

@@ -26,46 +26,49 @@ fn random(state: &mut u64) -> u64 {
     half() << 32 | half()
 }
 
-/// Intervals with these ends and with `last`, each of a class of its own.
-fn intervals<K: LineKey>(mut ends: Vec<K>, last: K) -> Vec<Interval<K>> {
+/// Intervals with these ends and `last`, each with a rule set of its own.
+fn intervals<K: TableKey>(mut ends: Vec<K>, last: K) -> Vec<Interval<K>> {
     ends.push(last);
     ends.sort_unstable();
     ends.dedup();
-    let class = |i: usize| RuleSetId(i as u32);
+    let rule_set = |i: usize| RuleSetId(i as u32);
     let numbered = ends.into_iter().enumerate();
     numbered
-        .map(|(i, end)| Interval { end, class: class(i) })
+        .map(|(i, end)| Interval {
+            end,
+            rule_set: rule_set(i),
+        })
         .collect()
 }
 
-/// Plans and writes a line, and holds the search for the edges of its intervals against a linear
-/// search. Gives back the root and all nodes below an index.
-fn checked<K: LineKey>(
-    id: Dimension,
+/// Plans and writes a table, and compares look-ups at the edges of its intervals with a linear search.
+/// Returns the root and all nodes of an index.
+fn checked<K: TableKey>(
+    dimension: Dimension,
     key_bits: u32,
     intervals: Vec<Interval<K>>,
     find: impl Fn(&Pages, Node, K) -> Location,
 ) -> (Node, Vec<Node>) {
-    // The search gives back places; any distinct ones do.
-    let places: Vec<Location> = (0..intervals.len() as u32)
+    // A look-up returns the location of a bitmap; any distinct locations do.
+    let bitmaps: Vec<Location> = (0..intervals.len() as u32)
         .map(|i| Location(i ^ 0x00a5_0000))
         .collect();
-    let line = Line::plan(id, key_bits, intervals);
+    let table = IntervalTable::plan(dimension, key_bits, intervals);
     let mut arena = PageArena::new(MAX_PAGES);
-    let at = match line.root_words() {
+    let at = match table.root_words() {
         0 => Location(0),
         words => arena.allocate(words).unwrap(),
     };
-    let root = line.write(&mut arena, at, &places).unwrap();
+    let root = table.write(&mut arena, at, &bitmaps).unwrap();
     let pages = Pages(arena.into_pages());
 
     let mut start = Some(K::from_bits(0));
-    for (i, interval) in line.intervals.iter().enumerate() {
-        // The linear search is this loop: each interval is the answer for its own keys.
+    for (i, interval) in table.intervals.iter().enumerate() {
+        // The linear search is this loop: each interval is the expected result for its own keys.
         let first = start.unwrap();
         let middle = K::from_bits(first.into() + (interval.end.into() - first.into()) / 2);
         for key in [first, middle, interval.end] {
-            assert_eq!(find(&pages, root, key), places[i], "key {:x}", key.into());
+            assert_eq!(find(&pages, root, key), bitmaps[i], "key {:x}", key.into());
         }
         start = interval.end.next();
     }
@@ -83,15 +86,15 @@ fn checked<K: LineKey>(
     (root, below)
 }
 
-fn narrow(id: Dimension, key_bits: u32, ends: Vec<u32>) -> (Node, Vec<Node>) {
+fn table_u32(dimension: Dimension, key_bits: u32, ends: Vec<u32>) -> (Node, Vec<Node>) {
     let last = ((1u64 << key_bits) - 1) as u32;
-    checked(id, key_bits, intervals(ends, last), |pages, root, key| {
+    checked(dimension, key_bits, intervals(ends, last), |pages, root, key| {
         lookup_u32(pages, &pages.0[0], root, key).unwrap()
     })
 }
 
-fn wide(id: Dimension, ends: Vec<u128>) -> (Node, Vec<Node>) {
-    checked(id, 64, intervals(ends, u128::MAX), |pages, root, key| {
+fn table_u128(dimension: Dimension, ends: Vec<u128>) -> (Node, Vec<Node>) {
+    checked(dimension, 64, intervals(ends, u128::MAX), |pages, root, key| {
         lookup_u128(pages, &pages.0[0], root, (key >> 64) as u64, key as u64).unwrap()
     })
 }
@@ -101,19 +104,19 @@ fn kinds(nodes: &[Node]) -> [usize; 3] {
         .map(|kind| nodes.iter().filter(|node| node.kind() == kind).count())
 }
 
-fn narrow_ends(count: usize, mask: u32) -> Vec<u32> {
+fn ends_u32(count: usize, mask: u32) -> Vec<u32> {
     let mut state = count as u64;
     (0..count).map(|_| random(&mut state) as u32 & mask).collect()
 }
 
-fn wide_ends(count: usize, mask: u128) -> Vec<u128> {
+fn ends_u128(count: usize, mask: u128) -> Vec<u128> {
     let mut state = count as u64;
     let mut wide = || u128::from(random(&mut state)) << 64 | u128::from(random(&mut state));
     (0..count).map(|_| wide() & mask).collect()
 }
 
 #[test]
-fn narrow_roots() {
+fn roots_of_u32_tables() {
     for (count, mask, kind) in [
         (0, u32::MAX, NodeKind::Class),
         (1, u32::MAX, NodeKind::Leaf),
@@ -125,42 +128,42 @@ fn narrow_roots() {
         (100_000, u32::MAX, NodeKind::Index),
         (100_000, 0xff_ffff, NodeKind::Directory),
     ] {
-        let (root, _) = narrow(Dimension::V4, 32, narrow_ends(count, mask));
+        let (root, _) = table_u32(Dimension::V4, 32, ends_u32(count, mask));
         assert_eq!(root.kind(), kind, "{count} below {mask:x}");
     }
 }
 
 #[test]
-fn narrow_index_with_every_kind_of_bucket() {
-    // Three crowds, two of them neighbours, in a thin spread.
-    let mut ends = narrow_ends(30_000, u32::MAX);
+fn u32_index_with_every_kind_of_bucket() {
+    // Three dense regions, two of them adjacent, among sparse keys.
+    let mut ends = ends_u32(30_000, u32::MAX);
     for (bucket, count) in [(0x0a00_0000, 2_000u32), (0x0a04_0000, 700), (0x7f00_0000, 5_000)] {
         ends.extend((0..count).map(|i| bucket + 3 * i));
     }
-    // An edge of a bucket, and one just beside it.
+    // The edge of a bucket, and the key next to it.
     ends.extend([0x0fff_ffff, 0x1fff_fffe, 0x2000_0000]);
-    let (root, below) = narrow(Dimension::V4, 32, ends);
+    let (root, below) = table_u32(Dimension::V4, 32, ends);
     assert_eq!(root.kind(), NodeKind::Index);
-    let [class, leaf, directory] = kinds(&below);
-    assert!(class > 0 && leaf > 0 && directory == 3, "{:?}", kinds(&below));
+    let [rule_set, leaf, directory] = kinds(&below);
+    assert!(rule_set > 0 && leaf > 0 && directory == 3, "{:?}", kinds(&below));
 }
 
 #[test]
-fn narrow_lines_of_few_bits() {
-    let (root, _) = narrow(Dimension::ProtocolSome, 9, (0..511).collect());
+fn u32_tables_with_few_key_bits() {
+    let (root, _) = table_u32(Dimension::ProtocolSome, 9, (0..511).collect());
     assert_eq!(root.kind(), NodeKind::Index);
-    let (root, _) = narrow(
+    let (root, _) = table_u32(
         Dimension::Port,
         25,
         (0..2_000).map(|i| (6 << 16) + i * 7).collect(),
     );
     assert_eq!(root.kind(), NodeKind::Directory);
-    let (root, _) = narrow(Dimension::Uid, 32, (0..300_000).collect());
+    let (root, _) = table_u32(Dimension::Uid, 32, (0..300_000).collect());
     assert_eq!(root.kind(), NodeKind::Index);
 }
 
 #[test]
-fn wide_roots() {
+fn roots_of_u128_tables() {
     for (count, mask, kind, levels) in [
         (0, u128::MAX, NodeKind::Class, 0),
         (41, u128::MAX, NodeKind::Leaf, 0),
@@ -173,7 +176,7 @@ fn wide_roots() {
         (28_900, 0xffff_ffff_ffff, NodeKind::Directory, 2),
         (60_000, u128::MAX >> 32, NodeKind::Directory, 2),
     ] {
-        let (root, _) = wide(Dimension::V6, wide_ends(count, mask));
+        let (root, _) = table_u128(Dimension::V6, ends_u128(count, mask));
         assert_eq!(root.kind(), kind, "{count} below {mask:x}");
         if kind == NodeKind::Directory {
             assert_eq!(root.extra(), levels, "{count} below {mask:x}");
@@ -182,49 +185,50 @@ fn wide_roots() {
 }
 
 #[test]
-fn wide_index_with_every_kind_of_bucket() {
-    let mut ends = wide_ends(80_000, u128::MAX);
-    let crowd = |base: u128, count: usize| {
-        wide_ends(count, u128::MAX >> 40)
+fn u128_index_with_every_kind_of_bucket() {
+    let mut ends = ends_u128(80_000, u128::MAX);
+    let dense = |base: u128, count: usize| {
+        ends_u128(count, u128::MAX >> 40)
             .into_iter()
             .map(move |e| base | e)
     };
-    ends.extend(crowd(0x2001_0db8 << 96, 40_000));
-    ends.extend(crowd(0x2001_0000 << 96, 3_000));
-    ends.extend(crowd(0xfe80 << 112, 3_000));
+    ends.extend(dense(0x2001_0db8 << 96, 40_000));
+    ends.extend(dense(0x2001_0000 << 96, 3_000));
+    ends.extend(dense(0xfe80 << 112, 3_000));
     ends.push((0x0fff << 112) | (u128::MAX >> 16));
-    let (root, below) = wide(Dimension::V6, ends);
+    let (root, below) = table_u128(Dimension::V6, ends);
     assert_eq!(root.kind(), NodeKind::Index);
     let of_levels = |levels| {
         let directories = below.iter().filter(|node| node.kind() == NodeKind::Directory);
         directories.filter(|node| node.extra() == levels).count()
     };
     assert_eq!((of_levels(1), of_levels(2)), (1, 1));
-    let [class, leaf, _] = kinds(&below);
-    assert!(class > 0 && leaf > 0);
+    let [rule_set, leaf, _] = kinds(&below);
+    assert!(rule_set > 0 && leaf > 0);
 }
 
 #[test]
 fn executables_have_no_index() {
-    let ends = wide_ends(5_000, u128::MAX);
-    let (root, _) = wide(Dimension::Executable, ends);
+    let ends = ends_u128(5_000, u128::MAX);
+    let (root, _) = table_u128(Dimension::Executable, ends);
     assert_eq!(root.kind(), NodeKind::Directory);
 }
 
 #[test]
 fn too_many_intervals_are_an_error() {
-    // One bucket with more intervals than directories of two levels can lead to.
-    let count = WIDE_LIMIT as u128 + 1;
-    let line: Line<u128> = Line::plan(Dimension::V6, 64, intervals((0..count).collect(), u128::MAX));
+    // One bucket with more intervals than a directory of two levels holds.
+    let count = MAX_ENTRIES_OF_TWO_LEVELS as u128 + 1;
+    let table: IntervalTable<u128> =
+        IntervalTable::plan(Dimension::V6, 64, intervals((0..count).collect(), u128::MAX));
     let mut arena = PageArena::new(MAX_PAGES);
-    let at = arena.allocate(line.root_words()).unwrap();
-    let places = vec![Location(0); line.intervals.len()];
-    let error = line.write(&mut arena, at, &places).unwrap_err();
+    let at = arena.allocate(table.root_words()).unwrap();
+    let bitmaps = vec![Location(0); table.intervals.len()];
+    let error = table.write(&mut arena, at, &bitmaps).unwrap_err();
     assert!(
         matches!(
             error,
             CompileError::TooManyIntervals {
-                line: Dimension::V6,
+                dimension: Dimension::V6,
                 ..
             }
         ),
@@ -232,4 +236,4 @@ fn too_many_intervals_are_an_error() {
     );
 }
 
-const WIDE_LIMIT: usize = 170 * 170 * 170;
+const MAX_ENTRIES_OF_TWO_LEVELS: usize = 170 * 170 * 170;

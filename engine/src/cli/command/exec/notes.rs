@@ -12,7 +12,7 @@ use crate::{
 pub(super) fn notes(policies: &[SourcedPolicy], features: Features) -> Vec<String> {
     let mut notes = Vec::new();
     let all = policies.iter().flat_map(|sourced| &sourced.policy.rules);
-    if all.into_iter().any(Rule::is_about_families)
+    if all.into_iter().any(Rule::selects_other_families)
         && let Some(reason) = lsm_unavailable_reason()
     {
         notes.push(format!(
@@ -25,7 +25,7 @@ pub(super) fn notes(policies: &[SourcedPolicy], features: Features) -> Vec<Strin
         .filter(|policy| policy.mode == Mode::Enforce)
         .collect();
     let features = |policy: &Policy| {
-        let hooks = policy.hooks.wanted(features.hooks(), policy.uses());
+        let hooks = policy.hooks.select(features.hooks(), policy.needed_hooks());
         features.only(hooks)
     };
     if enforcing

@@ -15,7 +15,7 @@ use crate::{
     },
     control::why_unmet,
     datapath::Features,
-    policy::{FlagError, FromFlags, LoadContext, from_flags},
+    policy::{FlagError, FlagPolicy, LoadContext, from_flags},
 };
 
 /// Origin of a policy that is made from flags.
@@ -35,7 +35,7 @@ pub(super) fn gather(args: &ExecArgs, output: Output) -> Result<Vec<SourcedPolic
     }
     if let Some(mode) = args.mode {
         for SourcedPolicy { policy, source } in &mut policies {
-            if !policy.hooks.allow(mode) {
+            if !policy.hooks.supports_mode(mode) {
                 let message = format!("policy {source} has only the hook kprobe, which cannot deny");
                 return Err(Failure::of(Exit::Usage, message)
                     .hint("remove --mode, or use `hooks: [cgroup, kprobe]` in the policy"));
@@ -59,7 +59,7 @@ pub(super) fn gather(args: &ExecArgs, output: Output) -> Result<Vec<SourcedPolic
 /// When a hook is not available.
 pub(super) fn require_hooks(policies: &[SourcedPolicy], features: Features) -> Result<(), Failure> {
     for SourcedPolicy { policy, source } in policies {
-        if let Some(name) = policy.hooks.lacking(features.hooks()).first() {
+        if let Some(name) = policy.hooks.unsupported(features.hooks()).first() {
             let message = format!(
                 "policy {source} cannot be fully enforced on this kernel: {}",
                 why_unmet(name)
@@ -90,7 +90,7 @@ fn of_flags(
     output: Output,
 ) -> Result<SourcedPolicy, Failure> {
     let mode = args.mode.unwrap_or(engine_common::Mode::Enforce);
-    let FromFlags { policy, resolved } =
+    let FlagPolicy { policy, resolved } =
         from_flags(rules, args.default, mode, context, &resolve).map_err(|error| {
             let exit = match &error {
                 FlagError::Resolve { .. } | FlagError::NoAddresses { .. } => Exit::ExecFailed,

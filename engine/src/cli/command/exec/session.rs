@@ -197,7 +197,7 @@ fn refuse_without_egress_filter(gate: &RunGate, policies: &[SourcedPolicy]) -> R
 }
 
 fn refuse_without_unix(gate: &RunGate, policies: &[SourcedPolicy]) -> Result<(), Failure> {
-    let names_unix = |sourced: &&SourcedPolicy| sourced.policy.rules.iter().any(Rule::is_about_unix);
+    let names_unix = |sourced: &&SourcedPolicy| sourced.policy.rules.iter().any(Rule::selects_unix_sockets);
     match policies.iter().find(names_unix) {
         Some(sourced) if !gate.has_unix() => {
             let message = format!(
@@ -219,7 +219,7 @@ fn attach(
     let mut slots = [SlotRef::NONE; MAX_STACKED];
     for (reference, policy) in slots.iter_mut().zip(live) {
         let Policy { hooks, mode, .. } = &policy.sourced.policy;
-        let hooks = hooks.wanted(there, policy.sourced.policy.uses());
+        let hooks = hooks.select(there, policy.sourced.policy.needed_hooks());
         *reference = SlotRef::new(policy.slot.0, *mode).for_hooks(hooks);
     }
     let is_strict = live.iter().any(|policy| policy.sourced.policy.strict);

@@ -1,4 +1,4 @@
-//! Data flows one way: a room knows those above it in this list, and only what is granted to it.
+//! Modules may only use the modules that this table allows, so that dependencies go one way.
 
 #![expect(clippy::unwrap_used, reason = "a test panics")]
 
@@ -7,8 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Rooms, and which other rooms their files may name.
-const MAY_KNOW: [(&str, &[&str]); 11] = [
+/// Each module of the library, and the other modules that it may use.
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("policy", &[]),
     ("compile", &["policy"]),
     ("datapath", &["compile", "policy"]),
@@ -31,28 +31,28 @@ const MAY_KNOW: [(&str, &[&str]); 11] = [
     ),
 ];
 
-/// Libraries that only one room may name.
+/// Libraries that only one module may use.
 const OWNED: [(&str, &str); 2] = [("aya", "datapath"), ("clap", "cli")];
 
-fn sources(room: &str) -> Vec<(PathBuf, String)> {
+fn sources(module: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(room)];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
+    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(module)];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
                 found.push((path, text));
             }
         }
     }
-    assert!(!found.is_empty(), "the room {room} is empty");
+    assert!(!found.is_empty(), "the module {module} is empty");
     found
 }
 
-/// The text without comments: those may speak of anybody.
+/// The text without line comments.
 fn code(text: &str) -> String {
     text.lines()
         .map(|line| line.split("//").next().unwrap_or_default())
@@ -60,8 +60,8 @@ fn code(text: &str) -> String {
         .join("\n")
 }
 
-/// Whether the code names a path that starts with `first::`, also inside `use crate::{...}`.
-fn names_room(code: &str, room: &str) -> bool {
+/// Whether the code uses `crate::module`, also inside `use crate::{...}`.
+fn uses_module(code: &str, module: &str) -> bool {
     let grouped = code.split("use crate::{").skip(1).any(|rest| {
         let mut depth = 1;
         let mut word = String::new();
@@ -72,11 +72,11 @@ fn names_room(code: &str, room: &str) -> bool {
                 _ => {}
             }
             if depth == 0 {
-                return word == room;
+                return word == module;
             }
             if depth == 1 && (c.is_alphanumeric() || c == '_') {
                 word.push(c);
-            } else if word == room && depth >= 1 {
+            } else if word == module && depth >= 1 {
                 return true;
             } else if depth == 1 {
                 word.clear();
@@ -84,17 +84,17 @@ fn names_room(code: &str, room: &str) -> bool {
         }
         false
     });
-    grouped || code.contains(&format!("crate::{room}::")) || code.contains(&format!("crate::{room};"))
+    grouped || code.contains(&format!("crate::{module}::")) || code.contains(&format!("crate::{module};"))
 }
 
 #[test]
-fn nothing_points_backwards() {
+fn dependencies_go_one_way() {
     let mut faults = Vec::new();
-    for (room, may_know) in MAY_KNOW {
-        for (path, text) in sources(room) {
+    for (module, allowed) in ALLOWED {
+        for (path, text) in sources(module) {
             let code = code(&text);
-            for (other, _) in MAY_KNOW {
-                if other != room && !may_know.contains(&other) && names_room(&code, other) {
+            for (other, _) in ALLOWED {
+                if other != module && !allowed.contains(&other) && uses_module(&code, other) {
                     faults.push(format!("{} names crate::{other}", path.display()));
                 }
             }
@@ -104,11 +104,11 @@ fn nothing_points_backwards() {
 }
 
 #[test]
-fn libraries_have_one_room() {
+fn libraries_are_used_in_one_module() {
     let mut faults = Vec::new();
     for (library, owner) in OWNED {
-        for (room, _) in MAY_KNOW.iter().filter(|(room, _)| *room != owner) {
-            for (path, text) in sources(room) {
+        for (module, _) in ALLOWED.iter().filter(|(module, _)| *module != owner) {
+            for (path, text) in sources(module) {
                 if code(&text).contains(&format!("{library}::")) {
                     faults.push(format!("{} names {library}", path.display()));
                 }
@@ -119,16 +119,19 @@ fn libraries_have_one_room() {
 }
 
 #[test]
-fn the_check_sees_what_it_looks_for() {
-    assert!(names_room("use crate::policy::Policy;", "policy"));
-    assert!(names_room(
+fn the_check_finds_uses() {
+    assert!(uses_module("use crate::policy::Policy;", "policy"));
+    assert!(uses_module(
         "use crate::{events::Event, policy::{Policy, Rule}};",
         "policy"
     ));
-    assert!(names_room("use crate::{\n    launch,\n    policy,\n};", "launch"));
-    assert!(!names_room(
+    assert!(uses_module(
+        "use crate::{\n    launch,\n    policy,\n};",
+        "launch"
+    ));
+    assert!(!uses_module(
         "use crate::{events::{policy_names, Event}};",
         "policy"
     ));
-    assert!(!names_room("use super::policy;", "policy"));
+    assert!(!uses_module("use super::policy;", "policy"));
 }
