@@ -174,7 +174,7 @@ pub mod migration_flag {
     /// One thread alone, not its whole process.
     pub const THREAD: u8 = 1;
     /// It was made there (clone3 with CLONE_INTO_CGROUP), by a thread that is inside.
-    pub const BORN: u8 = 2;
+    pub const CLONE_INTO_CGROUP: u8 = 2;
     /// All bits there are.
     pub const ALL: u8 = 3;
 }

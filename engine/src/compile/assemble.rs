@@ -52,19 +52,19 @@ pub fn compile(policy: &Policy, executables: &Identities, life: Revision) -> Res
     let binds_executable = policy.rules.iter().any(|rule| rule.subject.binaries.is_some());
     let binds_uid = policy.rules.iter().any(|rule| rule.subject.uids.is_some());
     let header = HeaderFields {
-        life,
+        revision: life,
         default_action: policy.default,
         errno: policy.errno.number(),
         needs_subject: binds_uid || binds_executable,
         needs_executable: binds_executable,
         strict: policy.strict,
-        names_unix: lines.unix.is_some(),
+        has_unix_rules: lines.unix.is_some(),
         bitmap_words: classes.words(),
         rule_count: policy.rules.len() as u32,
         page_count: arena.page_count() as u32,
         counters,
-        fold: policy.fold.windows(),
-        lines: nodes,
+        dedup: policy.fold.windows(),
+        interval_tables: nodes,
         nat64: nat64_slots(&policy.nat64),
     };
     let root = arena.root_mut();

@@ -104,7 +104,7 @@ pub(super) fn executables(policy: &Policy, known: &Identities) -> Result<Spans<u
 
 /// Key of a unix socket's place on its line.
 pub(super) fn place_key(place: UnixSocketId) -> u128 {
-    u128::from(place.space) << 64 | u128::from(place.name)
+    u128::from(place.device) << 64 | u128::from(place.name_hash)
 }
 
 /// Unix sockets.

@@ -150,7 +150,7 @@ fn settings(old: Header<'_>, new: Header<'_>) -> PolicyDiff {
     PolicyDiff {
         default: of_both(|header| header.default_action().as_str().to_owned()),
         errno: of_both(|header| errno(header.errno())),
-        mode: of_both(|header| header.life().mode.as_str().to_owned()),
+        mode: of_both(|header| header.revision().mode.as_str().to_owned()),
         other_settings: others.into_iter().flatten().collect(),
         ..PolicyDiff::default()
     }
@@ -158,7 +158,7 @@ fn settings(old: Header<'_>, new: Header<'_>) -> PolicyDiff {
 
 /// Windows within which repeats are folded.
 fn dedup_windows(header: Header<'_>) -> String {
-    let fold = header.fold();
+    let fold = header.dedup();
     let window = |ms: u32| match ms {
         0 => "off".to_owned(),
         ms if ms % 1000 == 0 => format!("{}s", ms / 1000),

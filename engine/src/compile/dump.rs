@@ -89,7 +89,7 @@ impl<'a> Dump<'a> {
         self.line(Dimension::Executable, "executable", 64, executable, |key| {
             format!("{:#x}:{}", key >> 64, key as u64)
         });
-        if image.header().names_unix() {
+        if image.header().has_unix_rules() {
             let unix = walk::wide(image, Dimension::Unix);
             self.line(Dimension::Unix, "unix socket", 64, unix, |key| {
                 format!("{:#x}:{:016x}", key >> 64, key as u64)
@@ -105,7 +105,7 @@ impl<'a> Dump<'a> {
 
     fn header(&mut self) {
         let header: Header<'a> = self.image.header();
-        let life = header.life();
+        let life = header.revision();
         self.say(format_args!(
             "image: abi {}, {} pages, {} words a bitmap",
             header.abi_version(),
@@ -130,7 +130,7 @@ impl<'a> Dump<'a> {
             self.say(format_args!("judges packets too (strict)"));
         }
         self.say(format_args!("counters: {}", place(header.counters())));
-        let fold = header.fold();
+        let fold = header.dedup();
         if fold != DedupWindows::default() {
             self.say(format_args!(
                 "folds repeats: audit {} ms, block {} ms, kill {} ms",
@@ -176,10 +176,10 @@ impl<'a> Dump<'a> {
         walk: Walk<K>,
         key: impl Fn(K) -> String,
     ) {
-        let root = self.image.header().line(id);
+        let root = self.image.header().interval_table(id);
         let at = Location(root.page() * engine_common::image::PAGE_WORDS as u32 + root.word() as u32);
         let structure = match root.kind() {
-            NodeKind::Class => "one class".to_owned(),
+            NodeKind::RuleSet => "one class".to_owned(),
             NodeKind::Leaf => format!("leaf of {} entries at {}", root.entries(), place(at)),
             NodeKind::Directory => format!(
                 "directory of {} entries at {}, levels {}",

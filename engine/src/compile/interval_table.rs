@@ -71,7 +71,7 @@ impl<K: LineKey> Line<K> {
             let last = K::from_bits((bucket as u128) << low | ((1 << low) - 1));
             let reach = rest.partition_point(|interval| interval.end < last);
             let node = if reach == 0 {
-                Node::class(place(places, rest[0].class))
+                Node::rule_set(place(places, rest[0].class))
             } else {
                 let entries = Entries {
                     intervals: &rest[..=reach],
@@ -223,7 +223,7 @@ impl<K: LineKey> Plan for Line<K> {
             places,
         };
         match self.root {
-            Root::Class => Ok(Node::class(place(places, self.intervals[0].class))),
+            Root::Class => Ok(Node::rule_set(place(places, self.intervals[0].class))),
             Root::Leaf => {
                 all.write(arena, at);
                 Ok(Node::leaf(at, self.intervals.len()))

@@ -61,11 +61,11 @@ fn walk<K: LineKey>(image: &Image, line: Dimension, key_bits: u32, last: K) -> W
         broken: false,
     };
     let header = Header(&image.pages()[0]);
-    if line == Dimension::Unix && !header.names_unix() {
+    if line == Dimension::Unix && !header.has_unix_rules() {
         // There is none where no rule is about such sockets.
         return walk;
     }
-    let root = header.line(line);
+    let root = header.interval_table(line);
     walk.broken = walk.node(image, root, key_bits, last).is_none();
     walk
 }
@@ -86,7 +86,7 @@ impl<K: LineKey> Walk<K> {
                     self.pages.insert((first + bucket) / PAGE_WORDS);
                     let end = K::from_bits((bucket as u128) << low | ((1 << low) - 1));
                     let kind = match below.kind() {
-                        NodeKind::Class => 0,
+                        NodeKind::RuleSet => 0,
                         NodeKind::Leaf => 1,
                         NodeKind::Directory => 2,
                         NodeKind::Index => return None,
@@ -96,7 +96,7 @@ impl<K: LineKey> Walk<K> {
                 }
                 Some(())
             }
-            NodeKind::Class => {
+            NodeKind::RuleSet => {
                 self.push(last, Location(node.page()));
                 Some(())
             }

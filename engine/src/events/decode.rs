@@ -104,7 +104,7 @@ fn migration_record(record: &MigrationRecord) -> Result<CgroupMigration, DecodeE
         tid: record.tid,
         comm: Comm(record.comm),
         is_whole: record.flags & migration_flag::THREAD == 0,
-        is_born: record.flags & migration_flag::BORN != 0,
+        is_clone_into_cgroup: record.flags & migration_flag::CLONE_INTO_CGROUP != 0,
         by: MigratedBy {
             pid: record.migrated_by_pid,
             uid: record.migrated_by_uid,
@@ -128,8 +128,8 @@ fn unix_record(record: &UnixRecord) -> Result<Event, DecodeError> {
     event.target = Target::Unix {
         name,
         place: UnixSocketId {
-            space: word(space),
-            name: word(hash),
+            device: word(space),
+            name_hash: word(hash),
         },
     };
     Ok(event)

@@ -214,7 +214,7 @@ fn departures_are_told_by_their_length() {
     );
     assert_eq!(migration.slots, [0, 5]);
     assert_eq!(
-        (migration.pid, migration.is_whole, migration.is_born),
+        (migration.pid, migration.is_whole, migration.is_clone_into_cgroup),
         (123, true, false)
     );
     assert_eq!(migration.comm.as_bytes(), b"bash");
@@ -222,8 +222,8 @@ fn departures_are_told_by_their_length() {
         (migration.by.pid, migration.by.comm.as_bytes()),
         (1, &b"systemd"[..])
     );
-    let born = sample::migration(|r| r.flags = migration_flag::THREAD | migration_flag::BORN);
-    assert_eq!((born.is_whole, born.is_born), (false, true));
+    let born = sample::migration(|r| r.flags = migration_flag::THREAD | migration_flag::CLONE_INTO_CGROUP);
+    assert_eq!((born.is_whole, born.is_clone_into_cgroup), (false, true));
     // What stands behind the end of the list is not looked at.
     let none = sample::migration(|r| r.slots[0].0 = 0);
     assert_eq!(none.slots, [0_u32; 0]);
@@ -304,7 +304,7 @@ fn unix_sockets_come_with_their_names() {
     let Target::Unix { place, .. } = event.target else {
         panic!("{:?}", event.target);
     };
-    assert_eq!((place.space, place.name), (27, 9));
+    assert_eq!((place.device, place.name_hash), (27, 9));
     assert!(decode_record(&bytes(Protocol::TCP, 3)).is_err());
     assert!(decode_record(&bytes(Protocol::UNIX, 109)).is_err());
 }

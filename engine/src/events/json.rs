@@ -185,7 +185,7 @@ impl MigrationLine {
             tid: migration.tid,
             comm: text(migration.comm.as_bytes()),
             whole_process: migration.is_whole,
-            born: migration.is_born,
+            born: migration.is_clone_into_cgroup,
             by: MigratedByLine {
                 pid: migration.by.pid,
                 uid: migration.by.uid,
@@ -317,7 +317,7 @@ impl SummaryLine {
                 kill_pending: tally.count(Outcome::KillPending),
             },
             lost: tally.lost(),
-            repeats_untold: tally.untold(),
+            repeats_untold: tally.pending(),
         }
     }
 }

@@ -26,7 +26,7 @@ pub struct CgroupMigration {
     /// Whether the whole process left, or that thread alone.
     pub is_whole: bool,
     /// Whether it was made elsewhere (clone3 with CLONE_INTO_CGROUP), and not moved.
-    pub is_born: bool,
+    pub is_clone_into_cgroup: bool,
     /// Process that moved or made it.
     pub by: MigratedBy,
     /// Records lost in this ring before this one, since it was made.

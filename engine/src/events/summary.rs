@@ -100,10 +100,10 @@ pub fn table(tally: &Tally, policies: &[PolicyCounters], layout: Layout) -> Stri
     for policy in policies {
         text += &policy_line(policy);
     }
-    if tally.untold() > 0 {
+    if tally.pending() > 0 {
         text += &format!(
             "and {} more repeats, folded after the last event of their kind; the policies' counters are exact\n",
-            grouped(tally.untold())
+            grouped(tally.pending())
         );
     }
     if tally.lost() > 0 {

@@ -69,7 +69,7 @@ pub struct Tally {
     outcomes: [u64; Self::OUTCOMES.len()],
     others: [u64; Self::OUTCOMES.len()],
     lost: u64,
-    untold: u64,
+    pending: u64,
 }
 
 impl Tally {
@@ -130,12 +130,12 @@ impl Tally {
 
     /// Adds repeats that were folded after the last event of their kind: no event tells of them.
     pub fn add_untold(&mut self, repeats: u64) {
-        self.untold += repeats;
+        self.pending += repeats;
     }
 
     /// Repeats that no event tells of.
-    pub fn untold(&self) -> u64 {
-        self.untold
+    pub fn pending(&self) -> u64 {
+        self.pending
     }
 
     /// Events with this outcome, those without a row of their own included.

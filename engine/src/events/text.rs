@@ -102,7 +102,7 @@ pub fn migration_line(named: &NamedMigration<'_>) -> String {
     if !migration.is_whole {
         notes.push(format!("thread {} alone", migration.tid));
     }
-    if migration.is_born {
+    if migration.is_clone_into_cgroup {
         notes.push("made there".to_owned());
     }
     if !notes.is_empty() {

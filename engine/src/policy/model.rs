@@ -77,12 +77,12 @@ impl Hooks {
     /// The hooks that a policy has a use for. `watches` is whether it ever reports what it lets through: of nothing else
     /// the probe could tell more. `names_unix` is whether it has rules about unix sockets.
     pub fn used(watches: bool, names_unix: bool) -> HookSet {
-        let mut hooks = HookSet::CGROUP.and(HookSet::LSM);
+        let mut hooks = HookSet::CGROUP.union(HookSet::LSM);
         if watches {
-            hooks = hooks.and(HookSet::TRACER);
+            hooks = hooks.union(HookSet::TRACER);
         }
         if names_unix {
-            hooks = hooks.and(HookSet::UNIX);
+            hooks = hooks.union(HookSet::UNIX);
         }
         hooks
     }
@@ -90,11 +90,11 @@ impl Hooks {
     /// The hooks that are to be attached, of those there are, for a policy that has a use for `used`.
     pub fn wanted(self, there: HookSet, used: HookSet) -> HookSet {
         match self {
-            Hooks::Auto => there.among(used),
-            Hooks::Only(hooks) if hooks.has(HookSet::LSM) => {
-                hooks.and(used.among(HookSet::UNIX)).among(there)
+            Hooks::Auto => there.intersect(used),
+            Hooks::Only(hooks) if hooks.contains(HookSet::LSM) => {
+                hooks.union(used.intersect(HookSet::UNIX)).intersect(there)
             }
-            Hooks::Only(hooks) => hooks.among(there),
+            Hooks::Only(hooks) => hooks.intersect(there),
         }
     }
 
@@ -103,7 +103,7 @@ impl Hooks {
         let Hooks::Only(hooks) = self else {
             return Vec::new();
         };
-        let lacking = |(_, kind): &(&str, HookSet)| hooks.has(*kind) && !there.has(*kind);
+        let lacking = |(_, kind): &(&str, HookSet)| hooks.contains(*kind) && !there.contains(*kind);
         let names = Self::NAMES.into_iter().filter(lacking);
         names.map(|(name, _)| name).collect()
     }
@@ -121,7 +121,7 @@ impl Hooks {
     /// What [`Hooks::names`] gave. Names of other versions are passed over.
     pub fn of_names<'n>(names: impl IntoIterator<Item = &'n str>) -> Hooks {
         let named = names.into_iter().filter_map(Hooks::named);
-        match named.fold(HookSet::NONE, HookSet::and) {
+        match named.fold(HookSet::NONE, HookSet::union) {
             HookSet::NONE => Hooks::Auto,
             hooks => Hooks::Only(hooks),
         }

@@ -88,8 +88,8 @@ impl<'a> Aim<'a> {
         });
         let names: Vec<UnixName> = named.flatten().cloned().collect();
         let mut place = UnixSocketId {
-            space: 27,
-            name: random.next(),
+            device: 27,
+            name_hash: random.next(),
         };
         if !names.is_empty()
             && let Some(places) = self.executables.socket(random.pick(&names))
@@ -97,9 +97,9 @@ impl<'a> Aim<'a> {
             place = *random.pick(&places);
         }
         match random.below(8) {
-            0 => place.name = place.name.wrapping_add(1),
-            1 => place.name = place.name.wrapping_sub(1),
-            2 => place.space ^= 1,
+            0 => place.name_hash = place.name_hash.wrapping_add(1),
+            1 => place.name_hash = place.name_hash.wrapping_sub(1),
+            2 => place.device ^= 1,
             _ => {}
         }
         place

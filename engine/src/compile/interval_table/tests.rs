@@ -97,7 +97,7 @@ fn wide(id: Dimension, ends: Vec<u128>) -> (Node, Vec<Node>) {
 }
 
 fn kinds(nodes: &[Node]) -> [usize; 3] {
-    [NodeKind::Class, NodeKind::Leaf, NodeKind::Directory]
+    [NodeKind::RuleSet, NodeKind::Leaf, NodeKind::Directory]
         .map(|kind| nodes.iter().filter(|node| node.kind() == kind).count())
 }
 
@@ -115,7 +115,7 @@ fn wide_ends(count: usize, mask: u128) -> Vec<u128> {
 #[test]
 fn narrow_roots() {
     for (count, mask, kind) in [
-        (0, u32::MAX, NodeKind::Class),
+        (0, u32::MAX, NodeKind::RuleSet),
         (1, u32::MAX, NodeKind::Leaf),
         (63, u32::MAX, NodeKind::Leaf),
         (64, u32::MAX, NodeKind::Index),
@@ -162,7 +162,7 @@ fn narrow_lines_of_few_bits() {
 #[test]
 fn wide_roots() {
     for (count, mask, kind, levels) in [
-        (0, u128::MAX, NodeKind::Class, 0),
+        (0, u128::MAX, NodeKind::RuleSet, 0),
         (41, u128::MAX, NodeKind::Leaf, 0),
         (42, u128::MAX, NodeKind::Index, 0),
         (160, 0xffff, NodeKind::Leaf, 0),
