@@ -3,6 +3,7 @@
 /// Action of a rule or of a policy's default. Ordered by strictness: of several verdicts the
 /// greatest action is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[repr(u8)]
 pub enum Action {
     /// Allow, without an event.
@@ -50,6 +51,7 @@ impl Action {
 
 /// Whether a policy enforces its verdicts or only reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[repr(u8)]
 pub enum Mode {
     /// Block and kill are carried out.

@@ -4,6 +4,7 @@ use crate::{executable::ExecutableId, protocol::Protocol};
 
 /// The hook that observed an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[repr(u8)]
 pub enum Hook {
     /// cgroup/connect4.

@@ -56,7 +56,7 @@ pub struct DedupKey {
     pub family: u8,
     /// Family of the address as the caller passed it, or of the socket being created: 4 or 6.
     pub original_family: u8,
-    /// [`crate::event::flag`] bits: use of a socket created in another cgroup is a different attempt.
+    /// [`crate::record::attempt_flag`] bits: use of a socket created in another cgroup is a different attempt.
     pub flags: u8,
     /// Reserved, zero.
     pub reserved: u32,
@@ -84,7 +84,7 @@ impl DedupKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct DedupEntry {
-    /// Start of the window: time of the last record with this key, nanoseconds of CLOCK_MONOTONIC.
+    /// Start of the window: time of the last record with this key, nanoseconds of CLOCK_BOOTTIME.
     pub since_ns: u64,
     /// Verdict, rule and generation of the last record, in one word. An attempt with another one is reported at once.
     pub verdict: u64,

@@ -1,5 +1,5 @@
 //! What the kernel programs and user space of Tidegate share: the table format ([`image`]), the
-//! search in it ([`interval_table`]), the decision ([`decide()`]) and the layout of ring records ([`event`]).
+//! search in it ([`interval_table`]), the decision ([`decide()`]) and the layout of ring records ([`record`]).
 //!
 //! Plain `no_std` code without allocation. It is compiled into the kernel programs, into the
 //! `tidegate` binary (`check`, `explain`) and into the tests: there is no second implementation of
@@ -16,7 +16,6 @@ pub mod decide;
 pub mod dedup;
 pub mod destination;
 pub mod egress_filter;
-pub mod event;
 pub mod executable;
 pub mod image;
 pub mod interval_table;
@@ -24,6 +23,7 @@ pub mod limits;
 pub mod outcome;
 pub mod packet;
 pub mod protocol;
+pub mod record;
 pub mod scope;
 pub mod unix_socket_id;
 pub mod verdict;
@@ -40,4 +40,4 @@ pub use verdict::{Fault, Reason, Verdict, VerdictWord};
 
 /// Version of every layout in this crate that crosses into the kernel: images, scopes, records.
 /// It is raised when any of them changes, so that a binary never reads maps that another version pinned.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;

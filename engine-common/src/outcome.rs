@@ -16,6 +16,7 @@ pub enum KillAbility {
 
 /// What was enforced for an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[repr(u8)]
 pub enum Outcome {
     /// Allowed, without an event.
@@ -64,16 +65,16 @@ impl Outcome {
         !matches!(self, Outcome::Allowed)
     }
 
-    /// The name in reports.
+    /// The name in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Outcome::Allowed => "allowed",
             Outcome::Audited => "audited",
-            Outcome::WouldBlock => "would block",
-            Outcome::WouldKill => "would kill",
+            Outcome::WouldBlock => "would_block",
+            Outcome::WouldKill => "would_kill",
             Outcome::Blocked => "blocked",
             Outcome::Killed => "killed",
-            Outcome::KillPending => "kill pending",
+            Outcome::KillPending => "kill_pending",
         }
     }
 

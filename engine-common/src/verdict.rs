@@ -1,9 +1,10 @@
 //! The verdict of a policy on an attempt, and its reason.
 
-use crate::{action::Action, event::reason};
+use crate::{action::Action, record::reason};
 
 /// Why a kernel program could not evaluate a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[repr(u8)]
 pub enum Fault {
     /// Programs are attached to the cgroup, but no scope was written for it.

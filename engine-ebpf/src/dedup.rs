@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     btf_maps::{Array, LruHashMap},
-    helpers::bpf_ktime_get_ns,
+    helpers::generated::bpf_ktime_get_boot_ns,
     macros::btf_map,
 };
 use core::ptr::{addr_of_mut, null_mut};
@@ -97,7 +97,7 @@ impl Duplicates {
 #[inline(always)]
 pub(crate) fn record(key: &DedupKey, window_ns: u64, verdict: u64) -> Duplicates {
     // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
+    let now = unsafe { bpf_ktime_get_boot_ns() };
     let Some(entry) = DEDUP.get_ptr_mut(key) else {
         let entry = DedupEntry {
             since_ns: now,

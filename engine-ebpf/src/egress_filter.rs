@@ -16,10 +16,10 @@ use engine_common::{
     dedup::DedupKey,
     destination::{canonical_v4, canonical_v6},
     egress_filter::{MIN_WINDOW_NS, SocketUser},
-    event::reason,
     image::{Header, Page},
     limits::MAX_STACKED,
     packet::{Bytes, Reading, UNREADABLE, read},
+    record::reason,
     scope::SlotRef,
     verifier::forget,
 };

@@ -3,7 +3,7 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_retval, bpf_send_signal, bpf_set_retval};
 use engine_common::{
-    Action, Fault, KillAbility, Mode, Outcome, dedup::DedupKey, event::flag, limits::MAX_STACKED,
+    Action, Fault, KillAbility, Mode, Outcome, dedup::DedupKey, limits::MAX_STACKED, record::attempt_flag,
     scope::SlotRef, verifier::forget,
 };
 
@@ -108,7 +108,7 @@ pub(crate) fn enforce<R: Request>(
                 executable_inode: executable.inode,
                 slot: context.slot,
                 verdict: verdict.0 as u8,
-                flags: flags as u8 & flag::FOREIGN_SOCKET,
+                flags: flags as u8 & attempt_flag::FOREIGN_SOCKET,
                 ..DedupKey::EMPTY
             };
             request.write_key(&mut key);

@@ -12,7 +12,7 @@ use crate::{features, images::LiveImage, subject};
 pub(crate) const EPERM: u16 = 1;
 
 /// A verdict with the revision of the policy that gave it, in one word: bits 0 to 1 the action, 2 to 3
-/// a constant of `event::reason`, 4 to 19 the rule or fault, 20 to 30 the errno, 31 audit mode, 32 to
+/// a constant of `record::reason`, 4 to 19 the rule or fault, 20 to 30 the errno, 31 audit mode, 32 to
 /// 63 the generation.
 ///
 /// It is one word because global functions of BPF programs take and return scalars. The verifier checks a

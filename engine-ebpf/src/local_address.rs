@@ -1,11 +1,11 @@
 //! Local addresses of connections. When a connect is evaluated its socket has no local port yet; the tracer
 //! reports it later, in a record of its own.
 
-use aya_ebpf::{btf_maps::LruHashMap, helpers::bpf_ktime_get_ns, macros::btf_map};
+use aya_ebpf::{btf_maps::LruHashMap, macros::btf_map};
 use engine_common::{
-    ABI_VERSION, Action, Hook, Mode, Protocol,
+    Action, Hook, Mode, Protocol,
     dedup::DedupKey,
-    event::{EventRecord, LocalAddressRecord, MAX_PENDING_LOCAL_ADDRESSES, flag},
+    record::{AttemptRecord, LocalAddressRecord, MAX_PENDING_LOCAL_ADDRESSES, attempt_flag},
     scope::{Scope, SlotRef},
 };
 
@@ -38,7 +38,7 @@ pub(crate) struct Connect {
 pub(crate) const UNKNOWN_ADDRESS: (u64, u64, u64) = (0, 0, 0);
 
 impl Request for Connect {
-    type Record = EventRecord;
+    type Record = AttemptRecord;
 
     #[inline(always)]
     fn evaluate(&self, reference: SlotRef) -> PackedVerdict {
@@ -46,17 +46,17 @@ impl Request for Connect {
     }
 
     #[inline(always)]
-    fn write_destination(&self, record: &mut EventRecord) {
+    fn write_destination(&self, record: &mut AttemptRecord) {
         self.request.write_destination(record);
         if self.key != 0 {
-            write_halves(&mut record.source, self.key.swap_bytes(), 0);
+            write_halves(&mut record.local_address, self.key.swap_bytes(), 0);
             // If the insertion fails, the event has no local address.
             let _ = PENDING_CONNECTS.insert(self.key, 1, 0);
             return;
         }
         let (high, low, port) = self.local;
-        record.source_port = port as u16;
-        write_halves(&mut record.source, high, low);
+        record.local_port = port as u16;
+        write_halves(&mut record.local_address, high, low);
     }
 
     #[inline(always)]
@@ -67,7 +67,7 @@ impl Request for Connect {
     #[inline(always)]
     fn flags(&self) -> u8 {
         if self.key != 0 {
-            flag::EXPECTS_LOCAL_ADDRESS
+            attempt_flag::EXPECTS_LOCAL_ADDRESS
         } else {
             0
         }
@@ -109,8 +109,6 @@ pub(crate) fn report(socket: u64, key: u64, port: u16) {
         field(socket, features::sock_own_v6())
     };
     write_local_address(|record: &mut LocalAddressRecord| {
-        // SAFETY: a helper without arguments.
-        record.monotonic_ns = unsafe { bpf_ktime_get_ns() };
         record.key = key;
         let address = record.address.as_mut_ptr().cast::<u64>();
         // SAFETY: sixteen bytes of a record, aligned to eight. The socket has them in network order.
@@ -119,8 +117,7 @@ pub(crate) fn report(socket: u64, key: u64, port: u16) {
             address.add(1).write(words[1]);
         }
         record.port = port;
-        record.abi = ABI_VERSION as u16;
         record.family = if is_v4 { 4 } else { 6 };
-        record.reserved = [0; 11];
+        record.reserved = [0; 5];
     });
 }

@@ -6,15 +6,14 @@
 
 use aya_ebpf::{
     helpers::{
-        bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns,
+        bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
         generated::{bpf_get_current_comm, bpf_get_current_task},
     },
     macros::fentry,
     programs::FEntryContext,
 };
 use engine_common::{
-    ABI_VERSION,
-    event::{MigrationRecord, migration_flag},
+    record::{MigrationRecord, migration_flag},
     scope::Scope,
 };
 
@@ -96,17 +95,11 @@ extern "C" fn report_migration_level(level: u32, from: u64, to: u64, task: u64, 
     let Some(scope) = task_scope::of_cgroup(id) else {
         return 0;
     };
-    write_migration(|record: &mut MigrationRecord, lost: u64| {
-        // SAFETY: the first helper has no arguments; the second one writes up to the 16 bytes given, and zeroes
-        // them when it fails.
-        unsafe {
-            record.monotonic_ns = bpf_ktime_get_ns();
-            bpf_get_current_comm(record.migrated_by_comm.as_mut_ptr().cast(), 16);
-        }
-        record.scope = id;
+    write_migration(id, |record: &mut MigrationRecord| {
+        // SAFETY: the helper writes up to 16 bytes, and zeroes them if it fails.
+        unsafe { bpf_get_current_comm(record.migrated_by_comm.as_mut_ptr().cast(), 16) };
         record.from = id_of(from);
         record.to = id_of(to);
-        record.lost = lost;
         let comm: [u64; 2] = field(task, features::task_comm());
         let words = record.comm.as_mut_ptr().cast::<u64>();
         // SAFETY: sixteen bytes of a record, aligned to eight.
@@ -119,9 +112,8 @@ extern "C" fn report_migration_level(level: u32, from: u64, to: u64, task: u64, 
         record.tid = field(task, features::task_pid());
         record.migrated_by_pid = (bpf_get_current_pid_tgid() >> 32) as u32;
         record.migrated_by_uid = bpf_get_current_uid_gid() as u32;
-        record.abi = ABI_VERSION as u16;
         record.flags = flags as u8;
-        record.reserved = [0; 5];
+        record.reserved = [0; 7];
     });
     1
 }

@@ -4,8 +4,8 @@ use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
     btf_maps::{Array, RingBuf},
     helpers::{
-        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns,
-        generated::{bpf_get_current_comm, bpf_ringbuf_query},
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+        generated::{bpf_get_current_comm, bpf_ktime_get_boot_ns, bpf_ringbuf_query},
     },
     macros::btf_map,
 };
@@ -13,8 +13,10 @@ use core::{mem::offset_of, ptr::addr_of};
 use engine_common::{
     ABI_VERSION, ExecutableId, Outcome, VerdictWord,
     egress_filter::SocketUser,
-    event::{EventRecord, LocalAddressRecord, MigrationRecord, flag, loss},
     limits::EVENT_RING_BYTES,
+    record::{
+        AttemptRecord, LocalAddressRecord, MigrationRecord, RecordHeader, RecordKind, attempt_flag, loss,
+    },
     verifier::forget,
 };
 
@@ -28,7 +30,7 @@ use crate::{
 
 /// The ring buffer; user space may set another size when it loads the programs.
 #[btf_map]
-static EVENTS: RingBuf<EventRecord, { EVENT_RING_BYTES as usize }> = RingBuf::new();
+static EVENTS: RingBuf<AttemptRecord, { EVENT_RING_BYTES as usize }> = RingBuf::new();
 
 /// Records that were lost, one counter per cause.
 #[btf_map]
@@ -52,7 +54,7 @@ pub(crate) struct Report {
     pub(crate) outcome: u8,
     pub(crate) errno: u16,
     pub(crate) executable: ExecutableId,
-    /// Bits of [`flag`], without those of the request.
+    /// Bits of [`attempt_flag`], without those of the request.
     pub(crate) flags: u64,
     pub(crate) duplicates: Duplicates,
 }
@@ -92,24 +94,20 @@ pub(crate) fn report_by<R: Request>(request: &R, context: &ReportContext, report
     // the reserved memory is not cleared.
     let whole = unsafe { &mut *entry.as_mut_ptr() };
     let record = whole.attempt();
-    // SAFETY: a helper without arguments.
-    record.monotonic_ns = unsafe { bpf_ktime_get_ns() };
+    write_header::<R::Record>(&mut record.header, R::Record::KIND, losses, report.scope);
     write_caller(record, caller);
     record.generation = report.generation;
-    record.scope = report.scope;
-    record.lost = losses.get();
     record.socket_cookie = context.cookie;
     record.executable_device = report.executable.device;
     record.executable_inode = report.executable.inode;
-    write_halves(&mut record.source, 0, 0);
-    record.source_port = 0;
+    write_halves(&mut record.local_address, 0, 0);
+    record.local_port = 0;
     request.write_destination(record);
     record.slot = context.slot;
     record.repeats = duplicates;
     record.reason = report.verdict.reason();
     record.detail = report.verdict.detail();
     record.errno = report.errno;
-    record.abi = ABI_VERSION as u16;
     record.hook = context.hook;
     record.verdict = report.verdict.0 as u8;
     record.outcome = report.outcome;
@@ -119,31 +117,45 @@ pub(crate) fn report_by<R: Request>(request: &R, context: &ReportContext, report
     entry.submit(wake_up(report.outcome));
 }
 
-/// The bits of [`flag`] that depend on verdict and caller; unknown to the verifier, so that it does not explore the
+/// The bits of [`attempt_flag`] that depend on verdict and caller; unknown to the verifier, so that it does not explore the
 /// rest for each combination.
 #[inline(always)]
 pub(crate) fn flags(foreign: bool, audit_mode: bool, executable: ExecutableId, unknown: u64) -> u64 {
     let bit = |is_set: bool, bit: u8| forget(if is_set { bit as u64 } else { 0 }, unknown);
-    bit(foreign, flag::FOREIGN_SOCKET)
-        | bit(audit_mode, flag::AUDIT_MODE)
-        | bit(!subject::is_known(executable), flag::NO_EXECUTABLE)
+    bit(foreign, attempt_flag::FOREIGN_SOCKET)
+        | bit(audit_mode, attempt_flag::AUDIT_MODE)
+        | bit(!subject::is_known(executable), attempt_flag::NO_EXECUTABLE)
 }
 
-/// Clears the last five bytes of a record; the compiler would generate a loop for the array.
+/// Writes the header of a record of type `R`.
 #[inline(always)]
-fn clear_reserved(reserved: &mut [u8; 5]) {
-    const { assert!(offset_of!(EventRecord, reserved) % 4 == 3) };
+fn write_header<R>(header: &mut RecordHeader, kind: RecordKind, losses: Counter, scope: u64) {
+    header.kind = kind as u16;
+    header.abi = ABI_VERSION as u16;
+    header.length = size_of::<R>() as u32;
+    header.lost = losses.get();
+    // SAFETY: a helper without arguments.
+    header.ktime_ns = unsafe { bpf_ktime_get_boot_ns() };
+    header.scope = scope;
+}
+
+/// Clears the last seven bytes of a record; the compiler would generate a loop for the array.
+#[inline(always)]
+fn clear_reserved(reserved: &mut [u8; 7]) {
+    const { assert!(offset_of!(AttemptRecord, reserved) % 8 == 1) };
     let first = reserved.as_mut_ptr();
-    // SAFETY: five bytes of a record, which is aligned to eight bytes, so that the last four are aligned to four.
+    // SAFETY: the last seven bytes of a record that is aligned to eight bytes, so that the second is aligned to two
+    // and the fourth to four.
     unsafe {
         first.write_volatile(0);
-        first.add(1).cast::<u32>().write_volatile(0);
+        first.add(1).cast::<u16>().write_volatile(0);
+        first.add(3).cast::<u32>().write_volatile(0);
     }
 }
 
 /// Writes cgroup, name and ids of the caller.
 #[inline(always)]
-fn write_caller(record: &mut EventRecord, caller: Caller) {
+fn write_caller(record: &mut AttemptRecord, caller: Caller) {
     match caller {
         Caller::Current => {
             let pid_tgid = bpf_get_current_pid_tgid();
@@ -181,11 +193,20 @@ fn write_caller(record: &mut EventRecord, caller: Caller) {
 /// Writes a record of a local address. One that does not fit is not counted as lost: its events have no local address.
 #[inline(always)]
 pub(crate) fn write_local_address(write: impl FnOnce(&mut LocalAddressRecord)) {
+    let losses = match LOSSES.get_ptr_mut(loss::RING_FULL) {
+        // SAFETY: a value of an array map.
+        Some(value) => unsafe { Counter::at(value) },
+        None => return,
+    };
     let Some(mut entry) = EVENTS.reserve_untyped::<LocalAddressRecord>(0) else {
         return;
     };
-    // SAFETY: the reservation has the record's size and alignment, and the caller writes every field.
-    write(unsafe { &mut *entry.as_mut_ptr() });
+    // SAFETY: the reservation has the record's size and alignment; the header is written here and the caller writes
+    // all other fields.
+    let record: &mut LocalAddressRecord = unsafe { &mut *entry.as_mut_ptr() };
+    // It belongs to the events with its key, of any scope.
+    write_header::<LocalAddressRecord>(&mut record.header, RecordKind::LocalAddress, losses, 0);
+    write(record);
     entry.submit(if features::wake_each() != 0 {
         0
     } else {
@@ -193,9 +214,9 @@ pub(crate) fn write_local_address(write: impl FnOnce(&mut LocalAddressRecord)) {
     });
 }
 
-/// Writes a record of a migration, or counts it as lost. The closure is given the number of records lost so far.
+/// Writes a record of a migration out of a scope, or counts it as lost.
 #[inline(always)]
-pub(crate) fn write_migration(write: impl FnOnce(&mut MigrationRecord, u64)) {
+pub(crate) fn write_migration(scope: u64, write: impl FnOnce(&mut MigrationRecord)) {
     let losses = match LOSSES.get_ptr_mut(loss::RING_FULL) {
         // SAFETY: a value of an array map.
         Some(value) => unsafe { Counter::at(value) },
@@ -205,8 +226,11 @@ pub(crate) fn write_migration(write: impl FnOnce(&mut MigrationRecord, u64)) {
         losses.increment();
         return;
     };
-    // SAFETY: the reservation has the record's size and alignment, and the caller writes every field.
-    write(unsafe { &mut *entry.as_mut_ptr() }, losses.get());
+    // SAFETY: the reservation has the record's size and alignment; the header is written here and the caller writes
+    // all other fields.
+    let record: &mut MigrationRecord = unsafe { &mut *entry.as_mut_ptr() };
+    write_header::<MigrationRecord>(&mut record.header, RecordKind::CgroupMigration, losses, scope);
+    write(record);
     entry.submit(0);
 }
 
@@ -215,7 +239,7 @@ pub(crate) fn write_migration(write: impl FnOnce(&mut MigrationRecord, u64)) {
 /// kernel's default); an allowed attempt if a quarter of the ring is full, and otherwise the reader
 /// polls ([`READER_PERIOD_MS`]).
 ///
-/// [`READER_PERIOD_MS`]: engine_common::event::READER_PERIOD_MS
+/// [`READER_PERIOD_MS`]: engine_common::record::READER_PERIOD_MS
 #[inline(always)]
 fn wake_up(outcome: u8) -> u64 {
     if outcome == Outcome::KillPending as u8 {
@@ -231,7 +255,7 @@ fn wake_up(outcome: u8) -> u64 {
     let waiting = query(BPF_RB_AVAIL_DATA);
     let quarter = query(BPF_RB_RING_SIZE) / 4;
     // Only for the first records beyond a quarter: a reader that does not react is not woken again and again.
-    if waiting.wrapping_sub(quarter) < 16 * size_of::<EventRecord>() as u64 {
+    if waiting.wrapping_sub(quarter) < 16 * size_of::<AttemptRecord>() as u64 {
         BPF_RB_FORCE_WAKEUP as u64
     } else {
         BPF_RB_NO_WAKEUP as u64

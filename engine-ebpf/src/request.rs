@@ -5,7 +5,7 @@ use engine_common::{
     Address, Attempt, Protocol, SocketFamily, decide, decide_socket,
     dedup::DedupKey,
     destination::{canonical_v4, canonical_v6},
-    event::{EventRecord, UnixRecord},
+    record::{AttemptRecord, RecordKind, UnixRecord},
     scope::SlotRef,
     verifier::forget,
 };
@@ -24,7 +24,7 @@ pub(crate) trait Request {
     fn evaluate(&self, reference: SlotRef) -> PackedVerdict;
 
     /// Writes destination, protocol and families into a record.
-    fn write_destination(&self, record: &mut EventRecord);
+    fn write_destination(&self, record: &mut AttemptRecord);
 
     /// Writes destination, protocol and families into the key of duplicate suppression.
     fn write_key(&self, key: &mut DedupKey);
@@ -33,7 +33,7 @@ pub(crate) trait Request {
     #[inline(always)]
     fn write_rest(&self, _record: &mut Self::Record) {}
 
-    /// Bits of [`engine_common::event::flag`] that depend on the request.
+    /// Bits of [`engine_common::record::attempt_flag`] that depend on the request.
     #[inline(always)]
     fn flags(&self) -> u8 {
         0
@@ -42,21 +42,28 @@ pub(crate) trait Request {
 
 /// A record that contains the fields of an attempt.
 pub(crate) trait AttemptFields: Copy + 'static {
+    /// Kind of the record.
+    const KIND: RecordKind;
+
     /// These fields.
-    fn attempt(&mut self) -> &mut EventRecord;
+    fn attempt(&mut self) -> &mut AttemptRecord;
 }
 
-impl AttemptFields for EventRecord {
+impl AttemptFields for AttemptRecord {
+    const KIND: RecordKind = RecordKind::Attempt;
+
     #[inline(always)]
-    fn attempt(&mut self) -> &mut EventRecord {
+    fn attempt(&mut self) -> &mut AttemptRecord {
         self
     }
 }
 
 impl AttemptFields for UnixRecord {
+    const KIND: RecordKind = RecordKind::Unix;
+
     #[inline(always)]
-    fn attempt(&mut self) -> &mut EventRecord {
-        &mut self.event
+    fn attempt(&mut self) -> &mut AttemptRecord {
+        &mut self.attempt
     }
 }
 
@@ -134,8 +141,14 @@ fn words_of(canonical: Address) -> (u64, u64, u64) {
 /// Writes 128 bits in network order with two stores; the compiler would copy an array with sixteen.
 #[inline(always)]
 pub(crate) fn write_halves(field: &mut [u8; 16], high: u64, low: u64) {
-    const { assert!(offset_of!(EventRecord, destination) % 8 == 0 && offset_of!(EventRecord, original) % 8 == 0) };
-    const { assert!(offset_of!(EventRecord, source) % 8 == 0 && offset_of!(EventRecord, comm) % 8 == 0) };
+    const {
+        assert!(
+            offset_of!(AttemptRecord, destination) % 8 == 0 && offset_of!(AttemptRecord, original) % 8 == 0
+        )
+    };
+    const {
+        assert!(offset_of!(AttemptRecord, local_address) % 8 == 0 && offset_of!(AttemptRecord, comm) % 8 == 0)
+    };
     let words = field.as_mut_ptr().cast::<u64>();
     // SAFETY: sixteen bytes of a record, which is aligned to eight bytes, and so are these four fields.
     unsafe {
@@ -209,7 +222,7 @@ impl AddressRequest {
 }
 
 impl Request for AddressRequest {
-    type Record = EventRecord;
+    type Record = AttemptRecord;
 
     #[inline(always)]
     fn evaluate(&self, reference: SlotRef) -> PackedVerdict {
@@ -219,7 +232,7 @@ impl Request for AddressRequest {
     }
 
     #[inline(always)]
-    fn write_destination(&self, record: &mut EventRecord) {
+    fn write_destination(&self, record: &mut AttemptRecord) {
         record.family = self.family as u8;
         write_halves(&mut record.destination, self.high, self.low);
         record.original_family = self.original_family;
@@ -250,7 +263,7 @@ pub(crate) struct SocketRequest {
 }
 
 impl Request for SocketRequest {
-    type Record = EventRecord;
+    type Record = AttemptRecord;
 
     #[inline(always)]
     fn evaluate(&self, reference: SlotRef) -> PackedVerdict {
@@ -259,7 +272,7 @@ impl Request for SocketRequest {
     }
 
     #[inline(always)]
-    fn write_destination(&self, record: &mut EventRecord) {
+    fn write_destination(&self, record: &mut AttemptRecord) {
         record.family = 0;
         write_halves(&mut record.destination, 0, 0);
         write_halves(&mut record.original, 0, 0);

@@ -5,8 +5,8 @@ use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, macros::lsm, programs:
 use engine_common::{
     Action, Hook, Protocol, UnixSocketId, decide_unix,
     dedup::DedupKey,
-    event::{EventRecord, UnixRecord, reason},
     limits::MAX_STACKED,
+    record::{AttemptRecord, UnixRecord, reason},
     scope::{Scope, SlotRef},
     unix_socket_id::{NameHash, UNIX_NAME_BYTES},
     verifier::forget,
@@ -167,7 +167,7 @@ impl Request for UnixRequest {
     }
 
     #[inline(always)]
-    fn write_destination(&self, record: &mut EventRecord) {
+    fn write_destination(&self, record: &mut AttemptRecord) {
         record.family = 0;
         write_halves(&mut record.destination, self.id.device, self.id.name_hash);
         write_halves(&mut record.original, 0, 0);
@@ -186,7 +186,7 @@ impl Request for UnixRequest {
     fn write_rest(&self, record: &mut UnixRecord) {
         let address: u64 = field(self.other, features::unix_addr());
         let length = name_length(address);
-        record.length = length;
+        record.name_length = length;
         // The memory of a record is not cleared when it is reserved.
         let words = record.name.as_mut_ptr().cast::<u32>();
         const { assert!(core::mem::offset_of!(UnixRecord, name) % 4 == 0 && UNIX_NAME_BYTES % 4 == 0) };

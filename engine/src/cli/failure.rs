@@ -5,7 +5,7 @@ use std::{error::Error, io::Write, process::ExitCode};
 use serde::Serialize;
 
 use super::{exit::Exit, output::Output};
-use crate::events::{escape::shows_as_itself, json};
+use crate::events::{escape::is_printable, json};
 
 /// Why a command ends without having done its work: what was wrong and where, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ impl Failure {
 fn safe(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if shows_as_itself(c) || c == '\n' {
+        if is_printable(c) || c == '\n' {
             out.push(c);
         } else {
             out.extend(c.escape_default());

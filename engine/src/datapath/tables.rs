@@ -8,9 +8,9 @@ use std::{
 use aya::maps::{Array, Map, MapData, MapError};
 use engine_common::{
     dedup::counter,
-    event::loss,
     image::{Header, PAGE_WORDS, Page, Revision},
     limits::MAX_POLICIES,
+    record::loss,
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use thiserror::Error;

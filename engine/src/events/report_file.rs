@@ -1,4 +1,4 @@
-//! A report written to a file as JSON lines.
+//! The report file of `exec`: JSON lines.
 
 use std::{
     fs::File,
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::json;
 
-/// Why a report could not be written.
+/// Failure to write a report.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// The file could not be opened.
@@ -21,7 +21,7 @@ pub enum ReportError {
         /// What the system said.
         source: io::Error,
     },
-    /// A write failed.
+    /// A write failed: the disk is full, or the reader of a pipe is gone.
     #[error("cannot write the report {path:?}")]
     Write {
         /// Which file.
@@ -39,19 +39,18 @@ pub enum ReportError {
     },
 }
 
-/// A report: one JSON object a line ([`json`]). Lines are gathered; nothing is sure to
-/// be in the file before [`flush`](ReportFile::flush).
+/// A report: one JSON object per line ([`json`]). Lines are buffered until [`flush`](ReportFile::flush).
 pub struct ReportFile {
     path: PathBuf,
     to: BufWriter<Box<dyn Write + Send>>,
 }
 
 impl ReportFile {
-    /// Creates the file, or empties it when it is there; its rights are 0666 less the umask. The path
-    /// `-` is standard output; devices and named pipes are written to as they are.
+    /// Creates or truncates the file, with mode 0666 minus the umask. The path
+    /// `-` is standard output; devices and named pipes are opened as they are.
     ///
     /// # Errors
-    /// [`ReportError::Create`] when the path cannot be written, or is a directory.
+    /// [`ReportError::Create`] if the path cannot be written, or is a directory.
     pub fn create(path: &Path) -> Result<ReportFile, ReportError> {
         let to: Box<dyn Write + Send> = if path == Path::new("-") {
             Box::new(io::stdout())
@@ -68,29 +67,29 @@ impl ReportFile {
         })
     }
 
-    /// Adds a line.
+    /// Appends a line.
     ///
     /// # Errors
-    /// [`ReportError::Write`] when the disk is full, the reader has gone, and the like.
+    /// [`ReportError::Write`] if the buffer was full and could not be written.
     pub fn write(&mut self, object: &impl Serialize) -> Result<(), ReportError> {
         let line = json::line(object).map_err(|source| ReportError::Json {
             path: self.path.clone(),
             source,
         })?;
         let written = writeln!(self.to, "{line}");
-        self.told(written)
+        self.check(written)
     }
 
-    /// Hands all lines so far to the system.
+    /// Writes all buffered lines.
     ///
     /// # Errors
-    /// As [`write`](ReportFile::write).
+    /// [`ReportError::Write`] if they could not be written.
     pub fn flush(&mut self) -> Result<(), ReportError> {
         let flushed = self.to.flush();
-        self.told(flushed)
+        self.check(flushed)
     }
 
-    fn told(&self, result: io::Result<()>) -> Result<(), ReportError> {
+    fn check(&self, result: io::Result<()>) -> Result<(), ReportError> {
         result.map_err(|source| ReportError::Write {
             path: self.path.clone(),
             source,

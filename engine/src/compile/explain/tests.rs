@@ -109,7 +109,7 @@ fn the_default_and_audit_mode() {
     let said = ask(&policy, "198.51.100.7", 443, Protocol::TCP);
     assert_eq!(
         (said.outcome, said.errno, said.denied),
-        ("would block", None, false)
+        ("would_block", None, false)
     );
 }
 

@@ -146,10 +146,10 @@ fn report_end(args: &ExecArgs, output: Output, outcome: &Outcome, recorder: &mut
             "tidegate: warning: the report is not complete: {error}\n"
         ));
     }
-    if recorder.strange() > 0 {
+    if recorder.undecodable() > 0 {
         say(&format!(
             "tidegate: warning: {} events were not understood\n",
-            recorder.strange()
+            recorder.undecodable()
         ));
     }
 }
