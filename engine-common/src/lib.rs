@@ -1,4 +1,4 @@
-//! What the kernel programs and user space of Tidegate share: the table format ([`image`]), the
+//! Code shared by the kernel programs and user space of Tidegate: the table format ([`image`]), the
 //! search in it ([`interval_table`]), the decision ([`decide()`]) and the layout of ring records ([`record`]).
 //!
 //! Plain `no_std` code without allocation. It is compiled into the kernel programs, into the

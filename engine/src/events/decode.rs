@@ -139,7 +139,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     }
 }
 
-/// The record with these bytes, whose number was checked.
+/// The record with these bytes; their length was checked.
 fn whole<R: Encoding>(bytes: &[u8]) -> Result<R, DecodeError> {
     parse(bytes).ok_or(DecodeError::Header(bytes.len()))
 }
@@ -153,9 +153,9 @@ fn migration(record: &MigrationRecord) -> Result<CgroupMigration, DecodeError> {
     }
     // SlotRef::NONE ends the list.
     let slots = record.slots.iter().map_while(|reference| reference.slot());
-    let slots = slots.map(|number| match slot(number) {
-        Ok(Some(number)) => Ok(number),
-        _ => Err(unknown("slot", number)),
+    let slots = slots.map(|value| match slot(value) {
+        Ok(Some(value)) => Ok(value),
+        _ => Err(unknown("slot", value)),
     });
     Ok(CgroupMigration {
         ktime_ns: record.header.ktime_ns,
@@ -260,11 +260,11 @@ fn unknown(field: &'static str, value: impl Into<u32>) -> DecodeError {
     }
 }
 
-fn slot(number: u32) -> Result<Option<u32>, DecodeError> {
-    match number {
+fn slot(value: u32) -> Result<Option<u32>, DecodeError> {
+    match value {
         u32::MAX => Ok(None),
-        _ if number < MAX_POLICIES => Ok(Some(number)),
-        _ => Err(unknown("slot", number)),
+        _ if value < MAX_POLICIES => Ok(Some(value)),
+        _ => Err(unknown("slot", value)),
     }
 }
 
@@ -280,18 +280,18 @@ fn decided_by(record: &AttemptRecord) -> Result<Reason, DecodeError> {
     }
 }
 
-fn errno(number: u16) -> Result<Option<NonZeroU16>, DecodeError> {
-    if number > MAX_ERRNO {
-        return Err(unknown("errno", number));
+fn errno(value: u16) -> Result<Option<NonZeroU16>, DecodeError> {
+    if value > MAX_ERRNO {
+        return Err(unknown("errno", value));
     }
-    Ok(NonZeroU16::new(number))
+    Ok(NonZeroU16::new(value))
 }
 
-fn protocol(number: u16) -> Result<Protocol, DecodeError> {
-    if number >= Protocol::COUNT {
-        return Err(unknown("protocol", number));
+fn protocol(value: u16) -> Result<Protocol, DecodeError> {
+    if value >= Protocol::COUNT {
+        return Err(unknown("protocol", value));
     }
-    Ok(Protocol(number))
+    Ok(Protocol(value))
 }
 
 fn executable(record: &AttemptRecord) -> Option<ExecutableId> {

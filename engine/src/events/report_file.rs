@@ -16,25 +16,25 @@ pub enum ReportError {
     /// The file could not be opened.
     #[error("cannot create the report {path:?}")]
     Create {
-        /// Which file.
+        /// Path of the report.
         path: PathBuf,
-        /// What the system said.
+        /// The failure of the system call.
         source: io::Error,
     },
     /// A write failed: the disk is full, or the reader of a pipe is gone.
     #[error("cannot write the report {path:?}")]
     Write {
-        /// Which file.
+        /// Path of the report.
         path: PathBuf,
-        /// What the system said.
+        /// The failure of the system call.
         source: io::Error,
     },
     /// An object could not be turned into JSON.
     #[error("cannot turn a line of the report {path:?} into JSON")]
     Json {
-        /// Which file.
+        /// Path of the report.
         path: PathBuf,
-        /// Why.
+        /// The failure of serde_json.
         source: serde_json::Error,
     },
 }
@@ -113,10 +113,10 @@ mod tests {
     use crate::events::sample::named;
 
     #[test]
-    fn one_object_a_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("report.jsonl");
-        std::fs::write(&path, "what was there before, longer than nothing").unwrap();
+    fn a_report_has_one_object_per_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("report.jsonl");
+        std::fs::write(&path, "earlier content").unwrap();
         let mut report = ReportFile::create(&path).unwrap();
         for _ in 0..2 {
             named(
@@ -137,12 +137,12 @@ mod tests {
 
     #[test]
     fn errors_name_the_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = ReportFile::create(folder.path()).unwrap_err();
+        let directory = tempfile::tempdir().unwrap();
+        let error = ReportFile::create(directory.path()).unwrap_err();
         assert!(
             matches!(&error, ReportError::Create { source, .. } if source.kind() == io::ErrorKind::IsADirectory)
         );
-        assert!(error.to_string().contains(folder.path().to_str().unwrap()));
+        assert!(error.to_string().contains(directory.path().to_str().unwrap()));
 
         let mut report = ReportFile::create(Path::new("/dev/full")).unwrap();
         report.write(&1).unwrap();

@@ -42,7 +42,7 @@ Examples:
   sudo tidegate events
   sudo tidegate events --follow
   sudo tidegate events --follow --output json | jq 'select(.outcome == \"blocked\")'
-  sudo tidegate events --follow --output json | jq 'select(.type == \"move\")'
+  sudo tidegate events --follow --output json | jq 'select(.type == \"cgroup_migration\")'
 
 Exit codes:
   0 read; 1 could not run, or somebody else is reading; 2 the command line is wrong.")]
