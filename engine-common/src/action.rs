@@ -1,28 +1,29 @@
-//! What a rule says ([`Action`]) and whether a policy may act on it ([`Mode`]).
+//! The action of a rule ([`Action`]) and the mode of a policy ([`Mode`]).
 
-/// What a rule, or a policy's default, says about an attempt. Ordered by strictness: where several
-/// answers meet, the greatest holds.
+/// Action of a rule or of a policy's default. Ordered by strictness: of several verdicts the
+/// greatest action is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[repr(u8)]
 pub enum Action {
-    /// Let it pass and say nothing.
+    /// Allow, without an event.
     Allow = 0,
-    /// Let it pass and report it.
+    /// Allow and report.
     Audit = 1,
-    /// Deny with the policy's errno and report it.
+    /// Deny with the policy's errno and report.
     Block = 2,
-    /// Deny, send SIGKILL to the process, and report it.
+    /// Deny, send SIGKILL to the process, and report.
     Kill = 3,
 }
 
 impl Action {
-    /// All actions, mildest first.
+    /// All actions, the least strict first.
     pub const ALL: [Action; 4] = [Action::Allow, Action::Audit, Action::Block, Action::Kill];
 
-    /// Reads the number of an action; `None` for a number that is none.
+    /// The action with this discriminant; `None` for any other value.
     #[inline(always)]
-    pub const fn from_u8(number: u8) -> Option<Action> {
-        match number {
+    pub const fn from_u8(value: u8) -> Option<Action> {
+        match value {
             0 => Some(Action::Allow),
             1 => Some(Action::Audit),
             2 => Some(Action::Block),
@@ -37,7 +38,7 @@ impl Action {
         matches!(self, Action::Block | Action::Kill)
     }
 
-    /// The word of the policy language.
+    /// The name in policies, JSON and text.
     pub const fn as_str(self) -> &'static str {
         match self {
             Action::Allow => "allow",
@@ -48,18 +49,19 @@ impl Action {
     }
 }
 
-/// Whether a policy acts or only watches.
+/// Whether a policy enforces its verdicts or only reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[repr(u8)]
 pub enum Mode {
     /// Block and kill are carried out.
     Enforce = 0,
-    /// Block and kill become reports marked *would block*, *would kill*. Nothing is ever denied.
+    /// Block and kill are only reported, as *would block* and *would kill*. Nothing is denied.
     Audit = 1,
 }
 
 impl Mode {
-    /// The word of the policy language.
+    /// The name in policies, JSON and text.
     pub const fn as_str(self) -> &'static str {
         match self {
             Mode::Enforce => "enforce",

@@ -1,9 +1,10 @@
-//! One attempt to reach a destination: what the decision is asked about.
+//! One attempt to reach a destination: the input of the decision.
 
 use crate::{executable::ExecutableId, protocol::Protocol};
 
-/// Where in the kernel an attempt was seen.
+/// The hook that observed an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[repr(u8)]
 pub enum Hook {
     /// cgroup/connect4.
@@ -16,7 +17,7 @@ pub enum Hook {
     Sendmsg6 = 3,
     /// cgroup/sock_create.
     SockCreate = 4,
-    /// LSM socket_connect: by the calling task.
+    /// LSM socket_connect: evaluated for the calling task.
     LsmConnect = 5,
     /// LSM socket_sendmsg.
     LsmSendmsg = 6,
@@ -28,7 +29,7 @@ pub enum Hook {
     Egress = 9,
     /// kprobe tcp_connect: a SYN is about to be sent. Never decides.
     TcpConnect = 10,
-    /// Tracepoint inet_sock_set_state, where there are no kprobes. Never decides.
+    /// Tracepoint inet_sock_set_state, used where kprobes are not available. Never decides.
     SockState = 11,
     /// LSM unix_stream_connect: a connect to a unix socket.
     LsmUnixConnect = 12,
@@ -37,7 +38,7 @@ pub enum Hook {
 }
 
 impl Hook {
-    /// All hooks, in the order of their numbers.
+    /// All hooks, ordered by discriminant.
     pub const ALL: [Hook; 14] = [
         Hook::Connect4,
         Hook::Connect6,
@@ -55,7 +56,7 @@ impl Hook {
         Hook::LsmUnixSend,
     ];
 
-    /// The hook's name as events and reports print it.
+    /// The name in JSON and text.
     pub const fn as_str(self) -> &'static str {
         match self {
             Hook::Connect4 => "connect4",
@@ -75,11 +76,11 @@ impl Hook {
         }
     }
 
-    /// Reads the number of a hook; `None` for a number that is none.
-    pub const fn from_u8(number: u8) -> Option<Hook> {
+    /// The hook with this discriminant; `None` for any other value.
+    pub const fn from_u8(value: u8) -> Option<Hook> {
         let mut i = 0;
         while i < Hook::ALL.len() {
-            if Hook::ALL[i] as u8 == number {
+            if Hook::ALL[i] as u8 == value {
                 return Some(Hook::ALL[i]);
             }
             i += 1;
@@ -112,16 +113,16 @@ impl Address {
     }
 }
 
-/// Family of a socket that is being made.
+/// Family of a socket that is being created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SocketFamily {
     /// AF_INET: reaches IPv4 addresses only.
     Inet,
-    /// AF_INET6: reaches both (IPv4 as mapped addresses).
+    /// AF_INET6: reaches both families (IPv4 as mapped addresses).
     Inet6,
 }
 
-/// One attempt, as the decision sees it. The address must be canonical
+/// One attempt, as the decision takes it. The address must be canonical
 /// ([`crate::destination::canonical`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
@@ -133,7 +134,7 @@ pub struct Attempt {
     pub protocol: Protocol,
     /// Real user id of the calling task (initial user namespace).
     pub uid: u32,
-    /// Executable of the calling task; only looked at when [`crate::image::Header::needs_executable`]
+    /// Executable of the calling task; only read when [`crate::image::Header::needs_executable`]
     /// is set.
     pub executable: ExecutableId,
 }

@@ -1,13 +1,13 @@
 //! The decision.
 //!
-//! Order of precedence, the whole of it:
+//! Order of precedence:
 //! 1. A fault denies.
-//! 2. Rules are asked in their order; the first that matches answers.
-//! 3. A destination with two spellings (its own, and an IPv4 address inside) is asked about twice;
-//!    of two answers the strictest holds, and between equals that of its own spelling.
-//! 4. Where no rule matched, the policy's default answers.
+//! 2. Rules are evaluated in order; the first that matches decides.
+//! 3. A destination with two representations (the IPv6 address and an embedded IPv4 address) is looked up
+//!    twice. The stricter verdict applies; if both are equally strict, that of the IPv6 address.
+//! 4. If no rule matched, the policy's default decides.
 //! 5. The policy's mode is applied last, by [`crate::Outcome::of`].
-//! 6. Among several policies the strictest answer holds; that is the hooks' part.
+//! 6. Of several policies the strictest verdict applies; the hooks combine them.
 
 use crate::{
     action::Action,
@@ -23,19 +23,19 @@ use crate::{
     verifier::forget,
 };
 
-/// Where the pages of one image come from: an inner map in the kernel, a slice elsewhere.
+/// The pages of one image: an inner map in the kernel, a slice in user space.
 pub trait Tables {
-    /// A page, or `None` when the image has none of that number.
-    fn page(&self, number: u32) -> Option<&Page>;
+    /// The page with this index, or `None` if the image has fewer pages.
+    fn page(&self, index: u32) -> Option<&Page>;
 }
 
 impl Tables for [Page] {
-    fn page(&self, number: u32) -> Option<&Page> {
-        self.get(number as usize)
+    fn page(&self, index: u32) -> Option<&Page> {
+        self.get(index as usize)
     }
 }
 
-/// Class of a rule bitmap with its page at hand.
+/// A rule bitmap and the page that holds it.
 #[derive(Clone, Copy)]
 struct Bitmap<'a> {
     page: &'a Page,
@@ -49,25 +49,25 @@ impl Bitmap<'_> {
     }
 }
 
-/// Classes of four dimensions: a rule that all four bitmaps have matches.
-type Classes = [Location; 4];
+/// Rule sets of four dimensions: a rule in all four matches.
+type RuleSets = [Location; 4];
 
-/// The bitmaps of classes: all in page 0, as in small images, or each looked up.
+/// The bitmaps of rule sets: all in page 0, as in small images, or each page looked up.
 ///
-/// Nothing between the two: a page that may be page 0 under another name doubles what newer verifiers (7.3) have
-/// to follow, since they tell pointers to the same page from those to different ones; four of them take it sixteen
-/// times. For the same reason pages are not held longer than the walk over them.
+/// There is no mixed case: newer verifiers (7.3) distinguish pointers to the same map value from pointers to
+/// different ones, so a page that may or may not be page 0 doubles the states to explore, and four of them
+/// multiply them by sixteen. For the same reason a page pointer is not kept longer than the loop that uses it.
 #[inline(always)]
 fn bitmaps<'a, T: Tables + ?Sized>(
     tables: &'a T,
     root: &'a Page,
-    classes: &Classes,
+    rule_sets: &RuleSets,
 ) -> Result<[Bitmap<'a>; 4], Fault> {
-    let word = |i: usize| forget(classes[i].word() as u64, root[0]) as usize;
-    let pages = if (classes[0].0 | classes[1].0 | classes[2].0 | classes[3].0) < PAGE_WORDS as u32 {
+    let word = |i: usize| forget(rule_sets[i].word() as u64, root[0]) as usize;
+    let pages = if (rule_sets[0].0 | rule_sets[1].0 | rule_sets[2].0 | rule_sets[3].0) < PAGE_WORDS as u32 {
         [root; 4]
     } else {
-        let page = |i: usize| match tables.page(classes[i].page()) {
+        let page = |i: usize| match tables.page(rule_sets[i].page()) {
             Some(page) => Ok(page),
             None => Err(Fault::NoPage),
         };
@@ -80,7 +80,7 @@ fn bitmaps<'a, T: Tables + ?Sized>(
     Ok([bitmap(0), bitmap(1), bitmap(2), bitmap(3)])
 }
 
-/// Whether the image is one this code can read.
+/// Fails if the image has another ABI version or an invalid bitmap size.
 #[inline(always)]
 fn check(header: Header<'_>) -> Result<(), Fault> {
     let words = header.bitmap_words();
@@ -96,7 +96,7 @@ fn bit(root: &Page, of: RuleBitmap, rule: u16) -> bool {
     root[at & (PAGE_WORDS - 1)] >> (rule & 63) & 1 != 0
 }
 
-/// Action of a rule, from the trait bitmaps.
+/// Action of a rule, read from the fixed bitmaps of page 0.
 #[inline(always)]
 pub fn rule_action(root: &Page, rule: u16) -> Action {
     if bit(root, RuleBitmap::Kill, rule) {
@@ -110,18 +110,18 @@ pub fn rule_action(root: &Page, rule: u16) -> Action {
     }
 }
 
-/// No rule, where a rule's index is a word (kernel functions return one word).
+/// Returned instead of a rule index: no rule matched. (BPF functions return one 64-bit word.)
 const NO_RULE: u64 = u64::MAX;
 
-/// A page of a bitmap is missing, where a rule's index is a word.
+/// Returned instead of a rule index: a page of a bitmap is missing.
 const NO_PAGE: u64 = u64::MAX - 1;
 
-/// First rule that is in all four classes, or [`NO_RULE`], or [`NO_PAGE`]. A function of its own in the kernel
-/// programs, for the sake of their stack.
+/// Index of the first rule in all four rule sets, [`NO_RULE`] or [`NO_PAGE`]. Not inlined in the kernel
+/// programs, whose stack is limited to 512 bytes.
 #[cfg_attr(not(target_arch = "bpf"), inline(always))]
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn first_common<T: Tables + ?Sized>(tables: &T, root: &Page, words: usize, classes: &Classes) -> u64 {
-    let Ok(maps) = bitmaps(tables, root, classes) else {
+fn first_common<T: Tables + ?Sized>(tables: &T, root: &Page, words: usize, rule_sets: &RuleSets) -> u64 {
+    let Ok(maps) = bitmaps(tables, root, rule_sets) else {
         return NO_PAGE;
     };
     let words = forget(words as u64, root[0]) as usize;
@@ -138,26 +138,26 @@ fn first_common<T: Tables + ?Sized>(tables: &T, root: &Page, words: usize, class
     forget(first, root[0])
 }
 
-/// The IPv4 address inside an IPv6 one, canonical, or [`NOTHING_INSIDE`]. A function of its own in
-/// the kernel programs: inlined it costs more registers than the stack has room for.
+/// The canonical IPv4 address embedded in an IPv6 address, or [`NO_EMBEDDED_V4`]. Not inlined in
+/// the kernel programs: inlined, it spills more registers than the stack can hold.
 #[cfg_attr(not(target_arch = "bpf"), inline(always))]
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn inside(root: &Page, high: u64, low: u64) -> u64 {
+fn canonical_embedded_v4(root: &Page, high: u64, low: u64) -> u64 {
     let (high, low) = (forget(high, root[0]), forget(low, root[0]));
     let v4 = match embedded_v4(high, low, |i| Header(root).nat64(i)) {
         Some(v4) => match canonical_v4(v4) {
             Address::V4(v4) => v4 as u64,
-            Address::V6 { .. } => NOTHING_INSIDE,
+            Address::V6 { .. } => NO_EMBEDDED_V4,
         },
-        None => NOTHING_INSIDE,
+        None => NO_EMBEDDED_V4,
     };
     forget(v4, root[0])
 }
 
-/// No IPv4 address, where one is a word.
-const NOTHING_INSIDE: u64 = u64::MAX;
+/// Returned instead of an IPv4 address: none is embedded.
+const NO_EMBEDDED_V4: u64 = u64::MAX;
 
-/// What the policy whose image is `tables` (page 0: `root`) says about an attempt. The attempt's
+/// Verdict of the policy whose image is `tables` (page 0: `root`) on an attempt. The attempt's
 /// address must be canonical.
 ///
 /// # Errors
@@ -171,40 +171,40 @@ pub fn decide<T: Tables + ?Sized>(tables: &T, root: &Page, attempt: &Attempt) ->
         return Err(Fault::BadContext);
     }
 
-    // Copies that have nothing to do with the attempt's own for the verifier: what it learns of
-    // one in a branch it would otherwise carry to the end of the program.
+    // `forget` unlinks these copies from the attempt's fields: what the verifier learns about one in a
+    // branch it would otherwise track to the end of the program.
     let protocol = Protocol(forget(attempt.protocol.0 as u64, root[0]) as u16);
     let port = if protocol.has_ports() { attempt.port } else { 0 };
     let service = forget((protocol.0 as u64) << 16 | port as u64, root[0]) as u32;
-    let service = lookup_u32(tables, root, header.line(Dimension::Port), service)?;
-    let service = unknown_class(service, root);
-    let (uid, executable) = subject_classes(tables, root, header, attempt.uid, attempt.executable)?;
+    let service = lookup_u32(tables, root, header.interval_table(Dimension::Port), service)?;
+    let service = unknown_rule_set(service, root);
+    let (uid, executable) = subject_rule_sets(tables, root, header, attempt.uid, attempt.executable)?;
 
-    // Both spellings, own first. Whatever was found, the verifier goes on with one state.
+    // Both representations, the IPv6 address first. `forget` leaves the verifier one state, whatever was found.
     let mut own = forget(NO_RULE, root[0]);
     let v4 = match attempt.address {
         Address::V4(v4) => v4 as u64,
         Address::V6 { high, low } => {
-            let place = lookup_u128(tables, root, header.line(Dimension::V6), high, low)?;
-            own = first_common(tables, root, words, &[place, service, uid, executable]);
-            inside(root, high, low)
+            let address = lookup_u128(tables, root, header.interval_table(Dimension::V6), high, low)?;
+            own = first_common(tables, root, words, &[address, service, uid, executable]);
+            canonical_embedded_v4(root, high, low)
         }
     };
     let v4 = forget(v4, root[0]);
-    let mut other = forget(NO_RULE, root[0]);
-    if v4 != NOTHING_INSIDE {
-        let place = lookup_u32(tables, root, header.line(Dimension::V4), v4 as u32)?;
-        other = first_common(tables, root, words, &[place, service, uid, executable]);
+    let mut embedded = forget(NO_RULE, root[0]);
+    if v4 != NO_EMBEDDED_V4 {
+        let address = lookup_u32(tables, root, header.interval_table(Dimension::V4), v4 as u32)?;
+        embedded = first_common(tables, root, words, &[address, service, uid, executable]);
     }
-    if own == NO_PAGE || other == NO_PAGE {
+    if own == NO_PAGE || embedded == NO_PAGE {
         return Err(Fault::NoPage);
     }
     let rule = if own == NO_RULE {
-        other
-    } else if other == NO_RULE || rule_action(root, own as u16) >= rule_action(root, other as u16) {
+        embedded
+    } else if embedded == NO_RULE || rule_action(root, own as u16) >= rule_action(root, embedded as u16) {
         own
     } else {
-        other
+        embedded
     };
     if rule == NO_RULE {
         return Ok(Verdict {
@@ -219,10 +219,10 @@ pub fn decide<T: Tables + ?Sized>(tables: &T, root: &Page, attempt: &Attempt) ->
     })
 }
 
-/// What the policy says about making a socket of a protocol whose destinations no address hook
-/// sees: the strictest answer that any destination could get, among the rules that match protocol
-/// and subject, up to the first that covers every destination of the family (that one settles it);
-/// the default counts only where no rule settles. The rule named is the first of the strictest.
+/// Verdict on creating a socket of a protocol whose destinations no address hook sees: the strictest
+/// verdict that any destination could get. It considers the rules that match protocol and subject, up to and
+/// including the first that covers every destination of the family; the default counts only if no
+/// rule does. The verdict names the first of the strictest rules.
 ///
 /// # Errors
 /// A [`Fault`] when the image cannot be read; it denies.
@@ -243,21 +243,21 @@ pub fn decide_socket<T: Tables + ?Sized>(
     }
 
     let key = protocol.0 as u32;
-    let some = lookup_u32(tables, root, header.line(Dimension::ProtocolSome), key)?;
-    let some = unknown_class(some, root);
-    let every = lookup_u32(tables, root, header.line(Dimension::ProtocolEvery), key)?;
-    let every = unknown_class(every, root);
-    let (uid, executable) = subject_classes(tables, root, header, uid, executable)?;
-    let answer = strictest(tables, root, words, family, &[some, every, uid, executable]);
-    if answer == NO_PAGE {
+    let some = lookup_u32(tables, root, header.interval_table(Dimension::ProtocolSome), key)?;
+    let some = unknown_rule_set(some, root);
+    let every = lookup_u32(tables, root, header.interval_table(Dimension::ProtocolEvery), key)?;
+    let every = unknown_rule_set(every, root);
+    let (uid, executable) = subject_rule_sets(tables, root, header, uid, executable)?;
+    let found = strictest(tables, root, words, family, &[some, every, uid, executable]);
+    if found == NO_PAGE {
         return Err(Fault::NoPage);
     }
     let default = header.default_action();
-    let rank = answer >> RANK & 7;
-    if rank != 0 && (answer & SETTLED != 0 || rank > default as u64) {
+    let rank = found >> RANK & 7;
+    if rank != 0 && (found & COVERS_ALL != 0 || rank > default as u64) {
         return Ok(Verdict {
             action: Action::from_u8(rank as u8 - 1).unwrap_or(Action::Block),
-            reason: Reason::Rule(answer as u16),
+            reason: Reason::Rule(found as u16),
         });
     }
     Ok(Verdict {
@@ -266,8 +266,8 @@ pub fn decide_socket<T: Tables + ?Sized>(
     })
 }
 
-/// What the policy says about reaching a unix socket: the first rule that names it answers. No rule, no answer but
-/// to let it pass: the default is about what leaves the machine.
+/// Verdict on reaching a unix socket: the first rule that names it decides. Without such a rule it is allowed: the
+/// policy's default applies only to traffic that leaves the machine.
 ///
 /// # Errors
 /// A [`Fault`] when the image cannot be read; it denies.
@@ -275,30 +275,30 @@ pub fn decide_socket<T: Tables + ?Sized>(
 pub fn decide_unix<T: Tables + ?Sized>(
     tables: &T,
     root: &Page,
-    place: UnixSocketId,
+    socket: UnixSocketId,
     uid: u32,
     executable: ExecutableId,
 ) -> Result<Verdict, Fault> {
     let header = Header(root);
     check(header)?;
-    if !header.names_unix() {
+    if !header.has_unix_rules() {
         return Ok(Verdict {
             action: Action::Allow,
             reason: Reason::Default,
         });
     }
     let words = header.bitmap_words();
-    let place = lookup_u128(
+    let rules = lookup_u128(
         tables,
         root,
-        header.line(Dimension::Unix),
-        place.space,
-        place.name,
+        header.interval_table(Dimension::Unix),
+        socket.device,
+        socket.name_hash,
     )?;
-    let place = unknown_class(place, root);
-    let (uid, executable) = subject_classes(tables, root, header, uid, executable)?;
-    let every = unknown_class(RuleBitmap::Every.location(), root);
-    let rule = first_common(tables, root, words, &[place, every, uid, executable]);
+    let rules = unknown_rule_set(rules, root);
+    let (uid, executable) = subject_rule_sets(tables, root, header, uid, executable)?;
+    let every = unknown_rule_set(RuleBitmap::Every.location(), root);
+    let rule = first_common(tables, root, words, &[rules, every, uid, executable]);
     if rule == NO_PAGE {
         return Err(Fault::NoPage);
     }
@@ -315,13 +315,14 @@ pub fn decide_unix<T: Tables + ?Sized>(
     })
 }
 
-/// Where the rank of an action is in the answer of [`strictest`]: its number and one, and zero where no rule is meant.
+/// First bit of the rank in the result of [`strictest`]: the action's discriminant plus one; zero if no rule matched.
 const RANK: u32 = 16;
-/// Some rule settles the question.
-const SETTLED: u64 = 1 << 19;
+/// Bit of the result of [`strictest`]: some rule covers every destination, so that the default does not apply.
+const COVERS_ALL: u64 = 1 << 19;
 
-/// The first of the strictest rules that may be meant: bits 0 to 15 the rule, then [`RANK`] and [`SETTLED`]; or
-/// [`NO_PAGE`]. A function of its own in the kernel programs, so that its pages are gone when it returns.
+/// The first of the strictest rules that could match: bits 0 to 15 the rule's index, then [`RANK`] and
+/// [`COVERS_ALL`]; or [`NO_PAGE`]. Not inlined in the kernel programs, so that its page pointers are dead when it
+/// returns.
 #[cfg_attr(not(target_arch = "bpf"), inline(always))]
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn strictest<T: Tables + ?Sized>(
@@ -329,30 +330,31 @@ fn strictest<T: Tables + ?Sized>(
     root: &Page,
     words: usize,
     family: SocketFamily,
-    classes: &Classes,
+    rule_sets: &RuleSets,
 ) -> u64 {
-    let Ok([some, every, uid, executable]) = bitmaps(tables, root, classes) else {
+    let Ok([some, every, uid, executable]) = bitmaps(tables, root, rule_sets) else {
         return NO_PAGE;
     };
-    let (settling, meeting) = match family {
+    let (covering_bitmap, possible_bitmap) = match family {
         SocketFamily::Inet => (RuleBitmap::EveryV4, RuleBitmap::SomeV4),
         SocketFamily::Inet6 => (RuleBitmap::EveryAddress, RuleBitmap::SomeAddress),
     };
     let unknown = root[0];
     let words = forget(words as u64, unknown) as usize;
-    let (settling, meeting) = (
-        forget(settling.word() as u64, unknown) as usize,
-        forget(meeting.word() as u64, unknown) as usize,
+    let (covering_word, possible_word) = (
+        forget(covering_bitmap.word() as u64, unknown) as usize,
+        forget(possible_bitmap.word() as u64, unknown) as usize,
     );
     let of = |base: usize, i: usize| root[(base + i) & (PAGE_WORDS - 1)];
     let mut strictest = forget(0, unknown);
-    let mut settled = forget(0, unknown);
+    let mut covered = forget(0, unknown);
     let mut i = 0;
-    while i < MAX_BITMAP_WORDS && i < words && settled == 0 {
+    while i < MAX_BITMAP_WORDS && i < words && covered == 0 {
         let subject = uid.word(i) & executable.word(i);
-        let settles = every.word(i) & subject & of(settling, i);
-        // The lowest bit of `settles` and all below it; all where there is none.
-        let candidates = some.word(i) & subject & of(meeting, i) & (settles ^ settles.wrapping_sub(1));
+        let covering = every.word(i) & subject & of(covering_word, i);
+        // The lowest bit of `covering` and all bits below it; all bits if it is zero.
+        let candidates =
+            some.word(i) & subject & of(possible_word, i) & (covering ^ covering.wrapping_sub(1));
         let kill = candidates & of(RuleBitmap::Kill.word(), i);
         let block = candidates & of(RuleBitmap::Block.word(), i);
         let audit = candidates & of(RuleBitmap::Audit.word(), i);
@@ -370,24 +372,24 @@ fn strictest<T: Tables + ?Sized>(
             strictest = rank << RANK | (i as u64 * 64 + bits.trailing_zeros() as u64);
         }
         strictest = forget(strictest, unknown);
-        settled = forget(settles, unknown);
+        covered = forget(covering, unknown);
         i += 1;
     }
-    if settled != 0 {
-        strictest |= SETTLED;
+    if covered != 0 {
+        strictest |= COVERS_ALL;
     }
     forget(strictest, unknown)
 }
 
-/// A class of which the verifier knows nothing.
+/// The location, with an unknown value to the verifier.
 #[inline(always)]
-fn unknown_class(class: Location, root: &Page) -> Location {
-    Location(forget(class.0 as u64, root[0]) as u32)
+fn unknown_rule_set(rule_set: Location, root: &Page) -> Location {
+    Location(forget(rule_set.0 as u64, root[0]) as u32)
 }
 
-/// Classes of uid and executable. Most policies do not look at either, and then nothing is searched.
+/// Rule sets of uid and executable. Most policies select neither; then nothing is looked up.
 #[inline(always)]
-fn subject_classes<T: Tables + ?Sized>(
+fn subject_rule_sets<T: Tables + ?Sized>(
     tables: &T,
     root: &Page,
     header: Header<'_>,
@@ -396,16 +398,16 @@ fn subject_classes<T: Tables + ?Sized>(
 ) -> Result<(Location, Location), Fault> {
     let (mut uids, mut executables) = (RuleBitmap::Every.location(), RuleBitmap::Every.location());
     if header.needs_subject() {
-        uids = lookup_u32(tables, root, header.line(Dimension::Uid), uid)?;
+        uids = lookup_u32(tables, root, header.interval_table(Dimension::Uid), uid)?;
     }
     if header.needs_executable() {
         executables = lookup_u128(
             tables,
             root,
-            header.line(Dimension::Executable),
+            header.interval_table(Dimension::Executable),
             executable.device,
             executable.inode,
         )?;
     }
-    Ok((unknown_class(uids, root), unknown_class(executables, root)))
+    Ok((unknown_rule_set(uids, root), unknown_rule_set(executables, root)))
 }

@@ -1,17 +1,17 @@
-//! Folding of repeats: the same attempt, made again within a window, is counted instead of reported,
-//! and the count travels with the next record. Counters per rule do not depend on it.
+//! Duplicate suppression: an attempt equal to one reported within a time window is counted and not reported;
+//! the next record of such attempts carries the count. The counters per rule include every attempt.
 
 use crate::action::Action;
 
-/// Windows of a policy within which repeats are folded, in milliseconds, by what the policy said. 0
+/// Time windows of a policy within which duplicates are suppressed, by action, in milliseconds. 0
 /// reports every attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DedupWindows {
-    /// Of attempts to audit.
+    /// For attempts with the verdict audit.
     pub audit_ms: u32,
-    /// Of attempts to block.
+    /// For attempts with the verdict block.
     pub block_ms: u32,
-    /// Of attempts to kill.
+    /// For attempts with the verdict kill.
     pub kill_ms: u32,
 }
 
@@ -19,7 +19,7 @@ impl DedupWindows {
     /// The longest window: an hour.
     pub const MAX_MS: u32 = 3_600_000;
 
-    /// The window of an action, in nanoseconds; 0 where nothing is folded.
+    /// The window of an action, in nanoseconds; 0 if nothing is suppressed.
     #[inline(always)]
     pub const fn nanoseconds(self, action: Action) -> u64 {
         let ms = match action {
@@ -32,11 +32,11 @@ impl DedupWindows {
     }
 }
 
-/// What makes two attempts the same. 56 bytes, no padding: the key of the kernel's table of repeats.
+/// Two attempts with equal keys are duplicates. 56 bytes, no padding: the key of the map `DEDUP`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct DedupKey {
-    /// Id of the cgroup that carries the policy.
+    /// Id of the cgroup that the policy is attached to.
     pub scope: u64,
     /// Executable of the calling task; zero when unreadable.
     pub executable_device: u64,
@@ -50,42 +50,60 @@ pub struct DedupKey {
     pub port: u16,
     /// [`crate::Protocol`].
     pub protocol: u16,
-    /// [`crate::Action`]: what the policy said.
+    /// [`crate::Action`] of the verdict.
     pub verdict: u8,
-    /// Family of `destination`: 4, 6, or 0 where there is none.
+    /// Family of `destination`: 4, 6, or 0 without destination.
     pub family: u8,
-    /// Family as the caller spelled it, or of the socket being made: 4 or 6.
+    /// Family of the address as the caller passed it, or of the socket being created: 4 or 6.
     pub original_family: u8,
-    /// [`crate::event::flag`] bits: a socket from elsewhere is another attempt.
+    /// [`crate::record::attempt_flag`] bits: use of a socket created in another cgroup is a different attempt.
     pub flags: u8,
     /// Reserved, zero.
     pub reserved: u32,
 }
 
-/// Repeats of one kind of attempt. 24 bytes.
+impl DedupKey {
+    /// All fields zero.
+    pub const EMPTY: DedupKey = DedupKey {
+        scope: 0,
+        executable_device: 0,
+        executable_inode: 0,
+        destination: [0; 2],
+        slot: 0,
+        port: 0,
+        protocol: 0,
+        verdict: 0,
+        family: 0,
+        original_family: 0,
+        flags: 0,
+        reserved: 0,
+    };
+}
+
+/// Duplicates of one attempt. 24 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct DedupEntry {
-    /// When the window began: the last record of its kind, CLOCK_MONOTONIC.
+    /// Start of the window: time of the last record with this key, nanoseconds of CLOCK_BOOTTIME.
     pub since_ns: u64,
-    /// What was reported last: an answer with its generation and rule, in one word. Another one is reported at once.
-    pub answer: u64,
-    /// Repeats that no record has told yet. Signed: two CPUs that report at one moment may both take
-    /// the count away, and the next repeats make up for it.
-    pub untold: i64,
+    /// Verdict, rule and generation of the last record, in one word. An attempt with another one is reported at once.
+    pub verdict: u64,
+    /// Suppressed duplicates that no record has reported yet. Signed: two CPUs that report at the same time may both
+    /// subtract the count; later duplicates then bring it back above zero.
+    pub pending: i64,
 }
 
-/// Indexes of the counters of folding.
+/// Indexes of the counters of duplicate suppression.
 pub mod counter {
-    /// Attempts that were folded, since the programs were loaded.
-    pub const FOLDED: u32 = 0;
-    /// Those of them that a record has told. What is missing waits for the next record of its kind.
-    pub const TOLD: u32 = 1;
+    /// Attempts that were suppressed since the programs were loaded.
+    pub const SUPPRESSED: u32 = 0;
+    /// Suppressed attempts whose count a record has reported. The others are pending.
+    pub const REPORTED: u32 = 1;
     /// Number of counters.
     pub const COUNT: u32 = 2;
 }
 
-/// Kinds of attempts that are remembered; beyond, the ones longest unused are forgotten.
+/// Entries of the map `DEDUP`; when it is full, the least recently used ones are evicted.
 pub const MAX_DEDUP_KEYS: u32 = 4096;
 
 const _: () = assert!(size_of::<DedupKey>() == 56);

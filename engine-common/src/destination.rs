@@ -1,12 +1,12 @@
-//! Canonical destinations: one spelling for every address that reaches the same host.
+//! Canonical destinations: one representation for all addresses that reach the same host.
 
 use crate::{attempt::Address, limits::MAX_NAT64_PREFIXES};
 
-/// 127.0.0.1, where a connect to 0.0.0.0 goes.
+/// 127.0.0.1: the destination of a connect to 0.0.0.0.
 const LOOPBACK_V4: u32 = 0x7f00_0001;
 
-/// Canonical form of an IPv4 destination: 0.0.0.0 is this host, so it means loopback
-/// (`ip_route_output_key_hash_rcu` substitutes INADDR_LOOPBACK).
+/// Canonical form of an IPv4 destination: for 0.0.0.0 the kernel substitutes INADDR_LOOPBACK
+/// (`ip_route_output_key_hash_rcu`).
 #[inline(always)]
 pub const fn canonical_v4(address: u32) -> Address {
     Address::V4(if address == 0 { LOOPBACK_V4 } else { address })
@@ -37,7 +37,7 @@ pub const fn canonical(address: Address) -> Address {
     }
 }
 
-/// A NAT64 prefix: a network of translated addresses with an IPv4 address inside (RFC 6052).
+/// A NAT64 prefix: a network of translated addresses, each with an embedded IPv4 address (RFC 6052).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Nat64Prefix {
     /// Bits 0 to 63 of the prefix.
@@ -49,13 +49,13 @@ pub struct Nat64Prefix {
 }
 
 impl Nat64Prefix {
-    /// Whether RFC 6052 (2.2) knows prefixes of this length.
+    /// Whether RFC 6052 (2.2) defines prefixes of this length.
     pub const fn length_is_valid(length: u8) -> bool {
         matches!(length, 32 | 40 | 48 | 56 | 64 | 96)
     }
 
-    /// The IPv4 address inside, if the address is below this prefix. An address takes 32 bits from
-    /// the prefix's end on, leaving out bits 64 to 71 (RFC 6052, 2.2).
+    /// The embedded IPv4 address, if the address matches this prefix. It takes the 32 bits that follow
+    /// the prefix, without bits 64 to 71 (RFC 6052, 2.2).
     #[inline(always)]
     pub const fn extract(&self, high: u64, low: u64) -> Option<u32> {
         let length = (self.length & 127) as u32;
@@ -87,8 +87,8 @@ impl Nat64Prefix {
     }
 }
 
-/// The IPv4 address that an IPv6 destination carries inside, where a gateway or this host's own
-/// tunnel would send the packet on to it. Both spellings are then judged.
+/// The IPv4 address embedded in an IPv6 destination, to which a gateway or a tunnel of this host would
+/// forward the packet. Both representations are then evaluated.
 ///
 /// - `64:ff9b::/96`, the well-known NAT64 prefix (RFC 6052), and `64:ff9b:1::/48`, for local use
 ///   (RFC 8215; taken as a set of /96 prefixes, the common deployment)
@@ -98,7 +98,7 @@ impl Nat64Prefix {
 ///   length 0 matches nothing
 #[inline(always)]
 pub fn embedded_v4(high: u64, low: u64, prefix: impl Fn(usize) -> Nat64Prefix) -> Option<u32> {
-    // The policy's own first: what it says of a part of 64:ff9b:1::/48 is known, ours is a guess.
+    // The policy's prefixes come first: the format of 64:ff9b:1::/48 below is only the common one.
     let mut i = 0;
     while i < MAX_NAT64_PREFIXES {
         if let Some(v4) = prefix(i).extract(high, low) {
@@ -157,20 +157,20 @@ mod tests {
     }
 
     #[test]
-    fn addresses_inside_are_found() {
+    fn embedded_addresses_are_extracted() {
         let none = |_| Nat64Prefix {
             high: 0,
             low: 0,
             length: 0,
         };
-        for (text, inside) in [
+        for (text, embedded) in [
             ("64:ff9b::198.51.100.7", "198.51.100.7"),
             ("64:ff9b:1:2:3:4:198.51.100.7", "198.51.100.7"),
             ("2002:c633:6407::1", "198.51.100.7"),
             ("2001:0:4136:e378:8000:63bf:39cc:9bf8", "198.51.100.7"),
         ] {
             let (high, low) = v6(text);
-            assert_eq!(embedded_v4(high, low, none), Some(v4(inside)), "{text}");
+            assert_eq!(embedded_v4(high, low, none), Some(v4(embedded)), "{text}");
         }
         for text in ["2001:db8::1", "64:ff9b:0:1::1", "::1"] {
             let (high, low) = v6(text);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policys_own_prefix_goes_before_the_built_in_one() {
+    fn a_prefix_of_the_policy_takes_precedence_over_the_built_in_one() {
         let (high, low) = v6("64:ff9b:1::");
         let own = |i| Nat64Prefix {
             high,

@@ -1,15 +1,15 @@
-//! What the address hooks remember for the floor that judges packets (`strict` in a policy).
+//! State that the address hooks keep for the egress filter, which checks packets (`strict` in a policy).
 
-/// Repeats of a dropped packet (retransmissions, a flood) are folded within a second at least.
+/// Shortest window within which duplicates of a dropped packet (retransmissions, a flood) are suppressed.
 pub const MIN_WINDOW_NS: u64 = 1_000_000_000;
 
-/// Sockets and destinations that are remembered; beyond, those longest unused are forgotten.
-pub const MAX_REMEMBERED: u32 = 4096;
+/// Entries of each map of the egress filter; when one is full, the least recently used entries are evicted.
+pub const MAX_SOCKET_ENTRIES: u32 = 4096;
 
-/// Who used a socket: whoever connected it, or sent from it first. A packet has no process. 64 bytes.
+/// The task that connected a socket, or sent from it first: a packet has no process of its own. 64 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Owner {
+pub struct SocketUser {
     /// Id of the task's cgroup.
     pub cgroup: u64,
     /// Executable of the task; zero when unreadable.
@@ -26,11 +26,11 @@ pub struct Owner {
     pub uid: u32,
     /// Real group id.
     pub gid: u32,
-    /// 1 where the task uses a socket of another scope.
+    /// 1 if the task is outside the scope of the socket.
     pub foreign: u64,
 }
 
-/// What a policy in audit mode has reported: a destination of a socket. 40 bytes, no padding.
+/// A destination of a socket that a policy in audit mode has reported. 40 bytes, no padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct ReportedKey {
@@ -48,5 +48,5 @@ pub struct ReportedKey {
     pub family: u64,
 }
 
-const _: () = assert!(size_of::<Owner>() == 64);
+const _: () = assert!(size_of::<SocketUser>() == 64);
 const _: () = assert!(size_of::<ReportedKey>() == 40);

@@ -2,8 +2,8 @@
 
 /// Identity of an executable as the kernel sees it: the file behind `task->mm->exe_file`.
 ///
-/// Not a path and not a name: a copy of the file elsewhere is another executable, a hard link or a
-/// bind mount of it is the same. A script is seen as its interpreter.
+/// It identifies the file, not a path: a copy of the file is another executable, a hard link or a
+/// bind mount of it is the same one. A script has the identity of its interpreter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(C)]
 pub struct ExecutableId {

@@ -1,12 +1,13 @@
 //! The table format: one compiled policy as pages of 64-bit words.
 //!
-//! An image is an array of [`Page`]s (in the kernel: one inner map of the table of images, an
-//! element a page). Page 0 starts with the header and the trait bitmaps; what is small enough
-//! shares that page, since an access to another page costs a map look-up (8 to 10 ns).
+//! An image is an array of [`Page`]s (in the kernel: one inner map of the map of images, one
+//! element per page). Page 0 starts with the header and the fixed bitmaps; small objects
+//! share that page, since access to another page costs a map look-up (8 to 10 ns).
 //!
-//! A **bitmap** has one bit a rule, bit `r % 64` of word `r / 64`; every bitmap of an image has
-//! [`Header::bitmap_words`] words and never crosses a page. A **class** is the [`Location`] of the
-//! bitmap of the rules that cover an elementary interval of a line.
+//! A **bitmap** has one bit per rule, bit `r % 64` of word `r / 64`; every bitmap of an image has
+//! [`Header::bitmap_words`] words and never crosses a page. A **rule set** is the [`Location`] of the
+//! bitmap of the rules that cover an elementary interval of a dimension: the keys of the interval form an
+//! equivalence class.
 
 use crate::{
     action::{Action, Mode},
@@ -23,12 +24,12 @@ pub type Page = [u64; PAGE_WORDS];
 
 /// Words of the header.
 pub const HEADER_WORDS: usize = 32;
-/// Bitmaps that every image has, in the header's page, at fixed places.
+/// Number of bitmaps at fixed locations of page 0.
 pub const RULE_BITMAP_COUNT: usize = 8;
 /// First word of page 0 that the compiler may use.
 pub const FREE_WORD: usize = HEADER_WORDS + RULE_BITMAP_COUNT * MAX_BITMAP_WORDS;
 
-/// The bitmaps at fixed places of page 0: a property of rules each.
+/// The bitmaps at fixed locations of page 0; each holds the rules with one property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RuleBitmap {
@@ -44,7 +45,7 @@ pub enum RuleBitmap {
     EveryAddress = 4,
     /// Rules that cover some IPv4 destination.
     SomeV4 = 5,
-    /// Rules that cover some destination of any family: those a socket could ever meet.
+    /// Rules that cover some destination of either family.
     SomeAddress = 6,
     /// All rules.
     Every = 7,
@@ -57,14 +58,14 @@ impl RuleBitmap {
         HEADER_WORDS + self as usize * MAX_BITMAP_WORDS
     }
 
-    /// The bitmap's place.
+    /// The bitmap's location.
     #[inline(always)]
     pub const fn location(self) -> Location {
         Location(self.word() as u32)
     }
 }
 
-/// A place in an image: the index of a word, over all pages.
+/// A location in an image: the index of a word, counted over all pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Location(pub u32);
@@ -86,42 +87,42 @@ impl Location {
 /// Words of the header. Everything else in page 0 below [`HEADER_WORDS`] is zero.
 mod word {
     pub(super) const ABI: usize = 0;
-    pub(super) const LIFE: usize = 1;
+    pub(super) const REVISION: usize = 1;
     pub(super) const POLICY: usize = 2;
     pub(super) const SHAPE: usize = 3;
     pub(super) const COUNTERS: usize = 4;
-    pub(super) const FOLD: usize = 5;
+    pub(super) const DEDUP: usize = 5;
     pub(super) const DEDUP_KILL: usize = 6;
-    pub(super) const LINES: usize = 8;
+    pub(super) const INTERVAL_TABLES: usize = 8;
     pub(super) const NAT64_LENGTHS: usize = 16;
     pub(super) const NAT64: usize = 17;
 }
 
-/// The lines of an image: one a dimension of the attempt.
+/// The dimensions that rules match. An image has one interval table for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Dimension {
-    /// Narrow: IPv4 address.
+    /// IPv4 address, 32-bit key.
     V4 = 0,
-    /// Wide: IPv6 address.
+    /// IPv6 address, 128-bit key.
     V6 = 1,
-    /// Narrow: protocol << 16 | port.
+    /// `protocol << 16 | port`, 32-bit key.
     Port = 2,
-    /// Narrow, key protocol: rules that cover some port of it.
+    /// Protocol, 32-bit key: rules that cover some port of it.
     ProtocolSome = 3,
-    /// Narrow, key protocol: rules that cover every port of it.
+    /// Protocol, 32-bit key: rules that cover every port of it.
     ProtocolEvery = 4,
-    /// Narrow: uid.
+    /// Uid, 32-bit key.
     Uid = 5,
-    /// Wide: executable (device, inode).
+    /// Executable (device, inode), 128-bit key.
     Executable = 6,
-    /// Wide: place of a unix socket ([`crate::UnixSocketId`]). Rules about unix sockets are on this line and on none of
-    /// addresses or services.
+    /// Unix socket ([`crate::UnixSocketId`]), 128-bit key. Rules about unix sockets are only in this table, not in
+    /// those of addresses and protocols.
     Unix = 7,
 }
 
 impl Dimension {
-    /// All lines.
+    /// All dimensions, ordered by discriminant.
     pub const ALL: [Dimension; 8] = [
         Dimension::V4,
         Dimension::V6,
@@ -134,12 +135,12 @@ impl Dimension {
     ];
 }
 
-/// Generation and mode of an image, in one word so that both change in one store.
+/// Generation and mode of an image, in one word so that one store changes both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Revision {
-    /// Number of the policy's version, from 1.
+    /// Version of the policy, from 1.
     pub generation: u64,
-    /// Whether the policy acts.
+    /// Mode of the policy.
     pub mode: Mode,
 }
 
@@ -151,7 +152,7 @@ impl Revision {
 
     /// Writes the word into page 0.
     pub fn write(self, page: &mut Page) {
-        page[word::LIFE] = self.to_word();
+        page[word::REVISION] = self.to_word();
     }
 
     /// Reads the word.
@@ -169,7 +170,7 @@ impl Revision {
 pub struct Header<'a>(pub &'a Page);
 
 impl<'a> Header<'a> {
-    /// [`crate::ABI_VERSION`] of whoever compiled the image.
+    /// [`crate::ABI_VERSION`] of the binary that compiled the image.
     #[inline(always)]
     pub const fn abi_version(self) -> u32 {
         self.0[word::ABI] as u32
@@ -177,11 +178,11 @@ impl<'a> Header<'a> {
 
     /// Generation and mode.
     #[inline(always)]
-    pub const fn life(self) -> Revision {
-        Revision::from_word(self.0[word::LIFE])
+    pub const fn revision(self) -> Revision {
+        Revision::from_word(self.0[word::REVISION])
     }
 
-    /// The default action. A number that is none reads as block.
+    /// The default action; block for an invalid value.
     #[inline(always)]
     pub const fn default_action(self) -> Action {
         match Action::from_u8(self.0[word::POLICY] as u8) {
@@ -196,20 +197,20 @@ impl<'a> Header<'a> {
         (self.0[word::POLICY] >> 16) as u16
     }
 
-    /// Whether the decision looks at the calling task (uid or executable). When it does, the caller must know the
-    /// task has a user-space identity at all.
+    /// Whether the decision depends on the calling task (uid or executable). If so, the caller must
+    /// check that the task is not a kernel thread.
     #[inline(always)]
     pub const fn needs_subject(self) -> bool {
         self.0[word::POLICY] >> 32 & 1 != 0
     }
 
-    /// Whether the decision looks at [`crate::Attempt::executable`].
+    /// Whether the decision depends on [`crate::Attempt::executable`].
     #[inline(always)]
     pub const fn needs_executable(self) -> bool {
         self.0[word::POLICY] >> 33 & 1 != 0
     }
 
-    /// Whether packets are judged too, not only calls.
+    /// Whether packets are checked in addition to calls.
     #[inline(always)]
     pub const fn is_strict(self) -> bool {
         self.0[word::POLICY] >> 34 & 1 != 0
@@ -217,7 +218,7 @@ impl<'a> Header<'a> {
 
     /// Whether some rule is about unix sockets.
     #[inline(always)]
-    pub const fn names_unix(self) -> bool {
+    pub const fn has_unix_rules(self) -> bool {
         self.0[word::POLICY] >> 35 & 1 != 0
     }
 
@@ -239,30 +240,29 @@ impl<'a> Header<'a> {
         (self.0[word::SHAPE] >> 32) as u32
     }
 
-    /// Where the counters start: one word a rule, then default, then fault. Never crosses into
-    /// another object, but may cross pages.
+    /// Location of the counters: one word per rule, then default, then faults. They may cross pages.
     #[inline(always)]
     pub const fn counters(self) -> Location {
         Location(self.0[word::COUNTERS] as u32)
     }
 
-    /// Windows within which repeats are folded.
+    /// Windows within which duplicates are suppressed.
     #[inline(always)]
-    pub const fn fold(self) -> DedupWindows {
+    pub const fn dedup(self) -> DedupWindows {
         DedupWindows {
-            audit_ms: self.0[word::FOLD] as u32,
-            block_ms: (self.0[word::FOLD] >> 32) as u32,
+            audit_ms: self.0[word::DEDUP] as u32,
+            block_ms: (self.0[word::DEDUP] >> 32) as u32,
             kill_ms: self.0[word::DEDUP_KILL] as u32,
         }
     }
 
-    /// Root of a line.
+    /// Root of a dimension's interval table.
     #[inline(always)]
-    pub const fn line(self, line: Dimension) -> Node {
-        Node(self.0[word::LINES + line as usize])
+    pub const fn interval_table(self, dimension: Dimension) -> Node {
+        Node(self.0[word::INTERVAL_TABLES + dimension as usize])
     }
 
-    /// One of the policy's own NAT64 prefixes; unused ones have length 0 and match nothing.
+    /// One of the policy's NAT64 prefixes; unused ones have length 0 and match nothing.
     #[inline(always)]
     pub fn nat64(self, i: usize) -> Nat64Prefix {
         let i = i % MAX_NAT64_PREFIXES;
@@ -274,11 +274,11 @@ impl<'a> Header<'a> {
     }
 }
 
-/// What a header says, for the compiler to write.
+/// The fields of a header, for the compiler to write.
 #[derive(Clone, Copy, Debug)]
 pub struct HeaderFields {
     /// Generation and mode.
-    pub life: Revision,
+    pub revision: Revision,
     /// Default action.
     pub default_action: Action,
     /// Errno of a denial, positive.
@@ -289,21 +289,21 @@ pub struct HeaderFields {
     pub needs_executable: bool,
     /// See [`Header::is_strict`].
     pub strict: bool,
-    /// See [`Header::names_unix`].
-    pub names_unix: bool,
+    /// See [`Header::has_unix_rules`].
+    pub has_unix_rules: bool,
     /// Words of every bitmap.
     pub bitmap_words: usize,
     /// Number of rules.
     pub rule_count: u32,
     /// Number of pages.
     pub page_count: u32,
-    /// Where the counters start.
+    /// See [`Header::counters`].
     pub counters: Location,
-    /// Windows within which repeats are folded.
-    pub fold: DedupWindows,
+    /// See [`Header::dedup`].
+    pub dedup: DedupWindows,
     /// Roots, in the order of [`Dimension`].
-    pub lines: [Node; 8],
-    /// NAT64 prefixes; length 0 where unused.
+    pub interval_tables: [Node; 8],
+    /// NAT64 prefixes; unused ones have length 0.
     pub nat64: [Nat64Prefix; MAX_NAT64_PREFIXES],
 }
 
@@ -311,20 +311,20 @@ impl HeaderFields {
     /// Writes the header into page 0.
     pub fn write(&self, page: &mut Page) {
         page[word::ABI] = crate::ABI_VERSION as u64;
-        self.life.write(page);
+        self.revision.write(page);
         page[word::POLICY] = self.default_action as u64
             | (self.errno as u64) << 16
             | (self.needs_subject as u64) << 32
             | (self.needs_executable as u64) << 33
             | (self.strict as u64) << 34
-            | (self.names_unix as u64) << 35;
+            | (self.has_unix_rules as u64) << 35;
         page[word::SHAPE] =
             self.bitmap_words as u64 | (self.rule_count as u64) << 16 | (self.page_count as u64) << 32;
         page[word::COUNTERS] = self.counters.0 as u64;
-        page[word::FOLD] = self.fold.audit_ms as u64 | (self.fold.block_ms as u64) << 32;
-        page[word::DEDUP_KILL] = self.fold.kill_ms as u64;
-        for (i, node) in self.lines.iter().enumerate() {
-            page[word::LINES + i] = node.0;
+        page[word::DEDUP] = self.dedup.audit_ms as u64 | (self.dedup.block_ms as u64) << 32;
+        page[word::DEDUP_KILL] = self.dedup.kill_ms as u64;
+        for (i, node) in self.interval_tables.iter().enumerate() {
+            page[word::INTERVAL_TABLES + i] = node.0;
         }
         let mut lengths = 0;
         for (i, prefix) in self.nat64.iter().enumerate() {
@@ -337,5 +337,5 @@ impl HeaderFields {
 }
 
 const _: () = assert!(word::NAT64 + 2 * MAX_NAT64_PREFIXES <= HEADER_WORDS);
-const _: () = assert!(word::LINES + Dimension::ALL.len() <= word::NAT64_LENGTHS);
+const _: () = assert!(word::INTERVAL_TABLES + Dimension::ALL.len() <= word::NAT64_LENGTHS);
 const _: () = assert!(FREE_WORD < PAGE_WORDS);

@@ -1,18 +1,18 @@
-//! Lines: from a key to a class.
+//! Interval tables: from a key to a rule set.
 //!
-//! A line cuts a key space into elementary intervals, each with a class. Intervals are stored by
-//! their **ends** (inclusive), sorted; the answer is the first entry whose end is not below the
-//! key. The last entry's end is the greatest key below its node, so there always is one. Full
+//! A table divides a key space into elementary intervals, each with a rule set. Intervals are stored by
+//! their **ends** (inclusive), sorted; the result of a look-up is the first entry whose end is not below the
+//! key. The last entry's end is the greatest key of its node, so a look-up always finds one. Full
 //! pages of a directory are padded with entries of the greatest end. Neighbouring buckets of an index
-//! may share full leaf pages: entries below a node's keys, or above, do not change the answer.
+//! may share full leaf pages: entries outside a node's key range do not change the result.
 //!
-//! A **narrow** line has 32-bit keys; an entry is one word, `end << 32 | value`. A **wide** line has
-//! 128-bit keys; an entry is three words: upper half, lower half, value. Values are classes in a
-//! leaf and page numbers in a directory.
+//! A table with 32-bit keys has entries of one word, `end << 32 | value`. A table with 128-bit keys has
+//! entries of three words: upper half, lower half, value. Values are rule sets in a
+//! leaf and page indexes in a directory.
 //!
-//! A root is a [`Node`]: a class for the whole line, a leaf, a directory, or an index of 2^k nodes
-//! by the key's upper bits. An index never holds an index, and a directory page only pages that
-//! are full: of directories (`levels` 2) or of leaves (`levels` 1).
+//! A root is a [`Node`]: one rule set for all keys, a leaf, a directory, or an index of 2^k nodes
+//! by the key's upper bits. An index never contains an index, and a directory refers only to
+//! full pages: directories (`levels` 2) or leaves (`levels` 1).
 
 use crate::{
     decide::Tables,
@@ -21,44 +21,44 @@ use crate::{
     verifier::forget,
 };
 
-/// Entries of a full page of a narrow line.
+/// Entries of a full page, 32-bit keys.
 pub const FANOUT_U32: usize = PAGE_WORDS;
-/// Entries of a full page of a wide line (two words of the page stay unused).
+/// Entries of a full page, 128-bit keys (two words of the page stay unused).
 pub const FANOUT_U128: usize = PAGE_WORDS / ENTRY_WORDS_U128;
-/// Words of an entry of a wide line.
+/// Words of an entry, 128-bit keys.
 pub const ENTRY_WORDS_U128: usize = 3;
-/// Directory levels a wide line may have.
+/// Most directory levels, 128-bit keys.
 pub const MAX_LEVELS_U128: u32 = 2;
 
-/// Halvings that settle a search among [`FANOUT_U32`] entries.
+/// Steps of a binary search among [`FANOUT_U32`] entries.
 const STEPS_U32: u32 = 9;
-/// Halvings that settle a search among [`FANOUT_U128`] entries.
+/// Steps of a binary search among [`FANOUT_U128`] entries.
 const STEPS_U128: u32 = 8;
 
-/// What a node is.
+/// Kind of a [`Node`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum NodeKind {
-    /// One class for all keys.
-    Class = 0,
-    /// Sorted entries whose values are classes.
+    /// One rule set for all keys.
+    RuleSet = 0,
+    /// Sorted entries whose values are rule sets.
     Leaf = 1,
-    /// Sorted entries whose values are numbers of full pages.
+    /// Sorted entries whose values are indexes of full pages.
     Directory = 2,
     /// Nodes, chosen by `key >> shift`.
     Index = 3,
 }
 
-/// A node, in one word: bits 0 to 1 kind, 2 to 13 entries, 16 to 24 first word, 25 to 31 shift
-/// (index) or levels (directory), 32 to 63 page (or, for a class, its location).
+/// A node in one word: bits 0 to 1 kind, 2 to 13 entries, 16 to 24 first word, 25 to 31 shift
+/// (index) or levels (directory), 32 to 63 page (for a rule set: its location).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Node(pub u64);
 
 impl Node {
-    /// One class for all keys.
-    pub const fn class(class: Location) -> Node {
-        Node((class.0 as u64) << 32 | NodeKind::Class as u64)
+    /// One rule set for all keys.
+    pub const fn rule_set(bitmap: Location) -> Node {
+        Node((bitmap.0 as u64) << 32 | NodeKind::RuleSet as u64)
     }
 
     /// `entries` entries from `at` on, all in one page.
@@ -66,13 +66,13 @@ impl Node {
         Self::pack(NodeKind::Leaf, at, entries, 0)
     }
 
-    /// `entries` entries from `at` on; `levels` is 1 where they lead to leaves.
+    /// `entries` entries from `at` on; `levels` is 1 if they refer to leaves.
     pub const fn directory(at: Location, entries: usize, levels: u32) -> Node {
         Self::pack(NodeKind::Directory, at, entries, levels)
     }
 
-    /// Nodes from `at` on (they may go on over pages), chosen by `key >> shift`. For wide lines the
-    /// key is the upper half.
+    /// Nodes from `at` on (they may cross pages), chosen by `key >> shift`. With 128-bit keys the upper
+    /// half is shifted.
     pub const fn index(at: Location, shift: u32) -> Node {
         Self::pack(NodeKind::Index, at, 0, shift)
     }
@@ -87,11 +87,11 @@ impl Node {
         )
     }
 
-    /// What it is.
+    /// The node's kind.
     #[inline(always)]
     pub const fn kind(self) -> NodeKind {
         match self.0 & 3 {
-            0 => NodeKind::Class,
+            0 => NodeKind::RuleSet,
             1 => NodeKind::Leaf,
             2 => NodeKind::Directory,
             _ => NodeKind::Index,
@@ -116,20 +116,20 @@ impl Node {
         (self.0 >> 25) as u32 & 127
     }
 
-    /// Page; for a class, its location.
+    /// Page; for a rule set, its location.
     #[inline(always)]
     pub const fn page(self) -> u32 {
         (self.0 >> 32) as u32
     }
 }
 
-/// Looks a page up; page 0 is at hand already.
+/// Looks up a page; page 0 is `root`.
 #[inline(always)]
-fn page<'a, T: Tables + ?Sized>(tables: &'a T, root: &'a Page, number: u32) -> Result<&'a Page, Fault> {
-    if number == 0 {
+fn page<'a, T: Tables + ?Sized>(tables: &'a T, root: &'a Page, index: u32) -> Result<&'a Page, Fault> {
+    if index == 0 {
         return Ok(root);
     }
-    match tables.page(number) {
+    match tables.page(index) {
         Some(page) => Ok(page),
         None => Err(Fault::NoPage),
     }
@@ -150,10 +150,10 @@ fn descend<T: Tables + ?Sized>(tables: &T, root: &Page, node: Node, key: u64) ->
 
 /// Value of the first entry whose end is not below `key`.
 ///
-/// The number of entries left does not depend on what was found, and the first of them is masked:
-/// so both branches of a step leave the verifier with the same knowledge, and it follows one. Steps
-/// after the last needed one change nothing; that they are is asked for once, half way: each way
-/// out of the loop would be followed to the end of the program.
+/// Binary search with a fixed step count: the number of remaining entries does not depend on the comparisons, and
+/// the first of them is masked. Both branches of a step leave identical verifier state, so that it explores
+/// one. Steps beyond the last needed one change nothing. Only one early exit is taken, half way: the verifier
+/// would explore every exit of the loop to the end of the program.
 #[inline(always)]
 fn search_u32(page: &Page, first: usize, entries: usize, key: u32) -> u32 {
     const MASK: usize = PAGE_WORDS - 1;
@@ -199,8 +199,8 @@ fn search_u128(page: &Page, start: usize, entries: usize, high_key: u64, low_key
     page[(start + first * ENTRY_WORDS_U128 + 2) & (PAGE_WORDS - 1)] as u32
 }
 
-/// A result in one word, which is all that a kernel function returns: a location, or a fault with
-/// the upper half set.
+/// A result in one word, since a BPF function returns one: a location, or a fault with
+/// bit 32 set.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct Found(u64);
@@ -221,42 +221,42 @@ impl Found {
         if self.0 < Self::FAULT {
             Ok(Location(self.0 as u32))
         } else {
-            // The only fault a look-up has.
+            // The only fault of a look-up.
             Err(Fault::NoPage)
         }
     }
 }
 
-/// Class of a key on a narrow line.
+/// Rule set of a key in the table with 32-bit keys whose root is `table`.
 ///
 /// # Errors
-/// [`Fault::NoPage`] when the image refers to a page it does not have.
+/// [`Fault::NoPage`] if the image refers to a page that it does not have.
 #[inline(always)]
 pub fn lookup_u32<T: Tables + ?Sized>(
     tables: &T,
     root: &Page,
-    line: Node,
+    table: Node,
     key: u32,
 ) -> Result<Location, Fault> {
-    locate_narrow(tables, root, line, key).result()
+    find_u32(tables, root, table, key).result()
 }
 
-/// [`lookup_u32`], a function of its own in the kernel programs: inlined five times a decision it
-/// would not fit the stack.
+/// [`lookup_u32`]; not inlined in the kernel programs: five inlined copies in one decision
+/// exceed the stack.
 #[cfg_attr(not(target_arch = "bpf"), inline(always))]
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn locate_narrow<T: Tables + ?Sized>(tables: &T, root: &Page, line: Node, key: u32) -> Found {
+fn find_u32<T: Tables + ?Sized>(tables: &T, root: &Page, table: Node, key: u32) -> Found {
     let key = forget(key as u64, root[0]) as u32;
     let search = || {
-        let mut node = descend(tables, root, line, key as u64)?;
-        if let NodeKind::Class = node.kind() {
+        let mut node = descend(tables, root, table, key as u64)?;
+        if let NodeKind::RuleSet = node.kind() {
             return Ok(Location(node.page()));
         }
         if let NodeKind::Directory = node.kind() {
             let directory = page(tables, root, node.page())?;
-            let number = search_u32(directory, node.word(), node.entries(), key);
+            let index = search_u32(directory, node.word(), node.entries(), key);
             node = Node::leaf(
-                Location(number.wrapping_mul(PAGE_WORDS as u32)),
+                Location(index.wrapping_mul(PAGE_WORDS as u32)),
                 forget(FANOUT_U32 as u64, root[0]) as usize,
             );
         }
@@ -266,29 +266,29 @@ fn locate_narrow<T: Tables + ?Sized>(tables: &T, root: &Page, line: Node, key: u
     Found::of(search())
 }
 
-/// Class of a key on a wide line.
+/// Rule set of a key in the table with 128-bit keys whose root is `table`.
 ///
 /// # Errors
-/// [`Fault::NoPage`] when the image refers to a page it does not have.
+/// [`Fault::NoPage`] if the image refers to a page that it does not have.
 #[inline(always)]
 pub fn lookup_u128<T: Tables + ?Sized>(
     tables: &T,
     root: &Page,
-    line: Node,
+    table: Node,
     high: u64,
     low: u64,
 ) -> Result<Location, Fault> {
-    locate_wide(tables, root, line, high, low).result()
+    find_u128(tables, root, table, high, low).result()
 }
 
-/// [`lookup_u128`], a function of its own in the kernel programs.
+/// [`lookup_u128`]; not inlined in the kernel programs.
 #[cfg_attr(not(target_arch = "bpf"), inline(always))]
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn locate_wide<T: Tables + ?Sized>(tables: &T, root: &Page, line: Node, high: u64, low: u64) -> Found {
+fn find_u128<T: Tables + ?Sized>(tables: &T, root: &Page, table: Node, high: u64, low: u64) -> Found {
     let (high, low) = (forget(high, root[0]), forget(low, root[0]));
     let search = || {
-        let mut node = descend(tables, root, line, high)?;
-        if let NodeKind::Class = node.kind() {
+        let mut node = descend(tables, root, table, high)?;
+        if let NodeKind::RuleSet = node.kind() {
             return Ok(Location(node.page()));
         }
         let mut level = 0;

@@ -1,9 +1,9 @@
-//! What the kernel programs and user space of Tidegate share: the table format ([`image`]), the
-//! search in it ([`line`]), the decision ([`decide()`]) and the bytes of an event ([`event`]).
+//! Code shared by the kernel programs and user space of Tidegate: the table format ([`image`]), the
+//! search in it ([`interval_table`]), the decision ([`decide()`]) and the layout of ring records ([`record`]).
 //!
 //! Plain `no_std` code without allocation. It is compiled into the kernel programs, into the
 //! `tidegate` binary (`check`, `explain`) and into the tests: there is no second implementation of
-//! the semantics. It knows none of the other rooms.
+//! the semantics. It depends on no other crate of the workspace.
 //!
 //! Byte order: addresses and ports are in host order everywhere in this crate; the hooks convert
 //! once, where they read the socket address.
@@ -16,7 +16,6 @@ pub mod decide;
 pub mod dedup;
 pub mod destination;
 pub mod egress_filter;
-pub mod event;
 pub mod executable;
 pub mod image;
 pub mod interval_table;
@@ -24,6 +23,7 @@ pub mod limits;
 pub mod outcome;
 pub mod packet;
 pub mod protocol;
+pub mod record;
 pub mod scope;
 pub mod unix_socket_id;
 pub mod verdict;
@@ -38,6 +38,6 @@ pub use protocol::Protocol;
 pub use unix_socket_id::UnixSocketId;
 pub use verdict::{Fault, Reason, Verdict, VerdictWord};
 
-/// Version of every layout in this crate that crosses into the kernel: image, scope and event.
-/// It moves when any of them changes, so that a binary never reads the pins of another.
-pub const ABI_VERSION: u32 = 5;
+/// Version of every layout in this crate that crosses into the kernel: images, scopes, records.
+/// It is raised when any of them changes, so that a binary never reads maps that another version pinned.
+pub const ABI_VERSION: u32 = 6;

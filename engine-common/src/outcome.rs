@@ -1,41 +1,42 @@
-//! From what a policy said to what is done: mode and the ability to kill, in one place.
+//! From a verdict to what is enforced: the policy's mode and the hook's ability to kill.
 
 use crate::action::{Action, Mode};
 
-/// Whether the hook can kill the calling process itself.
+/// Whether the hook can kill the calling process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KillAbility {
     /// `bpf_send_signal` is allowed here (cgroup hooks: Linux 6.16, commit ee971630f20f).
     Now,
-    /// The hook denies at once; user space sends the signal when it reads the event.
+    /// The hook denies; user space sends the signal when it reads the event.
     Later,
-    /// The calling task is no process of this scope (a passed socket, a kernel thread): it is
-    /// denied, never killed.
-    NotOurs,
+    /// The calling task is not a process of this scope (a passed socket, a kernel thread): the attempt is
+    /// denied and the task is not killed.
+    OutOfScope,
 }
 
-/// What was done about an attempt.
+/// What was enforced for an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[repr(u8)]
 pub enum Outcome {
-    /// Let through, silently.
+    /// Allowed, without an event.
     Allowed = 0,
-    /// Let through and reported.
+    /// Allowed and reported.
     Audited = 1,
-    /// Let through by audit mode; enforce mode would have denied it.
+    /// Allowed because of audit mode; enforce mode would have denied it.
     WouldBlock = 2,
-    /// Let through by audit mode; enforce mode would have killed the process.
+    /// Allowed because of audit mode; enforce mode would have killed the process.
     WouldKill = 3,
     /// Denied.
     Blocked = 4,
     /// Denied, and SIGKILL sent before the call returned.
     Killed = 5,
-    /// Denied; SIGKILL is to be sent by user space.
+    /// Denied; user space has to send SIGKILL.
     KillPending = 6,
 }
 
 impl Outcome {
-    /// Applies a policy's mode to what it said. The only place where audit mode exists.
+    /// Applies a policy's mode to its action. Audit mode is implemented only here.
     #[inline(always)]
     pub const fn of(action: Action, mode: Mode, kill: KillAbility) -> Outcome {
         match (action, mode) {
@@ -47,7 +48,7 @@ impl Outcome {
             (Action::Kill, Mode::Enforce) => match kill {
                 KillAbility::Now => Outcome::Killed,
                 KillAbility::Later => Outcome::KillPending,
-                KillAbility::NotOurs => Outcome::Blocked,
+                KillAbility::OutOfScope => Outcome::Blocked,
             },
         }
     }
@@ -64,22 +65,22 @@ impl Outcome {
         !matches!(self, Outcome::Allowed)
     }
 
-    /// The outcome's name as events print it.
+    /// The name in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Outcome::Allowed => "allowed",
             Outcome::Audited => "audited",
-            Outcome::WouldBlock => "would block",
-            Outcome::WouldKill => "would kill",
+            Outcome::WouldBlock => "would_block",
+            Outcome::WouldKill => "would_kill",
             Outcome::Blocked => "blocked",
             Outcome::Killed => "killed",
-            Outcome::KillPending => "kill pending",
+            Outcome::KillPending => "kill_pending",
         }
     }
 
-    /// Reads the number of an outcome; `None` for a number that is none.
-    pub const fn from_u8(number: u8) -> Option<Outcome> {
-        match number {
+    /// The outcome with this discriminant; `None` for any other value.
+    pub const fn from_u8(value: u8) -> Option<Outcome> {
+        match value {
             0 => Some(Outcome::Allowed),
             1 => Some(Outcome::Audited),
             2 => Some(Outcome::WouldBlock),

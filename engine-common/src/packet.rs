@@ -1,13 +1,13 @@
-//! Reads where a packet goes: destination, protocol and port behind IPv4 options and IPv6 extension
-//! headers, and where a source route (IPv4 LSRR and SSRR, RFC 791; IPv6 routing header, RFC 8200 4.4)
-//! sends it on to.
+//! Parses the headers of a packet: destination, protocol and port behind IPv4 options and IPv6 extension
+//! headers, and the last destination of a source route (IPv4 LSRR and SSRR, RFC 791; IPv6 routing header,
+//! RFC 8200 4.4).
 //!
-//! What cannot be read, or is more than is looked at, is a fault, never a guess. A route with more than
-//! one hop left is one: who is passed on the way would not be judged.
+//! A header that cannot be read, or exceeds the limits of this parser, is a fault. So is a route with more than
+//! one hop left, since the hops between would not be checked.
 
 use crate::verifier::forget;
 
-/// The bytes of a packet, from its network header on. What is not there reads as [`UNREADABLE`] (no
+/// The bytes of a packet, from its network header on. Bytes beyond the end read as [`UNREADABLE`] (not an
 /// `Option`: see [`crate::VerdictWord`]).
 pub trait Bytes {
     /// A byte.
@@ -17,10 +17,10 @@ pub trait Bytes {
     fn word(&self, offset: u64) -> u64;
 }
 
-/// Bytes beyond the end.
+/// Result of a read beyond the end of the packet.
 pub const UNREADABLE: u64 = u64::MAX;
 
-/// IPv6 extension headers that are looked behind.
+/// Most IPv6 extension headers that are parsed.
 const MAX_HEADERS: u32 = 8;
 
 const HOP_BY_HOP: u64 = 0;
@@ -29,9 +29,8 @@ const FRAGMENT: u64 = 44;
 const AUTHENTICATION: u64 = 51;
 const DESTINATION_OPTIONS: u64 = 60;
 
-/// What was read, in one word, since that is what a global function of the kernel returns: bits 0 to 15
-/// the port, 16 to 23 the protocol, 32 a fault, 33 IPv6, 40 to 55 where the last destination of a
-/// source route stands.
+/// The parsed headers in one word, since a BPF function returns one: bits 0 to 15 the port, 16 to 23 the
+/// protocol, 32 a fault, 33 IPv6, 40 to 55 the offset of the last destination of a source route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Reading(pub u64);
@@ -53,39 +52,39 @@ impl Reading {
         self.0 & Self::V6 != 0
     }
 
-    /// IP protocol number of what the packet carries.
+    /// IP protocol number of the payload.
     #[inline(always)]
     pub const fn protocol(self) -> u16 {
         (self.0 >> 16) as u8 as u16
     }
 
-    /// Destination port, host order. 0 for protocols without, and for what is not the first fragment:
-    /// without that one it is worth nothing.
+    /// Destination port, host order. 0 for protocols without ports and for fragments other than the first, which
+    /// the receiver cannot use without the first.
     #[inline(always)]
     pub const fn port(self) -> u16 {
         self.0 as u16
     }
 
-    /// Whether a source route sends the packet on from its destination.
+    /// Whether a source route forwards the packet from its destination.
     #[inline(always)]
     pub const fn is_routed(self) -> bool {
         self.0 >> Self::ROUTE != 0
     }
 
-    /// Where the destination stands that the packet's own header names.
+    /// Offset of the destination address in the IP header.
     #[inline(always)]
     pub const fn destination(self) -> u64 {
         if self.is_v6() { 24 } else { 16 }
     }
 
-    /// Where the one stands that the packet goes on to; only of a packet that is routed.
+    /// Offset of the last destination of the source route; only valid if [`Reading::is_routed`].
     #[inline(always)]
     pub const fn last_destination(self) -> u64 {
         self.0 >> Self::ROUTE & 0xffff
     }
 }
 
-/// Reads a packet; `unknown` is a word that the verifier knows nothing of ([`forget`]).
+/// Parses a packet; `unknown` is a scalar unknown to the verifier ([`forget`]).
 #[inline(always)]
 pub fn read<B: Bytes>(bytes: &B, unknown: u64) -> Reading {
     let first = bytes.word(0);
@@ -109,10 +108,10 @@ fn read_v4<B: Bytes>(bytes: &B, first: u64, unknown: u64) -> Reading {
         0
     };
     let is_first = fragment & 0x1fff == 0;
-    carried(bytes, protocol >> 16 & 0xff, header, is_first, route)
+    payload(bytes, protocol >> 16 & 0xff, header, is_first, route)
 }
 
-/// Place of the last address of a source route, 0 where there is none, or [`UNREADABLE`].
+/// Offset of the last address of a source route, 0 without a route, or [`UNREADABLE`].
 #[inline(always)]
 fn route_v4<B: Bytes>(bytes: &B, end: u64, unknown: u64) -> u64 {
     const END: u64 = 0;
@@ -134,7 +133,7 @@ fn route_v4<B: Bytes>(bytes: &B, end: u64, unknown: u64) -> u64 {
         let mut length = 1;
         if kind != NO_OPERATION {
             length = bytes.byte(at + 1);
-            // Also what is unreadable.
+            // Also if it is unreadable.
             if length < 2 || length > end - at {
                 return UNREADABLE;
             }
@@ -155,12 +154,12 @@ fn route_v4<B: Bytes>(bytes: &B, end: u64, unknown: u64) -> u64 {
     if at >= end { route } else { UNREADABLE }
 }
 
-/// Hops that a source route of this length has left; many for one that is none.
+/// Hops left of a source route of this length; 255 if it is malformed.
 #[inline(always)]
 fn hops_left(length: u64, pointer: u64) -> u64 {
-    const NO_ROUTE: u64 = 255;
+    const MALFORMED: u64 = 255;
     if length < 3 || (length - 3) & 3 != 0 || pointer < 4 || pointer & 3 != 0 || pointer > 255 {
-        return NO_ROUTE;
+        return MALFORMED;
     }
     if pointer > length {
         return 0;
@@ -185,7 +184,7 @@ fn read_v6<B: Bytes>(bytes: &B, unknown: u64) -> Reading {
             || next == AUTHENTICATION
             || next == DESTINATION_OPTIONS;
         if !is_extension {
-            let read = carried(bytes, next, at, true, route);
+            let read = payload(bytes, next, at, true, route);
             return Reading(read.0 | Reading::V6);
         }
         let header = bytes.word(at);
@@ -199,7 +198,7 @@ fn read_v6<B: Bytes>(bytes: &B, unknown: u64) -> Reading {
             _ => (units + 1) * 8,
         };
         if next == FRAGMENT && header & 0xfff8 != 0 {
-            let read = carried(bytes, header >> 24, at, false, route);
+            let read = payload(bytes, header >> 24, at, false, route);
             return Reading(read.0 | Reading::V6);
         }
         if next == ROUTING && header & 0xff != 0 {
@@ -219,8 +218,8 @@ fn read_v6<B: Bytes>(bytes: &B, unknown: u64) -> Reading {
     Reading(Reading::FAULT)
 }
 
-/// Place of the address that a routing header goes on to, or [`UNREADABLE`]: types that are not known
-/// (RPL compresses its addresses), and more than one hop left.
+/// Offset of the next address of a routing header. [`UNREADABLE`] for unknown types (RPL compresses
+/// its addresses) and for more than one hop left.
 #[inline(always)]
 fn route_v6(at: u64, header: u64) -> u64 {
     // Type 0 (deprecated, RFC 5095), 2 (mobility, RFC 6275) and 4 (segments, RFC 8754).
@@ -229,17 +228,17 @@ fn route_v6(at: u64, header: u64) -> u64 {
         return UNREADABLE;
     }
     match kind {
-        // Addresses in their order: the last one is next.
+        // Addresses in order: the last one is next.
         0 | 2 if units & 1 == 0 => at + 8 + (units - 2) * 8,
-        // Segments in reverse.
+        // Segments in reverse order.
         4 => at + 8,
         _ => UNREADABLE,
     }
 }
 
-/// The reading of a packet that carries `protocol` from `at` on.
+/// The result for a packet whose payload of `protocol` starts at `at`.
 #[inline(always)]
-fn carried<B: Bytes>(bytes: &B, protocol: u64, at: u64, is_first: bool, route: u64) -> Reading {
+fn payload<B: Bytes>(bytes: &B, protocol: u64, at: u64, is_first: bool, route: u64) -> Reading {
     if route > 0xffff {
         return Reading(Reading::FAULT);
     }

@@ -40,7 +40,7 @@ fn v4(protocol: u8, fragment: u16, options: &[u8], rest: &[u8]) -> Reading {
     read(&Packet(packet), 0)
 }
 
-/// An IPv6 packet whose first header has this number.
+/// An IPv6 packet with this value in the next-header field.
 fn v6(next: u8, rest: &[u8]) -> Reading {
     let mut packet = vec![0x60, 0, 0, 0, 0, 0, next, 64];
     packet.extend([0; 32]);
@@ -66,7 +66,7 @@ fn plain_packets() {
 }
 
 #[test]
-fn what_is_cut_off_is_a_fault() {
+fn truncated_headers_are_a_fault() {
     assert!(read(&Packet(vec![]), 0).is_fault());
     assert!(read(&Packet(vec![0x55; 40]), 0).is_fault());
     assert!(v4(UDP, 0, &[], &PORTS[..3]).is_fault());
@@ -90,22 +90,22 @@ fn only_the_first_fragment_has_ports() {
 }
 
 #[test]
-fn routes_of_ipv4() {
+fn ipv4_source_routes() {
     let lone = [131, 7, 4, 198, 51, 100, 1];
     assert_eq!(read_as(v4(UDP, 0, &lone, &PORTS)), (17, 443, Some(23)));
     let strict = [137, 7, 4, 198, 51, 100, 1];
     assert_eq!(read_as(v4(UDP, 0, &strict, &PORTS)), (17, 443, Some(23)));
-    // Behind a record of the route and padding.
+    // Behind a record-route option and padding.
     let behind = [&[7, 7, 4, 0, 0, 0, 0, 1, 1][..], &lone].concat();
     assert_eq!(read_as(v4(UDP, 0, &behind, &PORTS)), (17, 443, Some(32)));
-    // Fragments go by it too.
+    // It also applies to fragments.
     assert_eq!(read_as(v4(UDP, 5, &lone, &[])), (17, 0, Some(23)));
-    // All hops passed.
+    // No hops left.
     assert_eq!(
         read_as(v4(UDP, 0, &[131, 7, 8, 198, 51, 100, 1], &PORTS)),
         (17, 443, None)
     );
-    // Behind the end of the options nothing counts.
+    // Bytes behind the end-of-options option are ignored.
     assert_eq!(
         read_as(v4(UDP, 0, &[0, 131, 7, 4, 1, 1, 1, 1], &PORTS)),
         (17, 443, None)
@@ -115,7 +115,7 @@ fn routes_of_ipv4() {
 }
 
 #[test]
-fn routes_of_ipv4_that_are_none() {
+fn malformed_ipv4_routes_are_a_fault() {
     for options in [
         &[131, 11, 4, 198, 51, 100, 1, 198, 51, 100, 2][..],
         &[131, 7, 4, 1, 1, 1, 1, 137, 7, 4, 1, 1, 1, 1],
@@ -133,16 +133,16 @@ fn routes_of_ipv4_that_are_none() {
 }
 
 #[test]
-fn headers_of_ipv6() {
+fn ipv6_extension_headers() {
     let hop_by_hop = [60, 0, 1, 4, 0, 0, 0, 0];
     let destination = [51, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    // Six words, which AH counts as four.
+    // Six words, which the length field of AH encodes as four.
     let authentication = [
         UDP, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     ];
     let all = [&hop_by_hop[..], &destination, &authentication, &PORTS].concat();
     assert_eq!(read_as(v6(0, &all)), (17, 443, None));
-    // As many as are looked behind, and one more.
+    // The most headers that are parsed, and one more.
     let chain = |count: usize| {
         let mut rest = [60, 0, 0, 0, 0, 0, 0, 0].repeat(count - 1);
         rest.extend([UDP, 0, 0, 0, 0, 0, 0, 0]);
@@ -154,19 +154,19 @@ fn headers_of_ipv6() {
 }
 
 #[test]
-fn routes_of_ipv6() {
+fn ipv6_routing_headers() {
     let routed = |header: [u8; 4], addresses: usize| {
         v6(
             43,
             &[&header[..], &[0; 4], &vec![0; 16 * addresses], &PORTS].concat(),
         )
     };
-    // Segments in reverse, the end first.
+    // Segments in reverse order: the last destination is first.
     assert_eq!(read_as(routed([UDP, 4, 4, 1], 2)), (17, 443, Some(48)));
-    // One after the other, the end last.
+    // Addresses in order: the last destination is last.
     assert_eq!(read_as(routed([UDP, 2, 2, 1], 1)), (17, 443, Some(48)));
     assert_eq!(read_as(routed([UDP, 4, 0, 1], 2)), (17, 443, Some(64)));
-    // All passed.
+    // No segments left.
     assert_eq!(read_as(routed([UDP, 4, 4, 0], 2)), (17, 443, None));
     assert_eq!(read_as(routed([UDP, 2, 77, 0], 1)), (17, 443, None));
     for header in [

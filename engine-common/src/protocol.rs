@@ -1,7 +1,7 @@
-//! Protocols as rules and hooks name them.
+//! Protocols of rules and hooks.
 
 /// A transport protocol: an IP protocol number (0 to 255 and the kernel's own numbers above, such
-/// as 262 for MPTCP), or [`Protocol::RAW`].
+/// as 262 for MPTCP), [`Protocol::RAW`], or an address family ([`Protocol::of_family`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Protocol(pub u16);
@@ -13,30 +13,30 @@ impl Protocol {
     pub const TCP: Protocol = Protocol(6);
     /// UDP.
     pub const UDP: Protocol = Protocol(17);
-    /// DCCP, gone from newer kernels.
+    /// DCCP; removed from newer kernels.
     pub const DCCP: Protocol = Protocol(33);
     /// ICMPv6: ping sockets of IPv6.
     pub const ICMPV6: Protocol = Protocol(58);
     /// SCTP.
     pub const SCTP: Protocol = Protocol(132);
-    /// UDP-Lite, gone from newer kernels.
+    /// UDP-Lite; removed from newer kernels.
     pub const UDPLITE: Protocol = Protocol(136);
-    /// MPTCP, as `socket(2)` names it.
+    /// MPTCP, as passed to `socket(2)`.
     pub const MPTCP: Protocol = Protocol(262);
-    /// Any raw socket, whatever protocol it was made for: its owner writes the headers, so the
-    /// number says nothing about what is sent. Not a kernel number.
+    /// A raw socket of any protocol: the process writes the headers, so the socket's protocol does not
+    /// determine what is sent. Not a value of the kernel.
     pub const RAW: Protocol = Protocol(511);
 
-    /// First number of the families: what the kernel's own numbers (up to 262) and [`Protocol::RAW`] leave free.
+    /// First value used for address families; the kernel uses values up to 262, and [`Protocol::RAW`] is 511.
     const FIRST_FAMILY: u16 = 448;
-    /// Families have numbers below this (AF_MAX is 46 in Linux 7.3).
+    /// Address families are below this value (AF_MAX is 46 in Linux 7.3).
     pub const FAMILIES: u16 = 63;
 
-    /// Unix sockets, which are judged only by rules that name them.
+    /// Unix sockets, which only rules that name them apply to.
     pub const UNIX: Protocol = Protocol::of_family(1);
 
-    /// Families other than the two inet ones that policies can name, by AF number (include/linux/socket.h). Not
-    /// among them: AF_UNIX, AF_NETLINK and AF_ALG, which stay on this machine.
+    /// Address families other than AF_INET and AF_INET6 that policies can name (values of include/linux/socket.h).
+    /// AF_UNIX, AF_NETLINK and AF_ALG are not included: they do not leave the machine.
     pub const FAMILY_NAMES: [(u16, &'static str); 26] = [
         (3, "ax25"),
         (4, "ipx"),
@@ -66,16 +66,16 @@ impl Protocol {
         (45, "mctp"),
     ];
 
-    /// Any socket of an address family other than the two inet ones, by its AF number: it has no
-    /// destination that a rule could name, so that it is one more protocol without an address hook.
-    /// Numbers that are no such family read as the last of them, which no rule can name.
+    /// A socket of an address family other than AF_INET and AF_INET6. It has no destination that a rule
+    /// could name, so it is handled as a protocol without an address hook.
+    /// Values that are too large map to the last family, which no rule can name.
     #[inline(always)]
     pub const fn of_family(family: u16) -> Protocol {
         let last = Self::FAMILIES - 1;
         Protocol(Self::FIRST_FAMILY + if family < last { family } else { last })
     }
 
-    /// The address family, where this stands for one.
+    /// The address family, if this value represents one.
     #[inline(always)]
     pub const fn family(self) -> Option<u16> {
         if self.0 >= Self::FIRST_FAMILY && self.0 < Self::RAW.0 {
@@ -85,7 +85,7 @@ impl Protocol {
         }
     }
 
-    /// First number that is no protocol: the tables have room for this many.
+    /// Number of valid protocol values, and size of the tables that are indexed by protocol.
     pub const COUNT: u16 = 512;
 
     /// Whether destinations of this protocol have ports that a rule can name.
@@ -95,7 +95,7 @@ impl Protocol {
     }
 
     /// Whether the address hooks (cgroup/connect, cgroup/sendmsg) see every destination of this
-    /// protocol. All others are judged when their socket is made.
+    /// protocol. All others are checked when their socket is created.
     #[inline(always)]
     pub const fn has_address_hook(self) -> bool {
         matches!(self.0, 6 | 17 | 262)

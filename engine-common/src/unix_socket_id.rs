@@ -1,47 +1,47 @@
-//! Where a unix socket is bound: what rules about unix sockets compare.
+//! Identity of bound unix sockets, which rules about unix sockets match.
 
-/// Identity of the socket that a task connects or sends to, by the name it was bound to.
+/// Identity of the unix socket that a task connects or sends to: the name that the socket was bound to.
 ///
-/// Not the name that the task gave: relative paths, symbolic links, bind mounts and other roots all lead to one
-/// socket, and the socket itself knows where it is. A name in a file system is the path from that file system's
-/// root on, whatever mounts show of it.
+/// It does not depend on the path that the task passed: relative paths, symbolic links, bind mounts and other root
+/// directories lead to the same socket. The name of a socket in a file system is its path from the root of that file
+/// system, independent of mounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct UnixSocketId {
     /// `s_dev` of the superblock in the kernel's own encoding ([`crate::ExecutableId::device`]);
-    /// [`UnixSocketId::ABSTRACT`] for names that are in no file system.
-    pub space: u64,
-    /// Hash of the name ([`NameHash`]); [`UnixSocketId::UNKNOWN`] where it cannot be told.
-    pub name: u64,
+    /// [`UnixSocketId::ABSTRACT`] for abstract names.
+    pub device: u64,
+    /// Hash of the name ([`NameHash`]); [`UnixSocketId::UNKNOWN`] if it cannot be determined.
+    pub name_hash: u64,
 }
 
 impl UnixSocketId {
-    /// No device has this number.
+    /// `device` of abstract names; not the id of any device.
     pub const ABSTRACT: u64 = 0;
-    /// The hash of no name.
+    /// `name_hash` of an unknown name; not the hash of any name.
     pub const UNKNOWN: u64 = u64::MAX;
-    /// Components that a path from the root of its file system may have: programs go no further. A deeper socket
-    /// has no place that a rule could name.
+    /// Most components of a path from the root of its file system that the programs read. The name of a deeper
+    /// socket is unknown, so that no rule matches it.
     pub const MAX_DEPTH: usize = 24;
     /// Bytes of a component (NAME_MAX, include/uapi/linux/limits.h).
     pub const MAX_COMPONENT: usize = 255;
-    /// Bytes of an abstract name, the NUL before it not counted (`sun_path`, include/uapi/linux/un.h).
+    /// Bytes of an abstract name without the leading NUL (`sun_path`, include/uapi/linux/un.h).
     pub const MAX_ABSTRACT: usize = UNIX_NAME_BYTES - 1;
 
-    /// The socket with an abstract name, given without the NUL before it.
+    /// The socket with an abstract name, given without its leading NUL.
     pub fn of_abstract(name: &[u8]) -> UnixSocketId {
         UnixSocketId {
-            space: Self::ABSTRACT,
-            name: NameHash::START.with(name).finish(),
+            device: Self::ABSTRACT,
+            name_hash: NameHash::START.with(name).finish(),
         }
     }
 
-    /// The socket at a path of a file system. `components` are those from its root on, the last one first.
+    /// The socket at a path of a file system. `components` are those of its path from the root, the last one first.
     pub fn in_file_system<'n>(device: u64, components: impl IntoIterator<Item = &'n [u8]>) -> UnixSocketId {
         let hash = components.into_iter().fold(NameHash::START, NameHash::with);
         UnixSocketId {
-            space: device,
-            name: hash.finish(),
+            device,
+            name_hash: hash.finish(),
         }
     }
 }
@@ -49,32 +49,32 @@ impl UnixSocketId {
 /// Bytes of `sun_path`.
 pub const UNIX_NAME_BYTES: usize = 108;
 
-/// The hash of a name, as far as it was read. The kernel programs take each component as they come by it, four bytes
-/// at a time, so that no name has to be kept.
+/// Incremental hash of a name. The kernel programs add each component when they read it, four bytes
+/// at a time, so that they need no buffer for the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct NameHash(pub u64);
 
 impl NameHash {
-    /// Of nothing.
+    /// Initial value.
     pub const START: NameHash = NameHash(0x243f_6a88_85a3_08d3);
-    /// Odd, so that nothing is lost.
+    /// Odd, so that the multiplication is invertible.
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
-    /// With four more bytes, those at the end of a component filled up with zeroes.
+    /// Adds four bytes; the last ones of a component are padded with zeroes.
     #[inline(always)]
     pub const fn word(self, word: u32) -> NameHash {
         let mixed = (self.0 ^ word as u64).wrapping_mul(Self::FACTOR);
         NameHash(mixed ^ mixed >> 32)
     }
 
-    /// At the end of a component of this many bytes.
+    /// Ends a component of `length` bytes.
     #[inline(always)]
     pub const fn end(self, length: u32) -> NameHash {
         self.word(length | 1 << 31)
     }
 
-    /// With a whole component.
+    /// Adds a whole component.
     pub fn with(self, component: &[u8]) -> NameHash {
         let mut hash = self;
         for chunk in component.chunks(4) {
@@ -87,7 +87,7 @@ impl NameHash {
         hash.end(component.len() as u32)
     }
 
-    /// The hash; never that of an unknown name.
+    /// The hash; never [`UnixSocketId::UNKNOWN`].
     #[inline(always)]
     pub const fn finish(self) -> u64 {
         if self.0 == UnixSocketId::UNKNOWN {
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_differ_have_other_places() {
+    fn different_names_have_different_ids() {
         let names = [
             "docker.sock",
             "docker.soc",
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn zeroes_count() {
+    fn trailing_zeroes_change_the_id() {
         assert_ne!(UnixSocketId::of_abstract(b"a"), UnixSocketId::of_abstract(b"a\0"));
         assert_ne!(
             UnixSocketId::of_abstract(b""),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_is_no_name() {
+    fn no_name_has_the_unknown_hash() {
         assert_ne!(NameHash(UnixSocketId::UNKNOWN).finish(), UnixSocketId::UNKNOWN);
     }
 }

@@ -1,14 +1,15 @@
-//! What a policy answers about an attempt, and why.
+//! The verdict of a policy on an attempt, and its reason.
 
-use crate::{action::Action, event::reason};
+use crate::{action::Action, record::reason};
 
-/// What the kernel side could not read or find.
+/// Why a kernel program could not evaluate a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[repr(u8)]
 pub enum Fault {
-    /// The cgroup carries programs but no policy was written for it.
+    /// Programs are attached to the cgroup, but no scope was written for it.
     NoScope = 0,
-    /// The slot holds no image, or one of another ABI.
+    /// The slot has no image, or one of another ABI version.
     NoImage = 1,
     /// A page that the image refers to is missing.
     NoPage = 2,
@@ -16,14 +17,14 @@ pub enum Fault {
     NoExecutable = 3,
     /// A field of the socket or its address could not be read.
     BadContext = 4,
-    /// A socket that has listened is to connect: its packets could not be told from answers.
+    /// A socket that has listened is about to connect: its packets could not be distinguished from replies.
     HasListened = 5,
-    /// The headers of a packet could not be read, or are more than are looked at.
+    /// The headers of a packet could not be read, or exceed the limits of the parser.
     BadPacket = 6,
 }
 
 impl Fault {
-    /// The fault's name as events print it.
+    /// The name in events.
     pub const fn as_str(self) -> &'static str {
         match self {
             Fault::NoScope => "no scope",
@@ -36,9 +37,9 @@ impl Fault {
         }
     }
 
-    /// Reads the number of a fault; `None` for a number that is none.
-    pub const fn from_u16(number: u16) -> Option<Fault> {
-        match number {
+    /// The fault with this discriminant; `None` for any other value.
+    pub const fn from_u16(value: u16) -> Option<Fault> {
+        match value {
             0 => Some(Fault::NoScope),
             1 => Some(Fault::NoImage),
             2 => Some(Fault::NoPage),
@@ -51,23 +52,23 @@ impl Fault {
     }
 }
 
-/// Why a verdict is what it is.
+/// What decided a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// The rule with this index decided.
+    /// The rule with this index.
     Rule(u16),
-    /// No rule matched: the policy's default.
+    /// The policy's default: no rule matched.
     Default,
-    /// Something could not be read; a fault is never a pass.
+    /// A fault, which denies.
     Fault(Fault),
 }
 
-/// What a policy says about an attempt, before its mode is applied.
+/// A policy's decision on an attempt, before its mode is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Verdict {
-    /// What is to be done.
+    /// The action of the rule or default that decided; block for a fault.
     pub action: Action,
-    /// Who said so.
+    /// What decided.
     pub reason: Reason,
 }
 
@@ -82,9 +83,9 @@ impl Verdict {
     }
 }
 
-/// A [`Verdict`] in one word: bits 0 to 7 the action, 8 to 15 a number of [`reason`], 16 to 31 the
-/// rule or fault. What the kernel programs carry about: of an enum without payload the compiler
-/// copies bytes that were never written, and the verifier refuses to read those.
+/// A [`Verdict`] in one word: bits 0 to 7 the action, 8 to 15 a constant of [`reason`], 16 to 31 the
+/// rule or fault. The kernel programs use it because the compiler copies the uninitialised payload bytes
+/// of enum variants without payload, and the verifier rejects reads of uninitialised stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct VerdictWord(pub u32);
@@ -105,7 +106,7 @@ impl VerdictWord {
         VerdictWord(verdict.action as u32 | (kind as u32) << 8 | (detail as u32) << 16)
     }
 
-    /// The action. A number that is none reads as block.
+    /// The action; block for an invalid value.
     #[inline(always)]
     pub const fn action(self) -> Action {
         match Action::from_u8(self.0 as u8) {
@@ -114,20 +115,20 @@ impl VerdictWord {
         }
     }
 
-    /// Number of the reason, as events carry it.
+    /// A constant of [`reason`].
     #[inline(always)]
     pub const fn reason(self) -> u8 {
         (self.0 >> 8) as u8
     }
 
-    /// The rule's index or the fault's number, by the reason.
+    /// The rule's index or the fault's discriminant, depending on the reason.
     #[inline(always)]
     pub const fn detail(self) -> u16 {
         (self.0 >> 16) as u16
     }
 
-    /// Index of the answer's counter in an image of so many rules: rules first, then default, then
-    /// fault.
+    /// Index of the verdict's counter in an image with `rule_count` rules: rules first, then default, then
+    /// faults.
     #[inline(always)]
     pub const fn counter(self, rule_count: u32) -> u32 {
         match self.reason() {

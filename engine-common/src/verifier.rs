@@ -1,11 +1,11 @@
-//! What the kernel's verifier must be told, or must not know.
+//! Control over what the kernel's verifier tracks.
 
-/// The value, but of a value that the verifier knows (a constant, an index in an unrolled loop) it
-/// knows nothing afterwards. It follows every path that a known value makes distinct: 2^9 of a
-/// binary search between known ends, 1,024 of a rule's index. On other targets: the value.
+/// Returns `value`, as a scalar with unknown value to the verifier. The verifier explores a separate path for every
+/// known value (a constant, an index in an unrolled loop): 2^9 for a binary search between constant bounds,
+/// 1,024 for a rule's index. On other targets it does nothing.
 ///
-/// Two exclusive-ors with `unknown`, a word of some map's value; in assembly, since the compiler
-/// would see that they cancel out.
+/// It applies exclusive-or with `unknown`, a word of a map value, twice; in assembly, because the compiler
+/// would remove both.
 #[inline(always)]
 pub fn forget(value: u64, unknown: u64) -> u64 {
     #[cfg(target_arch = "bpf")]

@@ -1,4 +1,4 @@
-//! Counters that several CPUs add to.
+//! Atomic counters in map values.
 
 use core::{arch::asm, ptr::read_volatile};
 
@@ -8,7 +8,7 @@ pub(crate) struct Counter(*mut u64);
 
 impl Counter {
     /// # Safety
-    /// `value` must point to eight aligned bytes of a map value that lives as long as the program
+    /// `value` must point to eight aligned bytes of a map value, which lives as long as the program
     /// runs.
     #[inline(always)]
     pub(crate) unsafe fn at(value: *mut u64) -> Counter {
@@ -22,17 +22,17 @@ impl Counter {
         self.add(1);
     }
 
-    /// Adds a number, atomically and wrapping.
+    /// Adds `value`, atomically and wrapping.
     #[inline(always)]
-    pub(crate) fn add(self, number: u64) {
-        // SAFETY: the place is ours to add to, by the constructor's contract.
-        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) self.0, in(reg) number, options(nostack)) };
+    pub(crate) fn add(self, value: u64) {
+        // SAFETY: writable by the constructor's contract.
+        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) self.0, in(reg) value, options(nostack)) };
     }
 
     /// The count so far.
     #[inline(always)]
     pub(crate) fn get(self) -> u64 {
-        // SAFETY: readable by the constructor's contract; an aligned eight-byte load is whole.
+        // SAFETY: readable by the constructor's contract; an aligned eight-byte load is atomic.
         unsafe { read_volatile(self.0) }
     }
 }

@@ -1,127 +1,146 @@
-//! Folds repeats: the same attempt within its window is counted, and told with the next record.
+//! Duplicate suppression: an attempt equal to one reported within the policy's window is counted, and the count is
+//! reported with the next record.
 
 use aya_ebpf::{
     btf_maps::{Array, LruHashMap},
-    helpers::bpf_ktime_get_ns,
+    helpers::generated::bpf_ktime_get_boot_ns,
     macros::btf_map,
 };
 use core::ptr::{addr_of_mut, null_mut};
-use engine_common::dedup::{DedupEntry, DedupKey, MAX_DEDUP_KEYS, counter};
+use engine_common::{
+    VerdictWord,
+    dedup::{DedupEntry, DedupKey, MAX_DEDUP_KEYS, counter},
+    image::Header,
+};
 
-use crate::counter::Counter;
+use crate::{counter::Counter, images::LiveImage};
 
-/// What was reported lately. When it is full, the kinds longest unused are forgotten, and their next
-/// attempt is reported.
+/// Recently reported attempts. When the map is full, the least recently used are evicted, and their next duplicate
+/// is reported.
 #[btf_map]
-static FOLDS: LruHashMap<DedupKey, DedupEntry, { MAX_DEDUP_KEYS as usize }> = LruHashMap::new();
+static DEDUP: LruHashMap<DedupKey, DedupEntry, { MAX_DEDUP_KEYS as usize }> = LruHashMap::new();
 
 /// Counters of [`counter`].
 #[btf_map]
 static DEDUP_COUNTS: Array<u64, { counter::COUNT as usize }> = Array::new();
 
 #[inline(always)]
-fn count(which: u32, attempts: u64) {
-    if let Some(value) = DEDUP_COUNTS.get_ptr_mut(which) {
+fn count(index: u32, attempts: u64) {
+    if let Some(value) = DEDUP_COUNTS.get_ptr_mut(index) {
         // SAFETY: a value of an array map.
         unsafe { Counter::at(value) }.add(attempts);
     }
 }
 
-/// What became of an attempt, and the repeats that the record about to be written tells. Plain words, no
-/// `Option`: of a payload that is not there the compiler copies bytes that were never written, and
-/// older verifiers (5.10) refuse to read those.
+/// The duplicates of an attempt that were suppressed before it; or that the attempt is one itself. Plain words
+/// instead of an `Option`: the compiler copies the uninitialised payload of `None`, and older verifiers (5.10)
+/// reject the read.
 #[derive(Clone, Copy)]
-pub(crate) struct Repeats {
-    /// The entry's count; null where there is none.
-    untold: *mut u64,
-    /// How many there are; [`FOLDED`] for an attempt that is one of them itself.
+pub(crate) struct Duplicates {
+    /// The count of pending duplicates in the entry; null without an entry.
+    pending: *mut u64,
+    /// How many; [`SUPPRESSED`] if the attempt is a duplicate itself.
     pub(crate) attempts: u64,
 }
 
-/// An attempt that is a repeat itself.
-pub(crate) const FOLDED: u64 = u64::MAX;
+/// The attempt is a duplicate.
+pub(crate) const SUPPRESSED: u64 = u64::MAX;
 
-impl Repeats {
-    /// None, of an attempt that is never folded.
-    pub(crate) const NONE: Repeats = Repeats {
-        untold: null_mut(),
+impl Duplicates {
+    /// No duplicates.
+    pub(crate) const NONE: Duplicates = Duplicates {
+        pending: null_mut(),
         attempts: 0,
     };
 
-    /// What [`take`] has said of a key, by the number of attempts alone.
+    /// The result of [`record`] again, from its number of attempts: pointers cannot be passed to global functions.
     #[inline(always)]
-    pub(crate) fn again(key: &DedupKey, attempts: u64) -> Repeats {
+    pub(crate) fn again(key: &DedupKey, attempts: u64) -> Duplicates {
         if attempts == 0 {
-            return Repeats::NONE;
+            return Duplicates::NONE;
         }
-        let Some(entry) = FOLDS.get_ptr_mut(key) else {
-            return Repeats::NONE;
+        let Some(entry) = DEDUP.get_ptr_mut(key) else {
+            return Duplicates::NONE;
         };
-        Repeats {
-            // SAFETY: a value of the map, as in `take`.
-            untold: unsafe { addr_of_mut!((*entry).untold) }.cast(),
+        Duplicates {
+            // SAFETY: a value of the map, as in `record`.
+            pending: unsafe { addr_of_mut!((*entry).pending) }.cast(),
             attempts,
         }
     }
 
-    /// Whether the attempt is folded, and no record is to be written.
+    /// Whether the attempt is a duplicate, so that no record is to be written.
     #[inline(always)]
-    pub(crate) fn is_folded(self) -> bool {
-        self.attempts == FOLDED
+    pub(crate) fn is_suppressed(self) -> bool {
+        self.attempts == SUPPRESSED
     }
 
-    /// How many there are.
+    /// How many duplicates the next record has to report.
     #[inline(always)]
     pub(crate) fn attempts(self) -> u32 {
         self.attempts as u32
     }
 
-    /// To be called when the record is sure to be written: until then they wait for the next.
+    /// Moves the duplicates from pending to reported. Called once the space for the record is reserved; until then
+    /// they stay pending.
     #[inline(always)]
-    pub(crate) fn told(self) {
-        if !self.untold.is_null() && self.attempts != 0 {
-            // SAFETY: a word of a value of the map, which lives as long as the program runs (RCU).
-            unsafe { Counter::at(self.untold) }.add(self.attempts.wrapping_neg());
-            count(counter::TOLD, self.attempts);
+    pub(crate) fn mark_reported(self) {
+        if !self.pending.is_null() && self.attempts != 0 {
+            // SAFETY: a word of a map value, which lives as long as the program runs (RCU).
+            unsafe { Counter::at(self.pending) }.add(self.attempts.wrapping_neg());
+            count(counter::REPORTED, self.attempts);
         }
     }
 }
 
-/// Takes an attempt in.
+/// Records an attempt with this verdict ([`crate::evaluate::PackedVerdict::without_errno`]).
 #[inline(always)]
-pub(crate) fn take(key: &DedupKey, window_ns: u64, answer: u64) -> Repeats {
+pub(crate) fn record(key: &DedupKey, window_ns: u64, verdict: u64) -> Duplicates {
     // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
-    let Some(entry) = FOLDS.get_ptr_mut(key) else {
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let Some(entry) = DEDUP.get_ptr_mut(key) else {
         let entry = DedupEntry {
             since_ns: now,
-            answer,
-            untold: 0,
+            verdict,
+            pending: 0,
         };
-        // Where there is no room the attempt is reported all the same, and so is the next.
-        let _ = FOLDS.insert(key, &entry, 0);
-        return Repeats::NONE;
+        // If the insertion fails, this attempt is reported, and so is the next.
+        let _ = DEDUP.insert(key, &entry, 0);
+        return Duplicates::NONE;
     };
-    // SAFETY: a value of the map; it lives as long as the program runs (RCU; an entry taken for
-    // another key meanwhile miscounts a repeat, and no more than that). Racing CPUs at worst report
-    // twice.
+    // SAFETY: a map value, which lives as long as the program runs (RCU). If the entry is reused for
+    // another key meanwhile, one duplicate is counted for the wrong key. Concurrent CPUs may report the same
+    // attempt twice.
     unsafe {
-        let untold = addr_of_mut!((*entry).untold).cast::<u64>();
-        if (*entry).answer == answer && now.wrapping_sub((*entry).since_ns) < window_ns {
-            Counter::at(untold).add(1);
-            count(counter::FOLDED, 1);
-            return Repeats {
-                untold,
-                attempts: FOLDED,
+        let pending = addr_of_mut!((*entry).pending).cast::<u64>();
+        if (*entry).verdict == verdict && now.wrapping_sub((*entry).since_ns) < window_ns {
+            Counter::at(pending).add(1);
+            count(counter::SUPPRESSED, 1);
+            return Duplicates {
+                pending,
+                attempts: SUPPRESSED,
             };
         }
         (*entry).since_ns = now;
-        (*entry).answer = answer;
-        let attempts = Counter::at(untold).get();
-        Repeats {
-            untold,
-            // Negative: another CPU told some of them twice, see `DedupEntry::untold`.
+        (*entry).verdict = verdict;
+        let attempts = Counter::at(pending).get();
+        Duplicates {
+            pending,
+            // Negative if two CPUs reported the same duplicates, see `DedupEntry::pending`.
             attempts: if (attempts as i64) < 0 { 0 } else { attempts },
         }
+    }
+}
+
+/// The window within which a policy suppresses duplicates, nanoseconds. It is that of the active version, which
+/// may be newer than the one that gave the verdict.
+#[inline(always)]
+pub(crate) fn window(slot: u32, verdict: VerdictWord) -> u64 {
+    let Some(image) = LiveImage::of(slot) else {
+        return 0;
+    };
+    match engine_common::Tables::page(image, 0) {
+        Some(root) => Header(root).dedup().nanoseconds(verdict.action()),
+        None => 0,
     }
 }

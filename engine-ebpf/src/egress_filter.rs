@@ -1,9 +1,8 @@
-//! The floor: judges the packets that leave from sockets of a cgroup where a strict policy stands. What a
-//! hook denied sends none; this meets what no hook saw: sockets connected before, source routes, headers
-//! of raw sockets.
+//! The egress filter: checks the packets of sockets of a strict scope. It covers what no other hook checks: sockets
+//! connected before the policy was attached, source routes, headers written to raw sockets.
 //!
-//! A packet has no process: nothing here may ask for the current task, which is whoever the packet met
-//! (softirq, a timer). And it counts for a rule only where the packet is dropped or reported.
+//! A packet has no process: nothing here may use the current task, which is any interrupted one
+//! (softirq, timer). A rule's counter is incremented only if the packet is dropped or reported.
 
 use aya_ebpf::{
     bindings::__sk_buff,
@@ -16,18 +15,19 @@ use engine_common::{
     decide,
     dedup::DedupKey,
     destination::{canonical_v4, canonical_v6},
-    egress_filter::{MIN_WINDOW_NS, Owner},
-    event::reason,
+    egress_filter::{MIN_WINDOW_NS, SocketUser},
     image::{Header, Page},
     limits::MAX_STACKED,
     packet::{Bytes, Reading, UNREADABLE, read},
+    record::reason,
     scope::SlotRef,
     verifier::forget,
 };
 
 use crate::{
     dedup,
-    enforce::{DENY, EPERM, NO_SLOT, PASS, PackedVerdict, dedup_window},
+    enforce::{DENY, NO_SLOT, PASS},
+    evaluate::{EPERM, PackedVerdict},
     images::LiveImage,
     report::{self, Caller, Report, ReportContext, report_by},
     request::{AddressRequest, Request},
@@ -36,17 +36,17 @@ use crate::{
     socket_user,
 };
 
-/// What of a packet a policy is asked about: bits, which travel in an answer's place for the errno.
+/// The aspect of a packet that is evaluated: bits, passed in the errno's bits of a [`PackedVerdict`].
 mod aspect {
-    /// The last destination of a source route; without, the packet's own.
+    /// The last destination of a source route instead of the destination in the IP header.
     pub(super) const LAST: u64 = 1;
-    /// As a packet of a raw socket; without, as what the packet says it is.
+    /// The protocol [`Protocol::RAW`] instead of that of the packet.
     pub(super) const RAW: u64 = 2;
 }
 
-/// Bits of the service that [`evaluate_packet`] takes, above protocol and port.
-mod ask {
-    /// The answer counts for its rule.
+/// Bits of the argument `service` of [`evaluate_packet`], above protocol and port.
+mod service_flag {
+    /// Count the verdict.
     pub(super) const COUNT: u64 = 1 << 40;
     /// The headers could not be read.
     pub(super) const FAULT: u64 = 1 << 41;
@@ -76,29 +76,29 @@ impl Bytes for Skb {
     }
 }
 
-/// Reads the headers. The packet starts at its network header (`__cgroup_bpf_run_filter_skb`).
+/// Parses the headers. The packet starts at its network header (`__cgroup_bpf_run_filter_skb`).
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn read_packet(context: *mut __sk_buff) -> u64 {
     read(&Skb(context), scope::current().cgroup).0
 }
 
-/// What is asked about one aspect of a packet; whether its addresses could be read.
+/// The request for one aspect of a packet, and whether its addresses could be read.
 #[inline(always)]
-fn question_of(context: *mut __sk_buff, reading: Reading, of: u64) -> (AddressRequest, bool) {
-    let at = if of & aspect::LAST != 0 {
+fn request_for(context: *mut __sk_buff, reading: Reading, aspect: u64) -> (AddressRequest, bool) {
+    let offset = if aspect & aspect::LAST != 0 {
         reading.last_destination()
     } else {
         reading.destination()
     };
     let mut original = [0u32; 4];
-    let place = (&raw mut original).cast();
+    let buffer = (&raw mut original).cast();
     // SAFETY: sixteen bytes of the stack, of which the helper writes all or four.
     let failed = unsafe {
         if reading.is_v6() {
-            bpf_skb_load_bytes(context.cast(), at as u32, place, 16)
+            bpf_skb_load_bytes(context.cast(), offset as u32, buffer, 16)
         } else {
-            bpf_skb_load_bytes(context.cast(), at as u32, place, 4)
+            bpf_skb_load_bytes(context.cast(), offset as u32, buffer, 4)
         }
     };
     let [a, b, c, d] = original;
@@ -108,18 +108,18 @@ fn question_of(context: *mut __sk_buff, reading: Reading, of: u64) -> (AddressRe
     } else {
         canonical_v4(u32::from_be(a))
     };
-    let (protocol, port) = if of & aspect::RAW != 0 {
+    let (protocol, port) = if aspect & aspect::RAW != 0 {
         (Protocol::RAW, 0)
     } else {
         (Protocol(reading.protocol()), reading.port())
     };
     let port = forget(port as u64, reading.0) as u16;
     let original_family = if reading.is_v6() { 6 } else { 4 };
-    let question = AddressRequest::about(original, original_family, canonical, port, protocol, reading.0);
-    (question, failed == 0)
+    let request = AddressRequest::new(original, original_family, canonical, port, protocol, reading.0);
+    (request, failed == 0)
 }
 
-/// Asks a policy about a packet; a global function like [`crate::question`]'s. A policy that is not strict
+/// Evaluates a policy for a packet; a global function, see [`PackedVerdict`]. A policy that is not strict
 /// allows all packets.
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -148,10 +148,10 @@ extern "C" fn evaluate_packet(reference: u32, service: u64, high: u64, low: u64)
     } else {
         Address::V6 { high, low }
     };
-    let verdict = if service & ask::FAULT != 0 {
+    let verdict = if service & service_flag::FAULT != 0 {
         VerdictWord::of(Err(Fault::BadPacket))
     } else if header.needs_subject() {
-        // No policy that is strict does: validation refuses it.
+        // Validation rejects strict policies that select uid or executable.
         VerdictWord::of(Err(Fault::NoExecutable))
     } else {
         let attempt = Attempt {
@@ -164,31 +164,31 @@ extern "C" fn evaluate_packet(reference: u32, service: u64, high: u64, low: u64)
         VerdictWord::of(decide(image, root, &attempt))
     };
     let verdict = VerdictWord(forget(verdict.0 as u64, root[0]) as u32);
-    if service & ask::COUNT != 0 {
+    if service & service_flag::COUNT != 0 {
         image.count(page, verdict);
     }
-    PackedVerdict::of(verdict, 0, header.life()).word()
+    PackedVerdict::of(verdict, 0, header.revision()).word()
 }
 
-/// Asks a policy about one aspect of a packet; the answer says which.
+/// Evaluates a policy for one aspect of a packet; the result has the aspect in the bits of the errno.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn ask_aspect(context: *mut __sk_buff, reference: u32, reading: u64, of: u64) -> u64 {
+extern "C" fn evaluate_aspect(context: *mut __sk_buff, reference: u32, reading: u64, aspect: u64) -> u64 {
     let reading = Reading(reading);
-    let (question, is_read) = question_of(context, reading, of);
-    let mut service = (question.protocol.0 as u64) << 16 | question.port as u64 | of & ask::COUNT;
+    let (request, is_read) = request_for(context, reading, aspect);
+    let mut service = (request.protocol.0 as u64) << 16 | request.port as u64 | aspect & service_flag::COUNT;
     if reading.is_fault() || !is_read {
-        service |= ask::FAULT;
+        service |= service_flag::FAULT;
     }
-    let (high, low) = question.asked_as();
+    let (high, low) = request.argument();
     PackedVerdict::from_word(evaluate_packet(reference, service, high, low))
-        .with_errno(of as u16 & 3)
+        .with_errno(aspect as u16 & 3)
         .word()
 }
 
-/// The strictest of a policy's answers about a packet. Both destinations of a source route are asked
-/// about. A packet of a raw socket is `raw`; only where no rule is about that, and the default would
-/// answer, what the packet says it is counts too.
+/// The strictest verdict of a policy on a packet. Both destinations of a source route are evaluated.
+/// A packet of a raw socket is evaluated with the protocol `raw`; if no rule matches it, and the default would
+/// decide, also with the protocol of the packet.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn evaluate_packet_verdict(
@@ -200,30 +200,30 @@ extern "C" fn evaluate_packet_verdict(
     let routed = Reading(reading).is_routed();
     let unknown = scope::current().cgroup;
     let mut strictest = forget(0, unknown);
-    let mut of = 0;
-    while of < 2 {
-        if of == aspect::LAST && !routed {
+    let mut aspect = 0;
+    while aspect < 2 {
+        if aspect == aspect::LAST && !routed {
             break;
         }
-        let mut settled = forget(0, unknown);
+        let mut decided = forget(0, unknown);
         if sender == kind::RAW {
-            let answer = ask_aspect(context, reference, reading, of | aspect::RAW);
-            strictest = forget(stricter(strictest, answer), unknown);
-            let is_default = PackedVerdict::from_word(answer).verdict().reason() == reason::DEFAULT;
-            settled = forget(!is_default as u64, unknown);
+            let packed = evaluate_aspect(context, reference, reading, aspect | aspect::RAW);
+            strictest = forget(stricter(strictest, packed), unknown);
+            let is_default = PackedVerdict::from_word(packed).verdict().reason() == reason::DEFAULT;
+            decided = forget(!is_default as u64, unknown);
         }
-        if settled == 0 {
-            let answer = ask_aspect(context, reference, reading, of);
-            strictest = forget(stricter(strictest, answer), unknown);
+        if decided == 0 {
+            let packed = evaluate_aspect(context, reference, reading, aspect);
+            strictest = forget(stricter(strictest, packed), unknown);
         }
-        of += 1;
+        aspect += 1;
     }
     strictest
 }
 
 #[inline(always)]
 fn stricter(one: u64, other: u64) -> u64 {
-    // Bits 0 and 1 are the action, in the order of their strictness.
+    // Bits 0 and 1 are the action, ordered by strictness.
     if other & 3 > one & 3 || one == 0 {
         other
     } else {
@@ -231,148 +231,142 @@ fn stricter(one: u64, other: u64) -> u64 {
     }
 }
 
-/// Drops and reports as the policy's mode says; whether the packet is dropped. A global function like
-/// those of the other hooks, and so are its two halves: together they are more than older verifiers (before 6.2) see
-/// through cheaply.
+/// Applies the policy's mode and reports; returns whether the packet is dropped. A global function like
+/// those of the other hooks, and so are the two that it calls: verified as one function they exceed what verifiers
+/// before 6.2 check cheaply.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn enforce_packet(context: *mut __sk_buff, slot: u32, reading: u64, answer: u64) -> u64 {
-    let word = PackedVerdict::from_word(answer);
+extern "C" fn enforce_packet(context: *mut __sk_buff, slot: u32, reading: u64, packed: u64) -> u64 {
+    let word = PackedVerdict::from_word(packed);
     // SAFETY: the helper takes this program's context.
     let cookie = unsafe { bpf_get_socket_cookie(context.cast()) };
-    let kill = match socket_user::owner(cookie) {
-        Some(owner) if owner.foreign == 0 => KillAbility::Later,
-        _ => KillAbility::NotOurs,
+    let kill = match socket_user::find(cookie) {
+        Some(user) if user.foreign == 0 => KillAbility::Later,
+        _ => KillAbility::OutOfScope,
     };
     let unknown = scope::current().cgroup;
     let outcome = forget(
-        Outcome::of(word.verdict().action(), word.life().mode, kill) as u64,
+        Outcome::of(word.verdict().action(), word.revision().mode, kill) as u64,
         unknown,
     );
-    let mut repeats = forget(0, unknown);
+    let mut duplicates = forget(0, unknown);
     if outcome >= Outcome::Blocked as u64 {
-        repeats = fold_packet(context, slot, reading, answer);
+        duplicates = dedup_packet(context, slot, reading, packed);
     }
-    if repeats != dedup::FOLDED {
-        tell_packet(context, slot as u64 | outcome << 32, reading, answer, repeats);
+    if duplicates != dedup::SUPPRESSED {
+        report_packet(context, slot as u64 | outcome << 32, reading, packed, duplicates);
     }
     (outcome >= Outcome::Blocked as u64) as u64
 }
 
-/// What is said of a packet that is dropped, where repeats are counted.
+/// The key of duplicate suppression for a dropped packet.
 #[inline(always)]
-fn dedup_key(question: &AddressRequest, cookie: u64, slot: u32, answer: PackedVerdict) -> DedupKey {
+fn dedup_key(request: &AddressRequest, cookie: u64, slot: u32, packed: PackedVerdict) -> DedupKey {
     let mut key = DedupKey {
         scope: scope::current().cgroup,
-        // A socket, in the place of an executable: no file has inode 0.
+        // The socket instead of an executable: no file has inode 0.
         executable_device: cookie,
-        executable_inode: 0,
-        destination: [0; 2],
         slot,
-        port: 0,
-        protocol: 0,
-        verdict: answer.verdict().0 as u8,
-        family: 0,
-        original_family: 0,
-        flags: 0,
-        reserved: 0,
+        verdict: packed.verdict().0 as u8,
+        ..DedupKey::EMPTY
     };
-    question.identify(&mut key);
+    request.write_key(&mut key);
     key
 }
 
-/// Counts a packet that is dropped: the repeats before it that are to be told, or [`dedup::FOLDED`].
+/// Records a dropped packet; returns the number of duplicates to report with it, or [`dedup::SUPPRESSED`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn fold_packet(context: *mut __sk_buff, slot: u32, reading: u64, answer: u64) -> u64 {
-    let answer = PackedVerdict::from_word(answer);
-    let (question, _) = question_of(context, Reading(reading), answer.errno() as u64);
+extern "C" fn dedup_packet(context: *mut __sk_buff, slot: u32, reading: u64, packed: u64) -> u64 {
+    let packed = PackedVerdict::from_word(packed);
+    let (request, _) = request_for(context, Reading(reading), packed.errno() as u64);
     // SAFETY: the helper takes this program's context.
     let cookie = unsafe { bpf_get_socket_cookie(context.cast()) };
-    let key = dedup_key(&question, cookie, slot, answer);
-    let window = dedup_window(slot, answer.verdict());
+    let key = dedup_key(&request, cookie, slot, packed);
+    let window = dedup::window(slot, packed.verdict());
     let window = if window < MIN_WINDOW_NS {
         MIN_WINDOW_NS
     } else {
         window
     };
-    dedup::take(&key, window, answer.reported_as()).attempts
+    dedup::record(&key, window, packed.without_errno()).attempts
 }
 
-/// Reports a packet; the number of the outcome is above the slot's.
+/// Reports a packet. `slot_and_outcome`: bits 0 to 31 the slot, 32 to 63 the outcome. `duplicates` is the result of
+/// [`dedup_packet`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn tell_packet(
+extern "C" fn report_packet(
     context: *mut __sk_buff,
     slot_and_outcome: u64,
     reading: u64,
-    answer: u64,
-    repeats: u64,
+    packed: u64,
+    duplicates: u64,
 ) -> u64 {
     let (slot, outcome) = (slot_and_outcome as u32, slot_and_outcome >> 32);
-    let answer = PackedVerdict::from_word(answer);
+    let packed = PackedVerdict::from_word(packed);
     let scope = scope::current();
-    let life = answer.life();
-    let (question, _) = question_of(context, Reading(reading), answer.errno() as u64);
+    let revision = packed.revision();
+    let (request, _) = request_for(context, Reading(reading), packed.errno() as u64);
     // SAFETY: the helper takes this program's context.
     let cookie = unsafe { bpf_get_socket_cookie(context.cast()) };
-    let repeats = dedup::Repeats::again(&dedup_key(&question, cookie, slot, answer), repeats);
-    let owner = socket_user::owner(cookie);
-    let caller = match owner {
-        Some(owner) => Caller::Owner(owner),
-        None => Caller::Nobody,
+    let duplicates = dedup::Duplicates::again(&dedup_key(&request, cookie, slot, packed), duplicates);
+    let user = socket_user::find(cookie);
+    let caller = match user {
+        Some(user) => Caller::SocketUser(user),
+        None => Caller::Unknown,
     };
-    let place = ReportContext {
+    let report_context = ReportContext {
         hook: Hook::Egress as u8,
         slot,
         cookie,
     };
     let executable = ExecutableId {
-        device: owner.map_or(0, |owner: &Owner| owner.executable_device),
-        inode: owner.map_or(0, |owner: &Owner| owner.executable_inode),
+        device: user.map_or(0, |user: &SocketUser| user.executable_device),
+        inode: user.map_or(0, |user: &SocketUser| user.executable_inode),
     };
-    let foreign = owner.is_some_and(|owner| owner.foreign != 0);
+    let foreign = user.is_some_and(|user| user.foreign != 0);
     let flags = report::flags(
         foreign,
-        matches!(life.mode, Mode::Audit),
+        matches!(revision.mode, Mode::Audit),
         executable,
         scope.cgroup,
     );
     let denied = outcome >= Outcome::Blocked as u64;
     report_by(
-        &question,
-        &place,
+        &request,
+        &report_context,
         &Report {
             scope: scope.cgroup,
-            generation: life.generation,
-            verdict: answer.verdict(),
+            generation: revision.generation,
+            verdict: packed.verdict(),
             outcome: outcome as u8,
             errno: forget(if denied { EPERM as u64 } else { 0 }, scope.cgroup) as u16,
             executable,
             flags,
-            repeats,
+            duplicates,
         },
         caller,
     );
     0
 }
 
-/// Whether a policy in audit mode has not reported this before.
+/// Whether the verdict is to be enforced: in audit mode only if it was not reported for this destination before.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn is_news(context: *mut __sk_buff, slot: u32, reading: u64, answer: u64) -> u64 {
-    let answer = PackedVerdict::from_word(answer);
-    if matches!(answer.life().mode, Mode::Enforce) {
+extern "C" fn is_new(context: *mut __sk_buff, slot: u32, reading: u64, packed: u64) -> u64 {
+    let packed = PackedVerdict::from_word(packed);
+    if matches!(packed.revision().mode, Mode::Enforce) {
         return 1;
     }
-    let (question, _) = question_of(context, Reading(reading), answer.errno() as u64);
+    let (request, _) = request_for(context, Reading(reading), packed.errno() as u64);
     // SAFETY: the helper takes this program's context.
     let cookie = unsafe { bpf_get_socket_cookie(context.cast()) };
-    socket_user::is_news(&question, cookie, slot, answer) as u64
+    socket_user::is_new(&request, cookie, slot, packed) as u64
 }
 
-/// Packets of IPv4 and IPv6 sockets on their way out (`ip_finish_output`, `ip6_finish_output`; Linux 4.10):
-/// after address translation of this machine, before fragmentation.
+/// Packets sent by IPv4 and IPv6 sockets (`ip_finish_output`, `ip6_finish_output`; Linux 4.10):
+/// after NAT of this machine, before fragmentation.
 #[cgroup_skb(egress)]
 pub fn egress(context: SkBuffContext) -> i32 {
     let context = context.skb.skb;
@@ -392,7 +386,7 @@ pub fn egress(context: SkBuffContext) -> i32 {
     if sender == kind::KERNEL {
         return PASS;
     }
-    // Answers to whoever connected to us. With a source route of their own they would go elsewhere.
+    // Replies to the peer that connected. With a source route they could go elsewhere.
     if sender == kind::ACCEPTED && !Reading(reading).is_fault() && !Reading(reading).is_routed() {
         return PASS;
     }
@@ -401,16 +395,16 @@ pub fn egress(context: SkBuffContext) -> i32 {
     while i < MAX_STACKED {
         let reference = scope.slots[i];
         let Some(slot) = reference.slot() else { break };
-        let answer = forget(
+        let packed = forget(
             evaluate_packet_verdict(context, reference.0, reading, sender),
             unknown,
         );
-        if answer & 3 >= Action::Block as u64 && is_news(context, slot, reading, answer) != 0 {
-            // Asked again, to be counted: by the version that answers now.
-            let of = PackedVerdict::from_word(answer).errno() as u64 | ask::COUNT;
-            let answer = ask_aspect(context, reference.0, reading, of);
-            if answer & 3 >= Action::Block as u64 {
-                denied = forget(denied | enforce_packet(context, slot, reading, answer), unknown);
+        if packed & 3 >= Action::Block as u64 && is_new(context, slot, reading, packed) != 0 {
+            // Evaluated again to count the verdict, possibly by a newer version of the policy.
+            let aspect = PackedVerdict::from_word(packed).errno() as u64 | service_flag::COUNT;
+            let packed = evaluate_aspect(context, reference.0, reading, aspect);
+            if packed & 3 >= Action::Block as u64 {
+                denied = forget(denied | enforce_packet(context, slot, reading, packed), unknown);
             }
         }
         i += 1;

@@ -1,5 +1,5 @@
-//! What user space found out about this kernel. Read-only data, frozen before the programs are
-//! loaded: the verifier sees constants and prunes what a kernel does not have.
+//! Features and structure offsets of this kernel, detected in user space. They are read-only data, frozen before the
+//! programs are loaded: the verifier sees constants and does not explore code for missing features.
 
 use core::ptr::{addr_of, read_volatile};
 
@@ -11,8 +11,8 @@ macro_rules! constants {
         $(#[$doc])*
         #[inline(always)]
         pub(crate) fn $get() -> $type {
-            // SAFETY: a static of ours. Volatile, since the value is put there by the loader and
-            // the compiler would fold the zero above.
+            // SAFETY: a static of this crate. Volatile, because the loader writes the value, and
+            // the compiler would propagate the constant zero.
             unsafe { read_volatile(addr_of!($name)) }
         }
     )*};
@@ -21,15 +21,15 @@ macro_rules! constants {
 constants! {
     /// Whether `bpf_send_signal` is allowed in cgroup hooks (Linux 6.16).
     HAS_SEND_SIGNAL => has_send_signal: u32;
-    /// Whether `bpf_set_retval` and `bpf_get_retval` are there (Linux 5.18).
+    /// Whether `bpf_set_retval` and `bpf_get_retval` are available (Linux 5.18).
     HAS_SET_RETVAL => has_set_retval: u32;
-    /// Whether `bpf_get_current_task_btf` is there (Linux 5.11).
+    /// Whether `bpf_get_current_task_btf` is available (Linux 5.11).
     HAS_TASK_BTF => has_task_btf: u32;
-    /// Whether `bpf_get_current_ancestor_cgroup_id` is there for LSM programs and probes (not in 5.10).
+    /// Whether `bpf_get_current_ancestor_cgroup_id` is available to LSM and tracing programs (not in 5.10).
     HAS_ANCESTOR_HELPER => has_ancestor_helper: u32;
-    /// Whether a cgroup knows its ancestors by their ids, and not by pointers (before 6.1).
+    /// Whether `struct cgroup` has ids of its ancestors (before 6.1) instead of pointers.
     ANCESTORS_ARE_IDS => ancestors_are_ids: u32;
-    /// Whether the reader is woken for each record: somebody waits for it.
+    /// Whether each record wakes the reader.
     WAKE_EACH => wake_each: u32;
     /// Offset of `mm` in `task_struct`, bytes; like all below from the running kernel's BTF.
     TASK_MM => task_mm: u32;

@@ -1,4 +1,4 @@
-//! The programs: from a hook's context to a question.
+//! The programs at cgroup hooks: from a hook's context to a request.
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
@@ -15,13 +15,14 @@ use engine_common::{
 };
 
 use crate::{
-    enforce::{PackedVerdict, PolicyOwner, judge, respond},
-    local_address::{self, Connect, NO_SOURCE},
+    enforce::{PolicyOwner, enforce, enforce_scope},
+    evaluate::PackedVerdict,
+    local_address::{self, Connect, UNKNOWN_ADDRESS},
     report::ReportContext,
     request::{AddressRequest, Request, SocketRequest},
     scope,
     sender::has_listened,
-    socket_user::{self, evaluate_listened, remember_owner},
+    socket_user::{self, evaluate_listened, record_user},
 };
 
 const AF_INET: u32 = 2;
@@ -45,7 +46,7 @@ fn protocol_of(context: *mut bpf_sock_addr) -> Protocol {
     Protocol(read!(context, protocol) as u16)
 }
 
-/// Port in host order: the context holds the 16 bits of the socket address as they stand there.
+/// Port in host order; the context has it in network order, as in the socket address.
 #[inline(always)]
 fn port_of(context: *mut bpf_sock_addr) -> u16 {
     u16::from_be(read!(context, user_port) as u16)
@@ -58,9 +59,9 @@ fn cookie_of(context: *mut bpf_sock_addr) -> u64 {
 }
 
 #[inline(always)]
-fn question_v4(context: *mut bpf_sock_addr) -> AddressRequest {
+fn request_v4(context: *mut bpf_sock_addr) -> AddressRequest {
     let address = read!(context, user_ip4);
-    AddressRequest::about(
+    AddressRequest::new(
         [address, 0, 0, 0],
         4,
         canonical_v4(u32::from_be(address)),
@@ -71,7 +72,7 @@ fn question_v4(context: *mut bpf_sock_addr) -> AddressRequest {
 }
 
 #[inline(always)]
-fn question_v6(context: *mut bpf_sock_addr) -> AddressRequest {
+fn request_v6(context: *mut bpf_sock_addr) -> AddressRequest {
     let words = [
         read!(context, user_ip6[0]),
         read!(context, user_ip6[1]),
@@ -79,7 +80,7 @@ fn question_v6(context: *mut bpf_sock_addr) -> AddressRequest {
         read!(context, user_ip6[3]),
     ];
     let half = |a: u32, b: u32| (u32::from_be(a) as u64) << 32 | u32::from_be(b) as u64;
-    AddressRequest::about(
+    AddressRequest::new(
         words,
         6,
         canonical_v6(half(words[0], words[1]), half(words[2], words[3])),
@@ -89,136 +90,127 @@ fn question_v6(context: *mut bpf_sock_addr) -> AddressRequest {
     )
 }
 
-/// Reports and acts; a global function, see [`PackedVerdict`]: it reads the context again, so that only
-/// numbers and the context cross.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn enforce_v4(context: *mut bpf_sock_addr, hook: u32, slot: u32, answer: u64) -> u64 {
-    let place = ReportContext {
-        hook: hook as u8,
-        slot,
-        cookie: cookie_of(context),
+/// Defines the function that enforces a verdict about an address, for one family. It is a global function, see
+/// [`PackedVerdict`]: it reads the request from the context again, because it can only be passed scalars and the
+/// context.
+macro_rules! enforce_address {
+    ($name:ident, $request:ident) => {
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        extern "C" fn $name(context: *mut bpf_sock_addr, hook: u32, slot: u32, packed: u64) -> u64 {
+            let report_context = ReportContext {
+                hook: hook as u8,
+                slot,
+                cookie: cookie_of(context),
+            };
+            let packed = PackedVerdict::from_word(packed);
+            let request = $request(context);
+            let key = local_address::key(hook, request.protocol, report_context.cookie, packed);
+            let connect = Connect {
+                request,
+                local: UNKNOWN_ADDRESS,
+                key,
+            };
+            let outcome = enforce(&connect, &report_context, PolicyOwner::SocketCgroup, packed);
+            socket_user::record_reported(
+                &connect.request,
+                report_context.cookie,
+                slot,
+                packed,
+                outcome,
+            );
+            outcome
+        }
     };
-    let answer = PackedVerdict::from_word(answer);
-    let question = question_v4(context);
-    let key = local_address::key(hook, question.protocol, place.cookie, answer);
-    let connect = Connect {
-        question,
-        source: NO_SOURCE,
-        key,
-    };
-    let outcome = respond(&connect, &place, PolicyOwner::SocketCgroup, answer);
-    socket_user::reported(&connect.question, place.cookie, slot, answer, outcome);
-    outcome
 }
 
-/// Like [`enforce_v4`].
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn enforce_v6(context: *mut bpf_sock_addr, hook: u32, slot: u32, answer: u64) -> u64 {
-    let place = ReportContext {
-        hook: hook as u8,
-        slot,
-        cookie: cookie_of(context),
-    };
-    let answer = PackedVerdict::from_word(answer);
-    let question = question_v6(context);
-    let key = local_address::key(hook, question.protocol, place.cookie, answer);
-    let connect = Connect {
-        question,
-        source: NO_SOURCE,
-        key,
-    };
-    let outcome = respond(&connect, &place, PolicyOwner::SocketCgroup, answer);
-    socket_user::reported(&connect.question, place.cookie, slot, answer, outcome);
-    outcome
-}
+enforce_address!(enforce_v4, request_v4);
+enforce_address!(enforce_v6, request_v6);
 
-/// Where a strict policy stands: remembers who uses the socket. Whether it has listened before and is
-/// to connect, which then is a fault: the floor would take its packets for answers.
+/// In a strict scope, records the task that uses the socket. Returns whether the socket has listened before and is
+/// about to connect, which is a fault: the egress filter would take its packets for replies.
 #[inline(always)]
-fn remember_strict_user(context: *mut bpf_sock_addr, hook: Hook) -> bool {
+fn record_strict_user(context: *mut bpf_sock_addr, hook: Hook) -> bool {
     let scope = scope::current();
     if !scope.is_strict() {
         return false;
     }
     let connects = matches!(hook, Hook::Connect4 | Hook::Connect6);
-    remember_owner(context, connects as u32);
+    record_user(context, connects as u32);
     connects && forget(has_listened(context) as u64, scope.cgroup) != 0
 }
 
 #[inline(always)]
-fn ask(question: &AddressRequest, reference: SlotRef, listened: bool) -> PackedVerdict {
+fn evaluate_for(request: &AddressRequest, reference: SlotRef, listened: bool) -> PackedVerdict {
     if listened {
         return PackedVerdict::from_word(evaluate_listened(reference.0));
     }
-    question.ask(reference)
+    request.evaluate(reference)
 }
 
 #[inline(always)]
-fn evaluate_v4(context: *mut bpf_sock_addr, hook: Hook) -> i32 {
-    let question = question_v4(context);
-    let listened = remember_strict_user(context, hook);
-    judge(
-        |reference| ask(&question, reference, listened),
-        |slot, answer| enforce_v4(context, hook as u32, slot, answer.word()),
+fn check_v4(context: *mut bpf_sock_addr, hook: Hook) -> i32 {
+    let request = request_v4(context);
+    let listened = record_strict_user(context, hook);
+    enforce_scope(
+        |reference| evaluate_for(&request, reference, listened),
+        |slot, packed| enforce_v4(context, hook as u32, slot, packed.word()),
     )
 }
 
 #[inline(always)]
-fn evaluate_v6(context: *mut bpf_sock_addr, hook: Hook) -> i32 {
-    let question = question_v6(context);
-    let listened = remember_strict_user(context, hook);
-    judge(
-        |reference| ask(&question, reference, listened),
-        |slot, answer| enforce_v6(context, hook as u32, slot, answer.word()),
+fn check_v6(context: *mut bpf_sock_addr, hook: Hook) -> i32 {
+    let request = request_v6(context);
+    let listened = record_strict_user(context, hook);
+    enforce_scope(
+        |reference| evaluate_for(&request, reference, listened),
+        |slot, packed| enforce_v6(context, hook as u32, slot, packed.word()),
     )
 }
 
 /// connect(2), TCP fast open and io_uring on IPv4 sockets (net/ipv4/af_inet.c, Linux 4.17).
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(context: SockAddrContext) -> i32 {
-    evaluate_v4(context.sock_addr, Hook::Connect4)
+    check_v4(context.sock_addr, Hook::Connect4)
 }
 
 /// The same on IPv6 sockets, IPv4-mapped destinations included.
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(context: SockAddrContext) -> i32 {
-    evaluate_v6(context.sock_addr, Hook::Connect6)
+    check_v6(context.sock_addr, Hook::Connect6)
 }
 
-/// Datagrams with an address of their own (net/ipv4/udp.c, Linux 4.18).
+/// sendmsg(2) with a destination address (net/ipv4/udp.c, Linux 4.18).
 #[cgroup_sock_addr(sendmsg4)]
 pub fn sendmsg4(context: SockAddrContext) -> i32 {
-    evaluate_v4(context.sock_addr, Hook::Sendmsg4)
+    check_v4(context.sock_addr, Hook::Sendmsg4)
 }
 
-/// The same on IPv6 sockets; IPv4-mapped destinations arrive at `sendmsg4`.
+/// The same on IPv6 sockets; for IPv4-mapped destinations the kernel runs `sendmsg4`.
 #[cgroup_sock_addr(sendmsg6)]
 pub fn sendmsg6(context: SockAddrContext) -> i32 {
-    evaluate_v6(context.sock_addr, Hook::Sendmsg6)
+    check_v6(context.sock_addr, Hook::Sendmsg6)
 }
 
-/// socket(2) of the two inet families: judges protocols whose destinations no address hook sees.
+/// socket(2) of AF_INET and AF_INET6: checks protocols whose destinations no address hook sees.
 #[cgroup_sock(sock_create)]
 pub fn sock_create(context: SockContext) -> i32 {
     let socket = context.sock;
-    let Some(question) = question_socket(socket) else {
+    let Some(request) = socket_request(socket) else {
         return 1;
     };
-    if question.protocol.has_address_hook() {
+    if request.protocol.has_address_hook() {
         return 1;
     }
-    judge(
-        |reference| question.ask(reference),
-        |slot, answer| enforce_socket(socket, slot, answer.word()),
+    enforce_scope(
+        |reference| request.evaluate(reference),
+        |slot, packed| enforce_socket(socket, slot, packed.word()),
     )
 }
 
-/// `None` for families that this hook never sees: the kernel runs it for the two inet families only
-/// (`inet_create`, `inet6_create`).
+/// `None` for other families, for which the kernel does not run this hook (`inet_create`, `inet6_create`).
 #[inline(always)]
-fn question_socket(socket: *mut bpf_sock) -> Option<SocketRequest> {
+fn socket_request(socket: *mut bpf_sock) -> Option<SocketRequest> {
     let family = match read!(socket, family) {
         AF_INET => SocketFamily::Inet,
         AF_INET6 => SocketFamily::Inet6,
@@ -232,27 +224,27 @@ fn question_socket(socket: *mut bpf_sock) -> Option<SocketRequest> {
     Some(SocketRequest { family, protocol })
 }
 
-/// Like [`enforce_v4`].
+/// Enforces a verdict about the creation of a socket; a global function like [`enforce_v4`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn enforce_socket(socket: *mut bpf_sock, slot: u32, answer: u64) -> u64 {
-    let place = ReportContext {
+extern "C" fn enforce_socket(socket: *mut bpf_sock, slot: u32, packed: u64) -> u64 {
+    let report_context = ReportContext {
         hook: Hook::SockCreate as u8,
         slot,
         cookie: 0,
     };
-    match question_socket(socket) {
-        Some(question) => respond(
-            &question,
-            &place,
+    match socket_request(socket) {
+        Some(request) => enforce(
+            &request,
+            &report_context,
             PolicyOwner::SocketCgroup,
-            PackedVerdict::from_word(answer),
+            PackedVerdict::from_word(packed),
         ),
         None => 0,
     }
 }
 
-/// Decides nothing. Attached first: a cgroup's storage exists from its first attachment on, and it
+/// Decides nothing. It is attached first: the first attachment creates the cgroup's storage, which
 /// must be written before a program that decides can run.
 #[cgroup_sock(sock_release)]
 pub fn scope_anchor(_context: SockContext) -> i32 {

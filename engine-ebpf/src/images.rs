@@ -1,4 +1,4 @@
-//! The live policies: an image a slot.
+//! The active policies: one image per slot.
 
 use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps},
@@ -12,19 +12,18 @@ use engine_common::{
 
 use crate::counter::Counter;
 
-/// BPF_F_INNER_MAP (Linux 5.10): images differ in size. The
+/// BPF_F_INNER_MAP (Linux 5.10) allows images of different sizes. The
 /// flags of every image must equal these (`bpf_map_meta_equal`).
 const IMAGE_FLAGS: usize = 0x1000;
 
-/// An image: an element a page.
+/// An image: one element per page.
 type ImageMap = Array<Page, 1, IMAGE_FLAGS>;
 
 #[btf_map]
 static IMAGES: ArrayOfMaps<ImageMap, { MAX_POLICIES as usize }> = ArrayOfMaps::new();
 
-/// The image of a slot, fetched once a decision: whatever user space puts live meanwhile, one
-/// decision stays on one image. A reference to it is the map's own address, so that it travels in
-/// one register.
+/// The image of a slot. It is looked up once per decision, so that a decision uses one image even if user space
+/// replaces it meanwhile. A reference is the map's address, so that it fits one register.
 #[repr(transparent)]
 pub(crate) struct LiveImage(ImageMap);
 
@@ -44,7 +43,7 @@ impl LiveImage {
         self.0.get_ptr_mut(0)
     }
 
-    /// Counts an answer. Most images have their counters in page 0, which is at hand: a look-up less.
+    /// Increments the counter of a verdict. Most images have their counters in page 0, which needs no look-up.
     #[inline(always)]
     pub(crate) fn count(&self, root: *mut Page, verdict: VerdictWord) {
         // SAFETY: page 0 of the image, a map value that lives as long as the program runs (RCU).
@@ -52,13 +51,13 @@ impl LiveImage {
         let at = header.counters().0 + verdict.counter(header.rule_count());
         let page = match at / PAGE_WORDS as u32 {
             0 => root,
-            number => match self.0.get_ptr_mut(number) {
+            index => match self.0.get_ptr_mut(index) {
                 Some(page) => page,
                 None => return,
             },
         };
         let word = at as usize & (PAGE_WORDS - 1);
-        // SAFETY: the word is inside the page, which is a map value.
+        // SAFETY: the word is within the page, a map value.
         let counter = unsafe { Counter::at((*page).as_mut_ptr().add(word)) };
         counter.increment();
     }
@@ -66,7 +65,7 @@ impl LiveImage {
 
 impl Tables for LiveImage {
     #[inline(always)]
-    fn page(&self, number: u32) -> Option<&Page> {
-        self.0.get(number)
+    fn page(&self, index: u32) -> Option<&Page> {
+        self.0.get(index)
     }
 }

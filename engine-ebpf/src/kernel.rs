@@ -1,10 +1,10 @@
-//! Reading the kernel's structures.
+//! Reads of kernel memory.
 
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_probe_read_kernel};
 
-/// Numbers, of which any bits are one.
+/// Types for which every bit pattern is a valid value.
 pub(crate) trait Plain: Copy {}
 
 macro_rules! plain {
@@ -13,8 +13,8 @@ macro_rules! plain {
 
 plain!(u8, u16, u32, u64, [u64; 2], [u64; 3], [u64; 4], [u64; 5]);
 
-/// Arguments of the function that a program is called from, as plain numbers: pointers that the verifier knows the
-/// type of it does not let global functions have.
+/// Arguments of the function that a program is attached to, as scalars: the verifier does not allow passing its
+/// typed pointers to global functions.
 #[inline(always)]
 pub(crate) fn arguments<const N: usize>(context: &impl EbpfContext) -> [u64; N]
 where
@@ -23,13 +23,13 @@ where
     read(context.as_ptr() as u64)
 }
 
-/// Reads what stands at an address; zero where it cannot be read. (No `Option`: see
+/// Reads a value at an address; zero if it cannot be read. (Not an `Option`: see
 /// `engine_common::verdict::VerdictWord`.)
 #[inline(always)]
 pub(crate) fn read<T: Plain>(address: u64) -> T {
     let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: the helper checks the address and fails instead of faulting; it fills the value with zeroes then
-    // (`bpf_probe_read_kernel_common`, kernel/trace/bpf_trace.c), and any bits are a value of these types.
+    // SAFETY: the helper checks the address and fails instead of faulting; then it fills the value with zeroes
+    // (`bpf_probe_read_kernel_common`, kernel/trace/bpf_trace.c). Every bit pattern is valid for these types.
     unsafe {
         bpf_probe_read_kernel(
             value.as_mut_ptr().cast(),
@@ -40,7 +40,7 @@ pub(crate) fn read<T: Plain>(address: u64) -> T {
     }
 }
 
-/// Reads a field of a structure; zero where it cannot be read.
+/// Reads a field of a structure; zero if it cannot be read.
 #[inline(always)]
 pub(crate) fn field<T: Plain>(structure: u64, offset: u32) -> T {
     read(structure.wrapping_add(offset as u64))

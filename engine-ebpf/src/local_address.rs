@@ -1,104 +1,104 @@
-//! Where connections send from. When an attempt is judged its socket has no port yet; the probe on what follows
-//! tells it later, in a record of its own.
+//! Local addresses of connections. When a connect is evaluated its socket has no local port yet; the tracer
+//! reports it later, in a record of its own.
 
-use aya_ebpf::{btf_maps::LruHashMap, helpers::bpf_ktime_get_ns, macros::btf_map};
+use aya_ebpf::{btf_maps::LruHashMap, macros::btf_map};
 use engine_common::{
-    ABI_VERSION, Action, Hook, Mode, Protocol,
+    Action, Hook, Mode, Protocol,
     dedup::DedupKey,
-    event::{EventRecord, LocalAddressRecord, MAX_PENDING_LOCAL_ADDRESSES, flag},
+    record::{AttemptRecord, LocalAddressRecord, MAX_PENDING_LOCAL_ADDRESSES, attempt_flag},
     scope::{Scope, SlotRef},
 };
 
 use crate::{
-    enforce::PackedVerdict,
+    evaluate::PackedVerdict,
     features,
     kernel::field,
-    report::tell_source,
+    report::write_local_address,
     request::{AddressRequest, Request, write_halves},
     scope,
 };
 
 const AF_INET: u16 = 2;
 
-/// Connections that were reported and let through, by the keys their reports have.
+/// Keys of the records of connections that were allowed and whose local address is still to be reported.
 #[btf_map]
-static AWAITED: LruHashMap<u64, u8, { MAX_PENDING_LOCAL_ADDRESSES as usize }> = LruHashMap::new();
+static PENDING_CONNECTS: LruHashMap<u64, u8, { MAX_PENDING_LOCAL_ADDRESSES as usize }> = LruHashMap::new();
 
-/// The question of a connect, with what is known of its source when it is reported.
+/// A connect, with what is known about its local address when it is reported.
 pub(crate) struct Connect {
-    pub(crate) question: AddressRequest,
-    /// The source as it goes into the record: both halves of its address, in the family of the destination, and its
-    /// port; 0 where it is not known yet.
-    pub(crate) source: (u64, u64, u64),
-    /// Key of the record that will tell it; 0 where none will.
+    pub(crate) request: AddressRequest,
+    /// The local address as in the record: both halves of the address, in the family of the destination, and the
+    /// port; zero if not yet known.
+    pub(crate) local: (u64, u64, u64),
+    /// Key of the record that will report the local address; 0 for none.
     pub(crate) key: u64,
 }
 
-/// No source, or none yet.
-pub(crate) const NO_SOURCE: (u64, u64, u64) = (0, 0, 0);
+/// The local address is not known, or not yet.
+pub(crate) const UNKNOWN_ADDRESS: (u64, u64, u64) = (0, 0, 0);
 
 impl Request for Connect {
-    type Record = EventRecord;
+    type Record = AttemptRecord;
 
     #[inline(always)]
-    fn ask(&self, reference: SlotRef) -> PackedVerdict {
-        self.question.ask(reference)
+    fn evaluate(&self, reference: SlotRef) -> PackedVerdict {
+        self.request.evaluate(reference)
     }
 
     #[inline(always)]
-    fn describe(&self, record: &mut EventRecord) {
-        self.question.describe(record);
+    fn write_destination(&self, record: &mut AttemptRecord) {
+        self.request.write_destination(record);
         if self.key != 0 {
-            write_halves(&mut record.source, self.key.swap_bytes(), 0);
-            // Where there is no room the connection is told without.
-            let _ = AWAITED.insert(self.key, 1, 0);
+            write_halves(&mut record.local_address, self.key.swap_bytes(), 0);
+            // If the insertion fails, the event has no local address.
+            let _ = PENDING_CONNECTS.insert(self.key, 1, 0);
             return;
         }
-        let (high, low, port) = self.source;
-        record.source_port = port as u16;
-        write_halves(&mut record.source, high, low);
+        let (high, low, port) = self.local;
+        record.local_port = port as u16;
+        write_halves(&mut record.local_address, high, low);
     }
 
     #[inline(always)]
-    fn identify(&self, key: &mut DedupKey) {
-        self.question.identify(key);
+    fn write_key(&self, key: &mut DedupKey) {
+        self.request.write_key(key);
     }
 
     #[inline(always)]
     fn flags(&self) -> u8 {
         if self.key != 0 {
-            flag::EXPECTS_LOCAL_ADDRESS
+            attempt_flag::EXPECTS_LOCAL_ADDRESS
         } else {
             0
         }
     }
 }
 
-/// The key of a connect that a cgroup hook lets through and whose source the probe is to tell; 0 where there is none
-/// to be told. It is the socket's cookie: its address is soon another socket's.
+/// Key of a connect that a cgroup hook allows and whose local address the tracer is going to report; 0 if it is not.
+/// The key is the socket's cookie: a socket's address in memory is soon reused.
 #[inline(always)]
-pub(crate) fn key(hook: u32, protocol: Protocol, cookie: u64, answer: PackedVerdict) -> u64 {
+pub(crate) fn key(hook: u32, protocol: Protocol, cookie: u64, packed: PackedVerdict) -> u64 {
     let is_connect = hook == Hook::Connect4 as u32 || hook == Hook::Connect6 as u32;
-    let is_awaited = is_connect
+    let is_expected = is_connect
         && protocol.0 == Protocol::TCP.0
-        && is_let_through(answer)
+        && is_allowed(packed)
         && scope::current().flags & Scope::LOCAL_ADDRESSES != 0;
-    if is_awaited { cookie } else { 0 }
+    if is_expected { cookie } else { 0 }
 }
 
 #[inline(always)]
-fn is_let_through(answer: PackedVerdict) -> bool {
-    matches!(answer.life().mode, Mode::Audit)
-        || matches!(answer.verdict().action(), Action::Allow | Action::Audit)
+fn is_allowed(packed: PackedVerdict) -> bool {
+    matches!(packed.revision().mode, Mode::Audit)
+        || matches!(packed.verdict().action(), Action::Allow | Action::Audit)
 }
 
-/// Tells where a socket sends from, if a report waits for that under the key.
+/// Reports the local address of a socket, if a record with this key expects it.
 #[inline(always)]
-pub(crate) fn tell(socket: u64, key: u64, port: u16) {
-    if key == 0 || AWAITED.get_ptr(key).is_none() {
+pub(crate) fn report(socket: u64, key: u64, port: u16) {
+    if key == 0 || PENDING_CONNECTS.get_ptr(key).is_none() {
         return;
     }
-    let _ = AWAITED.remove(key);
+    let _ = PENDING_CONNECTS.remove(key);
     if port == 0 {
         return;
     }
@@ -108,19 +108,16 @@ pub(crate) fn tell(socket: u64, key: u64, port: u16) {
     } else {
         field(socket, features::sock_own_v6())
     };
-    tell_source(|record: &mut LocalAddressRecord| {
-        // SAFETY: a helper without arguments.
-        record.monotonic_ns = unsafe { bpf_ktime_get_ns() };
+    write_local_address(|record: &mut LocalAddressRecord| {
         record.key = key;
-        let place = record.address.as_mut_ptr().cast::<u64>();
-        // SAFETY: sixteen bytes of a record, aligned to eight. As they stand in the socket: network order.
+        let address = record.address.as_mut_ptr().cast::<u64>();
+        // SAFETY: sixteen bytes of a record, aligned to eight. The socket has them in network order.
         unsafe {
-            place.write(words[0]);
-            place.add(1).write(words[1]);
+            address.write(words[0]);
+            address.add(1).write(words[1]);
         }
         record.port = port;
-        record.abi = ABI_VERSION as u16;
         record.family = if is_v4 { 4 } else { 6 };
-        record.reserved = [0; 11];
+        record.reserved = [0; 5];
     });
 }

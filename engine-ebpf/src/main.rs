@@ -1,9 +1,10 @@
 //! The kernel programs of Tidegate: one set for all policies. Each hook turns its context into a
-//! question, [`gate`] asks every policy of the scope, and the strictest answer is returned.
+//! [`request`], [`evaluate`] evaluates it for each policy of the scope, [`enforce`] enforces and [`report`]s the
+//! verdicts, and the program returns the strictest outcome.
 //!
-//! A program runs for a cgroup through its attachment; which policies stand there it learns from
-//! the cgroup storage ([`scope`]). What differs between kernels is decided in user space at load
-//! and arrives as read-only constants ([`features`]).
+//! Cgroup programs find the policies of the cgroup they are attached to in the cgroup storage ([`scope`]), the
+//! others by the calling task's cgroup ([`task_scope`]). User space detects the features of the kernel when it loads
+//! the programs and passes them as read-only constants ([`features`]).
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg_attr(target_arch = "bpf", no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
@@ -16,6 +17,8 @@ mod dedup;
 mod egress_filter;
 #[cfg(target_arch = "bpf")]
 mod enforce;
+#[cfg(target_arch = "bpf")]
+mod evaluate;
 #[cfg(target_arch = "bpf")]
 mod features;
 #[cfg(target_arch = "bpf")]
@@ -47,19 +50,19 @@ mod task_scope;
 #[cfg(target_arch = "bpf")]
 mod tracer;
 
-/// The kernel wants a licence that its GPL-only helpers (probe_read, send_signal) accept.
+/// GPL-only helpers (probe_read, send_signal) require a compatible licence.
 #[cfg(target_arch = "bpf")]
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// Nothing here can panic once optimised; the verifier refuses an endless loop if something does.
+/// Optimised code contains no panic; if one were left, the verifier would reject the endless loop.
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// The crate is for the kernel; on the host it is empty, so that workspace commands may name it.
+/// On other targets the crate is empty, so that workspace commands can include it.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

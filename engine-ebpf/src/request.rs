@@ -1,74 +1,81 @@
-//! What a hook asks a policy.
+//! Requests: what a hook has policies evaluate.
 
 use core::mem::offset_of;
 use engine_common::{
     Address, Attempt, Protocol, SocketFamily, decide, decide_socket,
     dedup::DedupKey,
     destination::{canonical_v4, canonical_v6},
-    event::{EventRecord, UnixRecord},
+    record::{AttemptRecord, RecordKind, UnixRecord},
     scope::SlotRef,
     verifier::forget,
 };
 
 use crate::{
-    enforce::{self, PackedVerdict},
+    evaluate::{PackedVerdict, evaluate},
     kernel,
 };
 
-/// A question to a policy, and its part of the report.
+/// A request to a policy, and its part of the record.
 pub(crate) trait Request {
-    /// What is written about it.
-    type Record: Recorded;
+    /// The record that reports it.
+    type Record: AttemptFields;
 
-    /// Asks the policy of a slot.
-    fn ask(&self, reference: SlotRef) -> PackedVerdict;
+    /// Evaluates the policy of a slot.
+    fn evaluate(&self, reference: SlotRef) -> PackedVerdict;
 
     /// Writes destination, protocol and families into a record.
-    fn describe(&self, record: &mut EventRecord);
+    fn write_destination(&self, record: &mut AttemptRecord);
 
-    /// Writes destination, protocol and families into the key of repeats.
-    fn identify(&self, key: &mut DedupKey);
+    /// Writes destination, protocol and families into the key of duplicate suppression.
+    fn write_key(&self, key: &mut DedupKey);
 
-    /// Writes what the record has beside the report itself.
+    /// Writes the fields of the record beyond [`AttemptFields::attempt`].
     #[inline(always)]
-    fn complete(&self, _record: &mut Self::Record) {}
+    fn write_rest(&self, _record: &mut Self::Record) {}
 
-    /// What is to be said of it beside: bits of [`engine_common::event::flag`].
+    /// Bits of [`engine_common::record::attempt_flag`] that depend on the request.
     #[inline(always)]
     fn flags(&self) -> u8 {
         0
     }
 }
 
-/// A record with a report in it.
-pub(crate) trait Recorded: Copy + 'static {
-    /// The report.
-    fn report(&mut self) -> &mut EventRecord;
+/// A record that contains the fields of an attempt.
+pub(crate) trait AttemptFields: Copy + 'static {
+    /// Kind of the record.
+    const KIND: RecordKind;
+
+    /// These fields.
+    fn attempt(&mut self) -> &mut AttemptRecord;
 }
 
-impl Recorded for EventRecord {
+impl AttemptFields for AttemptRecord {
+    const KIND: RecordKind = RecordKind::Attempt;
+
     #[inline(always)]
-    fn report(&mut self) -> &mut EventRecord {
+    fn attempt(&mut self) -> &mut AttemptRecord {
         self
     }
 }
 
-impl Recorded for UnixRecord {
+impl AttemptFields for UnixRecord {
+    const KIND: RecordKind = RecordKind::Unix;
+
     #[inline(always)]
-    fn report(&mut self) -> &mut EventRecord {
-        &mut self.event
+    fn attempt(&mut self) -> &mut AttemptRecord {
+        &mut self.attempt
     }
 }
 
-/// Upper bits of the lower half of an IPv4-mapped address, which is how IPv4 travels to
-/// [`evaluate_address`]; canonical IPv6 addresses never look like that.
+/// Upper bits of the lower half of an IPv4-mapped address, the form in which IPv4 addresses are passed to
+/// [`evaluate_address`]; canonical IPv6 addresses never have it.
 const MAPPED: u64 = 0xffff << 32;
 
-/// Asks a policy about an address; a global function, see [`PackedVerdict`].
+/// Evaluates a policy for an address; a global function, see [`PackedVerdict`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn evaluate_address(reference: u32, service: u64, high: u64, low: u64) -> u64 {
-    // The verifier need not carry two kinds of address through all that follows.
+    // So that the verifier does not explore the rest once for each family.
     let is_v4 = forget((high == 0 && low >> 32 == 0xffff) as u64, service);
     let (high, low) = (forget(high, service), forget(low, service));
     let address = if is_v4 != 0 {
@@ -76,7 +83,7 @@ extern "C" fn evaluate_address(reference: u32, service: u64, high: u64, low: u64
     } else {
         Address::V6 { high, low }
     };
-    enforce::ask(SlotRef(reference), |image, root, uid, executable| {
+    evaluate(SlotRef(reference), |image, root, uid, executable| {
         let attempt = Attempt {
             address,
             port: service as u16,
@@ -89,7 +96,7 @@ extern "C" fn evaluate_address(reference: u32, service: u64, high: u64, low: u64
     .word()
 }
 
-/// Asks a policy about a socket; a global function like [`evaluate_address`].
+/// Evaluates a policy for the creation of a socket; a global function like [`evaluate_address`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn evaluate_socket(reference: u32, is_inet6: u32, protocol: u32) -> u64 {
@@ -98,23 +105,23 @@ extern "C" fn evaluate_socket(reference: u32, is_inet6: u32, protocol: u32) -> u
     } else {
         SocketFamily::Inet
     };
-    enforce::ask(SlotRef(reference), |image, root, uid, executable| {
+    evaluate(SlotRef(reference), |image, root, uid, executable| {
         decide_socket(image, root, family, Protocol(protocol as u16), uid, executable)
     })
     .word()
 }
 
-/// May this destination be reached?
+/// A destination address.
 ///
-/// Plain words all of it: of an [`Address`] the compiler copies about what the verifier never saw written.
+/// Only plain words: the compiler copies uninitialised bytes of an [`Address`], which the verifier rejects.
 pub(crate) struct AddressRequest {
-    /// As the caller spelled it: IPv4 in the first word; words and port as they stand in memory.
+    /// As the caller passed it: IPv4 in the first word; in network order, as in memory.
     pub(crate) original: [u32; 4],
     /// 4 or 6.
     pub(crate) original_family: u8,
     /// 4 or 6.
     pub(crate) family: u64,
-    /// Bits 0 to 63 of the canonical address, those of an IPv4 address first.
+    /// Bits 0 to 63 of the canonical address; an IPv4 address is in the upper 32.
     pub(crate) high: u64,
     /// Bits 64 to 127; zero for IPv4.
     pub(crate) low: u64,
@@ -122,7 +129,7 @@ pub(crate) struct AddressRequest {
     pub(crate) protocol: Protocol,
 }
 
-/// A canonical address in words: family, and both halves as they go into records.
+/// A canonical address in words: family, and both halves as in records.
 #[inline(always)]
 fn words_of(canonical: Address) -> (u64, u64, u64) {
     match canonical {
@@ -131,12 +138,18 @@ fn words_of(canonical: Address) -> (u64, u64, u64) {
     }
 }
 
-/// Writes 128 bits in network order, in two stores: of an array of bytes the compiler makes sixteen.
+/// Writes 128 bits in network order with two stores; the compiler would copy an array with sixteen.
 #[inline(always)]
-pub(crate) fn write_halves(place: &mut [u8; 16], high: u64, low: u64) {
-    const { assert!(offset_of!(EventRecord, destination) % 8 == 0 && offset_of!(EventRecord, original) % 8 == 0) };
-    const { assert!(offset_of!(EventRecord, source) % 8 == 0 && offset_of!(EventRecord, comm) % 8 == 0) };
-    let words = place.as_mut_ptr().cast::<u64>();
+pub(crate) fn write_halves(field: &mut [u8; 16], high: u64, low: u64) {
+    const {
+        assert!(
+            offset_of!(AttemptRecord, destination) % 8 == 0 && offset_of!(AttemptRecord, original) % 8 == 0
+        )
+    };
+    const {
+        assert!(offset_of!(AttemptRecord, local_address) % 8 == 0 && offset_of!(AttemptRecord, comm) % 8 == 0)
+    };
+    let words = field.as_mut_ptr().cast::<u64>();
     // SAFETY: sixteen bytes of a record, which is aligned to eight bytes, and so are these four fields.
     unsafe {
         words.write(high.to_be());
@@ -145,10 +158,10 @@ pub(crate) fn write_halves(place: &mut [u8; 16], high: u64, low: u64) {
 }
 
 impl AddressRequest {
-    /// About an address as the caller spelled it, and what is meant by it. Nothing that the verifier knows of family,
-    /// address or protocol goes on: `unknown` as for [`forget`].
+    /// A request for an address as the caller passed it and its canonical form. Family, address and protocol are
+    /// unknown to the verifier afterwards; `unknown` as for [`forget`].
     #[inline(always)]
-    pub(crate) fn about(
+    pub(crate) fn new(
         original: [u32; 4],
         original_family: u64,
         canonical: Address,
@@ -168,8 +181,8 @@ impl AddressRequest {
         }
     }
 
-    /// What stands at an address of the kernel's memory, IPv6 where `is_v6` is not zero; `port` in host order. Nothing that
-    /// the verifier knows of it goes on: `unknown` as for [`forget`].
+    /// A request for the address at `address` in kernel memory, IPv6 if `is_v6` is not zero; `port` in host order.
+    /// The address is unknown to the verifier afterwards; `unknown` as for [`forget`].
     #[inline(always)]
     pub(crate) fn read(
         address: u64,
@@ -179,7 +192,7 @@ impl AddressRequest {
         unknown: u64,
     ) -> AddressRequest {
         let is_v6 = forget(is_v6, unknown);
-        // What follows an IPv4 address is of no interest, but readable: both are parts of something bigger.
+        // The bytes behind an IPv4 address are readable, since it is a field of a larger structure, and ignored.
         let [mut first, mut second] = kernel::read::<[u64; 2]>(address);
         let canonical = if is_v6 != 0 {
             canonical_v6(u64::from_be(first), u64::from_be(second))
@@ -194,12 +207,12 @@ impl AddressRequest {
             second as u32,
             (second >> 32) as u32,
         ];
-        AddressRequest::about(original, 4 + 2 * is_v6, canonical, port, protocol, unknown)
+        AddressRequest::new(original, 4 + 2 * is_v6, canonical, port, protocol, unknown)
     }
 
-    /// The canonical address as [`evaluate_address`] takes it.
+    /// The canonical address as an argument of [`evaluate_address`].
     #[inline(always)]
-    pub(crate) fn asked_as(&self) -> (u64, u64) {
+    pub(crate) fn argument(&self) -> (u64, u64) {
         if self.family == 4 {
             (0, MAPPED | self.high >> 32)
         } else {
@@ -209,17 +222,17 @@ impl AddressRequest {
 }
 
 impl Request for AddressRequest {
-    type Record = EventRecord;
+    type Record = AttemptRecord;
 
     #[inline(always)]
-    fn ask(&self, reference: SlotRef) -> PackedVerdict {
+    fn evaluate(&self, reference: SlotRef) -> PackedVerdict {
         let service = (self.protocol.0 as u64) << 16 | self.port as u64;
-        let (high, low) = self.asked_as();
+        let (high, low) = self.argument();
         PackedVerdict::from_word(evaluate_address(reference.0, service, high, low))
     }
 
     #[inline(always)]
-    fn describe(&self, record: &mut EventRecord) {
+    fn write_destination(&self, record: &mut AttemptRecord) {
         record.family = self.family as u8;
         write_halves(&mut record.destination, self.high, self.low);
         record.original_family = self.original_family;
@@ -234,7 +247,7 @@ impl Request for AddressRequest {
     }
 
     #[inline(always)]
-    fn identify(&self, key: &mut DedupKey) {
+    fn write_key(&self, key: &mut DedupKey) {
         key.family = self.family as u8;
         key.destination = [self.high.to_be(), self.low.to_be()];
         key.original_family = self.original_family;
@@ -243,23 +256,23 @@ impl Request for AddressRequest {
     }
 }
 
-/// May a socket be made whose destinations no address hook will see?
+/// The creation of a socket whose destinations no address hook will see.
 pub(crate) struct SocketRequest {
     pub(crate) family: SocketFamily,
     pub(crate) protocol: Protocol,
 }
 
 impl Request for SocketRequest {
-    type Record = EventRecord;
+    type Record = AttemptRecord;
 
     #[inline(always)]
-    fn ask(&self, reference: SlotRef) -> PackedVerdict {
+    fn evaluate(&self, reference: SlotRef) -> PackedVerdict {
         let family = matches!(self.family, SocketFamily::Inet6) as u32;
         PackedVerdict::from_word(evaluate_socket(reference.0, family, self.protocol.0 as u32))
     }
 
     #[inline(always)]
-    fn describe(&self, record: &mut EventRecord) {
+    fn write_destination(&self, record: &mut AttemptRecord) {
         record.family = 0;
         write_halves(&mut record.destination, 0, 0);
         write_halves(&mut record.original, 0, 0);
@@ -272,7 +285,7 @@ impl Request for SocketRequest {
     }
 
     #[inline(always)]
-    fn identify(&self, key: &mut DedupKey) {
+    fn write_key(&self, key: &mut DedupKey) {
         key.original_family = match self.family {
             SocketFamily::Inet => 4,
             SocketFamily::Inet6 => 6,

@@ -1,4 +1,4 @@
-//! The socket that a packet leaves from.
+//! The socket that sends a packet.
 
 use core::ptr::{addr_of, read_volatile};
 
@@ -14,15 +14,15 @@ const IPPROTO_TCP: u32 = 6;
 /// BPF_TCP_LISTEN.
 const LISTEN: u32 = 10;
 
-/// What kind of socket it is; numbers, since a global function returns them.
+/// Kinds of sockets; integers, since a global function returns them.
 pub(crate) mod kind {
-    /// One whose packets are what its user says.
+    /// A socket for which the kernel writes the headers.
     pub(crate) const ORDINARY: u32 = 0;
-    /// A raw socket: its user writes the headers.
+    /// A raw socket: the process writes the headers.
     pub(crate) const RAW: u32 = 1;
-    /// TCP that somebody else opened: a listening socket, or one that was accepted from it.
+    /// A TCP connection that the peer opened: a listening socket, or one that was accepted from it.
     pub(crate) const ACCEPTED: u32 = 2;
-    /// The kernel's own, for what it has to say by itself (neighbour discovery, resets, ICMP errors).
+    /// A socket of the kernel, for neighbour discovery, resets and ICMP errors.
     pub(crate) const KERNEL: u32 = 3;
 }
 
@@ -30,8 +30,8 @@ pub(crate) mod kind {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn sender_kind(context: *mut __sk_buff) -> u32 {
-    // SAFETY: the context is valid while the program runs; the helper takes what the context holds,
-    // once it is not null, and fields are read as the verifier wants them, whole and once.
+    // SAFETY: the context is valid while the program runs; the helper takes the context's socket if it
+    // is not null, and each field is read whole and once, as the verifier requires.
     let (socket, type_, protocol, state) = unsafe {
         let socket = read_volatile(addr_of!((*context).__bindgen_anon_2.sk));
         if socket.is_null() {
@@ -49,7 +49,7 @@ pub(crate) extern "C" fn sender_kind(context: *mut __sk_buff) -> u32 {
         )
     };
     if type_ == SOCK_RAW {
-        return if is_kernels(address_of(socket)) {
+        return if is_kernel_socket(address_of(socket)) {
             kind::KERNEL
         } else {
             kind::RAW
@@ -61,9 +61,9 @@ pub(crate) extern "C" fn sender_kind(context: *mut __sk_buff) -> u32 {
     kind::ORDINARY
 }
 
-/// Whether a TCP socket that is about to connect has listened before, or was accepted: from then on its
-/// packets would pass for answers. listen(2) comes too late for one that is connected or about to be:
-/// `inet_listen` wants SS_UNCONNECTED, under the lock that the hook runs under.
+/// Whether a TCP socket that is about to connect has listened before, or was accepted: the egress filter would take
+/// its packets for replies. A socket that is connected or connecting cannot listen any more:
+/// `inet_listen` requires SS_UNCONNECTED and takes the lock that is held while the hook runs.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn has_listened(context: *mut bpf_sock_addr) -> u32 {
@@ -80,8 +80,8 @@ pub(crate) extern "C" fn has_listened(context: *mut bpf_sock_addr) -> u32 {
     has_backlog(address_of(socket)) as u32
 }
 
-/// The address of a socket as a plain number: the verifier allows no arithmetic on its typed pointers.
-/// Read back from the stack by a helper, it has forgotten what it is. Zero where that fails.
+/// The address of a socket as a scalar, since the verifier allows no arithmetic on typed pointers: a pointer that a
+/// helper copies from the stack loses its type. Zero if that fails.
 #[inline(always)]
 fn address_of(socket: *mut bpf_sock) -> u64 {
     let pointer = socket as u64;
@@ -89,8 +89,8 @@ fn address_of(socket: *mut bpf_sock) -> u64 {
     unsafe { bpf_probe_read_kernel(addr_of!(pointer)) }.unwrap_or(0)
 }
 
-/// `sk_max_ack_backlog`, which listen(2) sets, nothing takes back, and accepted sockets are copied with
-/// (`inet_listen`, `sk_clone_lock`). A server that listens with a backlog of 0 is not known as one.
+/// `sk_max_ack_backlog`, which listen(2) sets, nothing resets, and accepted sockets inherit
+/// (`inet_listen`, `sk_clone_lock`). A server that listens with a backlog of 0 is not detected.
 #[inline(always)]
 fn has_backlog(socket: u64) -> bool {
     let at = socket + features::sock_max_backlog() as u64;
@@ -98,11 +98,11 @@ fn has_backlog(socket: u64) -> bool {
     unsafe { bpf_probe_read_kernel(at as *const u32) }.unwrap_or(0) != 0
 }
 
-/// Sockets of a user have a file from socket(2) until they are released; the control sockets of a
-/// network namespace (`inet_ctl_sock_create`) never have one, and belong to the cgroup of whoever made
+/// Sockets of a process have a file from socket(2) until they are released. The control sockets of a
+/// network namespace (`inet_ctl_sock_create`) have none, and belong to the cgroup of the task that created
 /// the namespace.
 #[inline(always)]
-fn is_kernels(socket: u64) -> bool {
+fn is_kernel_socket(socket: u64) -> bool {
     let at = socket + features::sock_socket() as u64;
     // SAFETY: the helper checks the address and fails instead of faulting.
     let outer: u64 = unsafe { bpf_probe_read_kernel(at as *const u64) }.unwrap_or(0);

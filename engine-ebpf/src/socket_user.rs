@@ -1,5 +1,5 @@
-//! What the address hooks remember for the floor ([`crate::egress`]), where a strict policy stands: who
-//! uses a socket, and what was reported of it already.
+//! State that the address hooks record for the egress filter in strict scopes: the task that uses a socket, and
+//! the destinations that were reported already.
 
 use aya_ebpf::{
     bindings::bpf_sock_addr,
@@ -13,45 +13,45 @@ use aya_ebpf::{
 use engine_common::{
     Fault, Outcome,
     dedup::DedupKey,
-    egress_filter::{MAX_REMEMBERED, Owner, ReportedKey},
+    egress_filter::{MAX_SOCKET_ENTRIES, ReportedKey, SocketUser},
     scope::SlotRef,
 };
 
 use crate::{
-    enforce::{self, PackedVerdict},
+    evaluate::{PackedVerdict, evaluate},
     request::Request,
     scope, subject,
 };
 
-/// By a socket's cookie.
+/// The users of sockets, by socket cookie.
 #[btf_map]
-static OWNERS: LruHashMap<u64, Owner, { MAX_REMEMBERED as usize }> = LruHashMap::new();
+static SOCKET_USERS: LruHashMap<u64, SocketUser, { MAX_SOCKET_ENTRIES as usize }> = LruHashMap::new();
 
-/// What was reported, and as what ([`PackedVerdict::reported_as`]).
+/// The destinations that were reported, with the verdict ([`PackedVerdict::without_errno`]).
 #[btf_map]
-static TOLD: LruHashMap<ReportedKey, u64, { MAX_REMEMBERED as usize }> = LruHashMap::new();
+static REPORTED: LruHashMap<ReportedKey, u64, { MAX_SOCKET_ENTRIES as usize }> = LruHashMap::new();
 
-/// Who uses the socket of this cookie, if that is known.
+/// The user of the socket with this cookie, if recorded.
 #[inline(always)]
-pub(crate) fn owner(cookie: u64) -> Option<&'static Owner> {
-    // SAFETY: a value of the map, which lives as long as the program runs (RCU). One that is replaced
-    // meanwhile reads as a mixture of two owners of the socket.
-    unsafe { OWNERS.get(&cookie) }
+pub(crate) fn find(cookie: u64) -> Option<&'static SocketUser> {
+    // SAFETY: a map value, which lives as long as the program runs (RCU). If it is replaced
+    // meanwhile, the fields read may be of two users.
+    unsafe { SOCKET_USERS.get(&cookie) }
 }
 
-/// Remembers the calling task as the one that uses the socket; one that was remembered stays, unless it
-/// is to be replaced. A global function, so that the verifier follows it once.
+/// Records the calling task as the user of the socket; a recorded user is kept unless `replace` is not zero.
+/// A global function, so that the verifier checks it once.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn remember_owner(context: *mut bpf_sock_addr, replace: u32) -> u32 {
+pub(crate) extern "C" fn record_user(context: *mut bpf_sock_addr, replace: u32) -> u32 {
     // SAFETY: the helper takes this program's context.
     let cookie = unsafe { bpf_get_socket_cookie(context.cast()) };
-    if replace == 0 && owner(cookie).is_some() {
+    if replace == 0 && find(cookie).is_some() {
         return 0;
     }
     let executable = subject::executable();
     let (pid_tgid, uid_gid) = (bpf_get_current_pid_tgid(), bpf_get_current_uid_gid());
-    let mut owner = Owner {
+    let mut user = SocketUser {
         // SAFETY: a helper without arguments.
         cgroup: unsafe { bpf_get_current_cgroup_id() },
         executable_device: executable.device,
@@ -61,76 +61,64 @@ pub(crate) extern "C" fn remember_owner(context: *mut bpf_sock_addr, replace: u3
         tid: pid_tgid as u32,
         uid: uid_gid as u32,
         gid: (uid_gid >> 32) as u32,
-        foreign: enforce::is_foreign(scope::current()) as u64,
+        foreign: scope::is_task_outside(scope::current()) as u64,
     };
     // SAFETY: the helper writes up to the 16 bytes given, and zeroes them when it fails.
-    unsafe { bpf_get_current_comm(owner.comm.as_mut_ptr().cast(), 16) };
-    // Where there is no room, packets of the socket are reported without a process.
-    let _ = OWNERS.insert(&cookie, &owner, 0);
+    unsafe { bpf_get_current_comm(user.comm.as_mut_ptr().cast(), 16) };
+    // If the insertion fails, packets of the socket are reported without a process.
+    let _ = SOCKET_USERS.insert(&cookie, &user, 0);
     0
 }
 
-/// Asks a policy about a socket that has listened and is to connect: a fault.
+/// Evaluates a policy for a socket that has listened and is about to connect: a fault.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn evaluate_listened(reference: u32) -> u64 {
-    enforce::ask(SlotRef(reference), |_, _, _, _| Err(Fault::HasListened)).word()
+    evaluate(SlotRef(reference), |_, _, _, _| Err(Fault::HasListened)).word()
 }
 
 #[inline(always)]
-fn reported_key<Q: Request>(question: &Q, cookie: u64, slot: u32) -> ReportedKey {
-    let mut fold = DedupKey {
-        scope: 0,
-        executable_device: 0,
-        executable_inode: 0,
-        destination: [0; 2],
-        slot,
-        port: 0,
-        protocol: 0,
-        verdict: 0,
-        family: 0,
-        original_family: 0,
-        flags: 0,
-        reserved: 0,
-    };
-    question.identify(&mut fold);
+fn reported_key<R: Request>(request: &R, cookie: u64, slot: u32) -> ReportedKey {
+    let mut key = DedupKey::EMPTY;
+    request.write_key(&mut key);
     ReportedKey {
         cookie,
-        destination: fold.destination,
+        destination: key.destination,
         slot,
-        port: fold.port,
-        protocol: fold.protocol,
-        family: fold.family as u64,
+        port: key.port,
+        protocol: key.protocol,
+        family: key.family as u64,
     }
 }
 
-/// Remembers what a hook reported and let through: the packets that follow are no news.
+/// Records that a hook reported a destination and allowed it, so that the egress filter does not report the packets
+/// again.
 #[inline(always)]
-pub(crate) fn reported<Q: Request>(
-    question: &Q,
+pub(crate) fn record_reported<R: Request>(
+    request: &R,
     cookie: u64,
     slot: u32,
-    answer: PackedVerdict,
+    packed: PackedVerdict,
     outcome: u64,
 ) {
     let would_deny = outcome == Outcome::WouldBlock as u64 || outcome == Outcome::WouldKill as u64;
     if would_deny && scope::current().is_strict() {
-        is_news(question, cookie, slot, answer);
+        is_new(request, cookie, slot, packed);
     }
 }
 
-/// Whether this was not reported before; it counts as reported from now on.
+/// Whether this verdict was not yet reported for this destination of the socket; records it as reported.
 #[inline(always)]
-pub(crate) fn is_news<Q: Request>(question: &Q, cookie: u64, slot: u32, answer: PackedVerdict) -> bool {
-    let key = reported_key(question, cookie, slot);
-    let reported_as = answer.reported_as();
-    // SAFETY: a word of a value of the map, which lives as long as the program runs (RCU).
-    if let Some(&before) = unsafe { TOLD.get(&key) }
-        && before == reported_as
+pub(crate) fn is_new<R: Request>(request: &R, cookie: u64, slot: u32, packed: PackedVerdict) -> bool {
+    let key = reported_key(request, cookie, slot);
+    let verdict = packed.without_errno();
+    // SAFETY: a word of a map value, which lives as long as the program runs (RCU).
+    if let Some(&before) = unsafe { REPORTED.get(&key) }
+        && before == verdict
     {
         return false;
     }
-    // Where there is no room it is reported again.
-    let _ = TOLD.insert(&key, &reported_as, 0);
+    // If the insertion fails, it is reported again.
+    let _ = REPORTED.insert(&key, &verdict, 0);
     true
 }

@@ -1,4 +1,4 @@
-//! Who is asking: uid and executable of the calling task.
+//! Uid and executable of the calling task.
 
 use core::ptr::read_volatile;
 
@@ -31,9 +31,9 @@ pub(crate) fn uid() -> u32 {
 }
 
 /// Executable of the calling task: the file behind `task->mm->exe_file`. All zero for a kernel
-/// thread, which has no user-space identity at all, and where it cannot be read; no file is that.
-/// (Not an `Option`: the compiler copies the payload of `None`, and the verifier refuses to read
-/// what was never written.)
+/// thread and if it cannot be read; no file has inode 0.
+/// (Not an `Option`: the compiler copies the uninitialised payload of `None`, which the verifier
+/// rejects.)
 #[inline(always)]
 pub(crate) fn executable() -> ExecutableId {
     let id = if features::has_task_btf() != 0 {
@@ -48,9 +48,9 @@ pub(crate) fn executable() -> ExecutableId {
     }
 }
 
-/// The same by plain loads, which the verifier allows along typed pointers: far cheaper than six calls of
-/// the helper. A load from an address that cannot be read gives zero (BPF_PROBE_MEM), and so it
-/// ends in an inode number of zero where something on the way is missing.
+/// The same with direct loads, which the verifier allows through typed pointers: much cheaper than six calls of
+/// the helper. A load from an invalid address gives zero (BPF_PROBE_MEM), so that a missing
+/// pointer results in inode 0.
 #[inline(always)]
 fn load_executable() -> ExecutableId {
     // SAFETY: the helper has no arguments; the verifier checks each load against the kernel's own types.
@@ -71,10 +71,10 @@ fn load_executable() -> ExecutableId {
 /// Loads a field of a kernel structure.
 ///
 /// # Safety
-/// The address must come from a typed pointer of the verifier's.
+/// The address must be derived from a typed pointer of the verifier.
 #[inline(always)]
 unsafe fn load<T>(structure: u64, offset: u32) -> T {
-    // SAFETY: the caller's. Volatile: the verifier wants each load as it stands.
+    // SAFETY: by the caller. Volatile: the compiler must not merge or split the load.
     unsafe { read_volatile((structure as *const u8).add(offset as usize).cast::<T>()) }
 }
 
@@ -98,15 +98,15 @@ fn read_executable() -> ExecutableId {
     let Some(device) = field::<u32>(superblock, features::sb_dev()) else {
         return id;
     };
-    let Some(number) = field::<u64>(inode, features::inode_ino()) else {
+    let Some(inode) = field::<u64>(inode, features::inode_ino()) else {
         return id;
     };
     id.device = device as u64;
-    id.inode = number;
+    id.inode = inode;
     id
 }
 
-/// Whether an executable was found.
+/// Whether the executable could be read.
 #[inline(always)]
 pub(crate) fn is_known(id: ExecutableId) -> bool {
     id.inode != 0

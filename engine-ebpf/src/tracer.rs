@@ -1,8 +1,8 @@
-//! The probe on TCP connections: it runs for every task of the machine, when a SYN is about to leave. It decides
+//! The tcp_connect tracer: it runs for every task of the machine when a SYN is about to be sent. It decides
 //! nothing.
 //!
-//! - Of connects that a cgroup hook has reported it tells where they send from.
-//! - Connects of tasks under a policy that is for the probe alone it reports itself.
+//! - It reports the local address of connects that a cgroup hook has reported.
+//! - It reports the connects of tasks under a policy that uses only the tracer.
 
 use aya_ebpf::{
     macros::{kprobe, raw_tracepoint},
@@ -16,10 +16,11 @@ use engine_common::{
 };
 
 use crate::{
-    enforce::{PackedVerdict, PolicyOwner, respond},
+    enforce::{PolicyOwner, enforce},
+    evaluate::PackedVerdict,
     features,
     kernel::{field, read},
-    local_address::{self, Connect, NO_SOURCE},
+    local_address::{self, Connect, UNKNOWN_ADDRESS},
     report::ReportContext,
     request::{AddressRequest, Request},
     task_scope,
@@ -29,14 +30,14 @@ const AF_INET6: u16 = 10;
 const TCP_SYN_SENT: u32 = 2;
 const TCP_CLOSE: u32 = 7;
 
-/// A SYN is about to leave (net/ipv4/tcp_output.c): addresses and ports are final. Fast open and MPTCP's subflows
-/// come here too.
+/// A SYN is about to be sent (net/ipv4/tcp_output.c): addresses and ports are final. It is also called for fast open
+/// and for subflows of MPTCP.
 #[kprobe]
 pub fn tcp_connect(context: ProbeContext) -> u32 {
     let Some(socket) = context.arg::<u64>(0) else {
         return 0;
     };
-    local_address::tell(
+    local_address::report(
         socket,
         field(socket, features::sock_cookie()),
         field(socket, features::sock_own_port()),
@@ -45,10 +46,10 @@ pub fn tcp_connect(context: ProbeContext) -> u32 {
     0
 }
 
-/// The same where no probe can be pinned (before Linux 5.15) or there are none: the state of a socket changes
-/// (`inet_sk_set_state`, net/ipv4/af_inet.c). To SYN_SENT it changes before the port is known; the next change
-/// tells, when the peer has answered or the attempt has failed. By then the socket may have lost its number and
-/// has only the port that it sent from.
+/// Used if kprobes cannot be pinned (before Linux 5.15) or are not available: the state of a socket changes
+/// (`inet_sk_set_state`, net/ipv4/af_inet.c). The port is not yet known at the change to SYN_SENT; the next change,
+/// when the peer has replied or the attempt has failed, reports it. `skc_num` may be cleared by then, `inet_sport`
+/// is not.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn sock_state(context: RawTracePointContext) -> i32 {
     let (socket, old, new) = (
@@ -62,15 +63,15 @@ pub fn sock_state(context: RawTracePointContext) -> i32 {
         }
     } else if old == TCP_SYN_SENT {
         let port = u16::from_be(field(socket, features::inet_source_port()));
-        local_address::tell(socket, field(socket, features::sock_cookie()), port);
-        local_address::tell(socket, socket, port);
+        local_address::report(socket, field(socket, features::sock_cookie()), port);
+        local_address::report(socket, socket, port);
     }
     0
 }
 
-/// What the probe is asked about, by reading it (again) from the socket.
+/// The destination of a socket. Each global function reads it again, since it cannot be passed.
 #[inline(always)]
-fn question(socket: u64) -> AddressRequest {
+fn request_for(socket: u64) -> AddressRequest {
     let unknown = socket;
     let mut is_v6 = 0;
     let mut address = features::sock_peer_v4() as u64;
@@ -83,10 +84,10 @@ fn question(socket: u64) -> AddressRequest {
     AddressRequest::read(address, is_v6, port, Protocol::TCP, unknown)
 }
 
-/// Where the socket sends from, in the family of the destination: of an IPv4-mapped one the kernel keeps both
-/// spellings (`sk_rcv_saddr_set`, net/ipv4/tcp_ipv4.c).
+/// The local address of a socket, in the family of the destination: for an IPv4-mapped one the kernel stores both
+/// representations (`sk_rcv_saddr_set`, net/ipv4/tcp_ipv4.c).
 #[inline(always)]
-fn source_of(socket: u64, family: u64) -> (u64, u64, u64) {
+fn local_address_of(socket: u64, family: u64) -> (u64, u64, u64) {
     let port = field::<u16>(socket, features::sock_own_port()) as u64;
     let mut address = features::sock_own_v6() as u64;
     if family == 4 {
@@ -100,44 +101,44 @@ fn source_of(socket: u64, family: u64) -> (u64, u64, u64) {
     }
 }
 
-/// Asks one policy; a global function, see [`PackedVerdict`].
+/// Evaluates one policy; a global function, see [`PackedVerdict`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn evaluate_for_connection(socket: u64, reference: u32) -> u64 {
-    question(socket).ask(SlotRef(reference)).word()
+    request_for(socket).evaluate(SlotRef(reference)).word()
 }
 
-/// Reports; a global function. `place`: bits 0 to 7 the hook, 8 whether the socket is of the same scope, 32 to 63
-/// the slot.
+/// Reports; a global function. `origin`: bits 0 to 7 the hook, 8 whether the socket belongs to the same scope, 32 to
+/// 63 the slot.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn enforce_for_connection(socket: u64, place: u64, answer: u64, scope: u64) -> u64 {
-    let hook = place as u8;
+extern "C" fn enforce_for_connection(socket: u64, origin: u64, packed: u64, scope: u64) -> u64 {
+    let hook = origin as u8;
     let mut connect = Connect {
-        question: question(socket),
-        source: NO_SOURCE,
+        request: request_for(socket),
+        local: UNKNOWN_ADDRESS,
         key: 0,
     };
     if hook == Hook::TcpConnect as u8 {
-        connect.source = source_of(socket, connect.question.family);
+        connect.local = local_address_of(socket, connect.request.family);
     } else {
-        // The socket may have no cookie, and is this one until its state changes again.
+        // The socket may have no cookie; its address identifies it until its state changes again.
         connect.key = socket;
     }
-    let side = PolicyOwner::TaskCgroup {
+    let owner = PolicyOwner::TaskCgroup {
         scope,
-        foreign: place >> 8 & 1 == 0,
+        foreign: origin >> 8 & 1 == 0,
     };
-    let place = ReportContext {
+    let report_context = ReportContext {
         hook,
-        slot: (place >> 32) as u32,
+        slot: (origin >> 32) as u32,
         cookie: field(socket, features::sock_cookie()),
     };
-    respond(&connect, &place, side, PackedVerdict::from_word(answer))
+    enforce(&connect, &report_context, owner, PackedVerdict::from_word(packed))
 }
 
-/// Asks the policies that the probe alone is for, of the task's scope at one depth. A global function: checked
-/// once, and not once a depth.
+/// Evaluates and reports the policies that use only the tracer, of the task's scope at one depth. A global function:
+/// the verifier checks it once, not once per depth.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn report_level(level: u32, socket: u64, hook: u32) -> u64 {
@@ -151,10 +152,10 @@ extern "C" fn report_level(level: u32, socket: u64, hook: u32) -> u64 {
         let reference = scope.slots[i];
         let Some(slot) = reference.slot() else { break };
         if reference.is_for_tracer_only() {
-            let answer = PackedVerdict::from_word(evaluate_for_connection(socket, reference.0));
-            if !matches!(answer.verdict().action(), Action::Allow) {
-                let place = hook as u64 & 0xff | (own as u64) << 8 | (slot as u64) << 32;
-                enforce_for_connection(socket, place, answer.word(), scope.cgroup);
+            let packed = PackedVerdict::from_word(evaluate_for_connection(socket, reference.0));
+            if !matches!(packed.verdict().action(), Action::Allow) {
+                let origin = hook as u64 & 0xff | (own as u64) << 8 | (slot as u64) << 32;
+                enforce_for_connection(socket, origin, packed.word(), scope.cgroup);
                 reported = forget(1, scope.cgroup);
             }
         }

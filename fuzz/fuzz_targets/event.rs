@@ -1,16 +1,20 @@
-//! Any bytes at all are either an event or refused.
+//! Arbitrary bytes are decoded or rejected, for records of every kind.
 #![no_main]
 
-use engine_common::event::{EventRecord, MigrationRecord, LocalAddressRecord, UnixRecord};
+use engine_common::record::{AttemptRecord, LocalAddressRecord, MigrationRecord, RecordHeader, UnixRecord};
 use libfuzzer_sys::fuzz_target;
-use tidegate::events::{Record, decode_record, target::Target};
+use tidegate::events::{Record, decode, target::Target};
 
 fuzz_target!(|bytes: &[u8]| {
-    let length = match decode_record(bytes) {
-        Ok(Record::Event(event)) if matches!(event.target, Target::Unix { .. }) => size_of::<UnixRecord>(),
-        Ok(Record::Event(_)) => size_of::<EventRecord>(),
-        Ok(Record::Source(_)) => size_of::<LocalAddressRecord>(),
+    let length = match decode(bytes) {
+        Ok(Record::Attempt(event)) if matches!(event.target, Target::Unix { .. }) => size_of::<UnixRecord>(),
+        Ok(Record::Attempt(_)) => size_of::<AttemptRecord>(),
+        Ok(Record::LocalAddress(_)) => size_of::<LocalAddressRecord>(),
         Ok(Record::CgroupMigration(_)) => size_of::<MigrationRecord>(),
+        Ok(Record::Unknown { .. }) => {
+            assert!(bytes.len() >= size_of::<RecordHeader>());
+            return;
+        }
         Err(_) => return,
     };
     assert_eq!(bytes.len(), length);

@@ -1,4 +1,4 @@
-//! Any text at all is either a policy or gets diagnostics: loading does not panic, hang or eat memory.
+//! Any text is loaded as a policy or results in diagnostics: no panic, no hang, bounded memory.
 #![no_main]
 
 use std::path::Path;
@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
-    // Address files are looked for in a folder that is not there.
+    // Address files are resolved in a directory that does not exist.
     let loaded = load_text(
         "fuzz.yaml",
         text,

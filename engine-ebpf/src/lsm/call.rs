@@ -1,32 +1,33 @@
-//! What an LSM hook was called with, and what policies are asked about it.
+//! A call of an LSM hook, and the request for it.
 
 use engine_common::{Hook, Protocol, SocketFamily, scope::SlotRef, verifier::forget};
 
 use crate::{
-    enforce::{PackedVerdict, PolicyOwner, respond},
+    enforce::{PolicyOwner, enforce},
+    evaluate::PackedVerdict,
     features,
     kernel::{field, read},
     report::ReportContext,
     request::{AddressRequest, Request, SocketRequest},
 };
 
-/// A call as its numbers travel between global functions, which take plain numbers only: bits 0 to 7
+/// A call in one word, as an argument of global functions, which take only scalars: bits 0 to 7
 /// the hook, 8 to 15 the length of the socket address, 16 to 31 the protocol, 32 to 39 the kind of
-/// question, 40 whether the socket is of the same scope, 41 whether the call is denied already, 48 to 63 the slot.
+/// request, 40 whether the socket belongs to the same scope, 41 whether the call is denied already, 48 to 63 the slot.
 #[derive(Clone, Copy)]
 pub(super) struct Call(pub(super) u64);
 
-/// There is no destination: a socket of AF_INET.
+/// Kind: no destination, a socket of AF_INET.
 pub(super) const SOCKET: u64 = 0;
-/// A socket of any other family.
+/// Kind: no destination, a socket of any other family.
 pub(super) const SOCKET6: u64 = 1;
-/// The destination is a `sockaddr_in`.
+/// Kind: the destination is a `sockaddr_in`.
 pub(super) const NAME4: u64 = 2;
-/// A `sockaddr_in6`.
+/// Kind: the destination is a `sockaddr_in6`.
 pub(super) const NAME6: u64 = 3;
-/// The destination is the peer of an IPv4 socket.
+/// Kind: the destination is the peer of an IPv4 socket.
 pub(super) const PEER4: u64 = 4;
-/// The peer of an IPv6 socket.
+/// Kind: the destination is the peer of an IPv6 socket.
 pub(super) const PEER6: u64 = 5;
 
 impl Call {
@@ -55,13 +56,13 @@ impl Call {
         self.kind() >= NAME4
     }
 
-    /// Whether the caller gave an address with it.
+    /// Whether the caller passed an address.
     #[inline(always)]
     pub(super) fn is_named(self) -> bool {
         matches!(self.kind(), NAME4 | NAME6)
     }
 
-    /// The same call, of which some policy has said that it is denied.
+    /// The same call, marked as denied by some policy.
     #[inline(always)]
     pub(super) fn when_denied(self) -> Call {
         Call(self.0 | 1 << 41)
@@ -73,7 +74,7 @@ impl Call {
     }
 
     #[inline(always)]
-    pub(super) fn about(self, own: bool, slot: u32) -> Call {
+    pub(super) fn with_slot(self, own: bool, slot: u32) -> Call {
         Call(self.0 | (own as u64) << 40 | (slot as u64) << 48)
     }
 
@@ -88,14 +89,15 @@ impl Call {
     }
 }
 
-/// Nothing to be asked.
+/// Kind: the call needs no evaluation.
 pub(super) const NOTHING: u64 = 255;
 
-/// The destination of a call, by reading it (again) from where the kernel has copied it to.
+/// The destination of a call, read from kernel memory. Each global function reads it again, since it cannot be
+/// passed.
 #[inline(always)]
-fn address_question(socket: u64, name: u64, call: Call) -> AddressRequest {
+fn address_request(socket: u64, name: u64, call: Call) -> AddressRequest {
     let kind = call.kind();
-    // Where address and port are, without a branch for each.
+    // Addresses of address and port, with one read of each for all kinds.
     let (mut address, mut port) = (name.wrapping_add(4), name.wrapping_add(2));
     if kind == NAME6 {
         address = name.wrapping_add(8);
@@ -111,7 +113,7 @@ fn address_question(socket: u64, name: u64, call: Call) -> AddressRequest {
 }
 
 #[inline(always)]
-fn socket_question(call: Call) -> SocketRequest {
+fn socket_request(call: Call) -> SocketRequest {
     SocketRequest {
         family: if call.kind() == SOCKET {
             SocketFamily::Inet
@@ -122,27 +124,27 @@ fn socket_question(call: Call) -> SocketRequest {
     }
 }
 
-/// Asks one policy; a global function, see [`PackedVerdict`].
+/// Evaluates one policy; a global function, see [`PackedVerdict`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn evaluate_for_task(socket: u64, name: u64, call: u64, reference: u32) -> u64 {
     let call = Call(call);
-    let answer = if call.is_address() {
-        address_question(socket, name, call).ask(SlotRef(reference))
+    let packed = if call.is_address() {
+        address_request(socket, name, call).evaluate(SlotRef(reference))
     } else {
-        socket_question(call).ask(SlotRef(reference))
+        socket_request(call).evaluate(SlotRef(reference))
     };
-    answer.word()
+    packed.word()
 }
 
-/// Asks one policy about a call without an address.
+/// Evaluates one policy for a call without an address.
 #[inline(always)]
 pub(super) fn evaluate_about_socket(call: u64, reference: u32) -> u64 {
-    socket_question(Call(call)).ask(SlotRef(reference)).word()
+    socket_request(Call(call)).evaluate(SlotRef(reference)).word()
 }
 
 #[inline(always)]
-fn place(socket: u64, call: Call) -> ReportContext {
+fn report_context(socket: u64, call: Call) -> ReportContext {
     ReportContext {
         hook: call.hook(),
         slot: call.slot(),
@@ -151,43 +153,43 @@ fn place(socket: u64, call: Call) -> ReportContext {
 }
 
 #[inline(always)]
-fn side(call: Call, scope: u64) -> PolicyOwner {
+fn owner(call: Call, scope: u64) -> PolicyOwner {
     PolicyOwner::TaskCgroup {
         scope,
         foreign: !call.is_own(),
     }
 }
 
-/// Reports and acts where there is a destination; a global function.
+/// Enforces a verdict about a destination; a global function.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn enforce_about_address(
     socket: u64,
     name: u64,
     call: u64,
-    answer: u64,
+    packed: u64,
     scope: u64,
 ) -> u64 {
     let call = Call(call);
-    let question = address_question(socket, name, call);
-    respond(
-        &question,
-        &place(socket, call),
-        side(call, scope),
-        PackedVerdict::from_word(answer),
+    let request = address_request(socket, name, call);
+    enforce(
+        &request,
+        &report_context(socket, call),
+        owner(call, scope),
+        PackedVerdict::from_word(packed),
     )
 }
 
-/// Reports and acts where there is none; a global function.
+/// Enforces a verdict about a socket without destination; a global function.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(super) extern "C" fn enforce_about_socket(socket: u64, call: u64, answer: u64, scope: u64) -> u64 {
+pub(super) extern "C" fn enforce_about_socket(socket: u64, call: u64, packed: u64, scope: u64) -> u64 {
     let call = Call(call);
-    let question = socket_question(call);
-    respond(
-        &question,
-        &place(socket, call),
-        side(call, scope),
-        PackedVerdict::from_word(answer),
+    let request = socket_request(call);
+    enforce(
+        &request,
+        &report_context(socket, call),
+        owner(call, scope),
+        PackedVerdict::from_word(packed),
     )
 }

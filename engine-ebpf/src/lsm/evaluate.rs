@@ -1,4 +1,4 @@
-//! Judges a call by the scopes of the calling task.
+//! Checks a call against the scopes of the calling task.
 
 use engine_common::{
     Action, Hook, Mode,
@@ -11,57 +11,57 @@ use super::call::{
     Call, enforce_about_address, enforce_about_socket, evaluate_about_socket, evaluate_for_task,
 };
 use crate::{
-    enforce::{Denial, EPERM, PackedVerdict},
+    enforce::Denial,
+    evaluate::{EPERM, PackedVerdict},
     features, task_scope,
 };
 
-/// Whether this hook must see to an answer about a socket of the same scope, since the cgroup hook cannot do
-/// what it says.
+/// Whether this hook must enforce a verdict about a socket of the same scope, because the cgroup hook cannot kill or
+/// return the errno.
 #[inline(always)]
-fn is_beyond_cgroup_hook(answer: PackedVerdict) -> bool {
-    if let Mode::Audit = answer.life().mode {
+fn is_beyond_cgroup_hook(packed: PackedVerdict) -> bool {
+    if let Mode::Audit = packed.revision().mode {
         return false;
     }
-    match answer.verdict().action() {
-        Action::Kill => features::has_send_signal() == 0 || is_beyond_errno(answer),
-        Action::Block => is_beyond_errno(answer),
+    match packed.verdict().action() {
+        Action::Kill => features::has_send_signal() == 0 || is_beyond_errno(packed),
+        Action::Block => is_beyond_errno(packed),
         Action::Allow | Action::Audit => false,
     }
 }
 
 #[inline(always)]
-fn is_beyond_errno(answer: PackedVerdict) -> bool {
-    features::has_set_retval() == 0 && answer.errno() != EPERM
+fn is_beyond_errno(packed: PackedVerdict) -> bool {
+    features::has_set_retval() == 0 && packed.errno() != EPERM
 }
 
-/// Whether there is anything that a cgroup hook cannot do: otherwise sockets of the same scope need not be asked
-/// about.
+/// Whether cgroup hooks lack a feature on this kernel; otherwise sockets of the same scope need no evaluation here.
 #[inline(always)]
-fn are_cgroup_hooks_short() -> bool {
+fn are_cgroup_hooks_limited() -> bool {
     features::has_send_signal() == 0 || features::has_set_retval() == 0
 }
 
-/// Judges a call by the scope of the task at one depth; the denial, or 0. A global function: checked once, and not once a
-/// depth.
+/// Checks a call against the task's scope at one depth; returns the [`Denial`]. A global function: the verifier checks
+/// it once, not once per depth.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn evaluate_level(level: u32, socket: u64, name: u64, call: u64) -> u64 {
-    judge_at::<true>(level, socket, name, call)
+extern "C" fn check_level(level: u32, socket: u64, name: u64, call: u64) -> u64 {
+    check_scope::<true>(level, socket, name, call)
 }
 
-/// The same for hooks that no call with an address comes to: half of it is not theirs, and the verifier follows all that
-/// could be called.
+/// The same for hooks whose calls have no address: the verifier checks all functions that could be called, and these
+/// hooks need only half of them.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn evaluate_socket_level(level: u32, socket: u64, call: u64) -> u64 {
-    judge_at::<false>(level, socket, 0, call)
+extern "C" fn check_socket_level(level: u32, socket: u64, call: u64) -> u64 {
+    check_scope::<false>(level, socket, 0, call)
 }
 
-/// Of a call that is denied already it tells what those policies say that leave it to a cgroup hook, which will not see
-/// it.
+/// Evaluates and enforces the policies of a scope that no cgroup hook enforces for this call. For a call that is denied
+/// already it enforces the others: the cgroup hook will not run.
 #[inline(always)]
-fn judge_at<const ADDRESSES: bool>(level: u32, socket: u64, name: u64, call: u64) -> u64 {
-    let ask = |reference: u32| {
+fn check_scope<const ADDRESSES: bool>(level: u32, socket: u64, name: u64, call: u64) -> u64 {
+    let evaluate = |reference: u32| {
         PackedVerdict::from_word(if ADDRESSES {
             evaluate_for_task(socket, name, call, reference)
         } else {
@@ -75,13 +75,17 @@ fn judge_at<const ADDRESSES: bool>(level: u32, socket: u64, name: u64, call: u64
     let is_create = call.hook() == Hook::LsmCreate as u8;
     let is_family = call.protocol().family().is_some();
     let own = is_create || task_scope::ancestor_of_socket(socket, level & 0xff) == scope.cgroup;
-    // A cgroup hook follows, or has been there: at connect for what has addresses, at the socket for the rest.
-    let follows = own && !(is_create && is_family);
+    // A cgroup hook runs after this one or has run before: for connect if the protocol has addresses, otherwise for the
+    // creation of the socket.
+    let has_cgroup_hook = own && !(is_create && is_family);
     if own && !is_create && !call.is_named() {
-        // What is connected was judged then, and the others when they were made.
+        // The destination was checked at connect, a socket without address hook when it was created.
         return 0;
     }
-    if follows && !call.is_denied() && scope.flags & Scope::NO_CGROUP_HOOKS == 0 && !are_cgroup_hooks_short()
+    if has_cgroup_hook
+        && !call.is_denied()
+        && scope.flags & Scope::NO_CGROUP_HOOKS == 0
+        && !are_cgroup_hooks_limited()
     {
         return 0;
     }
@@ -95,20 +99,20 @@ fn judge_at<const ADDRESSES: bool>(level: u32, socket: u64, name: u64, call: u64
             i += 1;
             continue;
         }
-        let defers = follows && reference.is_for_cgroup();
-        let mut answer = ask(reference.0 | SlotRef::ANY_ERRNO | SlotRef::UNCOUNTED);
-        let is_ours = forget((!defers || is_beyond_cgroup_hook(answer)) as u64, unknown);
-        if is_ours != call.is_denied() as u64 {
-            // Counted only by whoever sees to it.
-            answer = ask(reference.0 | SlotRef::ANY_ERRNO);
-            if !matches!(answer.verdict().action(), Action::Allow) {
-                let told = call.about(own, slot);
+        let by_cgroup_hook = has_cgroup_hook && reference.is_for_cgroup();
+        let mut packed = evaluate(reference.0 | SlotRef::ANY_ERRNO | SlotRef::UNCOUNTED);
+        let by_this_hook = forget((!by_cgroup_hook || is_beyond_cgroup_hook(packed)) as u64, unknown);
+        if by_this_hook != call.is_denied() as u64 {
+            // Only the hook that enforces a verdict increments its counter.
+            packed = evaluate(reference.0 | SlotRef::ANY_ERRNO);
+            if !matches!(packed.verdict().action(), Action::Allow) {
+                let call_of_slot = call.with_slot(own, slot);
                 let outcome = if ADDRESSES && call.is_address() {
-                    enforce_about_address(socket, name, told.0, answer.word(), scope.cgroup)
+                    enforce_about_address(socket, name, call_of_slot.0, packed.word(), scope.cgroup)
                 } else {
-                    enforce_about_socket(socket, told.0, answer.word(), scope.cgroup)
+                    enforce_about_socket(socket, call_of_slot.0, packed.word(), scope.cgroup)
                 };
-                denial = Denial(forget(denial.joined(outcome as u8, answer.errno()).0, unknown));
+                denial = Denial(forget(denial.joined(outcome as u8, packed.errno()).0, unknown));
             }
         }
         i += 1;
@@ -116,20 +120,21 @@ fn judge_at<const ADDRESSES: bool>(level: u32, socket: u64, name: u64, call: u64
     denial.0
 }
 
-/// Judges a call by all scopes of the task, the nearest first, whose errno holds.
+/// Checks a call against all scopes of the task and returns the value for the kernel. The nearest scope comes first;
+/// its errno is returned.
 #[inline(always)]
-pub(super) fn judge(socket: u64, name: u64, call: Call) -> i32 {
-    judge_by(call, |level, call| evaluate_level(level, socket, name, call))
+pub(super) fn check(socket: u64, name: u64, call: Call) -> i32 {
+    check_levels(call, |level, call| check_level(level, socket, name, call))
 }
 
-/// The same of a call without an address, whatever it says.
+/// The same for a call without an address.
 #[inline(always)]
-pub(super) fn evaluate_without_address(socket: u64, call: Call) -> i32 {
-    judge_by(call, |level, call| evaluate_socket_level(level, socket, call))
+pub(super) fn check_without_address(socket: u64, call: Call) -> i32 {
+    check_levels(call, |level, call| check_socket_level(level, socket, call))
 }
 
 #[inline(always)]
-fn judge_by(call: Call, evaluate_level: impl Fn(u32, u64) -> u64) -> i32 {
+fn check_levels(call: Call, check_level: impl Fn(u32, u64) -> u64) -> i32 {
     let levels = task_scope::levels();
     if levels == 0 {
         return 0;
@@ -139,7 +144,7 @@ fn judge_by(call: Call, evaluate_level: impl Fn(u32, u64) -> u64) -> i32 {
     while level > 0 {
         level -= 1;
         if levels >> level & 1 != 0 {
-            let one = evaluate_level(level, call.0);
+            let one = check_level(level, call.0);
             if denial == 0 {
                 denial = one;
             }
@@ -147,30 +152,30 @@ fn judge_by(call: Call, evaluate_level: impl Fn(u32, u64) -> u64) -> i32 {
         denial = forget(denial, levels);
     }
     if denial != 0 {
-        // No cgroup hook comes after this one.
+        // No cgroup hook will run.
         level = Scope::LEVELS;
         while level > 0 {
             level -= 1;
             if levels >> level & 1 != 0 {
-                evaluate_level(level, call.when_denied().0);
+                check_level(level, call.when_denied().0);
             }
         }
     }
     errno(denial, levels)
 }
 
-/// What the program returns for an errno. Newer verifiers (6.12) want to see that it is one, and see nothing
-/// through a negation.
+/// The return value for an errno. Newer verifiers (6.12) require a return value within the range of errnos, and lose
+/// the range in a negation.
 #[inline(always)]
-pub(super) fn errno(number: u64, unknown: u64) -> i32 {
-    let complement = forget(MAX_ERRNO.wrapping_sub(number), unknown) & MAX_ERRNO;
+pub(super) fn errno(errno: u64, unknown: u64) -> i32 {
+    let complement = forget(MAX_ERRNO.wrapping_sub(errno), unknown) & MAX_ERRNO;
     complement as i32 - MAX_ERRNO as i32
 }
 
 /// Greatest errno (include/linux/err.h).
 const MAX_ERRNO: u64 = 4095;
 
-/// What programs before this one returned is returned again, without a look at the call.
+/// Whether an LSM program that ran before this one has denied the call. Its value is returned, and the call not checked.
 #[inline(always)]
 pub(super) fn is_denied(before: u64) -> bool {
     before as u32 != 0

@@ -1,15 +1,16 @@
-//! The LSM programs: they run for every task of the machine, after its sockaddr was copied and before a
-//! cgroup hook. What they add to those:
+//! The LSM programs: they run for every task of the machine, after the kernel copied the socket address and before the
+//! cgroup hook. They enforce what cgroup hooks cannot:
 //!
-//! - A socket that was made in another cgroup (passed, inherited, older) is judged by the policies of the
+//! - A socket created in another cgroup (passed, inherited, older) is checked against the policies of the
 //!   *task* that uses it.
-//! - Other families (packet, vsock, ...) are judged when their socket is made.
-//! - Unix sockets that rules name are judged (`unix`).
-//! - Where a cgroup hook cannot kill, or has no errno but EPERM, this one does.
+//! - Sockets of other families (packet, vsock, ...) are checked when they are created.
+//! - Unix sockets are checked if a policy has rules about them (`unix`).
+//! - If a cgroup hook cannot kill, or can return only EPERM, the LSM program enforces the verdict.
 //!
-//! Everything else is left to the cgroup hook that follows, so that one attempt is one event.
+//! Each verdict is enforced by exactly one hook, either the cgroup hook or the LSM program, so that it produces one
+//! event.
 //!
-//! The last argument of each is what programs before it returned.
+//! The last argument of each program is the return value of the program before it.
 
 mod call;
 mod evaluate;
@@ -21,7 +22,7 @@ use engine_common::{Hook, Protocol};
 
 use self::{
     call::{Call, NOTHING, SOCKET, SOCKET6},
-    evaluate::{denied, evaluate_without_address, is_denied, judge},
+    evaluate::{check, check_without_address, denied, is_denied},
     socket::{
         AF_INET, AF_INET6, AF_UNSPEC, Socket, TCP_CLOSE, is_local, is_peer, kind_of_name, kind_of_peer,
         protocol_of, socket_at, socket_of,
@@ -36,20 +37,20 @@ use crate::{
 const SOCK_SEQPACKET: u64 = 5;
 const SOCK_DCCP: u64 = 6;
 const MSG_FASTOPEN: u32 = 0x2000_0000;
-/// What peers ask for (ASCONF), as the kernel names it to the hook: network order, while packets come in.
+/// Requests of a peer (ASCONF) for which the kernel calls the hook while it receives a packet; network order.
 const SCTP_PARAM_ADD_IP: u32 = 0x01c0;
 const SCTP_PARAM_SET_PRIMARY: u32 = 0x04c0;
 
 #[inline(always)]
-fn judge_kind(hook: Hook, socket: &Socket, name: u64, length: u64, kind: u64) -> i32 {
+fn check_kind(hook: Hook, socket: &Socket, name: u64, length: u64, kind: u64) -> i32 {
     if kind == NOTHING {
         return 0;
     }
-    judge(socket.sock, name, Call::new(hook, length, socket.protocol, kind))
+    check(socket.sock, name, Call::new(hook, length, socket.protocol, kind))
 }
 
-/// connect(2) and io_uring, of any family (security/security.c, Linux 5.7). Not fast open, which is a
-/// sendmsg.
+/// connect(2) and io_uring, all families (security/security.c, Linux 5.7). Fast open calls socket_sendmsg
+/// instead.
 #[lsm(hook = "socket_connect")]
 pub fn lsm_connect(context: LsmContext) -> i32 {
     let [socket, name, length, before] = arguments(&context);
@@ -64,19 +65,19 @@ pub fn lsm_connect(context: LsmContext) -> i32 {
     };
     let length = length & 0xff;
     if length < 2 || read::<u16>(name) as u64 == AF_UNSPEC {
-        // It takes the peer away.
+        // It disconnects the socket.
         return 0;
     }
     if socket.protocol.0 == Protocol::TCP.0 && socket.state != TCP_CLOSE && is_peer(&socket, name) {
-        // Asked before: a second call, of io_uring for example, waits for the first. Any other destination is judged: the
-        // socket may be taken from its peer by another thread before the kernel looks.
+        // Checked before: a second call, for example of io_uring, waits for the first. Any other destination is checked:
+        // another thread may disconnect the socket before the kernel reads its state.
         return 0;
     }
     let kind = kind_of_name(&socket, name, length);
-    judge_kind(Hook::LsmConnect, &socket, name, length, kind)
+    check_kind(Hook::LsmConnect, &socket, name, length, kind)
 }
 
-/// Whatever sends: send(2) and its kin, write(2), io_uring (Linux 5.7).
+/// All calls that send: send(2), sendto(2), sendmsg(2), write(2), io_uring (Linux 5.7).
 #[lsm(hook = "socket_sendmsg")]
 pub fn lsm_sendmsg(context: LsmContext) -> i32 {
     let [socket, message, _size, before] = arguments(&context);
@@ -92,7 +93,7 @@ pub fn lsm_sendmsg(context: LsmContext) -> i32 {
     let name: u64 = field(message, features::msghdr_name());
     let length = field::<u32>(message, features::msghdr_namelen()) as u64 & 0xff;
     let is_named = name != 0 && length >= 2;
-    // TCP ignores names but for fast open; an IPv6 socket takes one without family for none (`udpv6_sendmsg`).
+    // TCP ignores addresses except for fast open; an IPv6 socket ignores an AF_UNSPEC one (`udpv6_sendmsg`).
     let flags: u32 = field(message, features::msghdr_flags());
     let by_name = is_named
         && (socket.protocol.0 != Protocol::TCP.0 || flags & MSG_FASTOPEN != 0)
@@ -102,10 +103,10 @@ pub fn lsm_sendmsg(context: LsmContext) -> i32 {
     } else {
         kind_of_peer(&socket)
     };
-    judge_kind(Hook::LsmSendmsg, &socket, name, length, kind)
+    check_kind(Hook::LsmSendmsg, &socket, name, length, kind)
 }
 
-/// socket(2), of any family (Linux 5.7).
+/// socket(2), all families (Linux 5.7).
 #[lsm(hook = "socket_create")]
 pub fn lsm_create(context: LsmContext) -> i32 {
     let [family, kind, protocol, by_kernel, before] = arguments(&context);
@@ -118,7 +119,7 @@ pub fn lsm_create(context: LsmContext) -> i32 {
     }
     let mut protocol = protocol_of(family, kind, protocol as u16);
     if protocol.0 == 0 {
-        // By the type: TCP and UDP, or one of these.
+        // The default protocol of the type.
         protocol = match kind {
             SOCK_SEQPACKET => Protocol::SCTP,
             SOCK_DCCP => Protocol::DCCP,
@@ -128,11 +129,11 @@ pub fn lsm_create(context: LsmContext) -> i32 {
     if protocol.has_address_hook() || protocol.0 == 0 {
         return 0;
     }
-    let question = if family == AF_INET { SOCKET } else { SOCKET6 };
-    evaluate_without_address(0, Call::new(Hook::LsmCreate, 0, protocol, question))
+    let kind = if family == AF_INET { SOCKET } else { SOCKET6 };
+    check_without_address(0, Call::new(Hook::LsmCreate, 0, protocol, kind))
 }
 
-/// Associations of SCTP that are made by socket options and while sending (Linux 4.17; as LSM program 5.7).
+/// SCTP associations made by socket options and by sending (Linux 4.17; as LSM program 5.7).
 #[lsm(hook = "sctp_bind_connect")]
 pub fn lsm_sctp(context: LsmContext) -> i32 {
     let [sock, option, _name, _length, before] = arguments(&context);
@@ -140,7 +141,7 @@ pub fn lsm_sctp(context: LsmContext) -> i32 {
         return denied(before);
     }
     if matches!(option as u32, SCTP_PARAM_ADD_IP | SCTP_PARAM_SET_PRIMARY) {
-        // No call of the current task, which is whoever the packet met.
+        // The current task did not make this call: it was interrupted by the packet.
         return 0;
     }
     if task_scope::levels() == 0 {
@@ -148,5 +149,5 @@ pub fn lsm_sctp(context: LsmContext) -> i32 {
     }
     let socket = socket_at(sock);
     let kind = if socket.family == AF_INET { SOCKET } else { SOCKET6 };
-    evaluate_without_address(socket.sock, Call::new(Hook::LsmSctp, 0, socket.protocol, kind))
+    check_without_address(socket.sock, Call::new(Hook::LsmSctp, 0, socket.protocol, kind))
 }

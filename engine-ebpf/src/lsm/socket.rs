@@ -1,4 +1,4 @@
-//! What is to be known of a socket, read from the kernel's structures.
+//! Properties of sockets, read from kernel structures.
 
 use engine_common::Protocol;
 
@@ -17,14 +17,14 @@ const AF_ALG: u64 = 38;
 const SOCK_RAW: u64 = 3;
 pub(super) const TCP_CLOSE: u8 = 7;
 
-/// Families that stay on this machine. None (0) is not among them: a family that cannot be read is no reason to let
-/// a call pass.
+/// Families that do not leave the machine. AF_UNSPEC (0) is not one of them: a call is not allowed because the family
+/// could not be read.
 #[inline(always)]
 pub(super) fn is_local(family: u64) -> bool {
     matches!(family, AF_UNIX | AF_NETLINK | AF_ALG)
 }
 
-/// What is to be known of a socket.
+/// Properties of a socket.
 pub(super) struct Socket {
     pub(super) sock: u64,
     pub(super) family: u64,
@@ -32,13 +32,13 @@ pub(super) struct Socket {
     pub(super) state: u8,
 }
 
-/// A socket of a process whose data may leave this machine; none for those of the kernel itself (of file systems,
+/// A socket of a process whose data may leave the machine; `None` for sockets of the kernel (of file systems,
 /// tunnels), which have no file.
 #[inline(always)]
 pub(super) fn socket_of(socket: u64) -> Option<Socket> {
     let sock: u64 = field(socket, features::socket_sk());
     let file: u64 = field(socket, features::socket_file());
-    if sock == 0 || file == 0 || is_kernels(sock) {
+    if sock == 0 || file == 0 || is_kernel_socket(sock) {
         return None;
     }
     let socket = socket_at(sock);
@@ -48,14 +48,15 @@ pub(super) fn socket_of(socket: u64) -> Option<Socket> {
     Some(socket)
 }
 
-/// Whether the kernel made the socket for itself: some of those have a file (`xs_create_sock`, net/sunrpc/xprtsock.c).
+/// Whether the kernel created the socket for its own use. Some of these have a file (`xs_create_sock`,
+/// net/sunrpc/xprtsock.c).
 #[inline(always)]
-fn is_kernels(sock: u64) -> bool {
+fn is_kernel_socket(sock: u64) -> bool {
     let bit = features::sock_kern_bit();
     field::<u8>(sock, bit / 8) >> (bit % 8) & 1 != 0
 }
 
-/// Whether a name is where a socket goes already.
+/// Whether a socket address is the current peer of a socket.
 #[inline(always)]
 pub(super) fn is_peer(socket: &Socket, name: u64) -> bool {
     if read::<u16>(name.wrapping_add(2)) != field::<u16>(socket.sock, features::sock_peer_port()) {
@@ -91,13 +92,13 @@ pub(super) fn protocol_of(family: u64, kind: u64, protocol: u16) -> Protocol {
         return Protocol::RAW;
     }
     if protocol == Protocol::MPTCP.0 {
-        // Its subflows are TCP, and that is how rules and the cgroup hooks know them.
+        // Rules and cgroup hooks see its subflows, which are TCP.
         return Protocol::TCP;
     }
     Protocol(protocol)
 }
 
-/// The kind of question that a name makes; `SOCKET*` where the protocol is judged without addresses.
+/// Kind of request for a socket address; `SOCKET*` if the protocol is checked without addresses.
 #[inline(always)]
 pub(super) fn kind_of_name(socket: &Socket, name: u64, length: u64) -> u64 {
     if !socket.protocol.has_address_hook() {
@@ -108,28 +109,29 @@ pub(super) fn kind_of_name(socket: &Socket, name: u64, length: u64) -> u64 {
     } else {
         AF_UNSPEC
     };
-    // An IPv4 socket takes a name without family for one of IPv4 (`udp_sendmsg`).
+    // An IPv4 socket treats an AF_UNSPEC address as IPv4 (`udp_sendmsg`).
     if family == AF_INET6 && length >= 24 {
         NAME6
     } else if length >= 16 {
         NAME4
     } else {
-        // Too short for any address: the kernel refuses it.
+        // Too short for an address: the kernel rejects it.
         NOTHING
     }
 }
 
+/// Kind of request for the peer of a connected socket.
 #[inline(always)]
 pub(super) fn kind_of_peer(socket: &Socket) -> u64 {
     if !socket.protocol.has_address_hook() {
         return if socket.family == AF_INET { SOCKET } else { SOCKET6 };
     }
-    // What listened, or was accepted from what did, answers others; it does not connect.
+    // A socket that has listened, or was accepted from one, sends replies; it does not connect.
     if socket.protocol.0 == Protocol::TCP.0 && field::<u32>(socket.sock, features::sock_max_backlog()) != 0 {
         return NOTHING;
     }
     if socket.state == TCP_CLOSE {
-        // It has no peer. (Of UDP too: a connected socket is "established", even to port 0.)
+        // No peer. (Also for UDP: a connected socket is in TCP_ESTABLISHED, even to port 0.)
         return NOTHING;
     }
     if socket.family == AF_INET { PEER4 } else { PEER6 }

@@ -1,12 +1,12 @@
-//! Unix sockets: judged by rules that name them, and by nothing else. Attached only while some policy has such
+//! Unix sockets: only rules that name them apply. The programs are attached only while some policy has such
 //! rules.
 
 use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, macros::lsm, programs::LsmContext};
 use engine_common::{
     Action, Hook, Protocol, UnixSocketId, decide_unix,
     dedup::DedupKey,
-    event::{EventRecord, UnixRecord, reason},
     limits::MAX_STACKED,
+    record::{AttemptRecord, UnixRecord, reason},
     scope::{Scope, SlotRef},
     unix_socket_id::{NameHash, UNIX_NAME_BYTES},
     verifier::forget,
@@ -17,7 +17,8 @@ use super::{
     evaluate::{denied, errno, is_denied},
 };
 use crate::{
-    enforce::{self, Denial, PackedVerdict, PolicyOwner, respond},
+    enforce::{Denial, PolicyOwner, enforce},
+    evaluate::{PackedVerdict, evaluate},
     features,
     kernel::{field, read},
     report::ReportContext,
@@ -25,22 +26,22 @@ use crate::{
     task_scope,
 };
 
-/// Four bytes at a time.
+/// Words of four bytes in the longest component.
 const COMPONENT_WORDS: u32 = (UnixSocketId::MAX_COMPONENT as u32).div_ceil(4);
 
 /// A task connects to a socket of type stream or seqpacket (`unix_stream_connect`, net/unix/af_unix.c; Linux 5.7 for
-/// LSM programs). The other socket was found by then, whatever it was called, and is locked.
+/// LSM programs). The kernel has resolved the name to the other socket and locked it.
 #[lsm(hook = "unix_stream_connect")]
 pub fn lsm_unix_connect(context: LsmContext) -> i32 {
     let [own, other, _new, before] = arguments(&context);
     if is_denied(before) {
         return denied(before);
     }
-    judge(own, other, Hook::LsmUnixConnect)
+    check(own, other, Hook::LsmUnixConnect)
 }
 
-/// A task sends a datagram, or connects a socket to send some (`unix_dgram_sendmsg`, `unix_dgram_connect`): every
-/// datagram comes here, over a connected socket too.
+/// A task sends a datagram or connects a datagram socket (`unix_dgram_sendmsg`, `unix_dgram_connect`). It is called for
+/// every datagram, also of a connected socket.
 #[lsm(hook = "unix_may_send")]
 pub fn lsm_unix_send(context: LsmContext) -> i32 {
     let [own, other, before] = arguments(&context);
@@ -48,14 +49,15 @@ pub fn lsm_unix_send(context: LsmContext) -> i32 {
         return denied(before);
     }
     let sock = |socket: u64| field::<u64>(socket, features::socket_sk());
-    judge(sock(own), sock(other), Hook::LsmUnixSend)
+    check(sock(own), sock(other), Hook::LsmUnixSend)
 }
 
-/// Judges an attempt by all scopes of the task, the nearest first, whose errno holds.
+/// Checks an attempt against all scopes of the task and returns the value for the kernel. The nearest scope comes
+/// first; its errno is returned.
 #[inline(always)]
-fn judge(own: u64, other: u64, hook: Hook) -> i32 {
+fn check(own: u64, other: u64, hook: Hook) -> i32 {
     let levels = task_scope::levels();
-    // Who is not bound was not found by a name: the other end of a pair.
+    // A socket that is not bound has no name: it is the other end of a socketpair(2).
     if levels == 0 || field::<u64>(other, features::unix_addr()) == 0 {
         return 0;
     }
@@ -64,7 +66,7 @@ fn judge(own: u64, other: u64, hook: Hook) -> i32 {
     while level > 0 {
         level -= 1;
         if levels >> level & 1 != 0 {
-            let one = evaluate_unix_level(level, own, other, hook as u32);
+            let one = check_unix_level(level, own, other, hook as u32);
             if denial == 0 {
                 denial = one;
             }
@@ -74,11 +76,11 @@ fn judge(own: u64, other: u64, hook: Hook) -> i32 {
     errno(denial, levels)
 }
 
-/// Judges an attempt by the scope of the task at one depth; the denial, or 0. A global function: checked once, and not
-/// once a depth.
+/// Checks an attempt against the task's scope at one depth; returns the [`Denial`]. A global function: the verifier
+/// checks it once, not once per depth.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn evaluate_unix_level(level: u32, own: u64, other: u64, hook: u32) -> u64 {
+extern "C" fn check_unix_level(level: u32, own: u64, other: u64, hook: u32) -> u64 {
     let Some(scope) = task_scope::at_level(level & 0xff) else {
         return 0;
     };
@@ -89,11 +91,11 @@ extern "C" fn evaluate_unix_level(level: u32, own: u64, other: u64, hook: u32) -
         let reference = scope.slots[i];
         let Some(slot) = reference.slot() else { break };
         if reference.is_for_unix() {
-            let answer = PackedVerdict::from_word(evaluate_about_unix(other, reference.0));
-            if !matches!(answer.verdict().action(), Action::Allow) {
-                let place = hook as u64 & 0xff | (slot as u64) << 32;
-                let outcome = enforce_about_unix(own, other, place, answer.word(), scope.cgroup);
-                denial = Denial(forget(denial.joined(outcome as u8, answer.errno()).0, unknown));
+            let packed = PackedVerdict::from_word(evaluate_about_unix(other, reference.0));
+            if !matches!(packed.verdict().action(), Action::Allow) {
+                let origin = hook as u64 & 0xff | (slot as u64) << 32;
+                let outcome = enforce_about_unix(own, other, origin, packed.word(), scope.cgroup);
+                denial = Denial(forget(denial.joined(outcome as u8, packed.errno()).0, unknown));
             }
         }
         i += 1;
@@ -101,72 +103,73 @@ extern "C" fn evaluate_unix_level(level: u32, own: u64, other: u64, hook: u32) -
     denial.0
 }
 
-/// Asks one policy, and counts what one of its rules answers; a global function, see [`PackedVerdict`].
+/// Evaluates one policy, and counts the verdict only if a rule gave it; a global function, see [`PackedVerdict`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn evaluate_about_unix(other: u64, reference: u32) -> u64 {
-    let place = place_of(other);
+    let id = id_of(other);
     let reference = reference | SlotRef::ANY_ERRNO;
-    let answer = PackedVerdict::from_word(evaluate_unix(
+    let packed = PackedVerdict::from_word(evaluate_unix(
         reference | SlotRef::UNCOUNTED,
-        place.space,
-        place.name,
+        id.device,
+        id.name_hash,
     ));
-    if answer.verdict().reason() == reason::DEFAULT {
-        // Not about this policy.
-        return answer.word();
+    if packed.verdict().reason() == reason::DEFAULT {
+        // No rule of this policy names the socket.
+        return packed.word();
     }
-    evaluate_unix(reference, place.space, place.name)
+    evaluate_unix(reference, id.device, id.name_hash)
 }
 
-/// The question itself; a global function like the one before it.
+/// Evaluates one policy for a socket's identity; a global function.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn evaluate_unix(reference: u32, space: u64, name: u64) -> u64 {
-    enforce::ask(SlotRef(reference), |image, root, uid, executable| {
-        decide_unix(image, root, UnixSocketId { space, name }, uid, executable)
+extern "C" fn evaluate_unix(reference: u32, device: u64, name_hash: u64) -> u64 {
+    evaluate(SlotRef(reference), |image, root, uid, executable| {
+        decide_unix(image, root, UnixSocketId { device, name_hash }, uid, executable)
     })
     .word()
 }
 
-/// Reports and acts; a global function. `place`: bits 0 to 7 the hook, 32 to 63 the slot.
+/// Enforces a verdict; a global function. `origin`: bits 0 to 7 the hook, 32 to 63 the slot.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn enforce_about_unix(own: u64, other: u64, place: u64, answer: u64, scope: u64) -> u64 {
-    let question = UnixRequest {
+extern "C" fn enforce_about_unix(own: u64, other: u64, origin: u64, packed: u64, scope: u64) -> u64 {
+    let request = UnixRequest {
         other,
-        place: place_of(other),
+        id: id_of(other),
     };
-    let place = ReportContext {
-        hook: place as u8,
-        slot: (place >> 32) as u32,
+    let report_context = ReportContext {
+        hook: origin as u8,
+        slot: (origin >> 32) as u32,
         cookie: field(own, features::sock_cookie()),
     };
-    let side = PolicyOwner::TaskCgroup {
+    let owner = PolicyOwner::TaskCgroup {
         scope,
         foreign: false,
     };
-    respond(&question, &place, side, PackedVerdict::from_word(answer))
+    enforce(&request, &report_context, owner, PackedVerdict::from_word(packed))
 }
 
-/// May this unix socket be reached?
+/// A unix socket as destination.
 struct UnixRequest {
+    /// Address of its `sock`.
     other: u64,
-    place: UnixSocketId,
+    id: UnixSocketId,
 }
 
 impl Request for UnixRequest {
     type Record = UnixRecord;
 
     #[inline(always)]
-    fn ask(&self, reference: SlotRef) -> PackedVerdict {
-        PackedVerdict::from_word(evaluate_unix(reference.0, self.place.space, self.place.name))
+    fn evaluate(&self, reference: SlotRef) -> PackedVerdict {
+        PackedVerdict::from_word(evaluate_unix(reference.0, self.id.device, self.id.name_hash))
     }
 
     #[inline(always)]
-    fn describe(&self, record: &mut EventRecord) {
+    fn write_destination(&self, record: &mut AttemptRecord) {
         record.family = 0;
-        write_halves(&mut record.destination, self.place.space, self.place.name);
+        write_halves(&mut record.destination, self.id.device, self.id.name_hash);
         write_halves(&mut record.original, 0, 0);
         record.original_family = 0;
         record.port = 0;
@@ -174,17 +177,17 @@ impl Request for UnixRequest {
     }
 
     #[inline(always)]
-    fn identify(&self, key: &mut DedupKey) {
-        key.destination = [self.place.space.to_be(), self.place.name.to_be()];
+    fn write_key(&self, key: &mut DedupKey) {
+        key.destination = [self.id.device.to_be(), self.id.name_hash.to_be()];
         key.protocol = Protocol::UNIX.0;
     }
 
     #[inline(always)]
-    fn complete(&self, record: &mut UnixRecord) {
+    fn write_rest(&self, record: &mut UnixRecord) {
         let address: u64 = field(self.other, features::unix_addr());
         let length = name_length(address);
-        record.length = length;
-        // A record is as the last one in its place left it.
+        record.name_length = length;
+        // The memory of a record is not cleared when it is reserved.
         let words = record.name.as_mut_ptr().cast::<u32>();
         const { assert!(core::mem::offset_of!(UnixRecord, name) % 4 == 0 && UNIX_NAME_BYTES % 4 == 0) };
         let mut i = 0;
@@ -194,12 +197,12 @@ impl Request for UnixRequest {
             i += 1;
         }
         let name = address.wrapping_add(features::unix_address_name() as u64 + 2);
-        // SAFETY: the helper writes so many bytes at most, and the name has room for them: `name_length`.
+        // SAFETY: the helper writes at most `length` bytes, and `name_length` is not larger than the name.
         unsafe { bpf_probe_read_kernel(record.name.as_mut_ptr().cast(), length, name as *const _) };
     }
 }
 
-/// Bytes of the name in a `unix_address`: what follows its family.
+/// Bytes of the name in a `unix_address`, without the family.
 #[inline(always)]
 fn name_length(address: u64) -> u32 {
     let length = field::<u32>(address, features::unix_address_len()).wrapping_sub(2);
@@ -211,22 +214,23 @@ fn name_length(address: u64) -> u32 {
     }
 }
 
-/// Where a socket is bound.
+/// Identity of a bound socket.
 #[inline(always)]
-fn place_of(other: u64) -> UnixSocketId {
+fn id_of(other: u64) -> UnixSocketId {
     let dentry: u64 = field(other, features::unix_path() + features::path_dentry());
-    let space = if dentry == 0 {
+    let device = if dentry == 0 {
         UnixSocketId::ABSTRACT
     } else {
         field::<u32>(field(dentry, features::dentry_sb()), features::sb_dev()) as u64
     };
     UnixSocketId {
-        space: forget(space, other),
-        name: hash_name(other, dentry),
+        device: forget(device, other),
+        name_hash: hash_name(other, dentry),
     }
 }
 
-/// Hash of the name that a socket is bound to, going up from `dentry` where there is one. A global function.
+/// Hash of the name that a socket is bound to: the components from `dentry` up to the root, or an abstract name if
+/// `dentry` is 0. A global function.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn hash_name(other: u64, dentry: u64) -> u64 {
@@ -242,7 +246,7 @@ extern "C" fn hash_name(other: u64, dentry: u64) -> u64 {
     }
     let mut here = dentry;
     let mut depth = 0;
-    // One more, to see that there is nothing above.
+    // One more iteration, to find that the last component is below the root.
     while depth <= UnixSocketId::MAX_DEPTH {
         let parent: u64 = field(here, features::dentry_parent());
         if parent == here || parent == 0 {
@@ -257,10 +261,10 @@ extern "C" fn hash_name(other: u64, dentry: u64) -> u64 {
     UnixSocketId::UNKNOWN
 }
 
-/// With one component more. A global function: checked once, and not once a component.
+/// Adds a component to the hash. A global function: the verifier checks it once, not once per component.
 ///
-/// The loop is over whole words and has one way out: with a branch in it, verifiers since 6.7 would follow all
-/// combinations, since they compare states in a loop exactly.
+/// The loop reads whole words and has one exit: verifiers since 6.7 compare states in a loop exactly, so that with
+/// a branch in it they would explore all combinations.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn hash_component(name: u64, length: u32, hash: u64) -> u64 {
@@ -276,7 +280,7 @@ extern "C" fn hash_component(name: u64, length: u32, hash: u64) -> u64 {
         at = forget(at.wrapping_add(4), unknown);
         i += 1;
     }
-    // The last bytes one by one: what is behind an abstract name may not be there.
+    // The last bytes one by one: the memory behind an abstract name may not be readable.
     let left = forget(length as u64, unknown) & 3;
     if left != 0 {
         let mut word = read::<u8>(at) as u32;

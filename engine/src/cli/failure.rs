@@ -8,7 +8,7 @@ use super::{
     exit::Exit,
     output::{self, Output},
 };
-use crate::events::escape::shows_as_itself;
+use crate::events::escape::is_printable;
 
 /// Why a command failed: a message, its causes, what to do about it, and the exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +129,7 @@ impl Failure {
 fn safe(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if shows_as_itself(c) || c == '\n' {
+        if is_printable(c) || c == '\n' {
             out.push(c);
         } else {
             out.extend(c.escape_default());

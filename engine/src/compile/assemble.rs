@@ -62,19 +62,19 @@ pub fn compile(policy: &Policy, identities: &Identities, revision: Revision) -> 
     let matches_executable = policy.rules.iter().any(|rule| rule.subject.binaries.is_some());
     let matches_uid = policy.rules.iter().any(|rule| rule.subject.uids.is_some());
     let header = HeaderFields {
-        life: revision,
+        revision,
         default_action: policy.default,
         errno: policy.errno.number(),
         needs_subject: matches_uid || matches_executable,
         needs_executable: matches_executable,
         strict: policy.strict,
-        names_unix: tables.unix.is_some(),
+        has_unix_rules: tables.unix.is_some(),
         bitmap_words: rule_sets.words(),
         rule_count: policy.rules.len() as u32,
         page_count: arena.page_count() as u32,
         counters,
-        fold: policy.dedup.windows(),
-        lines: nodes,
+        dedup: policy.dedup.windows(),
+        interval_tables: nodes,
         nat64: nat64_slots(&policy.nat64),
     };
     let root = arena.root_mut();

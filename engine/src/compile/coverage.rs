@@ -104,7 +104,7 @@ pub(super) fn executables(policy: &Policy, known: &Identities) -> Result<Spans<u
 
 /// Key of a unix socket.
 pub(super) fn socket_key(id: UnixSocketId) -> u128 {
-    u128::from(id.space) << 64 | u128::from(id.name)
+    u128::from(id.device) << 64 | u128::from(id.name_hash)
 }
 
 /// Unix sockets.

@@ -156,7 +156,7 @@ fn settings(old: Header<'_>, new: Header<'_>) -> PolicyDiff {
     PolicyDiff {
         default: of_both(|header| header.default_action().as_str().to_owned()),
         errno: of_both(|header| errno(header.errno())),
-        mode: of_both(|header| header.life().mode.as_str().to_owned()),
+        mode: of_both(|header| header.revision().mode.as_str().to_owned()),
         other_settings: others.into_iter().flatten().collect(),
         ..PolicyDiff::default()
     }
@@ -164,7 +164,7 @@ fn settings(old: Header<'_>, new: Header<'_>) -> PolicyDiff {
 
 /// The windows of event deduplication, in policy syntax.
 fn dedup_windows(header: Header<'_>) -> String {
-    let windows = header.fold();
+    let windows = header.dedup();
     let window = |ms: u32| match ms {
         0 => "off".to_owned(),
         ms if ms % 1000 == 0 => format!("{}s", ms / 1000),

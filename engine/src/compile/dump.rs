@@ -89,7 +89,7 @@ impl<'a> Dump<'a> {
         self.table(Dimension::Executable, "executable", 64, executable, |key| {
             format!("{:#x}:{}", key >> 64, key as u64)
         });
-        if image.header().names_unix() {
+        if image.header().has_unix_rules() {
             let unix = walk::walk_u128(image, Dimension::Unix);
             self.table(Dimension::Unix, "unix socket", 64, unix, |key| {
                 format!("{:#x}:{:016x}", key >> 64, key as u64)
@@ -105,7 +105,7 @@ impl<'a> Dump<'a> {
 
     fn header(&mut self) {
         let header: Header<'a> = self.image.header();
-        let revision = header.life();
+        let revision = header.revision();
         self.write_line(format_args!(
             "image: abi {}, {} pages, {} words per bitmap",
             header.abi_version(),
@@ -130,7 +130,7 @@ impl<'a> Dump<'a> {
             self.write_line(format_args!("strict: packets are checked too"));
         }
         self.write_line(format_args!("counters: {}", position(header.counters())));
-        let windows = header.fold();
+        let windows = header.dedup();
         if windows != DedupWindows::default() {
             self.write_line(format_args!(
                 "deduplicate: audit {} ms, block {} ms, kill {} ms",
@@ -176,10 +176,10 @@ impl<'a> Dump<'a> {
         walk: Walk<K>,
         key: impl Fn(K) -> String,
     ) {
-        let root = self.image.header().line(dimension);
+        let root = self.image.header().interval_table(dimension);
         let at = Location(root.page() * engine_common::image::PAGE_WORDS as u32 + root.word() as u32);
         let structure = match root.kind() {
-            NodeKind::Class => "one rule set".to_owned(),
+            NodeKind::RuleSet => "one rule set".to_owned(),
             NodeKind::Leaf => format!("leaf of {} entries at {}", root.entries(), position(at)),
             NodeKind::Directory => format!(
                 "directory of {} entries at {}, levels {}",

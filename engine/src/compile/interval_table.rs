@@ -71,7 +71,7 @@ impl<K: TableKey> IntervalTable<K> {
             let last = K::from_bits((bucket as u128) << low | ((1 << low) - 1));
             let reach = rest.partition_point(|interval| interval.end < last);
             let node = if reach == 0 {
-                Node::class(bitmap_location(bitmaps, rest[0].rule_set))
+                Node::rule_set(bitmap_location(bitmaps, rest[0].rule_set))
             } else {
                 let entries = Entries {
                     intervals: &rest[..=reach],
@@ -223,7 +223,10 @@ impl<K: TableKey> DimensionTable for IntervalTable<K> {
             bitmaps,
         };
         match self.root {
-            Root::RuleSet => Ok(Node::class(bitmap_location(bitmaps, self.intervals[0].rule_set))),
+            Root::RuleSet => Ok(Node::rule_set(bitmap_location(
+                bitmaps,
+                self.intervals[0].rule_set,
+            ))),
             Root::Leaf => {
                 all.write(arena, at);
                 Ok(Node::leaf(at, self.intervals.len()))

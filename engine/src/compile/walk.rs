@@ -62,11 +62,11 @@ fn walk<K: TableKey>(image: &Image, dimension: Dimension, key_bits: u32, last: K
         broken: false,
     };
     let header = Header(&image.pages()[0]);
-    if dimension == Dimension::Unix && !header.names_unix() {
+    if dimension == Dimension::Unix && !header.has_unix_rules() {
         // The table exists only if a rule selects unix sockets.
         return walk;
     }
-    let root = header.line(dimension);
+    let root = header.interval_table(dimension);
     walk.broken = walk.node(image, root, key_bits, last).is_none();
     walk
 }
@@ -87,7 +87,7 @@ impl<K: TableKey> Walk<K> {
                     self.pages.insert((first + bucket) / PAGE_WORDS);
                     let end = K::from_bits((bucket as u128) << low | ((1 << low) - 1));
                     let kind = match below.kind() {
-                        NodeKind::Class => 0,
+                        NodeKind::RuleSet => 0,
                         NodeKind::Leaf => 1,
                         NodeKind::Directory => 2,
                         NodeKind::Index => return None,
@@ -97,7 +97,7 @@ impl<K: TableKey> Walk<K> {
                 }
                 Some(())
             }
-            NodeKind::Class => {
+            NodeKind::RuleSet => {
                 self.push(last, Location(node.page()));
                 Some(())
             }

@@ -198,7 +198,7 @@ impl Standing {
         }
         let (old, new) = (names(&record.live), names(&compiled.version));
         // The mode is the live one's: it may have been set since.
-        let wanted = compiled.image.clone().with_revision(live.header().life());
+        let wanted = compiled.image.clone().with_revision(live.header().revision());
         if super::apply::diff_of(&live, &old, &wanted, &new).is_empty() {
             Ok(())
         } else {

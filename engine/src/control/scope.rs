@@ -69,7 +69,7 @@ pub(super) fn without(scope: &Scope, slot: Slot) -> Scope {
 mod tests {
     use super::*;
 
-    const HOOKS: HookSet = HookSet::CGROUP.and(HookSet::TRACER);
+    const HOOKS: HookSet = HookSet::CGROUP.union(HookSet::TRACER);
 
     #[test]
     fn policies_come_and_go_in_their_order() {

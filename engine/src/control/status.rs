@@ -170,9 +170,9 @@ impl Standing {
             reasons.push("its tables are not in the kernel any more: every attempt is a fault".to_owned());
         }
         let lsm = self.gate.lsm_states().into_iter();
-        let lsm = lsm.filter(|_| wanted.has(HookSet::LSM));
+        let lsm = lsm.filter(|_| wanted.contains(HookSet::LSM));
         let unix = self.gate.unix_states().into_iter();
-        let unix = unix.filter(|_| wanted.has(HookSet::UNIX));
+        let unix = unix.filter(|_| wanted.contains(HookSet::UNIX));
         let lacking_lsm: Vec<&str> = lsm
             .chain(unix)
             .filter(|(_, state)| *state != LinkState::Attached)
@@ -260,14 +260,14 @@ impl Standing {
             "not in force"
         };
         let mut states = Vec::new();
-        if wanted.has(HookSet::CGROUP) {
+        if wanted.contains(HookSet::CGROUP) {
             let strict = scope.is_some_and(|scope| scope.is_strict());
             states.extend(self.gate.link_states(there.cgroup, strict));
         }
-        if wanted.has(HookSet::TRACER) {
+        if wanted.contains(HookSet::TRACER) {
             states.extend(self.gate.tracer_state());
         }
-        if wanted.has(HookSet::UNIX) {
+        if wanted.contains(HookSet::UNIX) {
             states.extend(self.gate.unix_states());
         }
         Ok(AttachmentStatus {

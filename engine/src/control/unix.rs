@@ -10,11 +10,11 @@ impl Standing {
     /// version without such rules answers nothing.
     pub(super) fn prepare_unix(&self, record: &Record, image: &Image) -> Result<(), ControlError> {
         let there = self.gate.hooks();
-        if !image.header().names_unix() || !there.has(HookSet::UNIX) {
+        if !image.header().has_unix_rules() || !there.contains(HookSet::UNIX) {
             return Ok(());
         }
-        let hooks = record.live.hooks_of(there).and(HookSet::UNIX);
-        if !hooks.has(HookSet::LSM) {
+        let hooks = record.live.hooks_of(there).union(HookSet::UNIX);
+        if !hooks.contains(HookSet::LSM) {
             return Ok(());
         }
         let slot = Slot(record.slot);

@@ -130,7 +130,7 @@ impl Attachment {
         };
         write_scope(scopes.fd().as_fd(), scope).map_err(AttachError::Scope)?;
         let hooks = scope.hooks();
-        if hooks.has(HookSet::CGROUP) {
+        if hooks.contains(HookSet::CGROUP) {
             for program in ENFORCING {
                 self.attach_one(ebpf, cgroup, program)?;
             }
@@ -147,11 +147,11 @@ impl Attachment {
         };
         let tasks = TaskScopes::new(owned("TASK_SCOPES")?, owned("TASK_LEVELS")?);
         tasks.write(scope).map_err(AttachError::Scope)?;
-        if hooks.has(HookSet::TRACER) {
+        if hooks.contains(HookSet::TRACER) {
             self.attach_tracer(ebpf)?;
         }
-        let lsm = LSM.iter().filter(|_| hooks.has(HookSet::LSM));
-        for (name, _) in lsm.chain(UNIX.iter().filter(|_| hooks.has(HookSet::UNIX))) {
+        let lsm = LSM.iter().filter(|_| hooks.contains(HookSet::LSM));
+        for (name, _) in lsm.chain(UNIX.iter().filter(|_| hooks.contains(HookSet::UNIX))) {
             // Not loaded where they would not run.
             let program = match ebpf.program(name) {
                 Some(Program::Lsm(program)) => program.fd(),

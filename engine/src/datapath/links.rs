@@ -60,19 +60,19 @@ impl PinnedDatapath {
         if scope.is_none_or(|scope| scope.cgroup == 0) {
             self.write_scope(empty).map_err(AttachError::Scope)?;
         }
-        if hooks.has(HookSet::CGROUP) {
+        if hooks.contains(HookSet::CGROUP) {
             ENFORCING.into_iter().try_for_each(&mut lacks)?;
         }
         if empty.is_strict() {
             lacks(FLOOR)?;
         }
-        if hooks.has(HookSet::TRACER) {
+        if hooks.contains(HookSet::TRACER) {
             self.attach_tracer()?;
         }
-        if hooks.has(HookSet::LSM) {
+        if hooks.contains(HookSet::LSM) {
             self.attach_lsm()?;
         }
-        if hooks.has(HookSet::UNIX) {
+        if hooks.contains(HookSet::UNIX) {
             self.attach_unix()?;
         }
         Ok(())
@@ -110,12 +110,12 @@ impl PinnedDatapath {
         let tables = self.folder.join("maps");
         self.tasks.remove(cgroup).map_err(at("write", &tables))?;
         let left = self.tasks.hooks().map_err(at("read", &tables))?;
-        if !left.has(HookSet::LSM) {
+        if !left.contains(HookSet::LSM) {
             lsm::rest(&self.folder)?;
-        } else if !left.has(HookSet::UNIX) {
+        } else if !left.contains(HookSet::UNIX) {
             lsm::rest_unix(&self.folder)?;
         }
-        if !left.has(HookSet::TRACER) {
+        if !left.contains(HookSet::TRACER) {
             tracer::detach(&self.folder)?;
         }
         if self.tasks.is_empty().map_err(at("read", &tables))? {

@@ -98,7 +98,7 @@ impl PinnedDatapath {
     /// [`AttachError`].
     pub fn settle_unix(&self) -> Result<(), AttachError> {
         let hooks = self.tasks.hooks().map_err(AttachError::Scope)?;
-        if hooks.has(HookSet::UNIX) {
+        if hooks.contains(HookSet::UNIX) {
             return self.attach_unix();
         }
         rest_unix(&self.folder).map_err(|source| AttachError::Detach(Box::new(source)))

@@ -44,7 +44,7 @@ const MAPS: [&str; 8] = [
     "TASK_LEVELS",
     "EVENTS",
     "LOSSES",
-    "FOLDS",
+    "DEDUP",
     "DEDUP_COUNTS",
 ];
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::maps::{Map, MapData, MapError, RingBuf};
-use engine_common::event::READER_PERIOD_MS;
+use engine_common::record::READER_PERIOD_MS;
 use nix::sys::{
     epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags},
     time::TimeSpec,
@@ -70,7 +70,11 @@ impl EventRing {
 
     /// Hands the next record to `each`, if there is one. It is gone when this returns.
     pub fn take<T>(&mut self, each: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        let record = self.ring.next()?;
+        let Some(record) = self.ring.next() else {
+            // Expired since the last time: until it is read, the descriptor stays readable.
+            let _ = self.timer.wait();
+            return None;
+        };
         Some(each(&record))
     }
 }

@@ -8,9 +8,9 @@ use std::{
 use aya::maps::{Array, Map, MapData, MapError};
 use engine_common::{
     dedup::counter,
-    event::loss,
     image::{Header, PAGE_WORDS, Page, Revision},
     limits::MAX_POLICIES,
+    record::loss,
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use thiserror::Error;
@@ -169,8 +169,8 @@ impl Tables {
             count.map_err(at("read the counters of folding"))
         };
         Ok(DedupCounts {
-            folded: read(counter::FOLDED)?,
-            told: read(counter::TOLD)?,
+            folded: read(counter::SUPPRESSED)?,
+            told: read(counter::REPORTED)?,
         })
     }
 }
@@ -205,7 +205,7 @@ impl LiveImage {
     /// # Errors
     /// [`TableError`].
     pub fn life(&self) -> Result<Revision, TableError> {
-        Ok(Header(&self.page(0)?).life())
+        Ok(Header(&self.page(0)?).revision())
     }
 
     /// Whether it judges packets too.

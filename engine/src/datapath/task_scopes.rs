@@ -72,7 +72,7 @@ impl TaskScopes {
                 return Ok(hooks);
             };
             if let Some(scope) = syscall::read_scope(self.scopes.as_fd(), found)? {
-                hooks = hooks.and(scope.hooks());
+                hooks = hooks.union(scope.hooks());
             }
         }
     }

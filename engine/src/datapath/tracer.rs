@@ -136,10 +136,10 @@ impl Features {
     pub fn hooks(self) -> HookSet {
         let mut hooks = HookSet::CGROUP;
         if self.lsm {
-            hooks = hooks.and(HookSet::LSM).and(HookSet::UNIX);
+            hooks = hooks.union(HookSet::LSM).union(HookSet::UNIX);
         }
         if self.probe.is_some() {
-            hooks = hooks.and(HookSet::TRACER);
+            hooks = hooks.union(HookSet::TRACER);
         }
         hooks
     }
@@ -148,8 +148,8 @@ impl Features {
     #[must_use]
     pub fn only(self, hooks: HookSet) -> Features {
         Features {
-            lsm: self.lsm && hooks.has(HookSet::LSM),
-            probe: self.probe.filter(|_| hooks.has(HookSet::TRACER)),
+            lsm: self.lsm && hooks.contains(HookSet::LSM),
+            probe: self.probe.filter(|_| hooks.contains(HookSet::TRACER)),
             ..self
         }
     }
@@ -168,13 +168,13 @@ impl PinnedDatapath {
     pub fn hooks(&self) -> HookSet {
         let mut hooks = HookSet::CGROUP;
         if self.has_lsm() {
-            hooks = hooks.and(HookSet::LSM);
+            hooks = hooks.union(HookSet::LSM);
         }
         if self.has_unix() {
-            hooks = hooks.and(HookSet::UNIX);
+            hooks = hooks.union(HookSet::UNIX);
         }
         if self.probe().is_some() {
-            hooks = hooks.and(HookSet::TRACER);
+            hooks = hooks.union(HookSet::TRACER);
         }
         hooks
     }
@@ -201,7 +201,7 @@ impl PinnedDatapath {
             .tasks
             .hooks()
             .map_err(AttachError::Scope)?
-            .has(HookSet::TRACER)
+            .contains(HookSet::TRACER)
         {
             return self.attach_tracer();
         }

@@ -1,4 +1,4 @@
-//! What a unix socket is bound to.
+//! Names of bound unix sockets.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use engine_common::unix_socket_id::UNIX_NAME_BYTES;
 
 use super::escape::word;
 
-/// The name a unix socket was bound to, as its owner gave it: any bytes.
+/// The name that a unix socket was bound to: any bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BoundName {
     bytes: [u8; UNIX_NAME_BYTES],
@@ -14,7 +14,7 @@ pub struct BoundName {
 }
 
 impl BoundName {
-    /// Of what stands in a `sun_path`; `None` where that is longer than it can be. A path ends at its NUL.
+    /// The name in a `sun_path`; `None` if it is too long. A path ends at its NUL.
     pub fn new(name: &[u8]) -> Option<BoundName> {
         let name = match name {
             [0, ..] | [] => name,
@@ -28,7 +28,7 @@ impl BoundName {
         })
     }
 
-    /// The path, or the abstract name with an `@` before it; `None` where the socket has no name.
+    /// The path, or the abstract name prefixed with `@`; `None` if the socket has no name.
     pub fn name(&self) -> Option<Vec<u8>> {
         match &self.bytes[..usize::from(self.length)] {
             [] => None,
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_shown_as_policies_write_them() {
+    fn names_have_the_form_of_policies() {
         let shown = |name: &[u8]| BoundName::new(name).unwrap().to_string();
         assert_eq!(shown(b"/run/docker.sock\0"), "unix:/run/docker.sock");
         assert_eq!(shown(b"\0/tmp/.X11-unix/X0"), "unix:@/tmp/.X11-unix/X0");

@@ -1,4 +1,4 @@
-//! The names behind the numbers of an event.
+//! Names for the ids in events.
 
 use std::{
     cell::RefCell,
@@ -10,42 +10,48 @@ use std::{
 use engine_common::{ExecutableId, Mode, Reason};
 use jiff::Timestamp;
 
-use super::{clock::Clock, event::Event};
+use super::{event::Event, migration::CgroupMigration};
 
-/// Names of a policy and its rules, as one generation of it had them.
+/// Names of a policy and its rules in one generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyNames {
     /// Name of the policy.
     pub name: String,
     /// Names of its rules, in their order.
     pub rules: Vec<String>,
-    /// Where the policy was read from: a file, or `command line`.
+    /// Origin of the policy: a file, or `command line`.
     pub source: String,
     /// Mode of the policy.
     pub mode: Mode,
 }
 
-/// Where names come from: the caller knows the kernel and /proc, this room does not.
+/// Resolves ids to names. Implementations may read the journal and /proc; this module does not.
 pub trait Names {
-    /// The policy in a slot at the time of a generation. Generation 0 stands for a fault without
-    /// image: whatever is in the slot.
+    /// Called before the names of an event are looked up.
+    fn learn(&mut self, _event: &Event) {}
+
+    /// Called before the names of a migration are looked up.
+    fn learn_migration(&mut self, _migration: &CgroupMigration) {}
+
+    /// The policy in a slot in a generation. Generation 0, of a fault without image, means the latest
+    /// one.
     fn policy(&self, slot: u32, generation: u64) -> Option<&PolicyNames>;
 
     /// Path of a cgroup below the root of the hierarchy, such as `/system.slice/shop.service`.
     fn scope(&self, cgroup: u64) -> Option<&str>;
 
-    /// Path of any cgroup, while it exists; of those that carry policies also afterwards.
+    /// Path of any cgroup that exists, and of removed ones that had policies attached.
     fn cgroup(&self, id: u64) -> Option<String>;
 
-    /// Path of an executable that process `pid` was running when it made the attempt. Best effort:
-    /// the process may be gone.
+    /// Path of the executable of process `pid` at the time of the attempt. `None` if the process has
+    /// exited.
     fn executable(&self, pid: u32, id: ExecutableId) -> Option<PathBuf>;
 }
 
-/// Distinct executables whose paths are kept; beyond, they are looked up each time.
+/// Most executables whose paths are cached; beyond, they are looked up each time.
 const MAX_EXECUTABLES: usize = 4096;
 
-/// [`Names`] from tables that the caller fills, with a cache before its look-up of executables.
+/// [`Names`] from tables that the caller fills, with a cache for executables.
 pub struct Context<F> {
     policies: HashMap<u32, Vec<(u64, u64, PolicyNames)>>,
     scopes: HashMap<u64, String>,
@@ -58,8 +64,8 @@ pub struct Context<F> {
 type FindCgroup = Box<dyn Fn(u64) -> Option<String>>;
 
 impl<F: Fn(u32, ExecutableId) -> Option<PathBuf>> Context<F> {
-    /// A context without names. `find_executable` is given the process and the identity its
-    /// executable must have; what it finds is kept, what it does not find is asked for again.
+    /// A context without names. `find_executable` is given the process and the identity that its
+    /// executable must have. Paths that it finds are cached.
     pub fn new(find_executable: F) -> Context<F> {
         Context {
             policies: HashMap::new(),
@@ -70,7 +76,7 @@ impl<F: Fn(u32, ExecutableId) -> Option<PathBuf>> Context<F> {
         }
     }
 
-    /// With a look-up of cgroups that nobody has added.
+    /// With a look-up for cgroups that were not added.
     #[must_use]
     pub fn with_cgroups(self, find: impl Fn(u64) -> Option<String> + 'static) -> Context<F> {
         Context {
@@ -79,13 +85,13 @@ impl<F: Fn(u32, ExecutableId) -> Option<PathBuf>> Context<F> {
         }
     }
 
-    /// Adds a generation of the policy in a slot. Earlier ones stay: their events may still be in
-    /// the ring.
+    /// Adds a generation of the policy in a slot. Earlier generations stay: their events may still be in
+    /// the ring buffer.
     pub fn add_policy(&mut self, slot: u32, generation: u64, names: PolicyNames) {
         self.add_policy_span(slot, generation, generation, names);
     }
 
-    /// The same for several generations whose names are alike, from `first` to `last`.
+    /// The same for all generations from `first` to `last`, which have the same names.
     pub fn add_policy_span(&mut self, slot: u32, first: u64, last: u64, names: PolicyNames) {
         let spans = self.policies.entry(slot).or_default();
         spans.retain(|(from, to, _)| (*from, *to) != (first, last));
@@ -97,7 +103,7 @@ impl<F: Fn(u32, ExecutableId) -> Option<PathBuf>> Context<F> {
         self.scopes.insert(cgroup, path.into());
     }
 
-    /// Adds the path of an executable, such as those a policy names.
+    /// Adds the path of an executable, such as those that a policy selects.
     pub fn add_executable(&mut self, id: ExecutableId, path: impl Into<PathBuf>) {
         self.executables.get_mut().insert(id, path.into());
     }
@@ -108,7 +114,7 @@ impl<F: Fn(u32, ExecutableId) -> Option<PathBuf>> Names for Context<F> {
         let generations = self.policies.get(&slot)?;
         let found = match generation {
             0 => generations.last(),
-            // What was added last is what holds.
+            // The names added last take precedence.
             _ => generations
                 .iter()
                 .rev()
@@ -122,7 +128,7 @@ impl<F: Fn(u32, ExecutableId) -> Option<PathBuf>> Names for Context<F> {
     }
 
     fn cgroup(&self, id: u64) -> Option<String> {
-        // What was added may have another path by now, or none, and have been this one when it was left.
+        // An added cgroup may have been renamed or removed since.
         let known = || self.scope(id).map(str::to_owned);
         self.find_cgroup.as_ref().and_then(|find| find(id)).or_else(known)
     }
@@ -154,7 +160,7 @@ impl<F> fmt::Debug for Context<F> {
 pub struct NamedEvent<'a> {
     /// The event.
     pub event: &'a Event,
-    /// When it happened.
+    /// Wall time of the attempt.
     pub time: Timestamp,
     policy: Option<&'a PolicyNames>,
     scope: Option<&'a str>,
@@ -162,23 +168,23 @@ pub struct NamedEvent<'a> {
 }
 
 impl<'a> NamedEvent<'a> {
-    /// Looks the names up. Best done as soon as the event is read, while its process lives.
-    pub fn new(event: &'a Event, clock: &Clock, names: &'a dyn Names) -> NamedEvent<'a> {
+    /// Looks up the names, while the process lives: call it soon after the record was read.
+    pub fn new(event: &'a Event, time: Timestamp, names: &'a dyn Names) -> NamedEvent<'a> {
         NamedEvent {
             event,
-            time: clock.wall(event.monotonic_ns),
+            time,
             policy: event.slot.and_then(|slot| names.policy(slot, event.generation)),
             scope: names.scope(event.scope),
             executable: event.executable.and_then(|id| names.executable(event.pid, id)),
         }
     }
 
-    /// Name of the policy, where it is known.
+    /// Name of the policy, if known.
     pub fn policy(&self) -> Option<&'a str> {
         self.policy.map(|names| names.name.as_str())
     }
 
-    /// Name of the rule that decided, if one did and its name is known.
+    /// Name of the rule that decided, if a rule did and its name is known.
     pub fn rule(&self) -> Option<&'a str> {
         match self.event.reason {
             Reason::Rule(rule) => self.policy?.rules.get(usize::from(rule)).map(String::as_str),
@@ -186,7 +192,7 @@ impl<'a> NamedEvent<'a> {
         }
     }
 
-    /// Path of the cgroup that carries the policy.
+    /// Path of the cgroup that the policy is attached to.
     pub fn scope(&self) -> Option<&'a str> {
         self.scope
     }
@@ -196,8 +202,8 @@ impl<'a> NamedEvent<'a> {
         self.executable.as_deref()
     }
 
-    /// Who decided: `payments/metadata`, `payments/(default)`, `payments/(fault: no page)`. Numbers
-    /// stand in for names that are not known.
+    /// Policy and rule: `payments/metadata`, `payments/(default)`, `payments/(fault: no page)`. For
+    /// names that are not known: `slot 9`, `rule 5`.
     pub fn decided_by(&self) -> String {
         let policy = match (self.policy(), self.event.slot) {
             (Some(name), _) => name.to_owned(),

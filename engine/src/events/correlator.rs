@@ -1,293 +1,308 @@
-//! Brings events and the sources of their connections together: the kernel tells a source a moment after the
-//! attempt, in a record of its own. Order is kept: what comes behind an event that waits waits too.
+//! Correlates events with the local addresses of their connections, which the kernel reports shortly after the
+//! attempt in a record of its own. Order is kept: items behind a pending event wait, too.
 
-use std::{collections::VecDeque, net::SocketAddr};
+use std::collections::VecDeque;
 
-use engine_common::event::READER_PERIOD_MS;
+use engine_common::record::READER_PERIOD_MS;
+use jiff::Timestamp;
 
-use super::{event::Event, migration::CgroupMigration};
+use super::{event::Event, local_address::LocalAddress, migration::CgroupMigration};
 
-/// Nanoseconds after which an event waits no longer, once all that the kernel wrote in them was read: a connect
-/// that fails before its SYN leaves gets no source.
-const PATIENCE_NS: u64 = READER_PERIOD_MS * 1_000_000;
+/// Nanoseconds after which an event is no longer pending, once all records that the kernel wrote in that time were
+/// read: a connect that fails before its SYN is sent gets no local address.
+const TIMEOUT_NS: u64 = READER_PERIOD_MS * 1_000_000;
 
-/// Most events that are held.
-const MAX_HELD: usize = 1024;
+/// Most items that are queued.
+const MAX_QUEUED: usize = 1024;
 
-/// Where a connection sends from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// Nanoseconds of CLOCK_MONOTONIC.
-    pub monotonic_ns: u64,
-    /// The key that its events have in `awaits`.
-    pub key: u64,
-    /// Address and port.
-    pub address: SocketAddr,
-}
-
-/// What there is to tell.
+/// An item of the stream, with the wall time that it was read with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Item {
     /// An attempt.
-    Event(Box<Event>),
-    /// That a task has left a cgroup. It waits for nothing itself.
-    CgroupMigration(Box<CgroupMigration>),
+    Attempt(Box<Event>, Timestamp),
+    /// A task was migrated out of a cgroup.
+    CgroupMigration(Box<CgroupMigration>, Timestamp),
 }
 
-impl Told {
+impl Item {
     fn event(&self) -> Option<&Event> {
         match self {
-            Told::Event(event) => Some(event),
-            Told::CgroupMigration(_) => None,
+            Item::Attempt(event, _) => Some(event),
+            Item::CgroupMigration(..) => None,
         }
     }
 
     fn event_mut(&mut self) -> Option<&mut Event> {
         match self {
-            Told::Event(event) => Some(event),
-            Told::CgroupMigration(_) => None,
+            Item::Attempt(event, _) => Some(event),
+            Item::CgroupMigration(..) => None,
         }
     }
 
-    fn awaits(&self) -> Option<u64> {
-        self.event()?.awaits
+    fn is_pending(&self) -> bool {
+        self.event()
+            .is_some_and(|event| event.local_address_key.is_some())
     }
 
-    fn monotonic_ns(&self) -> u64 {
+    fn ktime_ns(&self) -> u64 {
         match self {
-            Told::Event(event) => event.monotonic_ns,
-            Told::CgroupMigration(migration) => migration.monotonic_ns,
+            Item::Attempt(event, _) => event.ktime_ns,
+            Item::CgroupMigration(migration, _) => migration.ktime_ns,
+        }
+    }
+
+    /// Records lost before this one, see [`Event::lost`].
+    pub(super) fn lost(&self) -> u64 {
+        match self {
+            Item::Attempt(event, _) => event.lost,
+            Item::CgroupMigration(migration, _) => migration.lost,
+        }
+    }
+
+    /// The wall time.
+    pub(super) fn time(&self) -> Timestamp {
+        match self {
+            Item::Attempt(_, time) | Item::CgroupMigration(_, time) => *time,
         }
     }
 }
 
-/// Events on their way, in their order.
+/// The queue of items, in the order of their records.
 #[derive(Debug, Default)]
 pub struct Correlator {
-    held: VecDeque<Told>,
+    queue: VecDeque<Item>,
 }
 
 impl Correlator {
-    /// Takes an event in.
-    pub fn event(&mut self, event: Box<Event>) {
-        self.passed(event.monotonic_ns);
-        if let Some(key) = event.awaits {
-            // Of one attempt each policy on each cgroup says something once, and its thread does nothing else
-            // meanwhile. Another attempt of the socket means that the one before has failed.
-            let of_key = |held: &Event| held.awaits == Some(key);
-            let same = |held: &Event| (held.scope, held.slot) == (event.scope, event.slot);
-            let is_other = |held: &Event| same(held) || held.tid != event.tid;
-            let mut held = self.held.iter().filter_map(Told::event);
-            if held.any(|held| of_key(held) && is_other(held)) {
-                self.held
+    /// Adds an event. It is pending if it has a [`local_address_key`](Event::local_address_key).
+    pub fn add_attempt(&mut self, event: Box<Event>, time: Timestamp) {
+        self.advance(event.ktime_ns);
+        if let Some(key) = event.local_address_key {
+            // For one attempt each policy on each cgroup reports once, and its thread does nothing else
+            // meanwhile. Another attempt with the same socket means that the previous one has failed.
+            let has_key = |queued: &Event| queued.local_address_key == Some(key);
+            let same_policy = |queued: &Event| (queued.scope, queued.slot) == (event.scope, event.slot);
+            let is_other_attempt = |queued: &Event| same_policy(queued) || queued.tid != event.tid;
+            let mut queued = self.queue.iter().filter_map(Item::event);
+            if queued.any(|queued| has_key(queued) && is_other_attempt(queued)) {
+                self.queue
                     .iter_mut()
-                    .filter_map(Told::event_mut)
-                    .filter(|held| held.awaits == Some(key))
-                    .for_each(|held| held.awaits = None);
+                    .filter_map(Item::event_mut)
+                    .filter(|queued| queued.local_address_key == Some(key))
+                    .for_each(|queued| queued.local_address_key = None);
             }
         }
-        self.hold(Told::Event(event));
+        self.push(Item::Attempt(event, time));
     }
 
-    /// Takes a migration in: it is told in its place.
-    pub fn migration(&mut self, migration: Box<CgroupMigration>) {
-        self.passed(migration.monotonic_ns);
-        self.hold(Told::CgroupMigration(migration));
+    /// Adds a migration. It is never pending, but keeps its position.
+    pub fn add_migration(&mut self, migration: Box<CgroupMigration>, time: Timestamp) {
+        self.advance(migration.ktime_ns);
+        self.push(Item::CgroupMigration(migration, time));
     }
 
-    fn hold(&mut self, told: Told) {
-        self.held.push_back(told);
-        if self.held.len() > MAX_HELD
-            && let Some(first) = self.held.front_mut().and_then(Told::event_mut)
+    fn push(&mut self, item: Item) {
+        self.queue.push_back(item);
+        if self.queue.len() > MAX_QUEUED
+            && let Some(first) = self.queue.front_mut().and_then(Item::event_mut)
         {
-            first.awaits = None;
+            first.local_address_key = None;
         }
     }
 
-    /// Takes a source in; one that no event waits for is nothing to anybody.
-    pub fn source(&mut self, source: &Source) {
-        for held in self.held.iter_mut().filter_map(Told::event_mut) {
-            if held.awaits == Some(source.key) {
-                held.source = Some(source.address);
-                held.awaits = None;
+    /// Adds a local address to the events with its key, which are then no longer pending. It is ignored if there are
+    /// none.
+    pub fn add_local_address(&mut self, local: &LocalAddress) {
+        for event in self.queue.iter_mut().filter_map(Item::event_mut) {
+            if event.local_address_key == Some(local.key) {
+                event.local_address = Some(local.address);
+                event.local_address_key = None;
             }
         }
-        self.passed(source.monotonic_ns);
+        self.advance(local.ktime_ns);
     }
 
-    /// Everything that the kernel wrote until this time (CLOCK_MONOTONIC, nanoseconds) was read.
-    pub fn passed(&mut self, now_ns: u64) {
-        for held in &mut self.held {
-            if now_ns.saturating_sub(held.monotonic_ns()) < PATIENCE_NS {
+    /// All records that the kernel wrote until `ktime_ns` (CLOCK_BOOTTIME) were read.
+    pub fn advance(&mut self, ktime_ns: u64) {
+        for item in &mut self.queue {
+            if ktime_ns.saturating_sub(item.ktime_ns()) < TIMEOUT_NS {
                 break;
             }
-            if let Some(event) = held.event_mut() {
-                event.awaits = None;
+            if let Some(event) = item.event_mut() {
+                event.local_address_key = None;
             }
         }
     }
 
-    /// Nothing more will come.
-    pub fn ended(&mut self) {
-        let events = self.held.iter_mut().filter_map(Told::event_mut);
-        events.for_each(|held| held.awaits = None);
+    /// No more records will come: nothing is pending any more.
+    pub fn end(&mut self) {
+        let events = self.queue.iter_mut().filter_map(Item::event_mut);
+        events.for_each(|event| event.local_address_key = None);
     }
 
-    /// The next that waits for nothing, in the order in which they came.
-    pub fn take_ready(&mut self) -> Option<Told> {
-        match self.held.front() {
-            Some(first) if first.awaits().is_none() => self.held.pop_front(),
+    /// Removes the first item, unless it is pending.
+    pub fn take_ready(&mut self) -> Option<Item> {
+        match self.queue.front() {
+            Some(first) if !first.is_pending() => self.queue.pop_front(),
             _ => None,
         }
     }
 
-    /// Whether an event is held.
-    pub fn holds(&self) -> bool {
-        !self.held.is_empty()
+    /// Whether no item is queued.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::events::sample;
 
     const START: u64 = 1_000_000_000;
 
-    fn event(port: u16, after_ns: u64, awaits: Option<u64>) -> Box<Event> {
+    fn event(port: u16, after_ns: u64, key: Option<u64>) -> Box<Event> {
         let mut event = sample::event(|record| {
             record.port = port;
-            record.monotonic_ns = START + after_ns;
+            record.header.ktime_ns = START + after_ns;
         });
-        event.awaits = awaits;
+        event.local_address_key = key;
         Box::new(event)
     }
 
-    fn source(key: u64, port: u16) -> Source {
-        Source {
-            monotonic_ns: START,
+    fn local(key: u64, port: u16) -> LocalAddress {
+        LocalAddress {
+            ktime_ns: START,
             key,
             address: SocketAddr::from(([192, 0, 2, 1], port)),
         }
     }
 
-    /// Destination port and source port of everything that comes out; noughts for a migration.
-    fn told(join: &mut Correlator) -> Vec<(u16, Option<u16>)> {
-        let mut told = Vec::new();
-        while let Some(next) = join.take_ready() {
-            let Told::Event(event) = next else {
-                told.push((0, None));
+    fn add(correlator: &mut Correlator, event: Box<Event>) {
+        correlator.add_attempt(event, Timestamp::UNIX_EPOCH);
+    }
+
+    /// Destination port and local port of every ready item; zero and `None` for a migration.
+    fn ready(correlator: &mut Correlator) -> Vec<(u16, Option<u16>)> {
+        let mut ready = Vec::new();
+        while let Some(next) = correlator.take_ready() {
+            let Item::Attempt(event, _) = next else {
+                ready.push((0, None));
                 continue;
             };
             let crate::events::Target::Destination { port, .. } = event.target else {
                 panic!("{event:?}");
             };
-            told.push((port, event.source.map(|source| source.port())));
+            ready.push((port, event.local_address.map(|local| local.port())));
         }
-        told
+        ready
     }
 
     #[test]
-    fn events_that_wait_for_nothing_pass_at_once() {
-        let mut join = Correlator::default();
-        join.event(event(1, 0, None));
-        assert_eq!(told(&mut join), [(1, None)]);
-        assert!(!join.holds());
+    fn events_that_are_not_pending_are_ready_at_once() {
+        let mut correlator = Correlator::default();
+        add(&mut correlator, event(1, 0, None));
+        assert_eq!(ready(&mut correlator), [(1, None)]);
+        assert!(correlator.is_empty());
     }
 
     #[test]
-    fn a_source_goes_to_its_event_and_order_is_kept() {
-        let mut join = Correlator::default();
-        join.event(event(1, 0, Some(11)));
-        join.event(event(2, 1, Some(12)));
-        join.event(event(3, 2, None));
-        join.source(&source(99, 9999));
-        assert_eq!(told(&mut join), []);
-        join.source(&source(12, 2012));
-        assert_eq!(told(&mut join), []);
-        assert!(join.holds());
-        join.source(&source(11, 2011));
-        assert_eq!(told(&mut join), [(1, Some(2011)), (2, Some(2012)), (3, None)]);
+    fn a_local_address_is_added_to_its_event_and_order_is_kept() {
+        let mut correlator = Correlator::default();
+        add(&mut correlator, event(1, 0, Some(11)));
+        add(&mut correlator, event(2, 1, Some(12)));
+        add(&mut correlator, event(3, 2, None));
+        correlator.add_local_address(&local(99, 9999));
+        assert_eq!(ready(&mut correlator), []);
+        correlator.add_local_address(&local(12, 2012));
+        assert_eq!(ready(&mut correlator), []);
+        assert!(!correlator.is_empty());
+        correlator.add_local_address(&local(11, 2011));
+        assert_eq!(
+            ready(&mut correlator),
+            [(1, Some(2011)), (2, Some(2012)), (3, None)]
+        );
     }
 
     #[test]
-    fn a_source_goes_to_the_events_of_all_policies() {
-        let mut join = Correlator::default();
+    fn a_local_address_is_added_to_the_events_of_all_policies() {
+        let mut correlator = Correlator::default();
         for slot in 0..3 {
             let mut one = event(1, slot, Some(11));
             one.slot = Some(slot as u32);
-            join.event(one);
+            add(&mut correlator, one);
         }
-        join.source(&source(11, 2011));
-        assert_eq!(told(&mut join), [(1, Some(2011)); 3]);
+        correlator.add_local_address(&local(11, 2011));
+        assert_eq!(ready(&mut correlator), [(1, Some(2011)); 3]);
     }
 
     #[test]
     fn another_attempt_of_the_socket_means_that_the_first_has_failed() {
-        let mut join = Correlator::default();
-        join.event(event(1, 0, Some(11)));
-        join.event(event(2, 1, Some(11)));
-        assert_eq!(told(&mut join), [(1, None)]);
-        join.source(&source(11, 2011));
-        assert_eq!(told(&mut join), [(2, Some(2011))]);
+        let mut correlator = Correlator::default();
+        add(&mut correlator, event(1, 0, Some(11)));
+        add(&mut correlator, event(2, 1, Some(11)));
+        assert_eq!(ready(&mut correlator), [(1, None)]);
+        correlator.add_local_address(&local(11, 2011));
+        assert_eq!(ready(&mut correlator), [(2, Some(2011))]);
         // The same by another thread, under another policy.
-        join.event(event(3, 2, Some(12)));
+        add(&mut correlator, event(3, 2, Some(12)));
         let mut other = event(4, 3, Some(12));
         (other.tid, other.slot) = (other.tid + 1, Some(5));
-        join.event(other);
-        join.source(&source(12, 2012));
-        assert_eq!(told(&mut join), [(3, None), (4, Some(2012))]);
+        add(&mut correlator, other);
+        correlator.add_local_address(&local(12, 2012));
+        assert_eq!(ready(&mut correlator), [(3, None), (4, Some(2012))]);
     }
 
     #[test]
-    fn nobody_waits_for_ever() {
-        let mut join = Correlator::default();
-        join.event(event(1, 0, Some(11)));
-        join.event(event(2, 1, Some(12)));
-        join.passed(START + PATIENCE_NS - 1);
-        assert_eq!(told(&mut join), []);
-        join.passed(START + PATIENCE_NS);
-        assert_eq!(told(&mut join), [(1, None)]);
-        // What the kernel wrote later says that nothing is to come of what was before.
-        join.event(event(3, 1 + PATIENCE_NS, None));
-        assert_eq!(told(&mut join), [(2, None), (3, None)]);
-        join.event(event(4, 2 + PATIENCE_NS, Some(13)));
-        join.ended();
-        assert_eq!(told(&mut join), [(4, None)]);
+    fn pending_events_time_out() {
+        let mut correlator = Correlator::default();
+        add(&mut correlator, event(1, 0, Some(11)));
+        add(&mut correlator, event(2, 1, Some(12)));
+        correlator.advance(START + TIMEOUT_NS - 1);
+        assert_eq!(ready(&mut correlator), []);
+        correlator.advance(START + TIMEOUT_NS);
+        assert_eq!(ready(&mut correlator), [(1, None)]);
+        // A later record advances the time.
+        add(&mut correlator, event(3, 1 + TIMEOUT_NS, None));
+        assert_eq!(ready(&mut correlator), [(2, None), (3, None)]);
+        add(&mut correlator, event(4, 2 + TIMEOUT_NS, Some(13)));
+        correlator.end();
+        assert_eq!(ready(&mut correlator), [(4, None)]);
         // Too late.
-        join.source(&source(13, 2013));
-        assert!(!join.holds());
+        correlator.add_local_address(&local(13, 2013));
+        assert!(correlator.is_empty());
     }
 
     #[test]
-    fn departures_keep_their_place() {
-        let mut join = Correlator::default();
-        let migration = |after_ns| {
-            Box::new(sample::migration(|record| {
-                record.monotonic_ns = START + after_ns;
-            }))
+    fn migrations_keep_their_position() {
+        let mut correlator = Correlator::default();
+        let migrate = |correlator: &mut Correlator, after_ns| {
+            let migration = sample::migration(|record| record.header.ktime_ns = START + after_ns);
+            correlator.add_migration(Box::new(migration), Timestamp::UNIX_EPOCH);
         };
-        join.migration(migration(0));
-        assert_eq!(told(&mut join), [(0, None)]);
-        join.event(event(1, 1, Some(11)));
-        join.migration(migration(2));
-        join.event(event(2, 3, None));
-        assert_eq!(told(&mut join), []);
-        join.source(&source(11, 2011));
-        assert_eq!(told(&mut join), [(1, Some(2011)), (0, None), (2, None)]);
-        // It tells what time it is by then.
-        join.event(event(3, 4, Some(12)));
-        join.migration(migration(4 + PATIENCE_NS));
-        assert_eq!(told(&mut join), [(3, None), (0, None)]);
+        migrate(&mut correlator, 0);
+        assert_eq!(ready(&mut correlator), [(0, None)]);
+        add(&mut correlator, event(1, 1, Some(11)));
+        migrate(&mut correlator, 2);
+        add(&mut correlator, event(2, 3, None));
+        assert_eq!(ready(&mut correlator), []);
+        correlator.add_local_address(&local(11, 2011));
+        assert_eq!(ready(&mut correlator), [(1, Some(2011)), (0, None), (2, None)]);
+        // It advances the time.
+        add(&mut correlator, event(3, 4, Some(12)));
+        migrate(&mut correlator, 4 + TIMEOUT_NS);
+        assert_eq!(ready(&mut correlator), [(3, None), (0, None)]);
     }
 
     #[test]
-    fn what_is_held_has_a_bound() {
-        let mut join = Correlator::default();
-        for key in 0..=MAX_HELD as u64 {
-            join.event(event(1, 0, Some(key + 1)));
+    fn the_queue_is_bounded() {
+        let mut correlator = Correlator::default();
+        for key in 0..=MAX_QUEUED as u64 {
+            add(&mut correlator, event(1, 0, Some(key + 1)));
         }
-        assert_eq!(told(&mut join), [(1, None)]);
-        assert_eq!(join.held.len(), MAX_HELD);
+        assert_eq!(ready(&mut correlator), [(1, None)]);
+        assert_eq!(correlator.queue.len(), MAX_QUEUED);
     }
 }

@@ -1,4 +1,4 @@
-//! From bytes to an [`Event`]; refuses whatever it does not know.
+//! Decodes the bytes of a record; rejects values that it does not know.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -8,190 +8,239 @@ use std::{
 use engine_common::{
     ABI_VERSION, Action, ExecutableId, Fault, Hook, Mode, Outcome, Protocol, Reason, SocketFamily,
     UnixSocketId,
-    event::{EventRecord, LocalAddressRecord, MigrationRecord, UnixRecord, flag, migration_flag, reason},
     limits::{MAX_POLICIES, MAX_RULES},
+    record::{
+        AttemptRecord, LocalAddressRecord, MigrationRecord, RecordHeader, RecordKind, UnixRecord,
+        attempt_flag, migration_flag, reason,
+    },
 };
 
 use super::{
     bound_name::BoundName,
-    correlator::Source,
     event::{Comm, Event},
+    local_address::LocalAddress,
     migration::{CgroupMigration, MigratedBy},
-    record_bytes::{self, LENGTH, LOCAL_ADDRESS_LENGTH, MIGRATION_LENGTH, UNIX_LENGTH},
+    record_bytes::{Encoding, parse},
     target::Target,
 };
 
-/// Greatest errno the kernel knows (MAX_ERRNO, include/linux/err.h).
+/// Greatest errno of the kernel (MAX_ERRNO, include/linux/err.h).
 const MAX_ERRNO: u16 = 4095;
 
-/// Why a record was refused. A refused record is a defect or a mismatch of versions, never a lost
-/// verdict: the kernel has acted before it wrote the record.
+/// Why a record was rejected. A rejected record is a defect or a version mismatch, never a lost
+/// verdict: the kernel has enforced it before it wrote the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// Not the size of a record.
-    #[error(
-        "event record has {0} bytes, none of {LENGTH}, {UNIX_LENGTH}, {MIGRATION_LENGTH} and {LOCAL_ADDRESS_LENGTH}"
-    )]
-    Length(usize),
+    /// Too short for a header.
+    #[error("record of {0} bytes is shorter than a header")]
+    Header(usize),
+    /// The length in the header, or that of the kind, is not the number of bytes.
+    #[error("record of kind {kind} has {bytes} bytes, expected {expected}")]
+    Length {
+        /// Kind in the header.
+        kind: u16,
+        /// Bytes of the record.
+        bytes: usize,
+        /// Length in the header, or of the kind.
+        expected: usize,
+    },
     /// Written by programs of another version.
-    #[error("event record has ABI version {0}, this binary reads version {ABI_VERSION}")]
+    #[error("record has ABI version {0}, this binary reads version {ABI_VERSION}")]
     Abi(u16),
-    /// A field holds a number that means nothing.
-    #[error("event record has an unknown {field}: {number}")]
+    /// A field has an undefined value.
+    #[error("record has an unknown {field}: {value}")]
     Unknown {
-        /// Which field.
+        /// Name of the field.
         field: &'static str,
-        /// What it holds.
-        number: u32,
+        /// Its value.
+        value: u32,
     },
     /// Bytes that must be zero are not.
-    #[error("event record has reserved bytes set")]
+    #[error("record has reserved bytes set")]
     Reserved,
 }
 
-/// What a record of the ring is about. They are told apart by their length.
+/// A decoded record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// An attempt.
-    Event(Box<Event>),
-    /// Where a connection sends from.
-    Source(Source),
-    /// That a task has left a cgroup.
+    Attempt(Box<Event>),
+    /// The local address of a connection.
+    LocalAddress(LocalAddress),
+    /// A task was migrated out of a cgroup.
     CgroupMigration(Box<CgroupMigration>),
+    /// A kind that this binary does not know. It is skipped.
+    Unknown {
+        /// Kind in the header.
+        kind: u16,
+    },
 }
 
-/// Reads one record of the ring.
+/// One kind of records.
+struct Decoder {
+    kind: RecordKind,
+    /// Bytes of the record, with the header.
+    length: usize,
+    decode: fn(&[u8]) -> Result<Record, DecodeError>,
+}
+
+impl Decoder {
+    const fn new<R>(kind: RecordKind, decode: fn(&[u8]) -> Result<Record, DecodeError>) -> Decoder {
+        Decoder {
+            kind,
+            length: size_of::<R>(),
+            decode,
+        }
+    }
+}
+
+/// The kinds of records that this binary reads.
+const DECODERS: [Decoder; 4] = [
+    Decoder::new::<AttemptRecord>(RecordKind::Attempt, |bytes| {
+        let event = attempt(&whole(bytes)?)?;
+        Ok(Record::Attempt(Box::new(event)))
+    }),
+    Decoder::new::<LocalAddressRecord>(RecordKind::LocalAddress, |bytes| {
+        local_address(&whole(bytes)?).map(Record::LocalAddress)
+    }),
+    Decoder::new::<UnixRecord>(RecordKind::Unix, |bytes| {
+        let event = unix(&whole(bytes)?)?;
+        Ok(Record::Attempt(Box::new(event)))
+    }),
+    Decoder::new::<MigrationRecord>(RecordKind::CgroupMigration, |bytes| {
+        let migration = migration(&whole(bytes)?)?;
+        Ok(Record::CgroupMigration(Box::new(migration)))
+    }),
+];
+
+/// Decodes one record of the ring buffer.
 ///
 /// # Errors
-/// [`DecodeError`] when the bytes are no record of this version of the ABI.
-pub fn decode_record(bytes: &[u8]) -> Result<Record, DecodeError> {
-    if let Some(record) = record_bytes::parse_local_address(bytes) {
-        return local_address_record(&record).map(Record::Source);
+/// [`DecodeError`] if the header has another ABI version or a wrong length, or a field of a known kind has an
+/// undefined value.
+pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
+    let header = RecordHeader::take(&mut &*bytes).ok_or(DecodeError::Header(bytes.len()))?;
+    if u32::from(header.abi) != ABI_VERSION {
+        return Err(DecodeError::Abi(header.abi));
     }
-    if let Some(record) = record_bytes::parse_unix(bytes) {
-        return unix_record(&record).map(|event| Record::Event(Box::new(event)));
+    let known = DECODERS.iter().find(|decoder| decoder.kind as u16 == header.kind);
+    let expected = known.map_or(header.length as usize, |decoder| decoder.length);
+    if bytes.len() != expected || header.length as usize != expected {
+        return Err(DecodeError::Length {
+            kind: header.kind,
+            bytes: bytes.len(),
+            expected,
+        });
     }
-    if let Some(record) = record_bytes::parse_migration(bytes) {
-        return migration_record(&record).map(|migration| Record::CgroupMigration(Box::new(migration)));
+    match known {
+        Some(decoder) => (decoder.decode)(bytes),
+        None => Ok(Record::Unknown { kind: header.kind }),
     }
-    decode(bytes).map(|event| Record::Event(Box::new(event)))
 }
 
-fn migration_record(record: &MigrationRecord) -> Result<CgroupMigration, DecodeError> {
-    if u32::from(record.abi) != ABI_VERSION {
-        return Err(DecodeError::Abi(record.abi));
-    }
-    if record.reserved != [0; 5] {
+/// The record with these bytes; their length was checked.
+fn whole<R: Encoding>(bytes: &[u8]) -> Result<R, DecodeError> {
+    parse(bytes).ok_or(DecodeError::Header(bytes.len()))
+}
+
+fn migration(record: &MigrationRecord) -> Result<CgroupMigration, DecodeError> {
+    if record.reserved != [0; 7] {
         return Err(DecodeError::Reserved);
     }
     if record.flags & !migration_flag::ALL != 0 {
         return Err(unknown("flag", record.flags));
     }
-    // The first that refers to none ends the list.
+    // SlotRef::NONE ends the list.
     let slots = record.slots.iter().map_while(|reference| reference.slot());
-    let slots = slots.map(|number| match slot(number) {
-        Ok(Some(number)) => Ok(number),
-        _ => Err(unknown("slot", number)),
+    let slots = slots.map(|value| match slot(value) {
+        Ok(Some(value)) => Ok(value),
+        _ => Err(unknown("slot", value)),
     });
     Ok(CgroupMigration {
-        monotonic_ns: record.monotonic_ns,
-        scope: record.scope,
+        ktime_ns: record.header.ktime_ns,
+        scope: record.header.scope,
         from: record.from,
         to: record.to,
         slots: slots.collect::<Result<_, _>>()?,
         pid: record.pid,
         tid: record.tid,
         comm: Comm(record.comm),
-        is_whole: record.flags & migration_flag::THREAD == 0,
-        is_born: record.flags & migration_flag::BORN != 0,
-        by: MigratedBy {
+        is_whole_process: record.flags & migration_flag::THREAD == 0,
+        is_clone_into_cgroup: record.flags & migration_flag::CLONE_INTO_CGROUP != 0,
+        migrated_by: MigratedBy {
             pid: record.migrated_by_pid,
             uid: record.migrated_by_uid,
             comm: Comm(record.migrated_by_comm),
         },
-        lost: record.lost,
+        lost: record.header.lost,
     })
 }
 
-fn unix_record(record: &UnixRecord) -> Result<Event, DecodeError> {
-    let mut event = understood(&record.event)?;
+fn unix(record: &UnixRecord) -> Result<Event, DecodeError> {
+    let mut event = attempt(&record.attempt)?;
     if event.protocol != Protocol::UNIX {
-        return Err(unknown("protocol", record.event.protocol));
+        return Err(unknown("protocol", record.attempt.protocol));
     }
-    let name = record.name.get(..record.length as usize);
+    let name = record.name.get(..record.name_length as usize);
     let name = name
         .and_then(BoundName::new)
-        .ok_or(unknown("length", record.length))?;
+        .ok_or(unknown("name length", record.name_length))?;
     let word = |bytes: &[u8]| bytes.try_into().map(u64::from_be_bytes).unwrap_or_default();
-    let (space, hash) = record.event.destination.split_at(8);
+    let (device, name_hash) = record.attempt.destination.split_at(8);
     event.target = Target::Unix {
         name,
-        place: UnixSocketId {
-            space: word(space),
-            name: word(hash),
+        id: UnixSocketId {
+            device: word(device),
+            name_hash: word(name_hash),
         },
     };
     Ok(event)
 }
 
-fn local_address_record(record: &LocalAddressRecord) -> Result<Source, DecodeError> {
-    if u32::from(record.abi) != ABI_VERSION {
-        return Err(DecodeError::Abi(record.abi));
-    }
-    if record.reserved != [0; 11] {
+fn local_address(record: &LocalAddressRecord) -> Result<LocalAddress, DecodeError> {
+    if record.reserved != [0; 5] {
         return Err(DecodeError::Reserved);
     }
     let address = address(record.family, record.address).ok_or(unknown("family", record.family))?;
-    Ok(Source {
-        monotonic_ns: record.monotonic_ns,
+    Ok(LocalAddress {
+        ktime_ns: record.header.ktime_ns,
         key: record.key,
-        // A socket of IPv6 with a peer of IPv4 is spelled as its destination is.
+        // The address of an IPv6 socket with an IPv4 peer is IPv4-mapped.
         address: SocketAddr::new(address.to_canonical(), record.port),
     })
 }
 
-/// Reads one record about an attempt.
-///
-/// # Errors
-/// [`DecodeError`] when the bytes are no such record of this version of the ABI.
-pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
-    understood(&record_bytes::parse(bytes).ok_or(DecodeError::Length(bytes.len()))?)
-}
-
-fn understood(record: &EventRecord) -> Result<Event, DecodeError> {
-    if u32::from(record.abi) != ABI_VERSION {
-        return Err(DecodeError::Abi(record.abi));
-    }
-    if record.reserved != [0; 5] {
+fn attempt(record: &AttemptRecord) -> Result<Event, DecodeError> {
+    if record.reserved != [0; 7] {
         return Err(DecodeError::Reserved);
     }
-    if record.flags & !flag::ALL != 0 {
+    if record.flags & !attempt_flag::ALL != 0 {
         return Err(unknown("flag", record.flags));
     }
     let has = |bit: u8| record.flags & bit != 0;
 
     Ok(Event {
-        monotonic_ns: record.monotonic_ns,
+        ktime_ns: record.header.ktime_ns,
         slot: slot(record.slot)?,
         generation: record.generation,
-        mode: if has(flag::AUDIT_MODE) {
+        mode: if has(attempt_flag::AUDIT_MODE) {
             Mode::Audit
         } else {
             Mode::Enforce
         },
         verdict: Action::from_u8(record.verdict).ok_or(unknown("verdict", record.verdict))?,
-        reason: why(record)?,
+        reason: decided_by(record)?,
         outcome: Outcome::from_u8(record.outcome).ok_or(unknown("outcome", record.outcome))?,
         errno: errno(record.errno)?,
         hook: Hook::from_u8(record.hook).ok_or(unknown("hook", record.hook))?,
         protocol: protocol(record.protocol)?,
         target: target(record)?,
-        source: source(record)?,
-        awaits: has(flag::EXPECTS_LOCAL_ADDRESS).then(|| key(record.source)),
-        foreign_socket: has(flag::FOREIGN_SOCKET),
+        local_address: own_local_address(record)?,
+        local_address_key: has(attempt_flag::EXPECTS_LOCAL_ADDRESS).then(|| key(record.local_address)),
+        foreign_socket: has(attempt_flag::FOREIGN_SOCKET),
         socket_cookie: record.socket_cookie,
-        scope: record.scope,
+        scope: record.header.scope,
         cgroup: record.cgroup,
         pid: record.pid,
         tid: record.tid,
@@ -200,26 +249,26 @@ fn understood(record: &EventRecord) -> Result<Event, DecodeError> {
         repeats: record.repeats,
         comm: Comm(record.comm),
         executable: executable(record),
-        lost: record.lost,
+        lost: record.header.lost,
     })
 }
 
-fn unknown(field: &'static str, number: impl Into<u32>) -> DecodeError {
+fn unknown(field: &'static str, value: impl Into<u32>) -> DecodeError {
     DecodeError::Unknown {
         field,
-        number: number.into(),
+        value: value.into(),
     }
 }
 
-fn slot(number: u32) -> Result<Option<u32>, DecodeError> {
-    match number {
+fn slot(value: u32) -> Result<Option<u32>, DecodeError> {
+    match value {
         u32::MAX => Ok(None),
-        _ if number < MAX_POLICIES => Ok(Some(number)),
-        _ => Err(unknown("slot", number)),
+        _ if value < MAX_POLICIES => Ok(Some(value)),
+        _ => Err(unknown("slot", value)),
     }
 }
 
-fn why(record: &EventRecord) -> Result<Reason, DecodeError> {
+fn decided_by(record: &AttemptRecord) -> Result<Reason, DecodeError> {
     match record.reason {
         reason::RULE if usize::from(record.detail) < MAX_RULES => Ok(Reason::Rule(record.detail)),
         reason::RULE => Err(unknown("rule", record.detail)),
@@ -231,29 +280,29 @@ fn why(record: &EventRecord) -> Result<Reason, DecodeError> {
     }
 }
 
-fn errno(number: u16) -> Result<Option<NonZeroU16>, DecodeError> {
-    if number > MAX_ERRNO {
-        return Err(unknown("errno", number));
+fn errno(value: u16) -> Result<Option<NonZeroU16>, DecodeError> {
+    if value > MAX_ERRNO {
+        return Err(unknown("errno", value));
     }
-    Ok(NonZeroU16::new(number))
+    Ok(NonZeroU16::new(value))
 }
 
-fn protocol(number: u16) -> Result<Protocol, DecodeError> {
-    if number >= Protocol::COUNT {
-        return Err(unknown("protocol", number));
+fn protocol(value: u16) -> Result<Protocol, DecodeError> {
+    if value >= Protocol::COUNT {
+        return Err(unknown("protocol", value));
     }
-    Ok(Protocol(number))
+    Ok(Protocol(value))
 }
 
-fn executable(record: &EventRecord) -> Option<ExecutableId> {
+fn executable(record: &AttemptRecord) -> Option<ExecutableId> {
     let id = ExecutableId {
         device: record.executable_device,
         inode: record.executable_inode,
     };
-    (record.flags & flag::NO_EXECUTABLE == 0 && id != ExecutableId::default()).then_some(id)
+    (record.flags & attempt_flag::NO_EXECUTABLE == 0 && id != ExecutableId::default()).then_some(id)
 }
 
-fn target(record: &EventRecord) -> Result<Target, DecodeError> {
+fn target(record: &AttemptRecord) -> Result<Target, DecodeError> {
     if let Some(family) = Protocol(record.protocol).family() {
         return Ok(Target::Family(family));
     }
@@ -272,16 +321,16 @@ fn target(record: &EventRecord) -> Result<Target, DecodeError> {
     })
 }
 
-/// A source port that was told goes with an address of the family that the caller named.
-fn source(record: &EventRecord) -> Result<Option<SocketAddr>, DecodeError> {
-    if record.source_port == 0 || record.flags & flag::EXPECTS_LOCAL_ADDRESS != 0 {
+/// The local address in the record itself; it has the family of the destination.
+fn own_local_address(record: &AttemptRecord) -> Result<Option<SocketAddr>, DecodeError> {
+    if record.local_port == 0 || record.flags & attempt_flag::EXPECTS_LOCAL_ADDRESS != 0 {
         return Ok(None);
     }
-    let family = address(record.family, record.source).ok_or(unknown("family", record.family))?;
-    Ok(Some(SocketAddr::new(family, record.source_port)))
+    let family = address(record.family, record.local_address).ok_or(unknown("family", record.family))?;
+    Ok(Some(SocketAddr::new(family, record.local_port)))
 }
 
-/// The key of the source that is to come: the first eight of these bytes.
+/// The key of the expected [`LocalAddress`]: the first eight of these bytes.
 fn key(bytes: [u8; 16]) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = bytes;
     u64::from_le_bytes([a, b, c, d, e, f, g, h])

@@ -1,21 +1,21 @@
-//! Untrusted text made safe for a terminal. Processes choose their names and paths; without this
-//! they could move the cursor, colour the report or turn the reading direction.
+//! Escapes untrusted text for terminals. Processes choose their names and paths, and could move the cursor,
+//! change colours or the reading direction.
 
 use std::fmt::{self, Write};
 
-/// Whether a terminal shows the character as itself and nothing else: no control, no format
-/// character (bidi, zero width, tags), no separator but the plain space, nothing unassigned, and
-/// no combining mark, which would join its neighbour.
-pub fn shows_as_itself(c: char) -> bool {
+/// Whether a terminal prints the character unchanged: not a control or format
+/// character (bidi, zero width, tags), not a separator other than the plain space, not unassigned, and
+/// not a combining mark, which would change its neighbour.
+pub fn is_printable(c: char) -> bool {
     match c {
         ' ' | '"' | '\'' | '\\' => true,
         _ => c.escape_debug().len() == 1,
     }
 }
 
-/// The text with everything escaped that does not show as itself: `\x1b` for a byte below 128 and for
+/// The text with characters escaped that are not [`is_printable`]: `\x1b` for a byte below 128 and for
 /// bytes that are not UTF-8, `\u{202e}` for other characters. A backslash is doubled, so that the
-/// result can be read back.
+/// escaping can be reversed.
 pub fn escaped(bytes: &[u8]) -> impl fmt::Display {
     Escaped {
         bytes,
@@ -23,8 +23,8 @@ pub fn escaped(bytes: &[u8]) -> impl fmt::Display {
     }
 }
 
-/// Like [`escaped`], for text among other text: in double quotes when it is empty or could be taken
-/// for more than one word.
+/// Like [`escaped`], as a single word: in double quotes if the text is empty or contains more than names and paths
+/// usually do.
 pub fn word(bytes: &[u8]) -> impl fmt::Display {
     Escaped { bytes, as_word: true }
 }
@@ -45,7 +45,7 @@ impl fmt::Display for Escaped<'_> {
                 match c {
                     '\\' => f.write_str("\\\\")?,
                     '"' if quoted => f.write_str("\\\"")?,
-                    _ if shows_as_itself(c) => f.write_char(c)?,
+                    _ if is_printable(c) => f.write_char(c)?,
                     _ if c.is_ascii() => write!(f, "\\x{:02x}", u32::from(c))?,
                     _ => write!(f, "\\u{{{:x}}}", u32::from(c))?,
                 }
@@ -61,7 +61,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// What needs no quotes: letters and digits of any script, and the marks usual in names and paths.
+/// Whether a byte needs no quotes: letters and digits of any script, and punctuation that is usual in names and paths.
 fn is_plain(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || !byte.is_ascii() || b"_-./:+@%=,#~".contains(byte)
 }
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_would_act_on_is_escaped() {
+    fn control_and_format_characters_are_escaped() {
         for (bytes, text) in [
             (&b"curl"[..], "curl"),
             (b"a b", "a b"),
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_stays_one_word() {
+    fn a_word_has_no_unquoted_blank() {
         for (bytes, text) in [
             (&b"/usr/bin/curl"[..], "/usr/bin/curl"),
             (b"", "\"\""),
@@ -109,15 +109,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_unsafe_comes_out(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
-            prop_assert!(escaped(&bytes).to_string().chars().all(shows_as_itself));
+        fn escaped_bytes_are_printable(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            prop_assert!(escaped(&bytes).to_string().chars().all(is_printable));
             let word = word(&bytes).to_string();
             prop_assert!(word.starts_with('"') || !word.contains(' '));
         }
 
         #[test]
-        fn nothing_unsafe_comes_out_of_text(text in "\\PC{0,20}|.{0,20}") {
-            prop_assert!(escaped(text.as_bytes()).to_string().chars().all(shows_as_itself));
+        fn escaped_text_is_printable(text in "\\PC{0,20}|.{0,20}") {
+            prop_assert!(escaped(text.as_bytes()).to_string().chars().all(is_printable));
         }
     }
 }

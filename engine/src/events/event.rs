@@ -1,4 +1,4 @@
-//! One report of the kernel programs, with every number understood.
+//! A decoded record of an attempt.
 
 use std::{borrow::Cow, net::SocketAddr, num::NonZeroU16};
 
@@ -6,40 +6,40 @@ use engine_common::{Action, ExecutableId, Hook, Mode, Outcome, Protocol, Reason}
 
 use super::target::Target;
 
-/// What one policy had to say about one attempt.
+/// The verdict of one policy on one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Nanoseconds of CLOCK_MONOTONIC; [`Clock`](super::Clock) turns them into wall time.
-    pub monotonic_ns: u64,
-    /// Slot of the policy; `None` when the scope itself could not be read.
+    /// Nanoseconds of CLOCK_BOOTTIME; [`Clock`](super::Clock) converts them to wall time.
+    pub ktime_ns: u64,
+    /// Slot of the policy; `None` if the scope itself could not be read.
     pub slot: Option<u32>,
     /// Generation of the policy's image; 0 for a fault without image.
     pub generation: u64,
     /// Mode of the policy.
     pub mode: Mode,
-    /// What the policy said.
+    /// Action of the rule or default that decided.
     pub verdict: Action,
-    /// Why it said so.
+    /// What decided.
     pub reason: Reason,
-    /// What was done.
+    /// What was enforced.
     pub outcome: Outcome,
-    /// Errno the caller sees; `None` when let through.
+    /// Errno that the caller gets; `None` if allowed.
     pub errno: Option<NonZeroU16>,
-    /// Where the attempt was seen.
+    /// The hook that reported the attempt.
     pub hook: Hook,
     /// Protocol of the socket.
     pub protocol: Protocol,
-    /// Where the attempt wanted to go.
+    /// The destination, or the socket that was being created.
     pub target: Target,
-    /// Where the socket sends from; `None` where no hook could tell (yet).
-    pub source: Option<SocketAddr>,
-    /// Key of the [`Source`](super::Source) that may follow.
-    pub awaits: Option<u64>,
-    /// Whether calling task and socket belong to different scopes: the one that has the policy, and another.
+    /// Local address of the socket; `None` if the hook does not know it (yet).
+    pub local_address: Option<SocketAddr>,
+    /// Key of the [`LocalAddress`](super::LocalAddress) that may follow.
+    pub local_address_key: Option<u64>,
+    /// Whether the policy's scope contains only one of calling task and socket.
     pub foreign_socket: bool,
     /// Socket cookie; 0 at sock_create.
     pub socket_cookie: u64,
-    /// Id of the cgroup that carries the policy.
+    /// Id of the cgroup that the policy is attached to.
     pub scope: u64,
     /// Id of the calling task's cgroup.
     pub cgroup: u64,
@@ -51,18 +51,18 @@ pub struct Event {
     pub uid: u32,
     /// Real group id in the initial user namespace.
     pub gid: u32,
-    /// Attempts of the same kind that were folded since the last event of it.
+    /// Duplicates that were suppressed since the last event of the same attempt.
     pub repeats: u32,
     /// Name of the calling thread.
     pub comm: Comm,
-    /// Executable of the calling task; `None` for kernel threads and when it could not be read.
+    /// Executable of the calling task; `None` for kernel threads and if it could not be read.
     pub executable: Option<ExecutableId>,
-    /// Records lost in this ring before this one, since it was made.
+    /// Records lost in this ring buffer before this one, since it was created.
     pub lost: u64,
 }
 
 impl Event {
-    /// Name of the errno the caller sees, such as `EPERM`; the number in digits where this machine
+    /// Name of the errno, such as `EPERM`; its value in digits if this machine
     /// has no name for it.
     pub fn errno_name(&self) -> Option<Cow<'static, str>> {
         let number = self.errno?.get();
@@ -73,8 +73,8 @@ impl Event {
     }
 }
 
-/// Name of a thread. The process chooses it, so it is any bytes: print it through
-/// [`escape`](super::escape).
+/// Name of a thread. The process chooses it, and it may be any bytes: escape it for output
+/// ([`escape`](super::escape)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Comm(pub(super) [u8; 16]);
 

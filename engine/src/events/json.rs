@@ -1,18 +1,27 @@
-//! Events, moves, gaps and the summary as JSON, one object a line: the contract with programs that read
-//! reports. Fields are only ever added. 64-bit ids are plain numbers; readers that keep numbers as
-//! floating point lose their last digits.
+//! Events, migrations, losses and the summary as JSON, one object per line: the interface for programs that read
+//! reports. Fields may be added, and neither renamed nor removed. 64-bit ids are JSON numbers; readers that convert
+//! numbers to floating point lose their last digits.
 
 use std::{borrow::Cow, fmt::Write as _, io, net::IpAddr, os::unix::ffi::OsStrExt};
 
-use engine_common::{Mode, Outcome, Reason};
+use engine_common::{Action, Fault, Hook, Mode, Outcome, Reason};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
 use super::{
-    context::NamedEvent, escape::shows_as_itself, loss::Gap, migration::NamedMigration,
-    protocol_name::protocol_name, summary::PolicyCounters, tally::Tally, target::Target,
+    context::NamedEvent,
+    escape::is_printable,
+    loss::{LossCause, Lost},
+    migration::NamedMigration,
+    protocol_name::protocol_name,
+    summary::PolicyCounters,
+    tally::Tally,
+    target::Target,
 };
+
+/// Version of the JSON documents: `schema_version` in each of them. It changes when a field is renamed or removed.
+pub const SCHEMA_VERSION: u32 = 1;
 
 /// An address and a port.
 #[derive(Clone, Debug, Serialize)]
@@ -26,7 +35,7 @@ pub struct Endpoint {
 /// The executable of a process.
 #[derive(Clone, Debug, Serialize)]
 pub struct Executable {
-    /// Its path as the process's root had it; `null` when the process was gone before it was looked
+    /// Path in the process's root directory; `null` if the process had exited before it was looked
     /// up.
     pub path: Option<String>,
     /// Device in the kernel's encoding, `major << 20 | minor`.
@@ -35,22 +44,23 @@ pub struct Executable {
     pub inode: u64,
 }
 
-/// `{"type":"event",...}`: what one policy said about one attempt.
+/// `{"type":"event",...}`: the verdict of one policy on one attempt.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "type", rename = "event")]
 pub struct EventLine {
+    schema_version: u32,
     time: String,
     policy: Option<String>,
     scope: Option<String>,
     scope_id: u64,
     generation: u64,
-    mode: &'static str,
-    verdict: &'static str,
-    outcome: String,
-    reason: &'static str,
+    mode: Mode,
+    verdict: Action,
+    outcome: Outcome,
+    reason: ReasonName,
     rule: Option<String>,
-    fault: Option<&'static str>,
-    hook: &'static str,
+    fault: Option<Fault>,
+    hook: Hook,
     errno: Option<Cow<'static, str>>,
     pid: u32,
     tid: u32,
@@ -62,11 +72,20 @@ pub struct EventLine {
     protocol: Cow<'static, str>,
     destination: Option<Endpoint>,
     original: Option<Endpoint>,
-    source: Option<Endpoint>,
+    local_address: Option<Endpoint>,
     unix: Option<String>,
     foreign_socket: bool,
     socket_cookie: u64,
     repeats: u32,
+}
+
+/// What decided an attempt.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum ReasonName {
+    Rule,
+    Default,
+    Fault,
 }
 
 impl EventLine {
@@ -80,31 +99,29 @@ impl EventLine {
         let (destination, original) = match event.target {
             Target::Destination { address, port, .. } => (
                 Some(endpoint(address, port)),
-                event
-                    .target
-                    .other_spelling()
-                    .map(|original| endpoint(original, port)),
+                event.target.original().map(|original| endpoint(original, port)),
             ),
             Target::Socket(_) | Target::Family(_) | Target::Unix { .. } => (None, None),
         };
         let (reason, fault) = match event.reason {
-            Reason::Rule(_) => ("rule", None),
-            Reason::Default => ("default", None),
-            Reason::Fault(fault) => ("fault", Some(fault.as_str())),
+            Reason::Rule(_) => (ReasonName::Rule, None),
+            Reason::Default => (ReasonName::Default, None),
+            Reason::Fault(fault) => (ReasonName::Fault, Some(fault)),
         };
         EventLine {
+            schema_version: SCHEMA_VERSION,
             time: time(named.time),
             policy: named.policy().map(str::to_owned),
             scope: named.scope().map(str::to_owned),
             scope_id: event.scope,
             generation: event.generation,
-            mode: event.mode.as_str(),
-            verdict: event.verdict.as_str(),
-            outcome: key(event.outcome),
+            mode: event.mode,
+            verdict: event.verdict,
+            outcome: event.outcome,
             reason,
             rule: named.rule().map(str::to_owned),
             fault,
-            hook: event.hook.as_str(),
+            hook: event.hook,
             errno: event.errno_name(),
             pid: event.pid,
             tid: event.tid,
@@ -120,7 +137,9 @@ impl EventLine {
             protocol: protocol_name(event.protocol),
             destination,
             original,
-            source: event.source.map(|source| endpoint(source.ip(), source.port())),
+            local_address: event
+                .local_address
+                .map(|local| endpoint(local.ip(), local.port())),
             unix: match event.target {
                 Target::Unix { name, .. } => name.name().map(|name| text(&name)),
                 _ => None,
@@ -132,34 +151,35 @@ impl EventLine {
     }
 }
 
-/// `{"type":"move",...}`: a process, or a thread of one, that has left a cgroup with policies and is under them no
-/// longer. One line a cgroup that was left.
+/// `{"type":"cgroup_migration",...}`: a process, or one of its threads, was migrated out of a cgroup with attached
+/// policies, which no longer apply to it. One line for each such cgroup.
 #[derive(Clone, Debug, Serialize)]
-#[serde(tag = "type", rename = "move")]
+#[serde(tag = "type", rename = "cgroup_migration")]
 pub struct MigrationLine {
+    schema_version: u32,
     time: String,
-    /// The cgroup that carries the policies.
+    /// The cgroup that the policies are attached to.
     scope: Option<String>,
     scope_id: u64,
-    /// The policies that were left; `null` for one whose name is not known.
+    /// The policies that no longer apply; `null` for one whose name is not known.
     policies: Vec<Option<String>>,
-    /// Where it was: `scope`, or a cgroup below; `null` for one that does not exist any more.
+    /// Previous cgroup, `scope` or a descendant; `null` if it was removed.
     from: Option<String>,
     from_id: u64,
-    /// Where it is now.
+    /// New cgroup; `null` if it was removed.
     to: Option<String>,
     to_id: u64,
     pid: u32,
     tid: u32,
     comm: String,
-    /// Whether the whole process left, or the thread `tid` alone.
+    /// Whether the whole process was migrated, not only the thread `tid`.
     whole_process: bool,
-    /// Whether it was made there (clone3 with CLONE_INTO_CGROUP), by a process that is inside, and not moved.
-    born: bool,
-    by: MigratedByLine,
+    /// Whether it was created in the new cgroup (clone3 with CLONE_INTO_CGROUP).
+    clone_into_cgroup: bool,
+    migrated_by: MigratedByLine,
 }
 
-/// Who moved a process, or made it.
+/// The task that migrated a process or created it in the new cgroup.
 #[derive(Clone, Debug, Serialize)]
 struct MigratedByLine {
     pid: u32,
@@ -173,6 +193,7 @@ impl MigrationLine {
         let migration = named.migration;
         let names = named.policies().iter();
         MigrationLine {
+            schema_version: SCHEMA_VERSION,
             time: time(named.time),
             scope: named.scope.clone(),
             scope_id: migration.scope,
@@ -184,41 +205,45 @@ impl MigrationLine {
             pid: migration.pid,
             tid: migration.tid,
             comm: text(migration.comm.as_bytes()),
-            whole_process: migration.is_whole,
-            born: migration.is_born,
-            by: MigratedByLine {
-                pid: migration.by.pid,
-                uid: migration.by.uid,
-                comm: text(migration.by.comm.as_bytes()),
+            whole_process: migration.is_whole_process,
+            clone_into_cgroup: migration.is_clone_into_cgroup,
+            migrated_by: MigratedByLine {
+                pid: migration.migrated_by.pid,
+                uid: migration.migrated_by.uid,
+                comm: text(migration.migrated_by.comm.as_bytes()),
             },
         }
     }
 }
 
-/// `{"type":"gap",...}`: records that were lost.
+/// `{"type":"lost",...}`: records that were lost before the next line.
 #[derive(Clone, Debug, Serialize)]
-#[serde(tag = "type", rename = "gap")]
-pub struct GapLine {
-    lost: u64,
+#[serde(tag = "type", rename = "lost")]
+pub struct LostLine {
+    schema_version: u32,
     time: String,
+    lost: u64,
+    cause: LossCause,
 }
 
-impl GapLine {
-    /// The line of a gap.
-    pub fn new(gap: &Gap) -> GapLine {
-        GapLine {
-            lost: gap.lost,
-            time: time(gap.time),
+impl LostLine {
+    /// The line of a loss.
+    pub fn new(lost: &Lost) -> LostLine {
+        LostLine {
+            schema_version: SCHEMA_VERSION,
+            time: time(lost.time),
+            lost: lost.records,
+            cause: lost.cause,
         }
     }
 }
 
-/// A document for programs on several lines, ending with a line feed; as safe for a terminal as [`line`].
+/// A JSON document on several lines, ending with a line feed; as safe for a terminal as [`line`].
 pub fn document(value: &serde_json::Value) -> String {
     let mut safe = String::new();
     for c in format!("{value:#}\n").chars() {
-        // All that is not in a string shows as itself.
-        if c == '\n' || shows_as_itself(c) {
+        // Outside of strings all characters are printable.
+        if c == '\n' || is_printable(c) {
             safe.push(c);
         } else {
             escape_into(&mut safe, c);
@@ -234,12 +259,12 @@ fn escape_into(text: &mut String, c: char) {
     }
 }
 
-/// How a command ended: one of the two is set.
+/// How a command ended: one of the fields is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Exit {
     /// Its exit code.
     pub code: Option<i32>,
-    /// The number of the signal that ended it.
+    /// The signal that terminated it.
     pub signal: Option<i32>,
 }
 
@@ -247,19 +272,20 @@ pub struct Exit {
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "type", rename = "summary")]
 pub struct SummaryLine {
+    schema_version: u32,
     command: Vec<String>,
     exit: Exit,
     duration_ms: u64,
     policies: Vec<PolicyLine>,
     outcomes: Outcomes,
     lost: u64,
-    repeats_untold: u64,
+    suppressed_pending: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
 struct PolicyLine {
     name: String,
-    mode: &'static str,
+    mode: Mode,
     generation: u64,
     rules: Vec<RuleLine>,
     default: DefaultLine,
@@ -269,19 +295,19 @@ struct PolicyLine {
 #[derive(Clone, Debug, Serialize)]
 struct RuleLine {
     name: String,
-    action: &'static str,
+    action: Action,
     attempts: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
 struct DefaultLine {
-    action: &'static str,
+    action: Action,
     attempts: u64,
 }
 
-/// Answers by outcome, one a policy an attempt. `allowed` is by the kernel's counters, for what is
-/// allowed makes no event; the others are by the events that were read: `lost` and `repeats_untold` are
-/// missing there.
+/// Number of outcomes: one per policy and attempt. `allowed` is from the kernel's counters, since allowed
+/// attempts have no event; the others are from the events that were read, without those in `lost` and
+/// `suppressed_pending`.
 #[derive(Clone, Debug, Serialize)]
 struct Outcomes {
     allowed: u64,
@@ -303,6 +329,7 @@ impl SummaryLine {
         policies: &[PolicyCounters],
     ) -> SummaryLine {
         SummaryLine {
+            schema_version: SCHEMA_VERSION,
             command: command.into_iter().map(|word| text(word.as_bytes())).collect(),
             exit,
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
@@ -317,7 +344,7 @@ impl SummaryLine {
                 kill_pending: tally.count(Outcome::KillPending),
             },
             lost: tally.lost(),
-            repeats_untold: tally.untold(),
+            suppressed_pending: tally.suppressed_pending(),
         }
     }
 }
@@ -326,19 +353,19 @@ fn policy_line(counters: &PolicyCounters) -> PolicyLine {
     let (default, attempts) = counters.default;
     PolicyLine {
         name: counters.name.clone(),
-        mode: Mode::as_str(counters.mode),
+        mode: counters.mode,
         generation: counters.generation,
         rules: counters
             .rules
             .iter()
             .map(|(name, action, attempts)| RuleLine {
                 name: name.clone(),
-                action: action.as_str(),
+                action: *action,
                 attempts: *attempts,
             })
             .collect(),
         default: DefaultLine {
-            action: default.as_str(),
+            action: default,
             attempts,
         },
         faults: counters.faults,
@@ -350,12 +377,7 @@ fn time(time: Timestamp) -> String {
     format!("{time:.9}")
 }
 
-/// The outcome as a key: `would_block`.
-fn key(outcome: Outcome) -> String {
-    outcome.as_str().replace(' ', "_")
-}
-
-/// Bytes as text: unchanged when they are UTF-8; otherwise every byte that is not becomes `\xff`.
+/// Bytes as text: UTF-8 is unchanged, any other byte becomes `\xff`.
 fn text(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -367,11 +389,11 @@ fn text(bytes: &[u8]) -> String {
     text
 }
 
-/// An object as one line of JSON, without line feed. Characters that a terminal would act on
-/// are written as `\u001b`: the same string to every JSON reader, and safe to look at.
+/// An object as one line of JSON, without line feed. Characters that are not printable
+/// are written as `\u001b`: the same string for a JSON reader, and safe for a terminal.
 ///
 /// # Errors
-/// When the object cannot be JSON, such as a map with keys that are no text.
+/// When the object cannot be represented in JSON, such as a map whose keys are not strings.
 pub fn line(object: &impl Serialize) -> serde_json::Result<String> {
     let mut bytes = Vec::with_capacity(512);
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, TerminalSafe);
@@ -389,12 +411,12 @@ impl Formatter for TerminalSafe {
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
-        if fragment.chars().all(shows_as_itself) {
+        if fragment.chars().all(is_printable) {
             return CompactFormatter.write_string_fragment(writer, fragment);
         }
         let mut safe = String::with_capacity(fragment.len() * 2);
         for c in fragment.chars() {
-            if shows_as_itself(c) {
+            if is_printable(c) {
                 safe.push(c);
             } else {
                 escape_into(&mut safe, c);

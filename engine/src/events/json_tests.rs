@@ -1,6 +1,6 @@
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, time::Duration};
 
-use engine_common::{Action, Protocol, event::reason};
+use engine_common::{Action, Protocol, record::reason};
 use serde_json::{Value, json};
 
 use super::*;
@@ -17,6 +17,7 @@ fn a_blocked_connect() {
         value,
         json!({
             "type": "event",
+            "schema_version": 1,
             "time": "2026-01-02T12:00:01.123000000Z",
             "policy": "payments",
             "scope": "/tidegate-exec-1",
@@ -40,7 +41,7 @@ fn a_blocked_connect() {
             "protocol": "tcp",
             "destination": {"address": "198.51.100.7", "port": 443},
             "original": null,
-            "source": null,
+            "local_address": null,
             "unix": null,
             "foreign_socket": false,
             "socket_cookie": 77,
@@ -50,12 +51,13 @@ fn a_blocked_connect() {
 }
 
 #[test]
-fn a_move() {
+fn a_migration() {
     let value = named_migration(|_| {}, |migration| read(&MigrationLine::new(migration)));
     assert_eq!(
         value,
         json!({
-            "type": "move",
+            "type": "cgroup_migration",
+            "schema_version": 1,
             "time": "2026-01-02T12:00:01.123000000Z",
             "scope": "/tidegate-exec-1",
             "scope_id": 42,
@@ -68,8 +70,8 @@ fn a_move() {
             "tid": 123,
             "comm": "bash",
             "whole_process": true,
-            "born": false,
-            "by": {"pid": 1, "uid": 0, "comm": "systemd"},
+            "clone_into_cgroup": false,
+            "migrated_by": {"pid": 1, "uid": 0, "comm": "systemd"},
         })
     );
     let value = named_migration(
@@ -78,7 +80,7 @@ fn a_move() {
     );
     assert_eq!(value["comm"], "\\xff\u{1b}");
     assert_eq!(
-        (&value["whole_process"], &value["born"]),
+        (&value["whole_process"], &value["clone_into_cgroup"]),
         (&json!(false), &json!(true))
     );
 }
@@ -88,7 +90,7 @@ fn fields_that_may_be_missing() {
     let value = named(
         |r| {
             (r.hook, r.family, r.protocol) = (4, 0, Protocol::RAW.0);
-            (r.reason, r.detail, r.slot, r.scope) = (reason::FAULT, 2, 3, 1);
+            (r.reason, r.detail, r.slot, r.header.scope) = (reason::FAULT, 2, 3, 1);
             (r.outcome, r.errno, r.executable_device, r.executable_inode) = (2, 0, 0, 0);
         },
         |event| read(&EventLine::new(event)),
@@ -107,7 +109,7 @@ fn fields_that_may_be_missing() {
     assert_eq!(value["outcome"], "would_block");
     assert_eq!(
         (&value["reason"], &value["fault"]),
-        (&json!("fault"), &json!("no page"))
+        (&json!("fault"), &json!("no_page"))
     );
     assert_eq!(value["protocol"], "raw");
 
@@ -137,7 +139,7 @@ fn fields_that_may_be_missing() {
 }
 
 #[test]
-fn text_is_kept_and_safe_to_look_at() {
+fn text_is_preserved_and_printable() {
     for name in [
         "\x1b[2J",
         "a\u{202e}b",
@@ -148,7 +150,7 @@ fn text_is_kept_and_safe_to_look_at() {
     ] {
         let bytes = comm(name.as_bytes());
         let line = named(|r| r.comm = bytes, |event| line(&EventLine::new(event)).unwrap());
-        assert!(line.chars().all(shows_as_itself), "{line:?}");
+        assert!(line.chars().all(is_printable), "{line:?}");
         let value: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["comm"], name);
     }
@@ -160,20 +162,21 @@ fn text_is_kept_and_safe_to_look_at() {
 }
 
 #[test]
-fn gaps_and_the_summary() {
-    let gap = Gap {
-        lost: 3,
+fn losses_and_the_summary() {
+    let lost = Lost {
+        records: 3,
+        cause: LossCause::RingFull,
         time: Timestamp::UNIX_EPOCH,
     };
     assert_eq!(
-        line(&GapLine::new(&gap)).unwrap(),
-        r#"{"type":"gap","lost":3,"time":"1970-01-01T00:00:00.000000000Z"}"#
+        line(&LostLine::new(&lost)).unwrap(),
+        r#"{"type":"lost","schema_version":1,"time":"1970-01-01T00:00:00.000000000Z","lost":3,"cause":"ring_full"}"#
     );
 
     let mut tally = Tally::default();
     named(|_| {}, |event| tally.add(event));
     tally.add_lost(3);
-    tally.add_untold(2);
+    tally.add_suppressed_pending(2);
     let policies = [PolicyCounters {
         name: "payments".into(),
         mode: Mode::Enforce,
@@ -195,6 +198,7 @@ fn gaps_and_the_summary() {
         read(&summary),
         json!({
             "type": "summary",
+            "schema_version": 1,
             "command": ["curl", "\\xff"],
             "exit": {"code": 0, "signal": null},
             "duration_ms": 1500,
@@ -214,7 +218,7 @@ fn gaps_and_the_summary() {
                 "blocked": 1, "killed": 0, "kill_pending": 0,
             },
             "lost": 3,
-            "repeats_untold": 2,
+            "suppressed_pending": 2,
         })
     );
 }

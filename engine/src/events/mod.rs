@@ -1,9 +1,10 @@
-//! From the bytes of the ring to what people and machines read. Knows no kernel, no /proc and no
-//! policy: names come in through [`Names`].
+//! From the bytes of the ring buffer to the output for users and programs. It does not access the kernel, /proc or
+//! policies: names are resolved by [`Names`].
 //!
 //! ```text
-//! bytes -decode-> Record -Correlator-> Told: Event -NamedEvent::new-> NamedEvent -> text line | JSON line | Tally -> table
-//!                                      CgroupMigration -NamedMigration::new-> NamedMigration -> text line | JSON line
+//! bytes -decode-> Record -Correlator-> Item -Pipeline-> StreamItem: NamedEvent      -> text | JSON | Tally -> table
+//!                                                                   NamedMigration  -> text | JSON
+//!                                                                   Lost            -> text | JSON
 //! ```
 
 pub mod bound_name;
@@ -14,8 +15,10 @@ pub mod decode;
 pub mod escape;
 pub mod event;
 pub mod json;
+pub mod local_address;
 pub mod loss;
 pub mod migration;
+pub mod pipeline;
 pub mod protocol_name;
 pub mod record_bytes;
 pub mod report_file;
@@ -27,13 +30,15 @@ pub mod text;
 #[cfg(test)]
 mod sample;
 
-pub use clock::Clock;
+pub use clock::{Clock, ClockSource, SystemClocks};
 pub use context::{Context, NamedEvent, Names, PolicyNames};
-pub use correlator::{Correlator, Source, Told};
-pub use decode::{DecodeError, Record, decode, decode_record};
+pub use correlator::{Correlator, Item};
+pub use decode::{DecodeError, Record, decode};
 pub use event::Event;
-pub use loss::{Gap, LossWatch};
+pub use local_address::LocalAddress;
+pub use loss::{LossCause, LossWatch, Lost};
 pub use migration::{CgroupMigration, MigratedBy, NamedMigration};
+pub use pipeline::{LateKill, Pipeline, Skipped, StreamItem};
 pub use report_file::{ReportError, ReportFile};
 pub use summary::{Layout, PolicyCounters, table};
 pub use tally::Tally;

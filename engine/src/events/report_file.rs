@@ -1,4 +1,4 @@
-//! A report written to a file as JSON lines.
+//! The report file of `exec`: JSON lines.
 
 use std::{
     fs::File,
@@ -10,48 +10,47 @@ use serde::Serialize;
 
 use super::json;
 
-/// Why a report could not be written.
+/// Failure to write a report.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// The file could not be opened.
     #[error("cannot create the report {path:?}")]
     Create {
-        /// Which file.
+        /// Path of the report.
         path: PathBuf,
-        /// What the system said.
+        /// The failure of the system call.
         source: io::Error,
     },
-    /// A write failed.
+    /// A write failed: the disk is full, or the reader of a pipe is gone.
     #[error("cannot write the report {path:?}")]
     Write {
-        /// Which file.
+        /// Path of the report.
         path: PathBuf,
-        /// What the system said.
+        /// The failure of the system call.
         source: io::Error,
     },
     /// An object could not be turned into JSON.
     #[error("cannot turn a line of the report {path:?} into JSON")]
     Json {
-        /// Which file.
+        /// Path of the report.
         path: PathBuf,
-        /// Why.
+        /// The failure of serde_json.
         source: serde_json::Error,
     },
 }
 
-/// A report: one JSON object a line ([`json`]). Lines are gathered; nothing is sure to
-/// be in the file before [`flush`](ReportFile::flush).
+/// A report: one JSON object per line ([`json`]). Lines are buffered until [`flush`](ReportFile::flush).
 pub struct ReportFile {
     path: PathBuf,
     to: BufWriter<Box<dyn Write + Send>>,
 }
 
 impl ReportFile {
-    /// Creates the file, or empties it when it is there; its rights are 0666 less the umask. The path
-    /// `-` is standard output; devices and named pipes are written to as they are.
+    /// Creates or truncates the file, with mode 0666 minus the umask. The path
+    /// `-` is standard output; devices and named pipes are opened as they are.
     ///
     /// # Errors
-    /// [`ReportError::Create`] when the path cannot be written, or is a directory.
+    /// [`ReportError::Create`] if the path cannot be written, or is a directory.
     pub fn create(path: &Path) -> Result<ReportFile, ReportError> {
         let to: Box<dyn Write + Send> = if path == Path::new("-") {
             Box::new(io::stdout())
@@ -68,29 +67,29 @@ impl ReportFile {
         })
     }
 
-    /// Adds a line.
+    /// Appends a line.
     ///
     /// # Errors
-    /// [`ReportError::Write`] when the disk is full, the reader has gone, and the like.
+    /// [`ReportError::Write`] if the buffer was full and could not be written.
     pub fn write(&mut self, object: &impl Serialize) -> Result<(), ReportError> {
         let line = json::line(object).map_err(|source| ReportError::Json {
             path: self.path.clone(),
             source,
         })?;
         let written = writeln!(self.to, "{line}");
-        self.told(written)
+        self.check(written)
     }
 
-    /// Hands all lines so far to the system.
+    /// Writes all buffered lines.
     ///
     /// # Errors
-    /// As [`write`](ReportFile::write).
+    /// [`ReportError::Write`] if they could not be written.
     pub fn flush(&mut self) -> Result<(), ReportError> {
         let flushed = self.to.flush();
-        self.told(flushed)
+        self.check(flushed)
     }
 
-    fn told(&self, result: io::Result<()>) -> Result<(), ReportError> {
+    fn check(&self, result: io::Result<()>) -> Result<(), ReportError> {
         result.map_err(|source| ReportError::Write {
             path: self.path.clone(),
             source,
@@ -114,10 +113,10 @@ mod tests {
     use crate::events::sample::named;
 
     #[test]
-    fn one_object_a_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("report.jsonl");
-        std::fs::write(&path, "what was there before, longer than nothing").unwrap();
+    fn a_report_has_one_object_per_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("report.jsonl");
+        std::fs::write(&path, "earlier content").unwrap();
         let mut report = ReportFile::create(&path).unwrap();
         for _ in 0..2 {
             named(
@@ -138,12 +137,12 @@ mod tests {
 
     #[test]
     fn errors_name_the_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = ReportFile::create(folder.path()).unwrap_err();
+        let directory = tempfile::tempdir().unwrap();
+        let error = ReportFile::create(directory.path()).unwrap_err();
         assert!(
             matches!(&error, ReportError::Create { source, .. } if source.kind() == io::ErrorKind::IsADirectory)
         );
-        assert!(error.to_string().contains(folder.path().to_str().unwrap()));
+        assert!(error.to_string().contains(directory.path().to_str().unwrap()));
 
         let mut report = ReportFile::create(Path::new("/dev/full")).unwrap();
         report.write(&1).unwrap();

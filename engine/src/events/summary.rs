@@ -1,4 +1,4 @@
-//! The report at the end of a command, for people.
+//! The summary at the end of a command, as text.
 
 use anstyle::Style;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
@@ -7,13 +7,13 @@ use engine_common::{Action, Mode};
 use super::{
     escape::escaped,
     tally::{MAX_ROWS, Row, Tally},
-    text::style_of,
+    text::{mark, style_of},
 };
 
-/// Rows of the table that are shown; a report file has the rest.
+/// Most rows of the table that are printed; a report file has all events.
 const SHOWN_ROWS: usize = 100;
 
-/// A policy's counters: exact, whatever became of the events.
+/// A policy's counters. They are exact, also if events were lost or suppressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyCounters {
     /// Name of the policy.
@@ -26,17 +26,17 @@ pub struct PolicyCounters {
     pub rules: Vec<(String, Action, u64)>,
     /// Its default: action, attempts decided.
     pub default: (Action, u64),
-    /// Attempts that could not be judged.
+    /// Attempts that could not be evaluated.
     pub faults: u64,
 }
 
 impl PolicyCounters {
-    /// Attempts that the policy allowed silently.
+    /// Attempts that the policy allowed without an event.
     pub fn allowed(&self) -> u64 {
         self.by_action(Action::Allow)
     }
 
-    /// Attempts the policy was asked about.
+    /// Attempts that the policy was evaluated for.
     pub fn attempts(&self) -> u64 {
         let rules: u64 = self.rules.iter().map(|rule| rule.2).sum();
         rules + self.default.1 + self.faults
@@ -52,23 +52,23 @@ impl PolicyCounters {
     }
 }
 
-/// How a table is to look.
+/// Layout of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Whether to colour it.
+    /// Whether to use colours.
     pub styled: bool,
-    /// Width of the terminal in columns; `None` where lines may be as long as they like.
+    /// Width of the terminal in columns; `None` for unlimited lines.
     pub width: Option<u16>,
 }
 
-/// The report: a table of destinations by verdict, a line a policy, and what was lost. One line when
-/// all was allowed. Ends with a line feed.
+/// The summary: a table of destinations by outcome, a line for each policy, and losses. A single line if
+/// all attempts were allowed. Ends with a line feed.
 pub fn table(tally: &Tally, policies: &[PolicyCounters], layout: Layout) -> String {
     let silent = policies
         .iter()
         .all(|policy| policy.allowed() == policy.attempts());
     if tally.is_empty() && silent {
-        // Every policy on the command's cgroup is asked about every attempt.
+        // Every policy on the command's cgroup is evaluated for every attempt.
         let attempts = policies.iter().map(PolicyCounters::attempts).max().unwrap_or(0);
         return match attempts {
             0 => "tidegate: no attempts to connect or send\n".to_owned(),
@@ -100,15 +100,15 @@ pub fn table(tally: &Tally, policies: &[PolicyCounters], layout: Layout) -> Stri
     for policy in policies {
         text += &policy_line(policy);
     }
-    if tally.untold() > 0 {
+    if tally.suppressed_pending() > 0 {
         text += &format!(
-            "and {} more repeats, folded after the last event of their kind; the policies' counters are exact\n",
-            grouped(tally.untold())
+            "{} suppressed after the last event, not in the table; the policies' counters are exact\n",
+            duplicates(tally.suppressed_pending())
         );
     }
     if tally.lost() > 0 {
         text += &format!(
-            "{} lost (faster than read); verdicts and the policies' counters are exact\n",
+            "{} lost (ring buffer full); verdicts and the policies' counters are not affected\n",
             events(tally.lost())
         );
     }
@@ -120,7 +120,13 @@ fn heading(tally: &Tally) -> String {
     let parts: Vec<String> = Tally::OUTCOMES
         .into_iter()
         .filter(|&outcome| tally.count(outcome) > 0)
-        .map(|outcome| format!("{} {}", grouped(tally.count(outcome)), outcome.as_str()))
+        .map(|outcome| {
+            format!(
+                "{} {}",
+                grouped(tally.count(outcome)),
+                outcome.as_str().replace('_', " ")
+            )
+        })
         .collect();
     if parts.is_empty() {
         return "no events were read".to_owned();
@@ -134,7 +140,7 @@ fn destinations(rows: &[&Row], layout: Layout) -> String {
     table.set_header(["OUTCOME", "COUNT", "DESTINATION", "RULE", "PROCESS"]);
     for row in rows {
         table.add_row([
-            Cell::new(row.outcome.as_str()),
+            Cell::new(mark(row.outcome)),
             Cell::new(grouped(row.count)).set_alignment(CellAlignment::Right),
             Cell::new(&row.destination),
             Cell::new(&row.decided_by),
@@ -153,16 +159,19 @@ fn destinations(rows: &[&Row], layout: Layout) -> String {
     text
 }
 
-/// Colours the word a line of the table begins with: the table itself counts columns and must not
-/// see escape sequences.
+/// Colours the first word of a line of the table. The table itself must not contain escape sequences, since it counts
+/// columns.
 fn styled(line: &str, layout: Layout) -> String {
     if !layout.styled {
         return line.to_owned();
     }
     let of_outcome = Tally::OUTCOMES
         .into_iter()
-        .map(|outcome| (outcome.as_str(), style_of(outcome)))
-        .find(|(word, _)| line.strip_prefix(' ').is_some_and(|line| line.starts_with(word)));
+        .map(|outcome| (mark(outcome), style_of(outcome)))
+        .find(|(word, _)| {
+            line.strip_prefix(' ')
+                .is_some_and(|line| line.split(' ').next() == Some(word))
+        });
     let (word, style) = match of_outcome {
         Some(found) => found,
         None if line.starts_with(" OUTCOME") => (&line[1..], Style::new().bold()),
@@ -172,18 +181,14 @@ fn styled(line: &str, layout: Layout) -> String {
     format!(" {style}{word}{style:#}{rest}")
 }
 
-/// `policy payments (enforce, generation 1): 120 allowed silently, 3 to block`. What the rules say, whatever
-/// the mode made of it.
+/// `policy payments (enforce, generation 1): 120 allow, 3 block`: attempts by action of the rule or default that
+/// decided, before the mode is applied.
 fn policy_line(policy: &PolicyCounters) -> String {
-    let mut parts = vec![format!("{} allowed silently", grouped(policy.allowed()))];
-    for (action, words) in [
-        (Action::Audit, "to audit"),
-        (Action::Block, "to block"),
-        (Action::Kill, "to kill"),
-    ] {
+    let mut parts = vec![format!("{} allow", grouped(policy.allowed()))];
+    for action in [Action::Audit, Action::Block, Action::Kill] {
         match policy.by_action(action) {
             0 => {}
-            count => parts.push(format!("{} {words}", grouped(count))),
+            count => parts.push(format!("{} {}", grouped(count), action.as_str())),
         }
     }
     match policy.faults {
@@ -200,12 +205,17 @@ fn policy_line(policy: &PolicyCounters) -> String {
     )
 }
 
+fn duplicates(count: u64) -> String {
+    let noun = if count == 1 { "duplicate" } else { "duplicates" };
+    format!("{} {noun}", grouped(count))
+}
+
 fn events(count: u64) -> String {
     let noun = if count == 1 { "event" } else { "events" };
     format!("{} {noun}", grouped(count))
 }
 
-/// A number with its digits in groups of three: `1,234,567`.
+/// An integer with its digits in groups of three: `1,234,567`.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);

@@ -1,4 +1,7 @@
-use engine_common::{Protocol, event::flag, event::reason};
+use engine_common::{
+    Protocol,
+    record::{attempt_flag, reason},
+};
 
 use super::*;
 use crate::events::sample::{comm, named, v4};
@@ -39,7 +42,7 @@ fn mixed() -> Tally {
             r.destination = "2001:db8::1".parse::<std::net::Ipv6Addr>().unwrap().octets();
             r.original = r.destination;
             r.comm = comm(b"evil\x1b[31m name");
-            r.flags = flag::NO_EXECUTABLE;
+            r.flags = attempt_flag::NO_EXECUTABLE;
         },
         |event| tally.add(event),
     );
@@ -54,7 +57,7 @@ fn mixed() -> Tally {
 }
 
 #[test]
-fn nothing_to_tell_is_one_line() {
+fn a_summary_without_events_is_one_line() {
     let empty = Tally::default();
     for (policies, text) in [
         (vec![], "tidegate: no attempts to connect or send\n"),
@@ -71,17 +74,17 @@ fn nothing_to_tell_is_one_line() {
 
 /// Counters that denied, or lost events, are never "all allowed".
 #[test]
-fn missing_events_are_told() {
+fn missing_events_are_reported() {
     let mut tally = Tally::default();
     insta::assert_snapshot!(table(&tally, &[counters(3, 2)], PLAIN), @r#"
     tidegate: no events were read
-    policy payments (enforce, generation 1): 4 allowed silently, 2 to block
+    policy payments (enforce, generation 1): 4 allow, 2 block
     "#);
     tally.add_lost(1);
     insta::assert_snapshot!(table(&tally, &[counters(3, 0)], PLAIN), @r#"
     tidegate: no events were read
-    policy payments (enforce, generation 1): 4 allowed silently
-    1 event lost (faster than read); verdicts and the policies' counters are exact
+    policy payments (enforce, generation 1): 4 allow
+    1 event lost (ring buffer full); verdicts and the policies' counters are not affected
     "#);
 }
 
@@ -94,12 +97,12 @@ fn a_mixed_table() {
     insta::assert_snapshot!(table(&mixed(), &policies, PLAIN), @r#"
     tidegate: 1 killed, 1,200 blocked, 1 would block, 1 audited
      OUTCOME      COUNT  DESTINATION            RULE                PROCESS
-     killed           1  198.51.100.7:80/tcp    payments/metadata   /usr/bin/curl
-     blocked      1,200  198.51.100.7:443/tcp   payments/metadata   /usr/bin/curl
-     would block      1  ipv4 socket/raw        payments/metadata   /usr/bin/curl
-     audited          1  [2001:db8::1]:443/udp  payments/(default)  "evil\x1b[31m name"
-    policy payments (enforce, generation 1): 121 allowed silently, 1,201 to block
-    policy house (audit, generation 1): 1,321 allowed silently, 2 faults
+     KILL             1  198.51.100.7:80/tcp    payments/metadata   /usr/bin/curl
+     BLOCK        1,200  198.51.100.7:443/tcp   payments/metadata   /usr/bin/curl
+     WOULD-BLOCK      1  ipv4 socket/raw        payments/metadata   /usr/bin/curl
+     AUDIT            1  [2001:db8::1]:443/udp  payments/(default)  "evil\x1b[31m name"
+    policy payments (enforce, generation 1): 121 allow, 1,201 block
+    policy house (audit, generation 1): 1,321 allow, 2 faults
     "#);
 }
 
@@ -126,7 +129,7 @@ fn colours_change_nothing_else() {
     let (styled, plain) = (table(&mixed(), &[], layout), table(&mixed(), &[], PLAIN));
     assert_ne!(styled, plain);
     assert_eq!(anstream::adapter::strip_str(&styled).to_string(), plain);
-    assert!(styled.contains("\x1b[31mblocked\x1b[0m"), "{styled:?}");
+    assert!(styled.contains("\x1b[31mBLOCK\x1b[0m"), "{styled:?}");
 }
 
 #[test]

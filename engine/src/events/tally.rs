@@ -1,4 +1,4 @@
-//! Events added up: one row a kind of attempt, with a count.
+//! Aggregated events: one row per distinct attempt, with a count.
 
 use std::{cmp::Reverse, collections::HashMap, net::IpAddr, os::unix::ffi::OsStrExt};
 
@@ -12,32 +12,32 @@ use super::{
     target::Target,
 };
 
-/// Rows kept apart. A process can make up as many destinations as it likes; what comes after these
-/// is only counted by outcome.
+/// Most rows: a process can use any number of destinations. Events beyond these
+/// are only counted by outcome.
 pub const MAX_ROWS: usize = 10_000;
 
-/// Where a row's attempts went. Spellings of one address are one destination.
+/// The destination of a row. All representations of an address are one destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Place {
+enum Destination {
     Address(IpAddr, u16),
     Socket(SocketFamily),
     Family(u16),
     Unix(BoundName, UnixSocketId),
 }
 
-/// Who made a row's attempts.
+/// The process of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Process {
     Executable(ExecutableId),
     Named(Comm),
 }
 
-/// What makes two events the same row. Numbers only, so that adding an event allocates nothing.
+/// Events with equal keys are one row. It has no strings, so that adding an event does not allocate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     verdict: Action,
     outcome: Outcome,
-    place: Place,
+    destination: Destination,
     protocol: Protocol,
     slot: Option<u32>,
     generation: u64,
@@ -45,35 +45,35 @@ struct Key {
     process: Process,
 }
 
-/// Attempts of one kind. The texts are safe for a terminal.
+/// A row of the table. The strings are safe for a terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// What the policy said.
+    /// Action of the rule or default that decided.
     pub verdict: Action,
-    /// What was done.
+    /// What was enforced.
     pub outcome: Outcome,
-    /// How many.
+    /// Number of attempts.
     pub count: u64,
-    /// Where to: `198.51.100.7:443/tcp`.
+    /// Destination: `198.51.100.7:443/tcp`.
     pub destination: String,
-    /// Who decided: `payments/metadata`.
+    /// Policy and rule: `payments/metadata`.
     pub decided_by: String,
-    /// Who wanted to: path of the executable, or the thread's name where that is not known.
+    /// Path of the executable, or the thread's name if that is not known.
     pub process: String,
 }
 
-/// Events added up.
+/// Aggregated events.
 #[derive(Debug, Default)]
 pub struct Tally {
     rows: HashMap<Key, Row>,
     outcomes: [u64; Self::OUTCOMES.len()],
     others: [u64; Self::OUTCOMES.len()],
     lost: u64,
-    untold: u64,
+    suppressed_pending: u64,
 }
 
 impl Tally {
-    /// All outcomes, gravest first: the order of rows and headings.
+    /// All outcomes, the most severe first: the order of rows and headings.
     pub const OUTCOMES: [Outcome; 7] = [
         Outcome::Killed,
         Outcome::KillPending,
@@ -84,7 +84,7 @@ impl Tally {
         Outcome::Allowed,
     ];
 
-    /// Adds an event, and the repeats that were folded into it.
+    /// Adds an event with the suppressed duplicates that it reports.
     pub fn add(&mut self, named: &NamedEvent<'_>) {
         let event = named.event;
         let rank = rank(event.outcome);
@@ -94,11 +94,11 @@ impl Tally {
         let key = Key {
             verdict: event.verdict,
             outcome: event.outcome,
-            place: match event.target {
-                Target::Destination { address, port, .. } => Place::Address(address, port),
-                Target::Socket(family) => Place::Socket(family),
-                Target::Family(family) => Place::Family(family),
-                Target::Unix { name, place } => Place::Unix(name, place),
+            destination: match event.target {
+                Target::Destination { address, port, .. } => Destination::Address(address, port),
+                Target::Socket(family) => Destination::Socket(family),
+                Target::Family(family) => Destination::Family(family),
+                Target::Unix { name, id } => Destination::Unix(name, id),
             },
             protocol: event.protocol,
             slot: event.slot,
@@ -118,7 +118,7 @@ impl Tally {
         }
     }
 
-    /// Adds records that were lost on their way here.
+    /// Adds lost records.
     pub fn add_lost(&mut self, records: u64) {
         self.lost += records;
     }
@@ -128,23 +128,23 @@ impl Tally {
         self.lost
     }
 
-    /// Adds repeats that were folded after the last event of their kind: no event tells of them.
-    pub fn add_untold(&mut self, repeats: u64) {
-        self.untold += repeats;
+    /// Adds duplicates that were suppressed and that no event reports.
+    pub fn add_suppressed_pending(&mut self, attempts: u64) {
+        self.suppressed_pending += attempts;
     }
 
-    /// Repeats that no event tells of.
-    pub fn untold(&self) -> u64 {
-        self.untold
+    /// Suppressed duplicates that no event reports.
+    pub fn suppressed_pending(&self) -> u64 {
+        self.suppressed_pending
     }
 
-    /// Events with this outcome, those without a row of their own included.
+    /// Attempts with this outcome, including those without a row.
     pub fn count(&self, outcome: Outcome) -> u64 {
         self.outcomes[rank(outcome)]
     }
 
-    /// Events with this outcome that have no row of their own, because there were
-    /// [`MAX_ROWS`] already.
+    /// Attempts with this outcome without a row, because there were [`MAX_ROWS`]
+    /// already.
     pub fn others(&self, outcome: Outcome) -> u64 {
         self.others[rank(outcome)]
     }
@@ -154,7 +154,7 @@ impl Tally {
         self.lost == 0 && self.outcomes.iter().all(|&count| count == 0)
     }
 
-    /// The rows: gravest outcome first, then the most frequent.
+    /// The rows: the most severe outcome first, then the most frequent.
     pub fn rows(&self) -> Vec<&Row> {
         let mut rows: Vec<&Row> = self.rows.values().collect();
         rows.sort_by(|a, b| {
@@ -172,7 +172,7 @@ impl Tally {
     }
 }
 
-/// Place of an outcome in [`Tally::OUTCOMES`].
+/// Index of an outcome in [`Tally::OUTCOMES`].
 const fn rank(outcome: Outcome) -> usize {
     match outcome {
         Outcome::Killed => 0,
@@ -208,13 +208,13 @@ mod tests {
     use crate::events::sample::{comm, named, v4};
 
     #[test]
-    fn the_same_attempt_is_one_row() {
+    fn equal_attempts_are_one_row() {
         let mut tally = Tally::default();
         assert!(tally.is_empty());
         for _ in 0..3 {
             named(|_| {}, |event| tally.add(event));
         }
-        // Another thread of the same executable, another spelling of the same address.
+        // Another thread of the same executable, another representation of the same address.
         named(|r| r.comm = comm(b"worker"), |event| tally.add(event));
         named(
             |r| {
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_beyond_the_limit_is_still_counted() {
+    fn events_beyond_the_limit_are_counted() {
         let mut tally = Tally::default();
         for i in 0..MAX_ROWS as u32 + 5 {
             let address = (0x0a00_0000 + i).to_be_bytes();
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(tally.rows().len(), MAX_ROWS);
         assert_eq!(tally.others(Outcome::Blocked), 5);
         assert_eq!(tally.count(Outcome::Blocked), MAX_ROWS as u64 + 5);
-        // A row that is there goes on counting.
+        // An existing row is still updated.
         named(|r| r.destination = v4([10, 0, 0, 0]), |event| tally.add(event));
         assert_eq!(tally.rows()[0].count, 2);
         assert_eq!(tally.others(Outcome::Blocked), 5);

@@ -1,4 +1,4 @@
-//! Where an attempt wanted to go, and how that is written.
+//! The target of an attempt, and its text form.
 
 use std::{
     fmt,
@@ -12,34 +12,34 @@ use super::{
     protocol_name::{family_name, protocol_name},
 };
 
-/// Where an attempt wanted to go.
+/// The target of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// An address.
     Destination {
-        /// Canonical address: what the policy was asked about.
+        /// Canonical address, which the policy was evaluated for.
         address: IpAddr,
-        /// The address as the caller spelled it.
+        /// The address as the caller passed it.
         original: IpAddr,
         /// Port; 0 for protocols without.
         port: u16,
     },
-    /// No address yet, or none that could be read: a socket of this family is being made or used.
+    /// A socket of this family, when it is created or used without a destination.
     Socket(SocketFamily),
-    /// A socket of another address family is being made: its AF number.
+    /// A socket of another address family that is being created; the value of its AF constant.
     Family(u16),
     /// A unix socket.
     Unix {
-        /// What it is bound to.
+        /// The name it is bound to.
         name: BoundName,
-        /// What the policy was asked about.
-        place: UnixSocketId,
+        /// Its identity, which the policy was evaluated for.
+        id: UnixSocketId,
     },
 }
 
 impl Target {
-    /// The target as people write it: `198.51.100.7:443/tcp`, `[2001:db8::1]:53/udp`,
-    /// `192.0.2.1/icmp`, `unix:/run/docker.sock`, `ipv4 socket/raw` or `vsock socket` where there is no address.
+    /// The target as text: `198.51.100.7:443/tcp`, `[2001:db8::1]:53/udp`,
+    /// `192.0.2.1/icmp`, `unix:/run/docker.sock`; `ipv4 socket/raw` or `vsock socket` without an address.
     pub fn display(&self, protocol: Protocol) -> impl fmt::Display {
         Written {
             target: *self,
@@ -47,8 +47,8 @@ impl Target {
         }
     }
 
-    /// The caller's spelling of the address, where it is not the canonical one.
-    pub fn other_spelling(&self) -> Option<IpAddr> {
+    /// The address as the caller passed it, if it is not the canonical one.
+    pub fn original(&self) -> Option<IpAddr> {
         match *self {
             Target::Destination {
                 address, original, ..

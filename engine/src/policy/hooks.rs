@@ -43,7 +43,7 @@ pub(super) fn read(node: &Node, mode: Option<Mode>, reporter: &mut Reporter<'_>)
             "write `mode: audit`, or add `cgroup` to `hooks`",
         );
     }
-    if hooks == Hooks::Only(HookSet::LSM.and(HookSet::TRACER)) {
+    if hooks == Hooks::Only(HookSet::LSM.union(HookSet::TRACER)) {
         return refuse(
             "`kprobe` has no effect without `cgroup`: it adds the local address to the events of cgroup hooks",
             "add `cgroup` to `hooks`, or remove `kprobe`",
@@ -57,7 +57,7 @@ fn of_list(items: &[Node], reporter: &mut Reporter<'_>) -> Option<HookSet> {
     let mut hooks = HookSet::NONE;
     for word in fields::words(items, "a hook", reporter) {
         if let Some(named) = Hooks::from_name(word.text) {
-            hooks = hooks.and(named);
+            hooks = hooks.union(named);
             continue;
         }
         let known = Hooks::NAMES.iter().map(|(name, _)| *name);

@@ -80,12 +80,12 @@ impl Hooks {
     /// The hooks that a policy can make use of. `reports_allowed`: it reports connections that it allows; only
     /// for these the kprobe adds information. `selects_unix`: it has rules for unix sockets.
     pub fn needed(reports_allowed: bool, selects_unix: bool) -> HookSet {
-        let mut hooks = HookSet::CGROUP.and(HookSet::LSM);
+        let mut hooks = HookSet::CGROUP.union(HookSet::LSM);
         if reports_allowed {
-            hooks = hooks.and(HookSet::TRACER);
+            hooks = hooks.union(HookSet::TRACER);
         }
         if selects_unix {
-            hooks = hooks.and(HookSet::UNIX);
+            hooks = hooks.union(HookSet::UNIX);
         }
         hooks
     }
@@ -93,11 +93,11 @@ impl Hooks {
     /// The hooks to attach: `supported` is what the kernel supports, `needed` what the policy can make use of.
     pub fn select(self, supported: HookSet, needed: HookSet) -> HookSet {
         match self {
-            Hooks::Auto => supported.among(needed),
-            Hooks::Only(hooks) if hooks.has(HookSet::LSM) => {
-                hooks.and(needed.among(HookSet::UNIX)).among(supported)
+            Hooks::Auto => supported.intersect(needed),
+            Hooks::Only(hooks) if hooks.contains(HookSet::LSM) => {
+                hooks.union(needed.intersect(HookSet::UNIX)).intersect(supported)
             }
-            Hooks::Only(hooks) => hooks.among(supported),
+            Hooks::Only(hooks) => hooks.intersect(supported),
         }
     }
 
@@ -106,7 +106,8 @@ impl Hooks {
         let Hooks::Only(hooks) = self else {
             return Vec::new();
         };
-        let is_unsupported = |(_, kind): &(&str, HookSet)| hooks.has(*kind) && !supported.has(*kind);
+        let is_unsupported =
+            |(_, kind): &(&str, HookSet)| hooks.contains(*kind) && !supported.contains(*kind);
         let names = Self::NAMES.into_iter().filter(is_unsupported);
         names.map(|(name, _)| name).collect()
     }
@@ -124,7 +125,7 @@ impl Hooks {
     /// The inverse of [`Hooks::names`]. Unknown names, such as those of later versions, are ignored.
     pub fn from_names<'n>(names: impl IntoIterator<Item = &'n str>) -> Hooks {
         let named = names.into_iter().filter_map(Hooks::from_name);
-        match named.fold(HookSet::NONE, HookSet::and) {
+        match named.fold(HookSet::NONE, HookSet::union) {
             HookSet::NONE => Hooks::Auto,
             hooks => Hooks::Only(hooks),
         }

@@ -127,7 +127,7 @@ fn document(
         .get("rules")
         .map_or(Some(Vec::new()), |n| rules(n, default, &mut sets, reporter));
     if let (Some(Hooks::Only(kinds)), Some(true), Some(node)) = (hooks, strict, spec.get("strict"))
-        && !kinds.has(HookSet::CGROUP)
+        && !kinds.contains(HookSet::CGROUP)
     {
         reporter.error(
             Code::WrongValue,
@@ -137,7 +137,7 @@ fn document(
         );
     }
     if let (Some(Hooks::Only(kinds)), Some(rules), Some(node)) = (hooks, &rules, spec.get("hooks"))
-        && !kinds.has(HookSet::LSM)
+        && !kinds.contains(HookSet::LSM)
         && let Some(rule) = rules
             .iter()
             .find(|rule| rule.selects_other_families() || rule.selects_unix_sockets())

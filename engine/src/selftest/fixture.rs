@@ -10,10 +10,11 @@ use std::{
 };
 
 use engine_common::{
-    Outcome,
+    ExecutableId,
     limits::MAX_STACKED,
     scope::{Scope, SlotRef},
 };
+use jiff::Timestamp;
 use nix::unistd::pipe;
 
 use super::{SelftestError, client_result::ClientResult};
@@ -21,7 +22,7 @@ use crate::{
     cgroup::Hierarchy,
     compile::Image,
     datapath::{EventRing, Features, RunGate},
-    events::{Event, decode},
+    events::{Clock, Context, Event, Pipeline, StreamItem},
     launch::{
         Capability, CapabilitySet, Command, Descendants, Exit, KeepFds, SignalSource, Supervisor,
         TransientCgroup, Watch,
@@ -143,33 +144,47 @@ impl Bench<'_> {
             .spawn(cgroup.fd(), self.signals)
             .map_err(|error| failed(Box::new(error)))?;
         drop(teller);
-        let events = RefCell::new(Vec::new());
-        let mut drain = || {
-            self.gated.ring.borrow_mut().drain(|record| {
-                let Ok(event) = decode(record) else { return };
-                if event.outcome == Outcome::KillPending {
-                    cgroup.kill_member(event.pid);
+        let names = Context::new(|_: u32, _: ExecutableId| None);
+        let clock = Clock::capture().map_err(|error| failed(Box::new(error)))?;
+        let mut pipeline = Pipeline::new(names, clock, 0);
+        let mut events = Vec::new();
+        let mut drain = |is_end: bool| {
+            let mut ring = self.gated.ring.borrow_mut();
+            loop {
+                let is_record = pipeline.read(|read| ring.take(read).is_some());
+                while let Some(kill) = pipeline.next_late_kill() {
+                    cgroup.kill_member(kill.pid);
                 }
-                events.borrow_mut().push(event);
-            });
+                if !is_record {
+                    break;
+                }
+            }
+            if is_end {
+                pipeline.end(pipeline.lost(), Timestamp::now());
+            }
+            while let Some(item) = pipeline.next_item() {
+                if let StreamItem::Attempt(named) = item {
+                    events.push(named.event.clone());
+                }
+            }
         };
         let watched = self.gated.ring.borrow().as_fd().try_clone_to_owned();
         let watched = watched.map_err(|error| failed(Box::new(error)))?;
         let finished = {
             let mut watches = [Watch {
                 fd: watched.as_fd(),
-                ready: &mut drain,
+                ready: &mut || drain(false),
             }];
             Supervisor::new(child, cgroup, self.signals).run(Descendants::End, &mut watches)
         };
         let finished = finished.map_err(|error| failed(Box::new(error)))?;
-        drain();
+        drain(true);
         if let Exit::Signal(libc::SIGINT | libc::SIGTERM | libc::SIGHUP) = finished.exit {
             return Err(SelftestError::Interrupted);
         }
         Ok(CaseRun {
             result: read_told(told),
-            events: events.into_inner(),
+            events,
         })
     }
 

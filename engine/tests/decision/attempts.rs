@@ -88,8 +88,8 @@ impl<'a> Generator<'a> {
         });
         let names: Vec<UnixName> = named.flatten().cloned().collect();
         let mut socket = UnixSocketId {
-            space: 27,
-            name: random.next(),
+            device: 27,
+            name_hash: random.next(),
         };
         if !names.is_empty()
             && let Some(ids) = self.executables.socket(random.pick(&names))
@@ -97,9 +97,9 @@ impl<'a> Generator<'a> {
             socket = *random.pick(&ids);
         }
         match random.below(8) {
-            0 => socket.name = socket.name.wrapping_add(1),
-            1 => socket.name = socket.name.wrapping_sub(1),
-            2 => socket.space ^= 1,
+            0 => socket.name_hash = socket.name_hash.wrapping_add(1),
+            1 => socket.name_hash = socket.name_hash.wrapping_sub(1),
+            2 => socket.device ^= 1,
             _ => {}
         }
         socket

@@ -331,8 +331,8 @@ fn identities(random: &mut Random, policy: &Policy) -> Identities {
     }
     for path in tidegate::compile::socket_paths_of(policy) {
         let id = |random: &mut Random| UnixSocketId {
-            space: *random.pick(&[1, 27, u64::MAX]),
-            name: if random.percent(50) {
+            device: *random.pick(&[1, 27, u64::MAX]),
+            name_hash: if random.percent(50) {
                 random.next()
             } else {
                 *random.pick(&[0, 1, u64::MAX])

@@ -29,7 +29,7 @@ use tidegate::{
     cgroup::{Hierarchy, Located},
     control::{Standing, Wanted},
     datapath::EventRing,
-    events::{Event, Target, decode},
+    events::{Event, Record, Target, decode},
     policy::{LoadContext, Policy, load_text},
 };
 
@@ -185,7 +185,10 @@ fn attached(cgroup: &TestCgroup, policy: &Policy) -> Standing {
 }
 
 fn drained(ring: &mut EventRing, mut each: impl FnMut(Event)) {
-    ring.drain(|record| each(decode(record).unwrap()));
+    ring.drain(|record| match decode(record).unwrap() {
+        Record::Attempt(event) => each(*event),
+        other => panic!("{other:?}"),
+    });
 }
 
 /// Which of the two versions decided an event, by its generation; checks that all the rest agrees.

@@ -3,11 +3,11 @@
 use std::{
     io::{self, Write},
     os::fd::AsFd,
+    path::PathBuf,
     process::ExitCode,
 };
 
-use engine_common::Outcome;
-use jiff::Timestamp;
+use engine_common::ExecutableId;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -21,10 +21,8 @@ use crate::{
     control::ReaderLock,
     datapath::EventRing,
     events::{
-        CgroupMigration, Clock, Correlator, Event, LossWatch, NamedEvent, NamedMigration, Record, Told,
-        clock::monotonic_ns,
-        decode_record,
-        json::{self, EventLine, GapLine, MigrationLine},
+        CgroupMigration, Clock, Event, Names, Pipeline, PolicyNames, StreamItem,
+        json::{self, EventLine, LostLine, MigrationLine},
         text,
     },
     launch,
@@ -99,17 +97,16 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
     };
     let clock =
         Clock::capture().map_err(|e| Failure::of(Exit::CouldNotRun, "cannot read the clock").because(&e))?;
-    let began = Timestamp::now();
+    let started = clock
+        .ktime_ns()
+        .map_err(|e| Failure::of(Exit::CouldNotRun, "cannot read the clock").because(&e))?;
     let mut stream = Stream {
         ring: standing.events().map_err(attached::failed)?,
-        names: EventNames::of(&standing)?,
-        losses: LossWatch::starting_at(reader.told()),
+        pipeline: Pipeline::new(EventNames::of(&standing)?, clock, reader.told()),
         hierarchy: standing.hierarchy().clone(),
         reader,
-        clock,
         output,
-        kills_from: args.follow.then_some(began),
-        join: Correlator::default(),
+        kills_from: args.follow.then_some(started),
     };
     let end = standing.end().map_err(attached::failed)?;
     // Others may change what stands while this reads.
@@ -118,13 +115,13 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
     loop {
         match stream.drain() {
             Ok(()) => {}
-            // Whoever does not listen any more had what he wanted.
+            // The reader of the output has what it wanted.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
             Err(error) => {
                 return Err(Failure::of(Exit::CouldNotRun, "cannot write events").because(&error));
             }
         }
-        if !stream.join.holds() && (!args.follow || !more) {
+        if !stream.pipeline.is_pending() && (!args.follow || !more) {
             break;
         }
         more = stream.wait(&end)?;
@@ -132,8 +129,7 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
     Ok(Exit::Success.into())
 }
 
-/// Waits until a line can be written at once. While that takes time, this can be interrupted, also when an event
-/// is held.
+/// Waits until a line can be written without blocking. Signals can interrupt the wait, also if an event is pending.
 fn ready_to_write() -> io::Result<()> {
     let stdout = io::stdout();
     let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
@@ -151,7 +147,7 @@ fn ready_to_write() -> io::Result<()> {
     }
 }
 
-/// Those that end this by custom.
+/// The signals that terminate the process.
 fn signals() -> SigSet {
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
         .into_iter()
@@ -160,30 +156,27 @@ fn signals() -> SigSet {
 
 struct Stream {
     ring: EventRing,
-    names: EventNames,
-    losses: LossWatch,
+    pipeline: Pipeline<EventNames>,
     hierarchy: Hierarchy,
     reader: ReaderLock,
-    clock: Clock,
     output: Output,
-    /// Who makes an attempt from then on is killed. Of what was before, the process may be another's by now.
-    kills_from: Option<Timestamp>,
-    /// Events whose sources are to come.
-    join: Correlator,
+    /// Processes are killed for attempts from this time on, nanoseconds of CLOCK_BOOTTIME. The pid of an earlier one
+    /// may have been reused.
+    kills_from: Option<u64>,
 }
 
 impl Stream {
-    /// Prints everything that is there.
+    /// Prints all items that are ready.
     fn drain(&mut self) -> io::Result<()> {
         loop {
             ready_to_write()?;
-            // What is told is taken, and what is not told is left, whenever somebody interrupts this: also while
-            // an event waits for its source, which it does not for long.
-            let held = signals();
-            let _ = held.thread_block();
+            // Signals are blocked while a record is taken from the ring and not yet printed, also while its event
+            // waits for the local address (for 100 ms at most): so every event is either printed or left in the ring.
+            let blocked = signals();
+            let _ = blocked.thread_block();
             let taken = self.take();
-            if !self.join.holds() {
-                let _ = held.thread_unblock();
+            if !self.pipeline.is_pending() {
+                let _ = blocked.thread_unblock();
             }
             if !taken? {
                 return Ok(());
@@ -191,89 +184,46 @@ impl Stream {
         }
     }
 
-    /// Takes a record, and prints what waits for nothing more; false where there was none.
+    /// Takes a record, and prints the items that are ready; false if the ring was empty.
     fn take(&mut self) -> io::Result<bool> {
-        let record = self.ring.take(decode_record);
-        let is_record = record.is_some();
-        match record {
-            Some(Ok(Record::Event(event))) => self.arrived(event),
-            Some(Ok(Record::CgroupMigration(migration))) => self.join.migration(migration),
-            Some(Ok(Record::Source(source))) => self.join.source(&source),
-            Some(Err(error)) => tracing::warn!(%error, "an event was not understood"),
-            None => match monotonic_ns() {
-                Ok(now) => self.join.passed(now),
-                // Without a clock nothing is waited for.
-                Err(_) => self.join.ended(),
-            },
-        }
-        while let Some(told) = self.join.take_ready() {
-            match told {
-                Told::Event(event) => self.tell(&event)?,
-                Told::CgroupMigration(migration) => self.print_migration(&migration)?,
+        let ring = &mut self.ring;
+        let is_record = self.pipeline.read(|read| ring.take(read).is_some());
+        while let Some(kill) = self.pipeline.next_late_kill() {
+            if self.kills_from.is_some_and(|from| from <= kill.ktime_ns) {
+                kill_late(&self.hierarchy, self.pipeline.names().path(kill.scope), kill.pid);
             }
+        }
+        let mut is_loss = false;
+        while let Some(item) = self.pipeline.next_item() {
+            let text = match &item {
+                StreamItem::Attempt(named) => line(self.output, || text::line(named), &EventLine::new(named)),
+                StreamItem::CgroupMigration(named) => line(
+                    self.output,
+                    || text::migration_line(named),
+                    &MigrationLine::new(named),
+                ),
+                StreamItem::Lost(lost) => {
+                    is_loss = true;
+                    line(self.output, || text::lost_line(lost), &LostLine::new(lost))
+                }
+            };
+            let mut stdout = anstream::stdout().lock();
+            writeln!(stdout, "{text}")?;
+            stdout.flush()?;
+        }
+        if is_loss {
+            self.reader.tell(self.pipeline.lost());
         }
         Ok(is_record)
     }
 
-    /// What cannot wait until the event is told.
-    fn arrived(&mut self, event: Box<Event>) {
-        let is_new = |from: Timestamp| from <= self.clock.wall(event.monotonic_ns);
-        if event.outcome == Outcome::KillPending && self.kills_from.is_some_and(is_new) {
-            self.names.learn(&event);
-            kill_late(&self.hierarchy, self.names.path(event.scope), event.pid);
-        }
-        if (event.awaits.is_some() || self.join.holds())
-            && let Some(id) = event.executable
-        {
-            // Looked up while the process lives; it is remembered.
-            let _ = self.names.executable(event.pid, id);
-        }
-        self.join.event(event);
-    }
-
-    fn tell(&mut self, event: &Event) -> io::Result<()> {
-        self.names.learn(event);
-        let named = NamedEvent::new(event, &self.clock, self.names.context());
-        let text = line(self.output, || text::line(&named), &EventLine::new(&named));
-        let (lost, time) = (event.lost, named.time);
-        self.print(&text, lost, time)
-    }
-
-    fn print_migration(&mut self, migration: &CgroupMigration) -> io::Result<()> {
-        self.names.learn_left(migration);
-        let named = NamedMigration::new(migration, &self.clock, self.names.context());
-        let text = line(
-            self.output,
-            || text::migration_line(&named),
-            &MigrationLine::new(&named),
-        );
-        let (lost, time) = (migration.lost, named.time);
-        self.print(&text, lost, time)
-    }
-
-    /// Prints a line, and the gap before it if there is one.
-    fn print(&mut self, text: &str, lost_by_then: u64, time: Timestamp) -> io::Result<()> {
-        let gap = self.losses.before(lost_by_then, time);
-        let mut stdout = anstream::stdout().lock();
-        if let Some(gap) = gap {
-            let text = line(self.output, || text::gap_line(&gap), &GapLine::new(&gap));
-            writeln!(stdout, "{text}")?;
-        }
-        writeln!(stdout, "{text}")?;
-        stdout.flush()?;
-        if gap.is_some() {
-            self.reader.tell(self.losses.lost());
-        }
-        Ok(())
-    }
-
-    /// Waits until there is something to do; false when no more events will come.
+    /// Waits until the ring is readable; false if no more events will come.
     fn wait(&self, end: &impl AsFd) -> Result<bool, Failure> {
         let stdout = io::stdout();
         let mut fds = [
             PollFd::new(self.ring.as_fd(), PollFlags::POLLIN),
             PollFd::new(end.as_fd(), PollFlags::POLLIN),
-            // Tells of itself when the other end is closed.
+            // Reports POLLERR when the other end is closed.
             PollFd::new(stdout.as_fd(), PollFlags::empty()),
         ];
         match poll(&mut fds, PollTimeout::NONE) {
@@ -293,12 +243,38 @@ fn line(output: Output, text: impl FnOnce() -> String, object: &impl serde::Seri
     }
 }
 
-/// Where the hook cannot kill, it denies, and this does the rest.
+/// Kills a process for which the hook could only deny.
 fn kill_late(hierarchy: &Hierarchy, scope: Option<&String>, pid: u32) {
     let killed = scope
         .and_then(|path| hierarchy.directory(path.as_ref()))
         .is_some_and(|directory| launch::kill_in(hierarchy, &directory, pid));
     if !killed {
-        tracing::debug!(pid, "the process to be killed is gone already");
+        tracing::debug!(pid, "the process to be killed has exited");
+    }
+}
+
+impl Names for EventNames {
+    fn learn(&mut self, event: &Event) {
+        EventNames::learn(self, event);
+    }
+
+    fn learn_migration(&mut self, migration: &CgroupMigration) {
+        self.learn_left(migration);
+    }
+
+    fn policy(&self, slot: u32, generation: u64) -> Option<&PolicyNames> {
+        self.context().policy(slot, generation)
+    }
+
+    fn scope(&self, cgroup: u64) -> Option<&str> {
+        self.context().scope(cgroup)
+    }
+
+    fn cgroup(&self, id: u64) -> Option<String> {
+        self.context().cgroup(id)
+    }
+
+    fn executable(&self, pid: u32, id: ExecutableId) -> Option<PathBuf> {
+        EventNames::executable(self, pid, id)
     }
 }

@@ -58,7 +58,7 @@ fn header_and_counters() {
     one.rules[5].subject.uids = Some(vec![7]);
     let image = compiled(&one);
     let header = image.header();
-    assert_eq!(header.life(), REVISION);
+    assert_eq!(header.revision(), REVISION);
     assert_eq!(header.default_action(), Action::Kill);
     assert_eq!(header.errno(), one.errno.number());
     assert_eq!((header.rule_count(), header.bitmap_words()), (250, 4));

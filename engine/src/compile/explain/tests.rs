@@ -115,7 +115,7 @@ fn the_default_and_audit_mode() {
     let explanation = explained(&policy, "198.51.100.7", 443, Protocol::TCP);
     assert_eq!(
         (explanation.outcome, explanation.errno, explanation.denied),
-        ("would block", None, false)
+        ("would_block", None, false)
     );
 }
 

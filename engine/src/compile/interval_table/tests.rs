@@ -100,7 +100,7 @@ fn table_u128(dimension: Dimension, ends: Vec<u128>) -> (Node, Vec<Node>) {
 }
 
 fn kinds(nodes: &[Node]) -> [usize; 3] {
-    [NodeKind::Class, NodeKind::Leaf, NodeKind::Directory]
+    [NodeKind::RuleSet, NodeKind::Leaf, NodeKind::Directory]
         .map(|kind| nodes.iter().filter(|node| node.kind() == kind).count())
 }
 
@@ -118,7 +118,7 @@ fn ends_u128(count: usize, mask: u128) -> Vec<u128> {
 #[test]
 fn roots_of_u32_tables() {
     for (count, mask, kind) in [
-        (0, u32::MAX, NodeKind::Class),
+        (0, u32::MAX, NodeKind::RuleSet),
         (1, u32::MAX, NodeKind::Leaf),
         (63, u32::MAX, NodeKind::Leaf),
         (64, u32::MAX, NodeKind::Index),
@@ -165,7 +165,7 @@ fn u32_tables_with_few_key_bits() {
 #[test]
 fn roots_of_u128_tables() {
     for (count, mask, kind, levels) in [
-        (0, u128::MAX, NodeKind::Class, 0),
+        (0, u128::MAX, NodeKind::RuleSet, 0),
         (41, u128::MAX, NodeKind::Leaf, 0),
         (42, u128::MAX, NodeKind::Index, 0),
         (160, 0xffff, NodeKind::Leaf, 0),

@@ -124,14 +124,14 @@ fn invalid_root_nodes_are_refused() {
         for shift in 0..128 {
             assert_eq!(root(Node::index(behind, shift)), ImageError::Table(dimension));
         }
-        assert_eq!(root(Node::class(behind)), ImageError::Bitmap(dimension));
+        assert_eq!(root(Node::rule_set(behind)), ImageError::Bitmap(dimension));
     }
 }
 
 #[test]
 fn invalid_inner_nodes_are_refused() {
     let whole = Image::from_pages(pages()).unwrap();
-    let v4 = whole.header().line(Dimension::V4);
+    let v4 = whole.header().interval_table(Dimension::V4);
     assert_eq!(v4.kind(), NodeKind::Index);
     let first_bucket = v4.page() as usize * PAGE_WORDS + v4.word();
     let put = |word: usize, node: Node| refused(|pages| pages[word / PAGE_WORDS][word % PAGE_WORDS] = node.0);
@@ -139,12 +139,12 @@ fn invalid_inner_nodes_are_refused() {
     assert_eq!(put(first_bucket, v4), ImageError::Table(Dimension::V4));
     let refused_words = refused(|pages| {
         pages[0][3] = pages[0][3] & !31 | 2;
-        pages[0][root_word(Dimension::Uid)] = Node::class(Location(PAGE_WORDS as u32 - 1)).0;
+        pages[0][root_word(Dimension::Uid)] = Node::rule_set(Location(PAGE_WORDS as u32 - 1)).0;
     });
     assert!(matches!(refused_words, ImageError::Bitmap(_)), "{refused_words}");
 
     // Leaves that are unsorted, or end before the last key.
-    let v6 = whole.header().line(Dimension::V6);
+    let v6 = whole.header().interval_table(Dimension::V6);
     assert_eq!(v6.kind(), NodeKind::Directory);
     let entry = v6.page() as usize * PAGE_WORDS + v6.word();
     let leaf = whole.words()[entry + 2] as usize;

@@ -93,11 +93,11 @@ pub(super) fn strictest<'a>(
 ) -> Option<Answer<'a>> {
     let mut strictest: Option<Answer<'a>> = None;
     for judge in judges {
-        let mode = judge.image.header().life().mode;
+        let mode = judge.image.header().revision().mode;
         for &executable in executables {
             let verdict = judge.ask(socket, executable);
             // Nobody is killed for what he did before.
-            let denied = Outcome::of(verdict.action, mode, KillAbility::NotOurs).denied();
+            let denied = Outcome::of(verdict.action, mode, KillAbility::OutOfScope).denied();
             let is_stricter = strictest
                 .as_ref()
                 .is_none_or(|other| (denied, verdict.action) > (other.denied, other.verdict.action));

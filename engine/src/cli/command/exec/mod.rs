@@ -144,10 +144,10 @@ fn report_end(args: &ExecArgs, output: Output, outcome: &Outcome, recorder: &mut
     if let Some(error) = recorder.failure() {
         write(&format!("tidegate: warning: the report is incomplete: {error}\n"));
     }
-    if recorder.strange() > 0 {
+    if recorder.undecodable() > 0 {
         write(&format!(
             "tidegate: warning: {} events could not be decoded\n",
-            recorder.strange()
+            recorder.undecodable()
         ));
     }
 }

@@ -1,4 +1,4 @@
-//! What becomes of events while the command runs.
+//! Counts, prints and writes the events of a command.
 
 use std::{
     ffi::OsString,
@@ -9,17 +9,14 @@ use std::{
     time::Duration,
 };
 
-use engine_common::{ExecutableId, Outcome};
+use engine_common::ExecutableId;
 
 use super::args::ExecArgs;
 use crate::{
     cli::Output,
     events::{
-        Clock, Context, Correlator, Event, LossWatch, NamedEvent, Names, PolicyCounters, Record, ReportError,
-        ReportFile, Tally, Told,
-        clock::monotonic_ns,
-        decode_record,
-        json::{self, EventLine, GapLine, SummaryLine},
+        Clock, Context, Pipeline, PolicyCounters, ReportError, ReportFile, StreamItem, Tally,
+        json::{self, EventLine, LostLine, SummaryLine},
         text,
     },
 };
@@ -27,105 +24,153 @@ use crate::{
 /// Finds the path of an executable by the process that runs it.
 pub(super) type FindExecutable = fn(u32, ExecutableId) -> Option<PathBuf>;
 
-/// Takes events: counts them, prints them when they are wanted live, writes them to the report.
+/// Takes events: counts them, prints them with `--live`, writes them to the report.
 pub(super) struct Recorder {
-    clock: Clock,
-    pub(super) names: Context<FindExecutable>,
+    pipeline: Pipeline<Context<FindExecutable>>,
+    sinks: Sinks,
+}
+
+/// Where events go.
+struct Sinks {
     tally: Tally,
-    losses: LossWatch,
-    join: Correlator,
     report: Option<ReportFile>,
     live: Option<Output>,
-    /// The first thing that went wrong with the report; the command goes on.
+    /// The first failure to write the report; the command continues.
     failed: Option<ReportError>,
-    /// Records that were not understood, which only another version of the programs could write.
-    strange: u64,
 }
 
 impl Recorder {
     pub(super) fn new(args: &ExecArgs, output: Output, report: Option<ReportFile>) -> io::Result<Recorder> {
         Ok(Recorder {
-            clock: Clock::capture()?,
-            names: Context::new(path_of_process),
-            tally: Tally::default(),
-            losses: LossWatch::default(),
-            join: Correlator::default(),
-            report,
-            live: args.live.then_some(output),
-            failed: None,
-            strange: 0,
+            pipeline: Pipeline::new(
+                Context::new(path_of_process as FindExecutable),
+                Clock::capture()?,
+                0,
+            ),
+            sinks: Sinks {
+                tally: Tally::default(),
+                report,
+                live: args.live.then_some(output),
+                failed: None,
+            },
         })
     }
 
-    /// Losses are counted from there: earlier ones are not this run's.
+    /// Names for the ids in events, to add some.
+    pub(super) fn names_mut(&mut self) -> &mut Context<FindExecutable> {
+        self.pipeline.names_mut()
+    }
+
+    /// Ignores the losses of earlier runs with the same programs.
     pub(super) fn count_losses_from(&mut self, lost: u64) {
-        self.losses = LossWatch::starting_at(lost);
+        self.pipeline.ignore_losses(lost);
     }
 
-    /// Takes a record, and gives the process that is still to be killed for it.
-    pub(super) fn take(&mut self, record: &[u8]) -> Option<u32> {
-        let event = match decode_record(record) {
-            Ok(Record::Event(event)) => event,
-            Ok(Record::Source(source)) => {
-                self.join.source(&source);
-                self.record_ready();
-                return None;
+    /// Reads all records of the ring: `take` hands the next one to its argument and returns whether there was one.
+    /// `kill` kills a process for which a hook could only deny.
+    pub(super) fn drain(
+        &mut self,
+        mut take: impl FnMut(&mut dyn FnMut(&[u8])) -> bool,
+        mut kill: impl FnMut(u32),
+    ) {
+        loop {
+            let is_record = self.pipeline.read(&mut take);
+            while let Some(late) = self.pipeline.next_late_kill() {
+                kill(late.pid);
             }
-            // Nobody leaves the command's cgroup (`launch::isolation`), and no program is attached that would tell.
-            Ok(Record::CgroupMigration(_)) => return None,
-            Err(error) => {
-                tracing::warn!(%error, "an event was not understood");
-                self.strange += 1;
-                return None;
+            self.record_ready();
+            if !is_record {
+                break;
             }
-        };
-        let to_kill = (event.outcome == Outcome::KillPending).then_some(event.pid);
-        if (event.awaits.is_some() || self.join.holds())
-            && let Some(id) = event.executable
-        {
-            // Looked up while the process lives; it is remembered.
-            let _ = self.names.executable(event.pid, id);
         }
-        self.join.event(event);
-        self.record_ready();
-        to_kill
-    }
-
-    /// All that is in the ring was taken.
-    pub(super) fn found_empty(&mut self) {
-        // Without a clock nothing is waited for.
-        match monotonic_ns() {
-            Ok(now) => self.join.passed(now),
-            Err(_) => self.join.ended(),
-        }
-        self.record_ready();
-        self.flush();
+        self.sinks.flush();
     }
 
     fn record_ready(&mut self) {
-        while let Some(told) = self.join.take_ready() {
-            if let Told::Event(event) = told {
-                self.record(&event);
+        while let Some(item) = self.pipeline.next_item() {
+            self.sinks.record(&item);
+        }
+    }
+
+    /// Ends the record: losses after the last event, duplicates that no event reports, and the summary.
+    pub(super) fn finish(
+        &mut self,
+        command: &[OsString],
+        exit: json::Exit,
+        duration: Duration,
+        (lost, suppressed_pending): (u64, u64),
+        policies: &[PolicyCounters],
+    ) -> SummaryLine {
+        self.pipeline.end(lost, jiff::Timestamp::now());
+        self.record_ready();
+        self.sinks.tally.add_suppressed_pending(suppressed_pending);
+        let words = command.iter().map(OsString::as_os_str);
+        let summary = SummaryLine::new(words, exit, duration, &self.sinks.tally, policies);
+        self.sinks.write(&summary);
+        self.sinks.flush();
+        summary
+    }
+
+    pub(super) fn tally(&self) -> &Tally {
+        &self.sinks.tally
+    }
+
+    /// The first failure to write the report.
+    pub(super) fn failure(&self) -> Option<&ReportError> {
+        self.sinks.failed.as_ref()
+    }
+
+    /// Records that could not be decoded, or whose kind is not known: the programs are of another version.
+    pub(super) fn undecodable(&self) -> u64 {
+        let skipped = self.pipeline.skipped();
+        skipped.undecodable + skipped.unknown_kind
+    }
+}
+
+impl Sinks {
+    fn record(&mut self, item: &StreamItem<'_>) {
+        match item {
+            StreamItem::Attempt(named) => {
+                self.tally.add(named);
+                if self.live.is_some() || self.report.is_some() {
+                    let line = EventLine::new(named);
+                    self.print(|| text::line(named), &line);
+                    self.write(&line);
+                }
             }
+            StreamItem::Lost(lost) => {
+                self.tally.add_lost(lost.records);
+                let line = LostLine::new(lost);
+                self.print(|| text::lost_line(lost), &line);
+                self.write(&line);
+            }
+            // A command cannot leave its cgroup (`launch::isolation`), and the migration programs are not attached.
+            StreamItem::CgroupMigration(_) => {}
         }
     }
 
-    fn record(&mut self, event: &Event) {
-        let named = NamedEvent::new(event, &self.clock, &self.names);
-        if let Some(gap) = self.losses.before(event.lost, named.time) {
-            self.tally.add_lost(gap.lost);
-            print(self.live, || text::gap_line(&gap), &GapLine::new(&gap));
-            write(&mut self.report, &mut self.failed, &GapLine::new(&gap));
-        }
-        self.tally.add(&named);
-        if self.live.is_some() || self.report.is_some() {
-            let line = EventLine::new(&named);
-            print(self.live, || text::line(&named), &line);
-            write(&mut self.report, &mut self.failed, &line);
+    fn print(&self, text: impl FnOnce() -> String, object: &impl serde::Serialize) {
+        // If the output is closed, the command continues.
+        let _ = match self.live {
+            None => Ok(()),
+            Some(Output::Text) => writeln!(anstream::stderr(), "{}", text()),
+            Some(Output::Json) => match json::line(object) {
+                Ok(line) => writeln!(io::stderr(), "{line}"),
+                Err(_) => Ok(()),
+            },
+        };
+    }
+
+    fn write(&mut self, object: &impl serde::Serialize) {
+        if let Some(report) = &mut self.report
+            && self.failed.is_none()
+            && let Err(error) = report.write(object)
+        {
+            self.failed = Some(error);
         }
     }
 
-    /// Hands what is written so far to the system.
+    /// Writes the buffered lines of the report.
     fn flush(&mut self) {
         if let Some(report) = &mut self.report
             && let Err(error) = report.flush()
@@ -133,72 +178,13 @@ impl Recorder {
             self.failed.get_or_insert(error);
         }
     }
-
-    /// Ends the record: what was lost after the last event, repeats that none tells of, and the summary.
-    pub(super) fn finish(
-        &mut self,
-        command: &[OsString],
-        exit: json::Exit,
-        duration: Duration,
-        (lost, untold): (u64, u64),
-        policies: &[PolicyCounters],
-    ) -> SummaryLine {
-        self.join.ended();
-        self.record_ready();
-        if let Some(gap) = self.losses.at_end(lost, jiff::Timestamp::now()) {
-            self.tally.add_lost(gap.lost);
-            print(self.live, || text::gap_line(&gap), &GapLine::new(&gap));
-            write(&mut self.report, &mut self.failed, &GapLine::new(&gap));
-        }
-        self.tally.add_untold(untold);
-        let words = command.iter().map(OsString::as_os_str);
-        let summary = SummaryLine::new(words, exit, duration, &self.tally, policies);
-        write(&mut self.report, &mut self.failed, &summary);
-        self.flush();
-        summary
-    }
-
-    pub(super) fn tally(&self) -> &Tally {
-        &self.tally
-    }
-
-    /// What went wrong with the report, if anything did.
-    pub(super) fn failure(&self) -> Option<&ReportError> {
-        self.failed.as_ref()
-    }
-
-    /// Records that were not understood.
-    pub(super) fn strange(&self) -> u64 {
-        self.strange
-    }
 }
 
-fn print(live: Option<Output>, text: impl FnOnce() -> String, object: &impl serde::Serialize) {
-    // Where the reader is gone, the command goes on.
-    let _ = match live {
-        None => Ok(()),
-        Some(Output::Text) => writeln!(anstream::stderr(), "{}", text()),
-        Some(Output::Json) => match json::line(object) {
-            Ok(line) => writeln!(io::stderr(), "{line}"),
-            Err(_) => Ok(()),
-        },
-    };
-}
-
-fn write(report: &mut Option<ReportFile>, failed: &mut Option<ReportError>, object: &impl serde::Serialize) {
-    if let Some(report) = report
-        && failed.is_none()
-        && let Err(error) = report.write(object)
-    {
-        *failed = Some(error);
-    }
-}
-
-/// Best effort: the process may be gone, or have become another program.
+/// `None` if the process has exited or executed another file.
 pub(crate) fn path_of_process(pid: u32, id: ExecutableId) -> Option<PathBuf> {
     let link = format!("/proc/{pid}/exe");
     let is_it = |path: &str| fs::metadata(path).is_ok_and(|file| file.ino() == id.inode);
     let path = fs::read_link(&link).ok()?;
-    // Asked after the link was read, so that the path is that of the program asked about.
+    // Checked after the link was read, so that the path is that of this executable.
     is_it(&link).then_some(path)
 }

@@ -87,13 +87,15 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
         .map_err(|e| failed(&e))?;
     let mut live = Vec::new();
     for (sourced, slot) in policies.iter().zip(slots) {
-        recorder.names.add_policy(slot.0, GENERATION, names_of(sourced));
+        recorder
+            .names_mut()
+            .add_policy(slot.0, GENERATION, names_of(sourced));
         live.push(Live { sourced, slot });
     }
 
     let cgroup = TransientCgroup::create(hierarchy).map_err(|e| failed(&e))?;
     recorder
-        .names
+        .names_mut()
         .add_scope(cgroup.id(), scope_path(hierarchy, cgroup.path()));
     attach(&mut gate, &cgroup, &live, setting.features.hooks())?;
     let ring = gate.events().map_err(|e| failed(&e));
@@ -266,12 +268,7 @@ fn supervise(
     let reader = RefCell::new((ring, recorder));
     let mut drain = || {
         let (ring, recorder) = &mut *reader.borrow_mut();
-        ring.drain(|record| {
-            if let Some(pid) = recorder.take(record) {
-                kill_late(cgroup, pid);
-            }
-        });
-        recorder.found_empty();
+        recorder.drain(|read| ring.take(read).is_some(), |pid| kill_late(cgroup, pid));
     };
     let finished = {
         let mut watches = [Watch {
@@ -288,10 +285,10 @@ fn supervise(
     finished
 }
 
-/// Where the hook cannot kill, it denies, and this does the rest.
+/// Kills a process for which the hook could only deny.
 fn kill_late(cgroup: &TransientCgroup, pid: u32) {
     if !cgroup.kill_member(pid) {
-        tracing::debug!(pid, "the process to be killed is gone already");
+        tracing::debug!(pid, "the process to be killed has exited");
     }
 }
 
