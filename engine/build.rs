@@ -7,8 +7,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+// `object` is the crate that reads and writes ELF files.
 #[path = "build/object.rs"]
-mod object;
+mod ebpf_object;
+#[path = "build/strip.rs"]
+mod strip;
 #[path = "build/toolchain.rs"]
 mod toolchain;
 
@@ -85,7 +88,7 @@ fn run() -> Result<(), Failure> {
     let machine = variable("CARGO_CFG_TARGET_ARCH")?;
     let target_dir = shared_folder(&out_dir).join(format!("engine-ebpf-{machine}"));
     let built =
-        object::build(&compiler, &linker, workspace, &target_dir, &machine, big_endian).map_err(|said| {
+        ebpf_object::build(&compiler, &linker, workspace, &target_dir, &machine, big_endian).map_err(|said| {
             Failure::Compiler {
                 toolchain: compiler.to_string(),
                 said,
@@ -95,16 +98,12 @@ fn run() -> Result<(), Failure> {
         println!("cargo::warning={line}");
     }
     let embedded = out_dir.join("engine-ebpf.o");
-    fs::copy(&built.object, &embedded).map_err(|error| {
-        format!(
-            "cannot copy {} to {}: {error}",
-            built.object.display(),
-            embedded.display()
-        )
-    })?;
-    // The same bytes are the same programs; hashed here, so that no start of tidegate has to.
-    let bytes =
-        fs::read(&embedded).map_err(|error| format!("cannot read {}: {error}", embedded.display()))?;
+    let bytes = fs::read(&built.object)
+        .map_err(|error| format!("cannot read {}: {error}", built.object.display()))?;
+    let bytes = strip::without_dwarf(&bytes)
+        .map_err(|error| format!("cannot strip {}: {error}", built.object.display()))?;
+    fs::write(&embedded, &bytes).map_err(|error| format!("cannot write {}: {error}", embedded.display()))?;
+    // Identifies the programs; computed at build time to keep the start of tidegate short.
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
     println!("cargo::rustc-env=TIDEGATE_OBJECT_HASH={:016x}", hasher.finish());
