@@ -16,5 +16,6 @@ pub mod events;
 pub mod launch;
 pub mod policy;
 pub mod probe;
+mod procfs;
 pub mod selftest;
 pub mod sockets;

@@ -8,16 +8,17 @@ use std::{
 };
 
 /// Rooms, and which other rooms their files may name.
-const MAY_KNOW: [(&str, &[&str]); 11] = [
+const MAY_KNOW: [(&str, &[&str]); 12] = [
+    ("procfs", &[]),
     ("policy", &[]),
     ("compile", &["policy"]),
-    ("datapath", &["compile", "policy"]),
-    ("cgroup", &[]),
+    ("datapath", &["compile", "policy", "procfs"]),
+    ("cgroup", &["procfs"]),
     ("sockets", &[]),
     ("control", &["policy", "compile", "datapath", "cgroup", "sockets"]),
     ("events", &[]),
-    ("launch", &["cgroup"]),
-    ("probe", &["datapath", "cgroup", "launch"]),
+    ("launch", &["cgroup", "procfs"]),
+    ("probe", &["datapath", "cgroup", "launch", "procfs"]),
     (
         "selftest",
         &["policy", "compile", "datapath", "events", "cgroup", "launch"],

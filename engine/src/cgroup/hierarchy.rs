@@ -6,7 +6,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::mount_table::{Mount, MountTable, unified_path};
+use crate::procfs::{Mount, MountTable, unified_path};
 
 /// Inode number of the initial cgroup namespace, the same on every machine
 /// (`PROC_CGROUP_INIT_INO`, include/linux/proc_ns.h).

@@ -12,7 +12,8 @@ use std::{
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
-use super::{Hierarchy, mount_table::unified_path};
+use super::Hierarchy;
+use crate::procfs::unified_path;
 
 /// Cgroups that are looked at in search of a unit.
 const MAX_SEARCHED: usize = 100_000;

@@ -3,10 +3,8 @@
 
 mod hierarchy;
 mod locate;
-mod mount_table;
 mod subtree;
 
 pub use hierarchy::{Hierarchy, HierarchyError};
 pub use locate::{LocateError, Located};
-pub(crate) use mount_table::{MountTable, unified_path};
 pub use subtree::Subtree;

@@ -29,7 +29,7 @@ use std::{
 
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, Statfs, statfs};
 
-use crate::cgroup::MountTable;
+use crate::procfs::MountTable;
 
 /// The namespace cannot be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -86,8 +86,7 @@ impl Plan {
         }
         let own =
             fs::read_link(format!("/proc/self/fd/{}", cgroup.as_raw_fd())).map_err(IsolationError::Mounts)?;
-        let text = fs::read("/proc/self/mountinfo").map_err(IsolationError::Mounts)?;
-        Plan::from_table(&MountTable::parse(&text).map_err(IsolationError::Mounts)?, &own)
+        Plan::from_table(&MountTable::read().map_err(IsolationError::Mounts)?, &own)
     }
 
     fn from_table(table: &MountTable, own: &Path) -> Result<Plan, IsolationError> {

@@ -10,7 +10,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use super::{TransientCgroup, TransientError, cleanup};
-use crate::cgroup::{Hierarchy, unified_path};
+use crate::{cgroup::Hierarchy, procfs::unified_path};
 
 /// How long killed processes may take to disappear.
 const KILL_LIMIT: Duration = Duration::from_secs(10);

@@ -11,9 +11,10 @@ use serde::Serialize;
 
 use super::finding::{Answer, Finding};
 use crate::{
-    cgroup::{Hierarchy, MountTable},
+    cgroup::Hierarchy,
     datapath::Btf,
     launch::{Capability, CapabilitySet},
+    procfs::MountTable,
 };
 
 /// The security modules that are active, in the order they are asked.
