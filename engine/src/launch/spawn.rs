@@ -8,10 +8,11 @@ use std::{
 };
 
 use nix::{fcntl::OFlag, unistd::pipe2};
+use rustix::thread::{Gid, Uid};
 
 use super::{
     Command, IsolationError, KeepFds, SignalSource,
-    child::{Failure, Setup},
+    child::{Failure, Identity, Setup},
     isolation::Plan,
 };
 
@@ -185,10 +186,11 @@ impl Command {
             isolation: self.isolates().then(|| Plan::prepare(cgroup)).transpose()?,
             mask: signals.former_mask(),
             drop: self.keep_capabilities.to_drop(),
-            identity: self
-                .user
-                .groups()
-                .map(|groups| (self.user.gid(), groups, self.user.uid())),
+            identity: self.user.groups().map(|groups| Identity {
+                uid: Uid::from_raw(self.user.uid()),
+                gid: Gid::from_raw(self.user.gid()),
+                supplementary_groups: groups.iter().copied().map(Gid::from_raw).collect(),
+            }),
             close: self.keep_fds.ranges_to_close(reported.as_raw_fd())?,
             report: reported.as_raw_fd(),
         };

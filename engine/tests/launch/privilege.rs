@@ -125,7 +125,7 @@ fn set(finished: &Finished, key: &str) -> u64 {
 fn dangerous() -> u64 {
     DANGEROUS
         .iter()
-        .fold(0, |bits, (capability, _)| bits | 1 << capability.number())
+        .fold(0, |bits, (capability, _)| bits | capability.bits())
 }
 
 fn capabilities_are_dropped() {
