@@ -1,14 +1,12 @@
 //! What is to be run, and its preparation for a process that may not allocate.
 
 use std::{
-    collections::BTreeMap,
-    env,
     ffi::{CString, NulError, OsStr, OsString},
     os::{fd::RawFd, unix::ffi::OsStrExt, unix::ffi::OsStringExt},
     ptr,
 };
 
-use super::{CapabilitySet, TargetUser};
+use super::{CapabilitySet, Environment, EnvironmentChange, TargetUser};
 
 /// Where execvp(3) looks when there is no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -33,9 +31,10 @@ pub struct Command {
     pub program: OsString,
     /// Its arguments, without the program.
     pub args: Vec<OsString>,
-    /// Changes of the environment: a value, or `None` to take the variable away. They come after
-    /// those that go with the user.
-    pub environment: Vec<(OsString, Option<OsString>)>,
+    /// The environment before any change.
+    pub inherited: Environment,
+    /// Changes of the inherited environment, applied after those of the user.
+    pub environment: Vec<EnvironmentChange>,
     /// Who it runs as.
     pub user: TargetUser,
     /// What it keeps of [`DANGEROUS`](super::DANGEROUS) capabilities. To keep one means that it is
@@ -49,11 +48,12 @@ pub struct Command {
 }
 
 impl Command {
-    /// A command without arguments, run as this process is, with all protection on.
-    pub fn new(program: impl Into<OsString>) -> Command {
+    /// A command without arguments that runs with the ids of this process and all protection on.
+    pub fn new(program: impl Into<OsString>, inherited: Environment) -> Command {
         Command {
             program: program.into(),
             args: Vec::new(),
+            inherited,
             environment: Vec::new(),
             user: TargetUser::current(),
             keep_capabilities: CapabilitySet::NONE,
@@ -68,15 +68,9 @@ impl Command {
     }
 
     pub(super) fn prepare(&self) -> Result<Image, NulError> {
-        let mut variables: BTreeMap<OsString, OsString> = env::vars_os().collect();
-        for (name, value) in self.user.environment().iter().chain(&self.environment) {
-            match value {
-                Some(value) => variables.insert(name.clone(), value.clone()),
-                None => variables.remove(name),
-            };
-        }
-        let path = variables.get(OsStr::new("PATH")).map(OsString::as_os_str);
-        let files = candidates(&self.program, path)
+        let mut variables = self.inherited.clone();
+        variables.apply(self.user.environment().iter().chain(&self.environment));
+        let files = candidates(&self.program, variables.get("PATH"))
             .into_iter()
             .map(CString::new)
             .collect::<Result<_, _>>()?;
@@ -205,14 +199,14 @@ mod tests {
 
     #[test]
     fn a_nul_byte_is_an_error() {
-        let mut command = Command::new("true");
+        let mut command = Command::new("true", Environment::default());
         command.args.push("a\0b".into());
         assert!(command.prepare().is_err());
     }
 
     #[test]
     fn keeping_sys_admin_turns_isolation_off() {
-        let mut command = Command::new("true");
+        let mut command = Command::new("true", Environment::default());
         assert!(command.isolates());
         command.keep_capabilities = "sys_admin".parse().unwrap();
         assert!(!command.isolates());

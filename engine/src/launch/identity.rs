@@ -1,8 +1,7 @@
 //! Who the command runs as.
 
 use std::{
-    env,
-    ffi::{CString, OsString},
+    ffi::{CString, OsStr, OsString},
     path::PathBuf,
 };
 
@@ -10,6 +9,8 @@ use nix::{
     errno::Errno,
     unistd::{Gid, Group, Uid, User, getgrouplist},
 };
+
+use super::{Environment, EnvironmentChange};
 
 /// The largest number is no id: system calls read it as *leave as it is*.
 const NO_ID: u32 = u32::MAX;
@@ -88,19 +89,19 @@ pub enum IdentityError {
 }
 
 impl TargetUser {
-    /// Whoever called: under sudo the user who typed it (`SUDO_UID`, `SUDO_GID`), with the groups
-    /// the data base gives; otherwise this process' own ids, untouched. The variables are believed
-    /// only when this process is root, who could become anybody anyway.
+    /// The caller: under sudo the user who called it (`SUDO_UID`, `SUDO_GID`), with the supplementary groups of the
+    /// user database; otherwise the unchanged ids of this process. The variables count only when this process is
+    /// root, who can change to any user anyway.
     ///
     /// # Errors
-    /// When sudo's variables hold no ids, or a look-up fails.
-    pub fn invoking() -> Result<TargetUser, IdentityError> {
+    /// When sudo's variables are not ids, or a look-up fails.
+    pub fn invoking(environment: &Environment) -> Result<TargetUser, IdentityError> {
         let own = Uid::effective();
-        match (env::var_os("SUDO_UID"), env::var_os("SUDO_GID")) {
+        match (environment.get("SUDO_UID"), environment.get("SUDO_GID")) {
             (None, _) => Ok(TargetUser::current()),
             (Some(_), _) if !own.is_root() => Ok(TargetUser::current()),
             (Some(uid), gid) => {
-                let id = |variable, value: OsString| {
+                let id = |variable, value: &OsStr| {
                     let value = value.to_string_lossy().into_owned();
                     parse_id(&value).ok_or(IdentityError::Sudo {
                         variable,
@@ -212,7 +213,7 @@ impl TargetUser {
 
     /// What a change of user does to the environment: HOME, USER, LOGNAME and SHELL are those of
     /// the user, sudo's own variables go (`None`). PATH stays as it is, and the umask too.
-    pub fn environment(&self) -> Vec<(OsString, Option<OsString>)> {
+    pub(super) fn environment(&self) -> Vec<EnvironmentChange> {
         let Some(change) = &self.change else {
             return Vec::new();
         };

@@ -14,6 +14,7 @@ mod child;
 mod cleanup;
 mod command;
 mod descendants;
+mod environment;
 mod identity;
 mod isolation;
 mod member;
@@ -28,7 +29,7 @@ pub use capability::{Capability, CapabilitySet, DANGEROUS, UnknownCapability};
 pub use cleanup::sweep_stale;
 pub use command::{Command, KeepFds};
 pub use descendants::{Descendants, Leftover};
-
+pub use environment::{Environment, EnvironmentChange};
 pub use identity::{IdentityError, TargetUser};
 pub use isolation::IsolationError;
 pub use member::kill_in;

@@ -127,7 +127,7 @@ impl Bench<'_> {
     ) -> Result<CaseRun, SelftestError> {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| SelftestError::TestClient(error);
         let (told, teller) = pipe().map_err(|errno| failed(Box::new(errno)))?;
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(&self.program, std::env::vars_os().collect());
         command.args = vec![
             "selftest-client".into(),
             format!("--tell={}", teller.as_raw_fd()).into(),

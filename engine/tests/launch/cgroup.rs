@@ -151,7 +151,7 @@ fn kill_ends_everything() {
         let signals = SignalSource::open().unwrap();
         let cgroup = TransientCgroup::create(&Hierarchy::find().unwrap()).unwrap();
         let (read, write) = nix::unistd::pipe().unwrap();
-        let mut command = Command::new("sh");
+        let mut command = Command::new("sh", std::env::vars_os().collect());
         // One that ignores what it can, with children in a nested cgroup.
         let script = format!(
             "mkdir {0}/n; trap '' TERM INT HUP; sleep 1000 & echo $! > {0}/n/cgroup.procs; \

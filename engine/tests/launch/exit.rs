@@ -188,7 +188,7 @@ fn watched_descriptors_are_served() {
 fn late_signals_do_not_change_it() {
     let signals = SignalSource::open().unwrap();
     let cgroup = TransientCgroup::create(&Hierarchy::find().unwrap()).unwrap();
-    let mut command = launch::Command::new("sh");
+    let mut command = launch::Command::new("sh", std::env::vars_os().collect());
     command.args = vec!["-c".into(), "sleep 1000 & exit 3".into()];
     let child = command.spawn(cgroup.fd(), &signals).unwrap();
     poll(

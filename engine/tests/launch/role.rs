@@ -16,7 +16,7 @@ use nix::{
 };
 use tidegate::cgroup::Hierarchy;
 use tidegate::launch::{
-    Command, Descendants, KeepFds, Leftover, Needs, SignalSource, SpawnError, Supervisor, TargetUser,
+    Command, Descendants, Environment, KeepFds, Leftover, Needs, SignalSource, SpawnError, Supervisor, TargetUser,
     TransientCgroup, Watch,
 };
 
@@ -37,7 +37,8 @@ pub(crate) fn supervise(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn try_supervise(mut arguments: impl Iterator<Item = OsString>) -> anyhow::Result<i32> {
-    let mut command = Command::new("");
+    let environment: Environment = std::env::vars_os().collect();
+    let mut command = Command::new("", environment.clone());
     let mut descendants = Descendants::End;
     let mut user = None;
     while let Some(option) = arguments.next().filter(|argument| argument != "--") {
@@ -64,7 +65,7 @@ fn try_supervise(mut arguments: impl Iterator<Item = OsString>) -> anyhow::Resul
     }
     command.program = arguments.next().unwrap();
     command.args = arguments.collect();
-    command.user = user.map_or_else(TargetUser::invoking, Ok)?;
+    command.user = user.map_or_else(|| TargetUser::invoking(&environment), Ok)?;
 
     let signals = SignalSource::open()?;
     let hierarchy = Hierarchy::find()?;

@@ -74,16 +74,17 @@ fn command_of(args: &ExecArgs) -> Result<Command, Failure> {
         return Err(Failure::of(Exit::Usage, "there is no command"));
     };
     let usage = |error: &dyn std::error::Error| Failure::by(Exit::Usage, error);
+    let environment: launch::Environment = std::env::vars_os().collect();
     let user = match &args.user {
         Some(user) => TargetUser::parse(user).map_err(|e| usage(&e))?,
-        None => TargetUser::invoking().map_err(|e| Failure::by(Exit::ExecFailed, &e))?,
+        None => TargetUser::invoking(&environment).map_err(|e| Failure::by(Exit::ExecFailed, &e))?,
     };
     let mut kept = CapabilitySet::NONE;
     for name in &args.keep_capability {
         let named = name.parse().map_err(|e: launch::UnknownCapability| usage(&e))?;
         kept = kept.union(named);
     }
-    let mut command = Command::new(program);
+    let mut command = Command::new(program, environment);
     command.args = rest.to_vec();
     command.user = user;
     command.keep_capabilities = kept;
