@@ -8,7 +8,7 @@ use super::probe_text::text;
 use crate::{
     cli::{Exit, Failure, Output, output::print},
     events::json::document,
-    probe::{Attach, Enforcement, Options, probe},
+    probe::{AttachScope, Enforcement, Options, probe},
 };
 
 /// Try what this kernel can enforce, and say what to change to get more
@@ -53,9 +53,9 @@ pub struct ProbeArgs {
 /// When it cannot be printed.
 pub fn run(args: &ProbeArgs, output: Output) -> Result<ExitCode, Failure> {
     let attach = match (args.no_attach, args.no_global) {
-        (true, _) => Attach::Nothing,
-        (_, true) => Attach::OwnCgroup,
-        _ => Attach::Everything,
+        (true, _) => AttachScope::None,
+        (_, true) => AttachScope::OwnCgroup,
+        _ => AttachScope::System,
     };
     let report = probe(Options { attach });
     print(&match output {

@@ -1,14 +1,14 @@
-//! What was found, for people.
+//! The text form of a probe report.
 
 use std::fmt::Write;
 
 use crate::{
     events::escape::escaped,
-    probe::{Answer, Attach, Enforcement, Finding, KillTime, Plan, Report},
+    probe::{AttachScope, BlockErrno, Enforcement, Finding, Plan, Report, SignalSender, Support},
 };
 
-/// How many things are named that one change would give.
-const NAMED: usize = 6;
+/// Names printed for one hint.
+const MAX_NAMES: usize = 6;
 
 /// The whole report.
 pub(super) fn text(report: &Report) -> String {
@@ -18,24 +18,25 @@ pub(super) fn text(report: &Report) -> String {
         report.kernel.machine
     );
     for (title, findings) in [
-        ("Here", &report.surroundings),
+        ("Environment", &report.environment),
         ("Hooks", &report.hooks),
         ("Helpers", &report.helpers),
-        ("Tables and sockets", &report.tables),
+        ("Maps", &report.maps),
+        ("Sockets", &report.sockets),
     ] {
         group(&mut text, title, findings);
     }
-    plan(&mut text, &report.plan, report.attached);
-    let advice = report.advice();
-    if !advice.is_empty() {
-        text += "\nTo get more\n";
-        for (remedy, names) in advice {
-            let named = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
-            let more = match names.len().saturating_sub(NAMED) {
+    plan(&mut text, &report.plan, report.attach_scope);
+    let hints = report.hints();
+    if !hints.is_empty() {
+        text += "\nTo enable more features\n";
+        for (hint, names) in hints {
+            let named = names.iter().take(MAX_NAMES).copied().collect::<Vec<_>>().join(", ");
+            let more = match names.len().saturating_sub(MAX_NAMES) {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
-            line(&mut text, &format!("  {remedy}\n      for {named}{more}"));
+            line(&mut text, &format!("  {hint}\n      for {named}{more}"));
         }
     }
     text
@@ -56,7 +57,7 @@ fn group(text: &mut String, title: &str, findings: &[Finding]) {
         .unwrap_or(0);
     let _ = writeln!(text, "\n{title}");
     if let [first, others @ ..] = findings
-        && first.answer == Answer::Unknown
+        && first.support == Support::Unknown
         && !others.is_empty()
         && others.iter().all(|other| other.reason == first.reason)
     {
@@ -64,110 +65,113 @@ fn group(text: &mut String, title: &str, findings: &[Finding]) {
         return line(text, &format!("  none could be tried: {why}"));
     }
     for finding in findings {
-        let mut said = String::new();
+        let mut details = String::new();
         if let Some(reached) = finding.reached
-            && finding.answer == Answer::Yes
+            && finding.support == Support::Yes
         {
-            said = format!("{reached}; ");
+            details = format!("{}; ", reached.as_str());
         }
-        said += match &finding.reason {
+        details += match &finding.reason {
             Some(reason) if !reason.is_empty() => reason,
             _ => &finding.purpose,
         };
-        if finding.answer != Answer::Yes && finding.reason.is_some() {
-            said += &format!(" [{}]", finding.purpose);
+        if finding.support != Support::Yes && finding.reason.is_some() {
+            details += &format!(" [{}]", finding.purpose);
         }
-        let (name, answer) = (finding.name, finding.answer.as_str());
-        line(text, &format!("  {name:<width$}  {answer:<3}  {said}"));
+        let (name, support) = (finding.name, finding.support.as_str());
+        line(text, &format!("  {name:<width$}  {support:<3}  {details}"));
     }
 }
 
-fn plan(text: &mut String, plan: &Plan, attached: Attach) {
-    text.push_str(match attached {
-        Attach::Nothing => "\nPlan, supposing that what loads can be attached\n",
-        Attach::Everything | Attach::OwnCgroup => "\nPlan\n",
+fn plan(text: &mut String, plan: &Plan, attach_scope: AttachScope) {
+    text.push_str(match attach_scope {
+        AttachScope::None => "\nPlan (assumes that programs that load can be attached)\n",
+        AttachScope::System | AttachScope::OwnCgroup => "\nPlan\n",
     });
+    for (name, details) in rows(plan) {
+        let details = details.as_deref().unwrap_or("-");
+        line(text, &format!("  {name:<10} {details}"));
+    }
+    if !plan.unused_hooks.is_empty() {
+        let names = plan.unused_hooks.join(", ");
+        line(
+            text,
+            &format!("  supported here, but not used by this version of tidegate: {names}"),
+        );
+    }
+}
+
+/// What follows for each part of a policy; `None` when nothing can be enforced, or it was not tried.
+fn rows(plan: &Plan) -> [(&'static str, Option<String>); 9] {
     let missing = plan.missing.join(", ");
     let enforce = match plan.enforcement {
-        Enforcement::Full => "every hook that denies can be used".to_owned(),
-        Enforcement::Partial => format!("in part: without {missing}, ways out stay open"),
-        Enforcement::None => format!("no: without {missing} nothing can be denied"),
+        Enforcement::Full => "fully: all hooks that deny can be used".to_owned(),
+        Enforcement::Partial => format!("partially: some egress paths stay open without {missing}"),
+        Enforcement::None => format!("no: nothing can be denied without {missing}"),
     };
-    let nothing = "-".to_owned();
-    let audit = plan.audit_source_port.map(|port| match port {
-        true => "every attempt is told, TCP connects with their source port",
-        false => "every attempt is told, without source ports",
+    let audit = plan.audit_local_port.map(|port| match port {
+        true => "every attempt is reported, TCP connects with their local port",
+        false => "every attempt is reported, without local ports",
     });
     let block = plan.block_errno.map(|errno| match errno {
-        "policy" => "the call fails with the errno of the policy",
-        _ => "the call fails with EPERM, whatever the policy says",
+        BlockErrno::Policy => "the call fails with the errno of the policy",
+        BlockErrno::Eperm => "the call fails with EPERM, also if the policy names another errno",
     });
-    let kill = plan.kill.map(|kill| match (kill.when, kill.by) {
-        (KillTime::BeforeReturn, "lsm") => "before the call returns, by the LSM hooks",
-        (KillTime::BeforeReturn, _) => "before the call returns, by the cgroup hooks",
-        (KillTime::Later, _) => {
-            "the call is denied at once; the signal comes a moment later, from user space"
+    let kill = plan.kill.map(|kill| match kill.by {
+        SignalSender::Lsm => "before the call returns, by the LSM programs",
+        SignalSender::CgroupHook => "before the call returns, by the cgroup programs",
+        SignalSender::UserSpace => {
+            "the call is denied at once; user space sends the signal a moment later"
         }
     });
-    let either = |can: bool, yes: &str, no: &str| match (plan.enforcement, can) {
-        (Enforcement::None, _) => "-".to_owned(),
-        (_, true) => yes.to_owned(),
-        (_, false) => no.to_owned(),
+    let choose = |supported: Option<bool>, yes: &'static str, no: &'static str| {
+        let supported = supported.filter(|_| plan.enforcement != Enforcement::None);
+        supported.map(|supported| if supported { yes } else { no }.to_owned())
     };
-    let rows = [
-        ("enforce", enforce),
-        ("audit", audit.map_or(nothing.clone(), str::to_owned)),
-        ("block", block.map_or(nothing.clone(), str::to_owned)),
-        ("kill", kill.map_or(nothing, str::to_owned)),
+    [
+        ("enforce", Some(enforce)),
+        ("audit", audit.map(str::to_owned)),
+        ("block", block.map(str::to_owned)),
+        ("kill", kill.map(str::to_owned)),
         (
             "families",
-            either(
-                plan.other_families,
-                "packet, vsock and others are judged when a socket is made",
-                "IPv4 and IPv6 only: packet, vsock and others have no hook that is used",
+            choose(
+                Some(plan.other_families),
+                "packet, vsock and other families are checked when a socket is created",
+                "only IPv4 and IPv6 are checked; packet, vsock and other families are not",
             ),
         ),
         (
             "unix",
-            either(
-                plan.unix_sockets,
-                "unix sockets that rules name are judged",
-                "unix sockets are not judged, and policies with rules about them refused",
+            choose(
+                Some(plan.unix_sockets),
+                "rules about unix sockets are enforced",
+                "policies with rules about unix sockets are rejected",
             ),
         ),
         (
             "packets",
-            either(
-                plan.packets,
-                "judged at the edge of the cgroup, whatever sent them",
-                "not looked at: sockets that are connected go on",
+            choose(
+                Some(plan.egress_filter),
+                "checked at the egress of the cgroup, for every socket",
+                "not checked: existing connections continue",
             ),
         ),
         (
-            "moves",
-            match (plan.enforcement, plan.moves) {
-                (Enforcement::None, _) | (_, None) => "-".to_owned(),
-                (_, Some(true)) => "who leaves the cgroup of a standing policy is reported".to_owned(),
-                (_, Some(false)) => "who leaves the cgroup of a standing policy is not reported".to_owned(),
-            },
+            "migrations",
+            choose(
+                plan.cgroup_migrations,
+                "processes that leave the cgroup of an attached policy are reported",
+                "processes that leave the cgroup of an attached policy are not reported",
+            ),
         ),
         (
             "existing",
-            match (plan.enforcement, plan.existing_sockets) {
-                (Enforcement::None, _) | (_, None) => "-".to_owned(),
-                (_, Some(true)) => "this kernel can cut connections that were there before".to_owned(),
-                (_, Some(false)) => "connections that were there before cannot be cut".to_owned(),
-            },
+            choose(
+                plan.destroy_sockets,
+                "connections that are older than a policy can be destroyed",
+                "connections that are older than a policy cannot be destroyed",
+            ),
         ),
-    ];
-    for (name, said) in rows {
-        line(text, &format!("  {name:<9} {said}"));
-    }
-    if !plan.not_used.is_empty() {
-        let names = plan.not_used.join(", ");
-        line(
-            text,
-            &format!("  works here, but this version of tidegate has no use for it: {names}"),
-        );
-    }
+    ]
 }
