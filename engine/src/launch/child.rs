@@ -60,7 +60,7 @@ impl Failure {
     pub(super) fn decode(bytes: &[u8]) -> Option<Failure> {
         let (step, errno) = bytes.split_at_checked(4)?;
         Some(Failure {
-            step: Step::from_number(u32::from_ne_bytes(step.try_into().ok()?))?,
+            step: Step::from_id(u32::from_ne_bytes(step.try_into().ok()?))?,
             errno: i32::from_ne_bytes(errno.try_into().ok()?),
         })
     }

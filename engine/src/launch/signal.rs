@@ -37,17 +37,17 @@ pub struct SignalSource {
     former: SigSet,
 }
 
-/// The signals cannot be taken.
+/// Signal handling could not be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot take signals ({step}): {source}")]
+#[error("failed to set up signal handling ({step}): {source}")]
 pub struct SignalError {
     step: &'static str,
     source: io::Error,
 }
 
-/// A signal that arrived.
+/// A signal that received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Arrived {
+pub(super) struct ReceivedSignal {
     pub(super) signal: Signal,
     /// Sent by the kernel (the terminal, mostly) and not by a process. The terminal sends to the
     /// whole foreground process group, so the command has it already.
@@ -93,15 +93,15 @@ impl SignalSource {
     }
 
     /// The next signal, if one is there.
-    pub(super) fn next(&self) -> Result<Option<Arrived>, SignalError> {
+    pub(super) fn next(&self) -> Result<Option<ReceivedSignal>, SignalError> {
         loop {
             let read = self.fd.read_signal().map_err(|errno| SignalError {
                 step: "read",
                 source: errno.into(),
             })?;
-            match read.map(|info| arrived(&info)) {
+            match read.map(|info| received(&info)) {
                 None => return Ok(None),
-                Some(Some(arrived)) => return Ok(Some(arrived)),
+                Some(Some(received)) => return Ok(Some(received)),
                 // A number without a name, which the set does not hold.
                 Some(None) => {}
             }
@@ -109,9 +109,9 @@ impl SignalSource {
     }
 }
 
-fn arrived(info: &siginfo) -> Option<Arrived> {
+fn received(info: &siginfo) -> Option<ReceivedSignal> {
     let signal = Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()?;
-    Some(Arrived {
+    Some(ReceivedSignal {
         signal,
         by_kernel: info.ssi_code == libc::SI_KERNEL,
     })

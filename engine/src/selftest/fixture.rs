@@ -23,7 +23,7 @@ use crate::{
     datapath::{EventRing, Features, RunGate},
     events::{Event, decode},
     launch::{
-        Capability, CapabilitySet, Command, Descendants, Exit, KeepFds, SignalSource, Supervisor,
+        Capability, CapabilitySet, Command, OrphanAction, Exit, KeepFds, SignalSource, Supervisor,
         TransientCgroup, Watch,
     },
     policy::Policy,
@@ -160,7 +160,7 @@ impl Bench<'_> {
                 fd: watched.as_fd(),
                 ready: &mut drain,
             }];
-            Supervisor::new(child, cgroup, self.signals).run(Descendants::End, &mut watches)
+            Supervisor::new(child, cgroup, self.signals).run(OrphanAction::Terminate, &mut watches)
         };
         let finished = finished.map_err(|error| failed(Box::new(error)))?;
         drain();

@@ -11,7 +11,7 @@ use nix::{
     sys::signal::{Signal, raise},
 };
 use tidegate::cgroup::Hierarchy;
-use tidegate::launch::{self, Descendants, Exit, Leftover, SignalSource, Supervisor, TransientCgroup};
+use tidegate::launch::{self, OrphanAction, Exit, OrphanOutcome, SignalSource, Supervisor, TransientCgroup};
 
 use crate::{
     Test,
@@ -198,11 +198,11 @@ fn late_signals_do_not_change_it() {
     .unwrap();
     raise(Signal::SIGINT).unwrap();
     let finished = Supervisor::new(child, &cgroup, &signals)
-        .run(Descendants::End, &mut [])
+        .run(OrphanAction::Terminate, &mut [])
         .unwrap();
     assert_eq!(finished.exit, Exit::Code(3));
     // Asked to end, and not killed out of impatience.
-    assert_eq!(finished.leftover, Leftover::Ended);
+    assert_eq!(finished.orphans, OrphanOutcome::Terminated);
     cgroup.remove().unwrap();
     raise(Signal::SIGTERM).unwrap();
     drop(signals);

@@ -16,7 +16,7 @@ use nix::{
 };
 use tidegate::cgroup::Hierarchy;
 use tidegate::launch::{
-    Command, Descendants, Environment, KeepFds, Leftover, Needs, SignalSource, SpawnError, Supervisor, TargetUser,
+    Command, OrphanAction, Environment, KeepFds, OrphanOutcome, RequiredPrivileges, SignalSource, SpawnError, Supervisor, TargetUser,
     TransientCgroup, Watch,
 };
 
@@ -39,7 +39,7 @@ pub(crate) fn supervise(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn try_supervise(mut arguments: impl Iterator<Item = OsString>) -> anyhow::Result<i32> {
     let environment: Environment = std::env::vars_os().collect();
     let mut command = Command::new("", environment.clone());
-    let mut descendants = Descendants::End;
+    let mut descendants = OrphanAction::Terminate;
     let mut user = None;
     while let Some(option) = arguments.next().filter(|argument| argument != "--") {
         let value = arguments.next().unwrap().into_string().unwrap();
@@ -55,9 +55,9 @@ fn try_supervise(mut arguments: impl Iterator<Item = OsString>) -> anyhow::Resul
             }
             "--descendants" => {
                 descendants = match value.as_str() {
-                    "end" => Descendants::End,
-                    "wait" => Descendants::Wait,
-                    _ => Descendants::Keep,
+                    "end" => OrphanAction::Terminate,
+                    "wait" => OrphanAction::Wait,
+                    _ => OrphanAction::Keep,
                 }
             }
             other => panic!("unknown option {other}"),
@@ -71,7 +71,7 @@ fn try_supervise(mut arguments: impl Iterator<Item = OsString>) -> anyhow::Resul
     let hierarchy = Hierarchy::find()?;
     // The tests of failing steps want to get as far as the step.
     if std::env::var_os("SKIP_NEEDS").is_none() {
-        Needs::of(&command.user, command.isolates()).check(&hierarchy)?;
+        RequiredPrivileges::new(&command.user, command.isolates()).check(&hierarchy)?;
     }
     let cgroup = TransientCgroup::create(&hierarchy)?;
     eprintln!("cgroup: {}", cgroup.path().display());
@@ -91,12 +91,12 @@ fn try_supervise(mut arguments: impl Iterator<Item = OsString>) -> anyhow::Resul
     }];
     let finished = Supervisor::new(child, &cgroup, &signals).run(descendants, &mut watches)?;
     drop(write);
-    eprintln!("leftover: {:?}", finished.leftover);
+    eprintln!("leftover: {:?}", finished.orphans);
     if let Ok(foreground) = tcgetpgrp(io::stdin()) {
         eprintln!("foreground: {}", foreground == getpgrp());
     }
-    match finished.leftover {
-        Leftover::Kept => drop(cgroup.keep()),
+    match finished.orphans {
+        OrphanOutcome::Kept => drop(cgroup.keep()),
         _ => cgroup.remove()?,
     }
     Ok(finished.exit.code())

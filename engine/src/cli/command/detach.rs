@@ -94,7 +94,7 @@ fn place(args: &DetachArgs, standing: &Standing) -> Result<Option<Place>, Failur
     let Some(path) = &args.cgroup.cgroup else {
         return Err(missing);
     };
-    let path = hierarchy.spelled(path);
+    let path = hierarchy.hierarchy_path(path);
     let records = standing.records().map_err(attached::failed)?;
     let mut places = records.iter().flat_map(|record| &record.attachments);
     match places.any(|there| *there.path == *path) {

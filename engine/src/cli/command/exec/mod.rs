@@ -22,7 +22,7 @@ use crate::{
     cli::{Exit, Failure, Output},
     datapath::Features,
     events::{Layout, ReportFile, escape::escaped, json, table},
-    launch::{self, CapabilitySet, Command, Descendants, KeepFds, Needs, SignalSource, TargetUser},
+    launch::{self, CapabilitySet, Command, OrphanAction, KeepFds, RequiredPrivileges, SignalSource, TargetUser},
 };
 
 /// Runs the command and gives its exit code.
@@ -37,16 +37,16 @@ pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
     // its end ends us.
     let signals = SignalSource::open().map_err(|e| failed(&e))?;
     let hierarchy = Hierarchy::find().map_err(|e| failed(&e))?;
-    let needs = Needs::of(&command.user, command.isolates());
+    let needs = RequiredPrivileges::new(&command.user, command.isolates());
     needs.check(&hierarchy).map_err(|e| failed(&e))?;
     let report = args.report.as_deref().map(ReportFile::create).transpose();
     let report = report.map_err(|e| failed(&e))?;
     let mut recorder = Recorder::new(args, output, report).map_err(|e| failed(&e))?;
 
     let descendants = match args.descendants {
-        Survivors::End => Descendants::End,
-        Survivors::Wait => Descendants::Wait,
-        Survivors::Keep => Descendants::Keep,
+        Survivors::End => OrphanAction::Terminate,
+        Survivors::Wait => OrphanAction::Wait,
+        Survivors::Keep => OrphanAction::Keep,
     };
     let features = Features::detect();
     policies::require_hooks(&policies, features)?;
