@@ -159,7 +159,10 @@ impl CgroupHandle {
         let found = found.ok_or_else(|| CgroupLookupError::TooMany {
             unit: unit.to_owned(),
         })?;
-        let found: Vec<PathBuf> = found.iter().map(|directory| hierarchy.hierarchy_path(directory)).collect();
+        let found: Vec<PathBuf> = found
+            .iter()
+            .map(|directory| hierarchy.hierarchy_path(directory))
+            .collect();
         match found.as_slice() {
             [] => Err(CgroupLookupError::NoUnit {
                 unit: unit.to_owned(),

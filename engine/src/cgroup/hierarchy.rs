@@ -115,7 +115,8 @@ impl Hierarchy {
     pub fn path_of(&self, id: u64) -> Option<PathBuf> {
         let directory = self.open(id).ok()?;
         let path = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).ok()?;
-        path.starts_with(&self.mount_point).then(|| self.hierarchy_path(&path))
+        path.starts_with(&self.mount_point)
+            .then(|| self.hierarchy_path(&path))
     }
 
     /// Opens a cgroup by its file handle (`kernfs_encode_fh`, FILEID_KERNFS, Linux 5.5).

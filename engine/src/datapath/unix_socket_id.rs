@@ -15,8 +15,8 @@ use std::{
 use engine_common::UnixSocketId;
 
 use super::executable::IdentifyError;
-use crate::procfs::Mount;
 use crate::compile::identity::components;
+use crate::procfs::Mount;
 
 /// Symbolic links that the kernel follows in one path (MAXSYMLINKS, include/linux/namei.h).
 const MAX_LINKS: u32 = 40;

@@ -45,7 +45,9 @@ pub enum IsolationError {
     )]
     Inside(PathBuf),
     /// A standard descriptor is a directory that the command must not access.
-    #[error("descriptor {0} is a directory of a bpf or cgroup file system, which the command must not access")]
+    #[error(
+        "descriptor {0} is a directory of a bpf or cgroup file system, which the command must not access"
+    )]
     Inherited(i32),
 }
 

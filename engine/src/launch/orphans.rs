@@ -63,7 +63,10 @@ impl OrphanAction {
     }
 }
 
-fn terminate(supervisor: &Supervisor<'_>, watches: &mut [Watch<'_>]) -> Result<OrphanOutcome, SuperviseError> {
+fn terminate(
+    supervisor: &Supervisor<'_>,
+    watches: &mut [Watch<'_>],
+) -> Result<OrphanOutcome, SuperviseError> {
     let cgroup = supervisor.cgroup;
     cgroup.signal(Signal::SIGTERM)?;
     let deadline = Instant::now() + GRACE_PERIOD;
@@ -118,7 +121,11 @@ fn is_termination(signal: Signal) -> bool {
 }
 
 /// A signal of the terminal has already reached the processes in the process group of this process.
-fn forward_to_all(supervisor: &Supervisor<'_>, signal: Signal, by_terminal: bool) -> Result<(), TransientError> {
+fn forward_to_all(
+    supervisor: &Supervisor<'_>,
+    signal: Signal,
+    by_terminal: bool,
+) -> Result<(), TransientError> {
     let own = getpgrp();
     supervisor.cgroup.signal_where(signal, |pid| {
         !by_terminal || getpgid(Some(Pid::from_raw(pid))).is_ok_and(|group| group != own)

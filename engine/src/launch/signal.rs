@@ -1,4 +1,4 @@
-//! Signals as something to poll.
+//! Receives the signals of this process through a descriptor (signalfd(2)).
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use nix::{
     },
 };
 
-/// What is taken from the kernel and passed on to the command.
+/// Signals that are forwarded to the command.
 const FORWARDED: [Signal; 10] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -27,14 +27,13 @@ const FORWARDED: [Signal; 10] = [
     Signal::SIGCONT,
 ];
 
-/// Blocks the signals meant for the command and hands them out. Open it before anything that has to
-/// be cleaned up is made, and before any thread is started (a thread that does not block them would
-/// receive them). Dropping it forgets what nobody has read, which was meant for the command, and gives
-/// the former mask back.
+/// Blocks the forwarded signals and SIGCHLD, and receives them. Open it before creating anything that needs a cleanup,
+/// and before starting threads: a thread that does not block the signals would receive them. Dropping it discards
+/// unread signals, which were for the command, and restores the previous mask.
 #[derive(Debug)]
 pub struct SignalSource {
     fd: SignalFd,
-    former: SigSet,
+    previous: SigSet,
 }
 
 /// Signal handling could not be set up.
@@ -45,7 +44,7 @@ pub struct SignalError {
     source: io::Error,
 }
 
-/// A signal that received.
+/// A received signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReceivedSignal {
     pub(super) signal: Signal,
@@ -68,31 +67,31 @@ impl SignalSource {
         };
         let mut set: SigSet = FORWARDED.into_iter().collect();
         set.add(Signal::SIGCHLD);
-        let mut former = SigSet::empty();
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut former)).map_err(at("sigprocmask"))?;
+        let mut previous = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut previous)).map_err(at("sigprocmask"))?;
         let opened = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .map_err(at("signalfd"));
         let fd = match opened {
             Ok(fd) => fd,
             Err(error) => {
-                let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&former), None);
+                let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&previous), None);
                 return Err(error);
             }
         };
-        let source = SignalSource { fd, former };
-        // Whoever ignores SIGCHLD, and that is inherited, never learns how a child ended.
+        let source = SignalSource { fd, previous };
+        // An ignored SIGCHLD, which is inherited, would discard the exit status of the command.
         let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-        // SAFETY: the default disposition runs no code of ours.
+        // SAFETY: the default disposition runs no handler.
         unsafe { sigaction(Signal::SIGCHLD, &default) }.map_err(at("sigaction"))?;
         Ok(source)
     }
 
-    /// The mask of before, which the command gets.
-    pub(super) fn former_mask(&self) -> &SigSet {
-        &self.former
+    /// The previous signal mask, which the command gets.
+    pub(super) fn previous_mask(&self) -> &SigSet {
+        &self.previous
     }
 
-    /// The next signal, if one is there.
+    /// The next pending signal.
     pub(super) fn next(&self) -> Result<Option<ReceivedSignal>, SignalError> {
         loop {
             let read = self.fd.read_signal().map_err(|errno| SignalError {
@@ -102,7 +101,7 @@ impl SignalSource {
             match read.map(|info| received(&info)) {
                 None => return Ok(None),
                 Some(Some(received)) => return Ok(Some(received)),
-                // A number without a name, which the set does not hold.
+                // A real-time signal, which is not in the set.
                 Some(None) => {}
             }
         }
@@ -127,6 +126,6 @@ impl Drop for SignalSource {
     fn drop(&mut self) {
         // Unblocked, they would end this process, and its exit code with it.
         while let Ok(Some(_)) = self.next() {}
-        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.former), None);
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.previous), None);
     }
 }

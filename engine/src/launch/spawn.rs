@@ -183,7 +183,7 @@ impl Command {
         let mut setup = Setup {
             image: self.prepare()?,
             isolation: self.isolates().then(|| Plan::prepare(cgroup)).transpose()?,
-            mask: signals.former_mask(),
+            mask: signals.previous_mask(),
             drop: self.keep_capabilities.to_drop(),
             identity: self.user.groups().map(|groups| Identity {
                 uid: Uid::from_raw(self.user.uid()),

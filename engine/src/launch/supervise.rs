@@ -107,11 +107,7 @@ impl<'a> Supervisor<'a> {
     ///
     /// # Errors
     /// When poll(2), waitid(2) or a file of the cgroup fails, which does not happen in practice.
-    pub fn run(
-        self,
-        orphans: OrphanAction,
-        watches: &mut [Watch<'_>],
-    ) -> Result<Finished, SuperviseError> {
+    pub fn run(self, orphans: OrphanAction, watches: &mut [Watch<'_>]) -> Result<Finished, SuperviseError> {
         let exit = loop {
             if let Some(exit) = self.reap()? {
                 break exit;

@@ -33,11 +33,11 @@ impl Terminal {
         let is_empty = tcgetpgrp(terminal).is_ok_and(|group| killpg(group, None) == Err(Errno::ESRCH));
         if is_empty {
             // From the background tcsetpgrp stops the caller, unless it blocks SIGTTOU.
-            let mut former = SigSet::empty();
+            let mut previous = SigSet::empty();
             let block: SigSet = [Signal::SIGTTOU].into_iter().collect();
-            if sigprocmask(SigmaskHow::SIG_BLOCK, Some(&block), Some(&mut former)).is_ok() {
+            if sigprocmask(SigmaskHow::SIG_BLOCK, Some(&block), Some(&mut previous)).is_ok() {
                 let _ = tcsetpgrp(terminal, getpgrp());
-                let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&former), None);
+                let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&previous), None);
             }
         }
     }

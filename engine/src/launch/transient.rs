@@ -88,7 +88,9 @@ fn creation_hint(error: &io::Error) -> &'static str {
             "the hierarchy is mounted read-only, as in most containers and inside `tidegate exec` \
              (`--keep-capability all` allows nesting)"
         }
-        Some(libc::EAGAIN) => "the limit cgroup.max.depth or cgroup.max.descendants of an ancestor is reached",
+        Some(libc::EAGAIN) => {
+            "the limit cgroup.max.depth or cgroup.max.descendants of an ancestor is reached"
+        }
         Some(libc::EBUSY | libc::EOPNOTSUPP) => {
             "this cgroup cannot have such children (see its cgroup.type); start tidegate in another cgroup"
         }

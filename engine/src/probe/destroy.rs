@@ -79,9 +79,7 @@ fn failed(mut finding: Finding, error: &io::Error, environment: &HostEnvironment
     match errno {
         Some(libc::EPERM | libc::EACCES) if !environment.missing_capabilities().is_empty() => {
             finding.support = Support::Unknown;
-            finding
-                .reason(error.to_string())
-                .hint(RUN_AS_ROOT)
+            finding.reason(error.to_string()).hint(RUN_AS_ROOT)
         }
         Some(libc::EOPNOTSUPP) => finding
             .reason("the kernel was built without CONFIG_INET_DIAG_DESTROY")

@@ -50,10 +50,11 @@ impl Fixture<'_> {
 
     /// Tries all hooks at the same time: one round of calls shows which programs are called.
     pub(super) fn hooks(&self) -> Vec<Finding> {
-        let disabled = |(finding, hook): (Finding, &Hook)| match finding.is_effective() && hook.is_taken_away() {
-            true => disabled_by_variable(finding),
-            false => finding,
-        };
+        let disabled =
+            |(finding, hook): (Finding, &Hook)| match finding.is_effective() && hook.is_taken_away() {
+                true => disabled_by_variable(finding),
+                false => finding,
+            };
         self.tried().into_iter().zip(&HOOKS).map(disabled).collect()
     }
 
@@ -83,11 +84,7 @@ impl Fixture<'_> {
             .iter()
             .zip(&attached)
             .map(|(hook, attached)| match attached {
-                None => self.only_loaded(
-                    trials,
-                    hook,
-                    "attaching system-wide programs is disabled",
-                ),
+                None => self.only_loaded(trials, hook, "attaching system-wide programs is disabled"),
                 Some(Err(refusal)) => self.refused(hook, refusal),
                 Some(Ok(_)) => self.seen(trials, hook, &calls),
             })
@@ -134,7 +131,9 @@ impl Fixture<'_> {
             Ok(()) => of_hook(hook).reached(Reached::Loaded),
         };
         match (hook.place, self.environment.has_bpf_module()) {
-            (Place::Lsm(_), Some(false)) => self.never_called(finding, "it loads, but the kernel would not call it"),
+            (Place::Lsm(_), Some(false)) => {
+                self.never_called(finding, "it loads, but the kernel would not call it")
+            }
             (Place::Cgroup { .. }, _) | (Place::Lsm(_), Some(true)) => {
                 finding.reason(format!("not attached: {why}"))
             }

@@ -15,12 +15,12 @@ mod self_calls;
 
 use serde::Serialize;
 
+use self::{environment::HostEnvironment, hooks::Fixture};
 pub use self::{
     environment::Kernel,
     finding::{Finding, Reached, Support},
     plan::{BlockErrno, Enforcement, Kill, KillTime, Plan, SignalSender},
 };
-use self::{environment::HostEnvironment, hooks::Fixture};
 
 /// Version of [`Report`] as a JSON document.
 const SCHEMA_VERSION: u32 = 1;

@@ -266,10 +266,7 @@ mod tests {
         assert_eq!(kill(&[], &[]), (BeforeReturn, CgroupHook));
         assert_eq!(kill(&["bpf_send_signal"], &[]), (BeforeReturn, Lsm));
         for missing in LSM_KILL {
-            assert_eq!(
-                kill(&["bpf_send_signal", missing], &[]),
-                (AfterReturn, UserSpace)
-            );
+            assert_eq!(kill(&["bpf_send_signal", missing], &[]), (AfterReturn, UserSpace));
         }
         assert_eq!(
             kill(&["bpf_send_signal"], &["lsm/socket_connect"]),

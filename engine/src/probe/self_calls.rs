@@ -144,7 +144,7 @@ fn disconnect() -> io::Result<()> {
 /// Forks a child that joins the cgroup and uses sockets there: cgroup hooks run for sockets created in the cgroup.
 /// Returns what it did.
 fn in_cgroup(processes: &File) -> io::Result<u8> {
-    // Receives what the child sends; nobody reads it.
+    // Receives what the child sends, and is not read.
     let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = receiver.local_addr()?;
     let receiver6 = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0));

@@ -228,7 +228,10 @@ mod tests {
     #[test]
     fn sources_and_super_options_may_be_empty() {
         let mount = Mount::parse(b"41 31 0:38 / /c rw - tmpfs  rw").unwrap();
-        assert_eq!((mount.fs_type.as_str(), mount.super_options.as_str()), ("tmpfs", "rw"));
+        assert_eq!(
+            (mount.fs_type.as_str(), mount.super_options.as_str()),
+            ("tmpfs", "rw")
+        );
         let mount = Mount::parse(b"41 31 0:38 / /c rw - tmpfs none").unwrap();
         assert_eq!(mount.super_options, "");
     }

@@ -23,7 +23,7 @@ use crate::{
     datapath::{EventRing, Features, RunGate},
     events::{Event, decode},
     launch::{
-        Capability, CapabilitySet, Command, OrphanAction, Exit, KeepFds, SignalSource, Supervisor,
+        Capability, CapabilitySet, Command, Exit, KeepFds, OrphanAction, SignalSource, Supervisor,
         TransientCgroup, Watch,
     },
     policy::Policy,

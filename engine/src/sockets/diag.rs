@@ -153,10 +153,11 @@ impl Diag {
     ) -> Result<(), DiagError> {
         self.sequence = self.sequence.wrapping_add(1);
         let request = message::list(family, protocol, states, self.sequence);
-        self.request(&request, protocol, each).map_err(|error| match error {
-            DiagError::Refused(cause) if cause.raw_os_error() == Some(libc::ENOENT) => DiagError::Absent,
-            error => error,
-        })
+        self.request(&request, protocol, each)
+            .map_err(|error| match error {
+                DiagError::Refused(cause) if cause.raw_os_error() == Some(libc::ENOENT) => DiagError::Absent,
+                error => error,
+            })
     }
 
     /// Destroys a socket (Linux 4.5; UDP 4.9): its process gets ECONNABORTED, its peer a reset if the protocol has one.

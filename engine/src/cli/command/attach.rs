@@ -22,7 +22,7 @@ use super::{
     policy_files::{self, SourcedPolicy},
 };
 use crate::{
-    cgroup::{Hierarchy, CgroupHandle},
+    cgroup::{CgroupHandle, Hierarchy},
     cli::{Exit, Failure, Output, output::print, variable::VariableArgs},
     control::{Existing, Standing, Wanted},
     events::{escape::escaped, json::document},
@@ -196,7 +196,12 @@ fn from_flags(args: &AttachArgs, hierarchy: &Hierarchy, output: Output) -> Resul
     Ok(wanted)
 }
 
-fn to_wanted(sourced: SourcedPolicy, name: Option<String>, mode: Option<Mode>, cgroup: CgroupHandle) -> Wanted {
+fn to_wanted(
+    sourced: SourcedPolicy,
+    name: Option<String>,
+    mode: Option<Mode>,
+    cgroup: CgroupHandle,
+) -> Wanted {
     let SourcedPolicy { mut policy, source } = sourced;
     if let Some(mode) = mode {
         policy.mode = mode;

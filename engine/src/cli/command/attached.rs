@@ -3,7 +3,7 @@
 use std::{io::Write, path::PathBuf};
 
 use crate::{
-    cgroup::{Hierarchy, HierarchyError, CgroupHandle},
+    cgroup::{CgroupHandle, Hierarchy, HierarchyError},
     cli::{Exit, Failure},
     control::{ControlError, Holder, Standing},
 };

@@ -31,7 +31,12 @@ pub(super) fn text(report: &Report) -> String {
     if !hints.is_empty() {
         text += "\nTo enable more features\n";
         for (hint, names) in hints {
-            let named = names.iter().take(MAX_NAMES).copied().collect::<Vec<_>>().join(", ");
+            let named = names
+                .iter()
+                .take(MAX_NAMES)
+                .copied()
+                .collect::<Vec<_>>()
+                .join(", ");
             let more = match names.len().saturating_sub(MAX_NAMES) {
                 0 => String::new(),
                 more => format!(" and {more} more"),
@@ -120,9 +125,7 @@ fn rows(plan: &Plan) -> [(&'static str, Option<String>); 9] {
     let kill = plan.kill.map(|kill| match kill.by {
         SignalSender::Lsm => "before the call returns, by the LSM programs",
         SignalSender::CgroupHook => "before the call returns, by the cgroup programs",
-        SignalSender::UserSpace => {
-            "the call is denied at once; user space sends the signal a moment later"
-        }
+        SignalSender::UserSpace => "the call is denied at once; user space sends the signal a moment later",
     });
     let choose = |supported: Option<bool>, yes: &'static str, no: &'static str| {
         let supported = supported.filter(|_| plan.enforcement != Enforcement::None);

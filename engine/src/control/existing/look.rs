@@ -13,7 +13,7 @@ use super::{
     judge::{Executable, Judge},
 };
 use crate::{
-    cgroup::{Hierarchy, CgroupHandle, Subtree},
+    cgroup::{CgroupHandle, Hierarchy, Subtree},
     datapath::identify_process,
     sockets::{Diag, DiagError, Holders, Listeners, Network, Socket, State, all_processes},
 };

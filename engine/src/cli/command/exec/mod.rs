@@ -22,7 +22,9 @@ use crate::{
     cli::{Exit, Failure, Output},
     datapath::Features,
     events::{Layout, ReportFile, escape::escaped, json, table},
-    launch::{self, CapabilitySet, Command, OrphanAction, KeepFds, RequiredPrivileges, SignalSource, TargetUser},
+    launch::{
+        self, CapabilitySet, Command, KeepFds, OrphanAction, RequiredPrivileges, SignalSource, TargetUser,
+    },
 };
 
 /// Runs the command and gives its exit code.

@@ -22,7 +22,7 @@ use crate::{
     datapath::{self, EventRing, Features, Identified, RunGate, Slot},
     events::{PolicyCounters, PolicyNames},
     launch::{
-        Command, OrphanAction, Finished, OrphanOutcome, SignalSource, Supervisor, TransientCgroup, Watch,
+        Command, Finished, OrphanAction, OrphanOutcome, SignalSource, Supervisor, TransientCgroup, Watch,
         sweep_stale,
     },
     policy::{Policy, Rule},
