@@ -2,16 +2,25 @@
 //! only; the line information in the verifier's log comes from `.BTF.ext`.
 
 use object::{
-    build::elf::{Builder, SectionData},
+    build::elf::{Builder, Section, SectionData},
     elf::SHT_STRTAB,
 };
+
+/// Sections that the loader or the kernel reads, besides those of the programs.
+const REQUIRED: [&str; 4] = [".BTF", ".BTF.ext", ".maps", "license"];
 
 /// The object without its `.debug_*` sections, their relocations and the section symbols that they leave behind.
 ///
 /// # Errors
-/// When `object` is not an ELF file, or one that the writer does not support.
-pub(crate) fn without_dwarf(object: &[u8]) -> Result<Vec<u8>, object::build::Error> {
-    let mut builder = Builder::read(object)?;
+/// When `object` is not an ELF file that the writer supports, or lacks one of [`REQUIRED`].
+pub(crate) fn without_dwarf(object: &[u8]) -> Result<Vec<u8>, String> {
+    let mut builder = Builder::read(object).map_err(|error| error.to_string())?;
+    for required in REQUIRED {
+        let is_present = |section: &Section<'_>| section.name.as_slice() == required.as_bytes();
+        if !builder.sections.iter().any(is_present) {
+            return Err(format!("there is no section {required}"));
+        }
+    }
     for section in &mut builder.sections {
         let name = section.name.as_slice();
         let target = name.strip_prefix(b".rel").unwrap_or(name);
@@ -25,6 +34,6 @@ pub(crate) fn without_dwarf(object: &[u8]) -> Result<Vec<u8>, object::build::Err
     names.sh_addralign = 1;
     names.data = SectionData::SectionString;
     let mut stripped = Vec::new();
-    builder.write(&mut stripped)?;
+    builder.write(&mut stripped).map_err(|error| error.to_string())?;
     Ok(stripped)
 }
