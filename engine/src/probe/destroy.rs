@@ -41,7 +41,7 @@ pub(super) fn findings(environment: &HostEnvironment, allowed: bool) -> Vec<Find
     let of = |(name, protocol): (&'static str, u8), made: io::Result<(SocketAddr, SocketAddr)>| {
         let finding = |support| Finding::new(name, PURPOSE, support);
         if !allowed {
-            return finding(Support::Unknown).reason("not tried, as requested");
+            return finding(Support::Unknown).reason("destroying sockets is disabled");
         }
         let (from, to) = match made {
             Ok(addresses) => addresses,
