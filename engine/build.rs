@@ -1,5 +1,5 @@
-//! Builds the kernel programs and leaves them as `OUT_DIR/engine-ebpf.o`, to be embedded. The object is
-//! optimised also when this crate is not.
+//! Builds the kernel programs into `OUT_DIR/engine-ebpf.o`, which the datapath embeds. The object is always
+//! optimised.
 
 use std::env;
 use std::fs;
@@ -7,12 +7,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+// `object` is the crate that reads and writes ELF files.
 #[path = "build/object.rs"]
-mod object;
+mod ebpf_object;
+#[path = "build/strip.rs"]
+mod strip;
 #[path = "build/toolchain.rs"]
 mod toolchain;
 
-/// What the object is made from, seen from the workspace. The object is built again when one of them changes.
+/// Inputs of the object, relative to the workspace. It is rebuilt when one of them changes.
 const SOURCES: [&str; 6] = [
     "Cargo.lock",
     "Cargo.toml",
@@ -25,12 +28,13 @@ const SOURCES: [&str; 6] = [
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Sentence(sentence)) => {
-            println!("cargo::error={sentence}");
-            ExitCode::SUCCESS // cargo::error fails the build, and shows no more than the sentence
+        Err(Failure::Message(message)) => {
+            println!("cargo::error={message}");
+            // cargo::error fails the build without the output of this script.
+            ExitCode::SUCCESS
         }
-        Err(Failure::Compiler { toolchain, said }) => {
-            for line in said.lines().filter(|line| !line.trim().is_empty()) {
+        Err(Failure::Compiler { toolchain, output }) => {
+            for line in output.lines().filter(|line| !line.trim().is_empty()) {
                 println!("cargo::error={line}");
             }
             println!(
@@ -42,13 +46,13 @@ fn main() -> ExitCode {
 }
 
 enum Failure {
-    Sentence(String),
-    Compiler { toolchain: String, said: String },
+    Message(String),
+    Compiler { toolchain: String, output: String },
 }
 
 impl From<String> for Failure {
-    fn from(sentence: String) -> Failure {
-        Failure::Sentence(sentence)
+    fn from(message: String) -> Failure {
+        Failure::Message(message)
     }
 }
 
@@ -57,7 +61,7 @@ fn run() -> Result<(), Failure> {
     let workspace = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let workspace = workspace
         .parent()
-        .ok_or_else(|| "engine has no folder above it".to_owned())?;
+        .ok_or_else(|| "the directory engine has no parent".to_owned())?;
     for source in SOURCES {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
@@ -68,7 +72,7 @@ fn run() -> Result<(), Failure> {
         (compiler, linker) => {
             let mut missing = compiler.err().unwrap_or_default();
             if linker.is_none() {
-                missing.push("there is no bpf-linker on PATH".to_owned());
+                missing.push("bpf-linker is not on PATH".to_owned());
             }
             let missing = missing.join("; ");
             return Err(format!("the eBPF toolchain is missing ({missing}): run `cargo xtask setup`").into());
@@ -83,43 +87,37 @@ fn run() -> Result<(), Failure> {
 
     let big_endian = variable("CARGO_CFG_TARGET_ENDIAN")? == "big";
     let machine = variable("CARGO_CFG_TARGET_ARCH")?;
-    let target_dir = shared_folder(&out_dir).join(format!("engine-ebpf-{machine}"));
-    let built =
-        object::build(&compiler, &linker, workspace, &target_dir, &machine, big_endian).map_err(|said| {
-            Failure::Compiler {
-                toolchain: compiler.to_string(),
-                said,
-            }
+    let target_dir = shared_directory(&out_dir).join(format!("engine-ebpf-{machine}"));
+    let built = ebpf_object::build(&compiler, &linker, workspace, &target_dir, &machine, big_endian)
+        .map_err(|output| Failure::Compiler {
+            toolchain: compiler.to_string(),
+            output,
         })?;
     for line in built.warnings.lines() {
         println!("cargo::warning={line}");
     }
     let embedded = out_dir.join("engine-ebpf.o");
-    fs::copy(&built.object, &embedded).map_err(|error| {
-        format!(
-            "cannot copy {} to {}: {error}",
-            built.object.display(),
-            embedded.display()
-        )
-    })?;
-    // The same bytes are the same programs; hashed here, so that no start of tidegate has to.
-    let bytes =
-        fs::read(&embedded).map_err(|error| format!("cannot read {}: {error}", embedded.display()))?;
+    let bytes = fs::read(&built.object)
+        .map_err(|error| format!("cannot read {}: {error}", built.object.display()))?;
+    let bytes = strip::without_dwarf(&bytes)
+        .map_err(|error| format!("cannot strip {}: {error}", built.object.display()))?;
+    fs::write(&embedded, &bytes).map_err(|error| format!("cannot write {}: {error}", embedded.display()))?;
+    // Identifies the programs; computed at build time to keep the start of tidegate short.
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
     println!("cargo::rustc-env=TIDEGATE_OBJECT_HASH={:016x}", hasher.finish());
     Ok(())
 }
 
-/// Where the kernel programs are compiled: cargo's target folder, so that check, clippy, debug and release
-/// builds, each with an `OUT_DIR` of its own, compile `core` once. Cargo marks the folder with CACHEDIR.TAG.
-fn shared_folder(out_dir: &Path) -> &Path {
+/// Where the kernel programs are compiled: cargo's target directory, so that check, clippy, debug and release
+/// builds, which have different `OUT_DIR`s, compile `core` once. Cargo marks the directory with CACHEDIR.TAG.
+fn shared_directory(out_dir: &Path) -> &Path {
     out_dir
         .ancestors()
-        .find(|folder| folder.join("CACHEDIR.TAG").is_file())
+        .find(|directory| directory.join("CACHEDIR.TAG").is_file())
         .unwrap_or(out_dir)
 }
 
 fn variable(name: &str) -> Result<String, String> {
-    env::var(name).map_err(|_| format!("{name} is not set: cargo runs this build script, not people"))
+    env::var(name).map_err(|_| format!("{name} is not set: only cargo runs this build script"))
 }

@@ -7,19 +7,19 @@ use std::process::{Command, Stdio};
 
 use crate::toolchain::Compiler;
 
-/// What a build gave.
+/// The result of a build.
 pub(crate) struct Built {
-    /// The object.
+    /// Path of the object.
     pub(crate) object: PathBuf,
-    /// The compiler's warnings about our crates, rendered; empty when there are none.
+    /// Rendered compiler warnings; may be empty.
     pub(crate) warnings: String,
 }
 
-/// Builds the package engine-ebpf of `workspace` below `target_dir`. `machine` is the processor of the
-/// kernel that will run the programs, as Rust calls it: registers of a traced function differ.
+/// Builds the package engine-ebpf of `workspace` below `target_dir`. `machine` is the target architecture of user space
+/// (`CARGO_CFG_TARGET_ARCH`): the registers of a traced function depend on it.
 ///
 /// # Errors
-/// What cargo said.
+/// With the output of cargo when the build fails.
 pub(crate) fn build(
     compiler: &Compiler,
     linker: &Path,
@@ -41,10 +41,10 @@ pub(crate) fn build(
     ];
 
     let mut cargo = Command::new(&compiler.cargo);
-    // The surrounding cargo speaks to us through the environment; hardly any of it is for this build:
-    // other flags, clippy's wrapper or rustup's choice of a toolchain would spoil it.
+    // The outer cargo sets variables that would change this build: flags, the wrapper of clippy, the toolchain of
+    // rustup.
     for (name, _) in env::vars_os() {
-        if leaks(&name) {
+        if is_from_outer_cargo(&name) {
             cargo.env_remove(name);
         }
     }
@@ -62,10 +62,10 @@ pub(crate) fn build(
         .arg(target_dir)
         .current_dir(workspace)
         .env("RUSTC", &compiler.rustc)
-        // The stable compiler takes -Z then; nightly does anyway.
+        // Allows -Z with a stable compiler.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-        // The verifier takes optimised code only, whatever the profile of the user space is.
+        // The verifier accepts only optimised code, so the profile of user space does not apply.
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3")
         .env("CARGO_PROFILE_RELEASE_LTO", "fat")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
@@ -77,19 +77,19 @@ pub(crate) fn build(
         .output()
         .map_err(|error| format!("{} does not start: {error}", compiler.cargo.display()))?;
 
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let messages = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() {
-        return Err(said);
+        return Err(messages);
     }
     let object = target_dir.join(target).join("release/engine-ebpf");
     Ok(Built {
         object,
-        warnings: said,
+        warnings: messages,
     })
 }
 
-fn leaks(name: &OsStr) -> bool {
-    // Where crates come from, and how many jobs may run, stay.
+fn is_from_outer_cargo(name: &OsStr) -> bool {
+    // Registries and the job server.
     const KEPT: [&str; 6] = [
         "CARGO_HOME",
         "CARGO_HTTP_",

@@ -17,5 +17,6 @@ pub mod json_document;
 pub mod launch;
 pub mod policy;
 pub mod probe;
+mod procfs;
 pub mod selftest;
 pub mod sockets;

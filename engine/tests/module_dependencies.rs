@@ -11,13 +11,13 @@ use std::{
 const ALLOWED: [(&str, &[&str]); 11] = [
     ("policy", &[]),
     ("compile", &["policy"]),
-    ("datapath", &["compile", "policy"]),
-    ("cgroup", &[]),
+    ("datapath", &["compile", "policy", "procfs"]),
+    ("cgroup", &["procfs"]),
     ("sockets", &[]),
     ("control", &["policy", "compile", "datapath", "cgroup", "sockets"]),
     ("events", &[]),
-    ("launch", &["cgroup"]),
-    ("probe", &["datapath", "cgroup", "launch"]),
+    ("launch", &["cgroup", "procfs"]),
+    ("probe", &["datapath", "cgroup", "launch", "procfs"]),
     (
         "selftest",
         &["policy", "compile", "datapath", "events", "cgroup", "launch"],

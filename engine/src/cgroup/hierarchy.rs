@@ -1,4 +1,4 @@
-//! The cgroup2 hierarchy: where it is mounted and where the caller stands in it.
+//! The cgroup2 hierarchy: its mount point and the cgroup of this process.
 
 use std::{
     fs, io,
@@ -6,7 +6,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::mount_table::{Mount, MountTable, unified_path};
+use crate::procfs::{Mount, MountTable, unified_path};
 
 /// Inode number of the initial cgroup namespace, the same on every machine
 /// (`PROC_CGROUP_INIT_INO`, include/linux/proc_ns.h).
@@ -18,25 +18,25 @@ pub struct Hierarchy {
     mount_point: PathBuf,
     /// The cgroup the mount starts at; `/` unless it is a bind mount of a part.
     root: PathBuf,
-    /// The caller's own cgroup when the hierarchy was found, as the kernel spells it.
+    /// Path of this process's cgroup in the hierarchy, when the hierarchy was found.
     own: PathBuf,
-    /// Whether paths are counted from the real root, not from that of a cgroup namespace.
+    /// Whether paths start at the real root, not at that of a cgroup namespace.
     real_root: bool,
 }
 
-/// Why the hierarchy is of no use.
+/// The hierarchy cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HierarchyError {
-    /// A file of procfs did not say what was looked for.
+    /// A file of procfs cannot be read or parsed.
     #[error("cannot read {path}: {source}; is procfs mounted at /proc?")]
     Proc {
         /// The file.
         path: &'static str,
-        /// What the kernel, or the parser, said.
+        /// The error of the kernel or the parser.
         source: io::Error,
     },
-    /// No cgroup2 mount that can be reached.
+    /// No cgroup2 mount is reachable.
     #[error(
         "no cgroup2 file system is mounted; mount one with `mount -t cgroup2 none /sys/fs/cgroup` \
          (or, beside cgroup v1, on a directory of its own)"
@@ -45,32 +45,32 @@ pub enum HierarchyError {
     /// The kernel has no cgroup2 for this process.
     #[error("/proc/self/cgroup has no line that starts with `0::`: the kernel was built without cgroup2")]
     NoUnifiedLine,
-    /// There are mounts, but the caller's cgroup lies outside them all.
+    /// No mount shows the cgroup of this process.
     #[error(
         "this process is in the cgroup {own}, which no cgroup2 mount shows ({mounts}); \
          run tidegate where the whole hierarchy is mounted, outside the container or its cgroup namespace"
     )]
     OutOfSight {
-        /// The cgroup, as the kernel spells it.
+        /// Its path in the hierarchy.
         own: String,
-        /// The mounts, with the cgroup each starts at.
+        /// The mounts, each with the cgroup that is its root.
         mounts: String,
     },
 }
 
 impl Hierarchy {
-    /// Finds the hierarchy and the caller's place in it. Of several mounts one of the whole
-    /// hierarchy is preferred, and a writable one.
+    /// Finds the hierarchy and the cgroup of this process. Of several mounts it prefers one of the whole hierarchy,
+    /// then a writable one.
     ///
     /// # Errors
-    /// When cgroup2 is not mounted, or no mount shows the caller's cgroup.
+    /// When cgroup2 is not mounted, or no mount shows the cgroup of this process.
     pub fn find() -> Result<Hierarchy, HierarchyError> {
         const MOUNTS: &str = "/proc/self/mountinfo";
         const CGROUP: &str = "/proc/self/cgroup";
         let table = MountTable::read().map_err(|source| HierarchyError::Proc { path: MOUNTS, source })?;
         let text = fs::read(CGROUP).map_err(|source| HierarchyError::Proc { path: CGROUP, source })?;
         let own = unified_path(&text).ok_or(HierarchyError::NoUnifiedLine)?;
-        // Without the link (a kernel without cgroup namespaces) there is only the real root.
+        // A kernel without cgroup namespaces has no link, and only the real root.
         let real_root = fs::read_link("/proc/self/ns/cgroup")
             .map_or(true, |name| name == Path::new(INITIAL_CGROUP_NAMESPACE));
         Hierarchy::choose(&table, own, real_root)
@@ -103,7 +103,7 @@ impl Hierarchy {
         }
     }
 
-    /// Whether the cgroup with this id (inode number) exists. True where it cannot be known.
+    /// Whether the cgroup with this id (inode number) exists. True when that cannot be determined.
     pub fn has(&self, id: u64) -> bool {
         match self.open(id) {
             Ok(_) => true,
@@ -111,14 +111,15 @@ impl Hierarchy {
         }
     }
 
-    /// The cgroup with this id as the kernel spells it, while it exists and the mount shows it.
+    /// The path of the cgroup with this id in the hierarchy; `None` when it does not exist or the mount does not show it.
     pub fn path_of(&self, id: u64) -> Option<PathBuf> {
         let directory = self.open(id).ok()?;
         let path = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).ok()?;
-        path.starts_with(&self.mount_point).then(|| self.spelled(&path))
+        path.starts_with(&self.mount_point)
+            .then(|| self.hierarchy_path(&path))
     }
 
-    /// Opens a cgroup by its file handle, whose form is kernfs's own (`kernfs_encode_fh`, FILEID_KERNFS, Linux 5.5).
+    /// Opens a cgroup by its file handle (`kernfs_encode_fh`, FILEID_KERNFS, Linux 5.5).
     fn open(&self, id: u64) -> io::Result<OwnedFd> {
         /// `struct file_handle` with the eight bytes that follow it.
         #[repr(C)]
@@ -134,7 +135,7 @@ impl Hierarchy {
             kind: FILEID_KERNFS,
             id: id.to_ne_bytes(),
         };
-        // SAFETY: the handle is laid out as the call wants it, and both live until it returns.
+        // SAFETY: the handle has the layout of `struct file_handle` with eight bytes, and lives until the call returns.
         let fd = unsafe {
             libc::open_by_handle_at(
                 mount.as_raw_fd(),
@@ -145,30 +146,30 @@ impl Hierarchy {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a new descriptor that nobody else has.
+        // SAFETY: a new descriptor without another owner.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    /// Where the hierarchy is mounted.
+    /// The mount point of the hierarchy.
     pub fn mount_point(&self) -> &Path {
         &self.mount_point
     }
 
-    /// The directory of the cgroup the caller was in when the hierarchy was found.
+    /// The directory of the cgroup that this process was in when the hierarchy was found.
     pub fn own_cgroup(&self) -> PathBuf {
-        // `choose` took a mount that shows it.
+        // `choose` selected a mount that shows it.
         self.directory(&self.own)
             .unwrap_or_else(|| self.mount_point.clone())
     }
 
-    /// The directory of a cgroup given as the kernel spells it (`/system.slice/shop.service`), or
-    /// `None` when the mount does not show it.
+    /// The directory of a cgroup given by its path in the hierarchy (`/system.slice/shop.service`); `None` when the mount
+    /// does not show it.
     pub fn directory(&self, cgroup: &Path) -> Option<PathBuf> {
         below(&self.root, cgroup).map(|rest| self.mount_point.join(rest))
     }
 
-    /// The cgroup of a directory below the mount point, as the kernel spells it: `/system.slice/shop.service`.
-    pub fn spelled(&self, directory: &Path) -> PathBuf {
+    /// The path in the hierarchy (`/system.slice/shop.service`) of a directory below the mount point.
+    pub fn hierarchy_path(&self, directory: &Path) -> PathBuf {
         let below = directory.strip_prefix(&self.mount_point).unwrap_or(directory);
         if below.as_os_str().is_empty() {
             return self.root.clone();
@@ -176,9 +177,8 @@ impl Hierarchy {
         self.root.join(below)
     }
 
-    /// Depth of the directory of a cgroup below the root of the hierarchy, which is 0. `None` when
-    /// it cannot be told: the directory is not below the mount, or the caller lives in a cgroup
-    /// namespace, which hides how deep it lies.
+    /// Depth of a cgroup, given by its directory; the root has 0. `None` when the directory is not below the mount point,
+    /// or this process is in a cgroup namespace, which hides the depth.
     pub fn level(&self, directory: &Path) -> Option<u32> {
         if !self.real_root {
             return None;
@@ -193,8 +193,8 @@ impl Hierarchy {
     }
 }
 
-/// The part of `cgroup` below `root`. A path with `..` lies outside the cgroup namespace, and one
-/// that was removed has no directory any more.
+/// The part of `cgroup` below `root`. A path with `..` is outside the cgroup namespace, and a removed cgroup has no
+/// directory.
 fn below<'a>(root: &Path, cgroup: &'a Path) -> Option<&'a Path> {
     let outside = |path: &Path| {
         path.components()
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn prefers_the_whole_then_the_writable() {
+    fn a_mount_of_the_whole_hierarchy_is_preferred_then_a_writable_one() {
         let text = "3 1 0:7 /a /part rw - cgroup2 c rw\n\
                     4 1 0:7 / /whole-ro ro - cgroup2 c rw\n\
                     5 1 0:7 / /whole rw - cgroup2 c rw\n";
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_serves_if_it_shows_us() {
+    fn a_bind_mount_is_used_if_it_shows_the_own_cgroup() {
         let text = "3 1 0:7 /other /one rw - cgroup2 c rw\n\
                     4 1 0:7 /a/b /two rw - cgroup2 c rw\n";
         let found = choose(text, "/a/b/c").unwrap();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn outside_a_namespace_or_removed() {
+    fn cgroups_outside_the_namespace_or_removed_are_not_shown() {
         let text = "3 1 0:7 / /c rw - cgroup2 c rw\n";
         assert!(choose(text, "/../x").is_err());
         assert!(choose(text, "/x (deleted)").is_err());
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_to_mount() {
+    fn the_error_says_what_to_mount() {
         let error = choose("3 1 0:7 / /c rw - cgroup c rw\n", "/").unwrap_err();
         assert!(error.to_string().contains("mount -t cgroup2"), "{error}");
     }

@@ -1,12 +1,10 @@
-//! The cgroup2 hierarchy: where it is mounted, and finding a cgroup in it by path, process or unit.
+//! The cgroup2 hierarchy: its mount point, and looking up a cgroup by path, process or systemd unit.
 //! Changes nothing.
 
+mod handle;
 mod hierarchy;
-mod locate;
-mod mount_table;
 mod subtree;
 
+pub use handle::{CgroupHandle, CgroupLookupError};
 pub use hierarchy::{Hierarchy, HierarchyError};
-pub use locate::{LocateError, Located};
-pub(crate) use mount_table::{MountTable, unified_path};
 pub use subtree::Subtree;

@@ -1,4 +1,4 @@
-//! A cgroup with all that is below it.
+//! A cgroup and its descendants.
 
 use std::{
     collections::HashMap,
@@ -7,12 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Hierarchy, Located};
+use super::{CgroupHandle, Hierarchy};
 
-/// Cgroups that are looked at.
+/// Limit of cgroups in one subtree.
 const MAX_CGROUPS: usize = 100_000;
 
-/// A cgroup and all below it, and the processes in them, as they were when looked at.
+/// A snapshot of a cgroup, its descendants and the processes in them.
 #[derive(Debug, Default)]
 pub struct Subtree {
     cgroups: HashMap<u64, PathBuf>,
@@ -20,22 +20,22 @@ pub struct Subtree {
 }
 
 impl Subtree {
-    /// Looks at a cgroup and all below it. What goes meanwhile is not in it.
+    /// Takes a snapshot. Cgroups that are removed meanwhile are left out.
     ///
     /// # Errors
-    /// When a folder cannot be read, or there are too many.
-    pub fn of(hierarchy: &Hierarchy, located: &Located) -> io::Result<Subtree> {
+    /// When a directory cannot be read, or there are more than 100,000 cgroups.
+    pub fn of(hierarchy: &Hierarchy, cgroup: &CgroupHandle) -> io::Result<Subtree> {
         let mut subtree = Subtree::default();
-        let Some(root) = hierarchy.directory(located.path()) else {
+        let Some(root) = hierarchy.directory(cgroup.path()) else {
             return Ok(subtree);
         };
-        let mut left = vec![root];
-        while let Some(folder) = left.pop() {
-            match subtree.take_in(hierarchy, &folder, &mut left) {
-                Err(error) if !is_gone(&error) => return Err(error),
+        let mut pending = vec![root];
+        while let Some(directory) = pending.pop() {
+            match subtree.add(hierarchy, &directory, &mut pending) {
+                Err(error) if !is_removed(&error) => return Err(error),
                 _ => {}
             }
-            if subtree.cgroups.len() + left.len() > MAX_CGROUPS {
+            if subtree.cgroups.len() + pending.len() > MAX_CGROUPS {
                 let message = format!("there are more than {MAX_CGROUPS} cgroups");
                 return Err(io::Error::other(message));
             }
@@ -45,45 +45,45 @@ impl Subtree {
         Ok(subtree)
     }
 
-    fn take_in(&mut self, hierarchy: &Hierarchy, folder: &Path, left: &mut Vec<PathBuf>) -> io::Result<()> {
-        let id = fs::metadata(folder)?.ino();
-        self.cgroups.insert(id, hierarchy.spelled(folder));
-        self.processes.extend(members(folder)?);
-        for entry in fs::read_dir(folder)? {
+    fn add(&mut self, hierarchy: &Hierarchy, directory: &Path, pending: &mut Vec<PathBuf>) -> io::Result<()> {
+        let id = fs::metadata(directory)?.ino();
+        self.cgroups.insert(id, hierarchy.hierarchy_path(directory));
+        self.processes.extend(members(directory)?);
+        for entry in fs::read_dir(directory)? {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
-                left.push(entry.path());
+                pending.push(entry.path());
             }
         }
         Ok(())
     }
 
-    /// The path of the cgroup with this id (inode number), if it is one of these.
+    /// The path of the cgroup with this id (inode number) in the hierarchy; `None` when it is not in the subtree.
     pub fn path_of(&self, id: u64) -> Option<&Path> {
         self.cgroups.get(&id).map(PathBuf::as_path)
     }
 
-    /// The processes in them, by their ids in ascending order.
+    /// The ids of the processes, in ascending order.
     pub fn processes(&self) -> &[u32] {
         &self.processes
     }
 }
 
-/// Processes of a cgroup; of a threaded one its threads, since it does not list processes
+/// Processes of a cgroup; the threads of a threaded one, which does not list processes
 /// (Documentation/admin-guide/cgroup-v2.rst, "Threads").
-fn members(folder: &Path) -> io::Result<Vec<u32>> {
-    let text = match fs::read_to_string(folder.join("cgroup.procs")) {
+fn members(directory: &Path) -> io::Result<Vec<u32>> {
+    let text = match fs::read_to_string(directory.join("cgroup.procs")) {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-            fs::read_to_string(folder.join("cgroup.threads"))?
+            fs::read_to_string(directory.join("cgroup.threads"))?
         }
         text => text?,
     };
-    // A process that cannot be seen from here is listed as 0.
+    // 0 stands for a process outside the pid namespace.
     let ids = text.lines().filter_map(|line| line.parse().ok());
     Ok(ids.filter(|&id| id != 0).collect())
 }
 
-/// A cgroup that is removed while it is read.
-fn is_gone(error: &io::Error) -> bool {
+/// Whether the cgroup was removed while it was read.
+fn is_removed(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
 }

@@ -14,7 +14,7 @@ use super::{
     totals::Totals,
     unmet::Loaded,
 };
-use crate::{cgroup::Located, compile::Image, datapath::Slot, policy::Policy};
+use crate::{cgroup::CgroupHandle, compile::Image, datapath::Slot, policy::Policy};
 
 /// A policy that is to stand on a cgroup.
 pub struct Wanted {
@@ -27,7 +27,7 @@ pub struct Wanted {
     /// The file it came from.
     pub source: String,
     /// Where.
-    pub cgroup: Located,
+    pub cgroup: CgroupHandle,
 }
 
 /// What became of a [`Wanted`].
@@ -52,7 +52,7 @@ struct Step {
     record: Record,
     attachment: Attachment,
     level: Option<u32>,
-    cgroup: Located,
+    cgroup: CgroupHandle,
     /// `None` where it is live already.
     image: Option<Image>,
     already: bool,

@@ -11,7 +11,7 @@ use super::{
     scope,
 };
 use crate::{
-    cgroup::Located,
+    cgroup::CgroupHandle,
     datapath::{PinnedDatapath, Slot},
 };
 
@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug)]
 pub enum Place {
     /// A cgroup that exists.
-    Cgroup(Located),
+    Cgroup(CgroupHandle),
     /// One that was removed, by the path it had.
     Gone(PathBuf),
 }

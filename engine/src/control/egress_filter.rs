@@ -6,7 +6,7 @@ use engine_common::scope::Scope;
 
 use super::{Standing, error::ControlError, record::Record, scope};
 use crate::{
-    cgroup::Located,
+    cgroup::CgroupHandle,
     compile::Image,
     datapath::{LinkState, Slot},
 };
@@ -64,7 +64,7 @@ impl Standing {
             .into_iter()
             .all(|(_, state)| state == LinkState::Attached);
         if !is_attached {
-            let found = Located::by_path(&self.hierarchy, Path::new(path));
+            let found = CgroupHandle::by_path(&self.hierarchy, Path::new(path));
             let Some(located) = found.ok().filter(|located| located.id() == cgroup) else {
                 return Ok(());
             };

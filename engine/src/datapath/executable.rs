@@ -13,7 +13,7 @@ use std::{
 use engine_common::{ExecutableId, UnixSocketId};
 use thiserror::Error;
 
-use super::mount::Mount;
+use crate::procfs::Mount;
 
 const MAX_DEPTH: usize = UnixSocketId::MAX_DEPTH;
 
@@ -111,14 +111,14 @@ fn identify_among(path: &Path, mounts: &str) -> Result<(ExecutableId, OwnedFd), 
             path: path.to_owned(),
         });
     }
-    let mount = Mount::of(file.as_fd(), mounts).map_err(io)?;
+    let mount = Mount::of(file.as_fd(), Path::new(mounts)).map_err(io)?;
     let mount = mount.ok_or_else(|| IdentifyError::NoMount {
         path: path.to_owned(),
     })?;
-    if mount.file_system == "overlay" || mount.file_system.starts_with("fuse") {
+    if mount.fs_type == "overlay" || mount.fs_type.starts_with("fuse") {
         return Err(IdentifyError::UnstableIdentity {
             path: path.to_owned(),
-            file_system: mount.file_system,
+            file_system: mount.fs_type,
         });
     }
     let id = ExecutableId {

@@ -14,7 +14,6 @@ mod identified;
 mod links;
 mod lsm;
 mod migration;
-mod mount;
 mod pinned;
 mod pins;
 mod program;

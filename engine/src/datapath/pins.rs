@@ -14,6 +14,8 @@ use nix::{
 };
 use thiserror::Error;
 
+use crate::procfs::MountTable;
+
 /// Environment variable that names the BPF file system to use.
 pub const BPFFS_VARIABLE: &str = "TIDEGATE_BPFFS";
 
@@ -243,18 +245,11 @@ fn bpffs() -> Result<PathBuf, PinsError> {
     Ok(CONVENTIONAL.into())
 }
 
+/// The mounted BPF file system to use: the one at the conventional directory if there are several.
 fn mounted() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let mut found = mounts.lines().filter_map(|line| {
-        let (left, right) = line.split_once(" - ")?;
-        let is_bpf = right.split(' ').next() == Some("bpf");
-        let point = left.split(' ').nth(4)?;
-        // A path with escaped characters is nobody's convention: skip it.
-        (is_bpf && !point.contains('\\')).then(|| PathBuf::from(point))
-    });
-    let first = found.next()?;
-    if first == Path::new(CONVENTIONAL) {
-        return Some(first);
-    }
-    Some(found.find(|p| p == Path::new(CONVENTIONAL)).unwrap_or(first))
+    let table = MountTable::read().ok()?;
+    let mut found: Vec<&PathBuf> = table.reachable("bpf").map(|mount| &mount.mount_point).collect();
+    // Stable: otherwise the first one in the table.
+    found.sort_by_key(|point| *point != Path::new(CONVENTIONAL));
+    found.first().map(|point| (*point).clone())
 }

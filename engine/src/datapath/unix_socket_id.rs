@@ -14,8 +14,9 @@ use std::{
 
 use engine_common::UnixSocketId;
 
-use super::{executable::IdentifyError, mount::Mount};
+use super::executable::IdentifyError;
 use crate::compile::identity::components;
+use crate::procfs::Mount;
 
 /// Symbolic links that the kernel follows in one path (MAXSYMLINKS, include/linux/namei.h).
 const MAX_LINKS: u32 = 40;
@@ -92,16 +93,16 @@ fn place_of(named: &Path, path: &Path) -> Result<UnixSocketId, IdentifyError> {
         .custom_flags(libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC)
         .open(there.unwrap_or(Path::new("/")))
         .map_err(failed(named))?;
-    let mount = Mount::of(opened.as_fd(), "/proc/self/mountinfo").map_err(failed(named))?;
+    let mount = Mount::of(opened.as_fd(), Path::new("/proc/self/mountinfo")).map_err(failed(named))?;
     let no_mount = || IdentifyError::NoMount {
         path: named.to_owned(),
     };
     let mount = mount.ok_or_else(no_mount)?;
-    if mount.file_system.starts_with("nfs") {
+    if mount.fs_type.starts_with("nfs") {
         // Its mounts show `/` as their root, whatever folder that is (`nfs_show_path`, fs/nfs/super.c).
         return Err(IdentifyError::UnstableIdentity {
             path: named.to_owned(),
-            file_system: mount.file_system,
+            file_system: mount.fs_type,
         });
     }
     let below = path.strip_prefix(&mount.mount_point).map_err(|_| no_mount())?;

@@ -1,96 +1,49 @@
-//! Capabilities: which a command may not have, and which it is to keep.
+//! Capabilities (capabilities(7)): which of them a command loses, and which it keeps on request.
 
 use std::{fmt, io, str::FromStr};
 
-/// One capability, by its number in linux/capability.h.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Capability(u8);
+use rustix::thread::{CapabilitySet as Bits, capabilities};
 
-/// All names, in the order of their numbers (linux/capability.h of Linux 6.12).
-const NAMES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
+/// One capability: a set of one bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capability(Bits);
 
 impl Capability {
     /// Open files by handle, past every directory and mount.
-    pub const DAC_READ_SEARCH: Capability = Capability(2);
+    pub const DAC_READ_SEARCH: Capability = Capability(Bits::DAC_READ_SEARCH);
     /// Change the group.
-    pub const SETGID: Capability = Capability(6);
+    pub const SETGID: Capability = Capability(Bits::SETGID);
     /// Change the user.
-    pub const SETUID: Capability = Capability(7);
-    /// Take capabilities out of the bounding set.
-    pub const SETPCAP: Capability = Capability(8);
+    pub const SETUID: Capability = Capability(Bits::SETUID);
+    /// Remove capabilities from the bounding set.
+    pub const SETPCAP: Capability = Capability(Bits::SETPCAP);
     /// Administer the network.
-    pub const NET_ADMIN: Capability = Capability(12);
+    pub const NET_ADMIN: Capability = Capability(Bits::NET_ADMIN);
     /// Raw and packet sockets.
-    pub const NET_RAW: Capability = Capability(13);
+    pub const NET_RAW: Capability = Capability(Bits::NET_RAW);
     /// Load kernel modules.
-    pub const SYS_MODULE: Capability = Capability(16);
-    /// Ports and physical memory.
-    pub const SYS_RAWIO: Capability = Capability(17);
+    pub const SYS_MODULE: Capability = Capability(Bits::SYS_MODULE);
+    /// I/O ports and physical memory.
+    pub const SYS_RAWIO: Capability = Capability(Bits::SYS_RAWIO);
     /// Trace any process.
-    pub const SYS_PTRACE: Capability = Capability(19);
+    pub const SYS_PTRACE: Capability = Capability(Bits::SYS_PTRACE);
     /// Mounts, namespaces, and much else.
-    pub const SYS_ADMIN: Capability = Capability(21);
+    pub const SYS_ADMIN: Capability = Capability(Bits::SYS_ADMIN);
     /// Reboot and kexec.
-    pub const SYS_BOOT: Capability = Capability(22);
-    /// Performance events and what programs may read of the kernel.
-    pub const PERFMON: Capability = Capability(38);
-    /// Load programs and reach maps.
-    pub const BPF: Capability = Capability(39);
+    pub const SYS_BOOT: Capability = Capability(Bits::SYS_BOOT);
+    /// Performance events, and kernel memory reads in eBPF programs.
+    pub const PERFMON: Capability = Capability(Bits::PERFMON);
+    /// Load eBPF programs and access maps.
+    pub const BPF: Capability = Capability(Bits::BPF);
 
     /// The name without `CAP_`.
     pub fn name(self) -> &'static str {
-        NAMES.get(usize::from(self.0)).copied().unwrap_or("?")
+        self.0.iter_names().next().map_or("?", |(name, _)| name)
     }
 
-    /// The number in linux/capability.h.
-    pub fn number(self) -> u8 {
-        self.0
-    }
-
-    const fn bit(self) -> u64 {
-        1 << self.0
+    /// Its bit, as in `CapEff` of `/proc/<pid>/status`.
+    pub fn bits(self) -> u64 {
+        self.0.bits()
     }
 }
 
@@ -100,19 +53,19 @@ impl fmt::Display for Capability {
     }
 }
 
-/// What a command loses unless it is told to keep it, each with the way round the gate it closes.
-/// They leave the bounding set too, whoever the command runs as: a program that is setuid root
-/// (sudo, say) gets its capabilities from there.
+/// What a command loses unless it keeps it on request, each with the bypass that it allows. They are removed from the
+/// bounding set too, whatever user the command runs as: a setuid root program (sudo, for example) gets its
+/// capabilities from there.
 ///
-/// Not in the list, because they open no such way by themselves: MKNOD (device files help only
-/// with SYS_RAWIO or with what root's file permissions allow anyway), SYS_CHROOT, DAC_OVERRIDE,
-/// SETUID and SETGID (package managers change to users of their own).
+/// Not in the list, because they allow no bypass by themselves: MKNOD (device files help only with SYS_RAWIO or where
+/// root's file permissions give access anyway), SYS_CHROOT, DAC_OVERRIDE, SETUID and SETGID (package managers change
+/// to their own users).
 pub const DANGEROUS: [(Capability, &str); 10] = [
     (
         Capability::SYS_ADMIN,
-        "undo the private mounts, enter the namespaces of others, load programs",
+        "undo the private mounts, enter other namespaces, load programs",
     ),
-    (Capability::BPF, "load programs, write the tables of the gate"),
+    (Capability::BPF, "load programs, write the maps of the datapath"),
     (
         Capability::NET_ADMIN,
         "detach programs, rewrite addresses with netfilter, open tunnels",
@@ -120,15 +73,12 @@ pub const DANGEROUS: [(Capability, &str); 10] = [
     (Capability::NET_RAW, "send packets that no address hook sees"),
     (
         Capability::SYS_PTRACE,
-        "make a process outside the cgroup connect in its place",
+        "make a process outside the cgroup connect on its behalf",
     ),
     (Capability::SYS_MODULE, "load code into the kernel"),
-    (Capability::SYS_RAWIO, "write the memory of the kernel"),
+    (Capability::SYS_RAWIO, "write kernel memory"),
     (Capability::SYS_BOOT, "start another kernel"),
-    (
-        Capability::PERFMON,
-        "read the memory of the kernel, attach probes",
-    ),
+    (Capability::PERFMON, "read kernel memory, attach probes"),
     (
         Capability::DAC_READ_SEARCH,
         "open files by handle, past the private mounts",
@@ -136,33 +86,38 @@ pub const DANGEROUS: [(Capability, &str); 10] = [
 ];
 
 /// A set of capabilities.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub struct CapabilitySet(u64);
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CapabilitySet(Bits);
 
-/// A name that is no capability.
+/// A name that is not that of a capability.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{name}` is not a capability; write `all` or names from: {}", NAMES.join(", ").to_lowercase())]
+#[error("`{name}` is not a capability; write `all` or names from: {}", known_names())]
 pub struct UnknownCapability {
     name: String,
 }
 
+fn known_names() -> String {
+    let names: Vec<&str> = Bits::all().iter_names().map(|(name, _)| name).collect();
+    names.join(", ").to_lowercase()
+}
+
 impl CapabilitySet {
     /// No capability.
-    pub const NONE: CapabilitySet = CapabilitySet(0);
+    pub const NONE: CapabilitySet = CapabilitySet(Bits::empty());
     /// Every capability, also those newer than this program.
-    pub const ALL: CapabilitySet = CapabilitySet(u64::MAX);
+    pub const ALL: CapabilitySet = CapabilitySet(Bits::all());
 
-    /// One capability alone.
+    /// A set of one capability.
     pub const fn of(capability: Capability) -> CapabilitySet {
-        CapabilitySet(capability.bit())
+        CapabilitySet(capability.0)
     }
 
-    /// Whether it is in the set.
+    /// Whether the capability is in the set.
     pub fn contains(self, capability: Capability) -> bool {
-        self.0 & capability.bit() != 0
+        self.0.contains(capability.0)
     }
 
-    /// With another set added.
+    /// The capabilities that are in this set or in the other.
     #[must_use]
     pub fn union(self, other: CapabilitySet) -> CapabilitySet {
         CapabilitySet(self.0 | other.0)
@@ -171,34 +126,31 @@ impl CapabilitySet {
     /// The effective set of the calling thread.
     ///
     /// # Errors
-    /// What capget(2) says; it does not fail in practice.
+    /// That of capget(2), which does not fail in practice.
     pub fn effective() -> io::Result<CapabilitySet> {
-        let mut data = [CapabilityData::default(); 2];
-        // SAFETY: version 3 wants exactly two data elements, which live across the call.
-        let result = unsafe { libc::syscall(libc::SYS_capget, &CapabilityHeader::OWN, &mut data) };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let [low, high] = data;
-        Ok(CapabilitySet(
-            u64::from(high.effective) << 32 | u64::from(low.effective),
-        ))
+        Ok(CapabilitySet(capabilities(None)?.effective))
     }
 
-    /// What of [`DANGEROUS`] remains when this set is kept: what to take from the command.
+    /// What a command that keeps this set loses: the rest of [`DANGEROUS`].
     pub(super) fn to_drop(self) -> CapabilitySet {
-        CapabilitySet(DANGEROUS.iter().fold(0, |bits, (one, _)| bits | one.bit()) & !self.0)
+        let dangerous = DANGEROUS.iter().fold(Bits::empty(), |set, (one, _)| set | one.0);
+        CapabilitySet(dangerous & !self.0)
     }
 
-    pub(super) fn iter(self) -> impl Iterator<Item = Capability> {
-        (0..NAMES.len() as u8)
-            .map(Capability)
-            .filter(move |&one| self.contains(one))
+    /// The capabilities with a name, in the order of their kernel ids. Does not allocate.
+    #[cfg(test)]
+    fn iter(self) -> impl Iterator<Item = Capability> {
+        self.0.iter_names().map(|(_, bit)| Capability(bit))
     }
 
-    /// The lower and the upper word, as capset(2) wants them.
-    pub(super) fn words(self) -> [u32; 2] {
-        [self.0 as u32, (self.0 >> 32) as u32]
+    pub(super) fn bits(self) -> Bits {
+        self.0
+    }
+}
+
+impl Default for CapabilitySet {
+    fn default() -> CapabilitySet {
+        CapabilitySet::NONE
     }
 }
 
@@ -215,10 +167,8 @@ impl FromStr for CapabilitySet {
                     return Ok(CapabilitySet::ALL);
                 }
                 let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
-                NAMES
-                    .iter()
-                    .position(|known| *known == bare)
-                    .map(|number| CapabilitySet(set.0 | 1 << number))
+                Bits::from_name(bare)
+                    .map(|bit| CapabilitySet(set.0 | bit))
                     .ok_or_else(|| UnknownCapability {
                         name: name.to_owned(),
                     })
@@ -228,32 +178,10 @@ impl FromStr for CapabilitySet {
 
 impl fmt::Debug for CapabilitySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.iter().map(Capability::name)).finish()
+        f.debug_set()
+            .entries(self.0.iter_names().map(|(name, _)| name))
+            .finish()
     }
-}
-
-/// `struct __user_cap_header_struct`.
-#[repr(C)]
-pub(super) struct CapabilityHeader {
-    version: u32,
-    pid: i32,
-}
-
-impl CapabilityHeader {
-    /// Version 3 (`_LINUX_CAPABILITY_VERSION_3`), the calling thread.
-    pub(super) const OWN: CapabilityHeader = CapabilityHeader {
-        version: 0x2008_0522,
-        pid: 0,
-    };
-}
-
-/// `struct __user_cap_data_struct`.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub(super) struct CapabilityData {
-    pub(super) effective: u32,
-    pub(super) permitted: u32,
-    pub(super) inheritable: u32,
 }
 
 #[cfg(test)]
@@ -272,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_told_with_the_known_ones() {
+    fn an_unknown_name_is_reported_with_the_known_ones() {
         for text in ["net_row", "", "net_raw,", "CAP_"] {
             let error = text.parse::<CapabilitySet>().unwrap_err();
             assert!(error.to_string().contains("net_raw, ipc_lock"), "{error}");
@@ -280,16 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_those_of_the_kernel() {
-        // From linux/capability.h, where the names are easy to shift by one.
-        for (name, number) in [
-            ("CHOWN", 0),
-            ("SYS_ADMIN", 21),
-            ("AUDIT_READ", 37),
-            ("CHECKPOINT_RESTORE", 40),
-        ] {
-            assert_eq!(Capability(number).name(), name);
-        }
+    fn names_are_those_of_the_kernel() {
         for (capability, name) in [
             (Capability::NET_ADMIN, "CAP_NET_ADMIN"),
             (Capability::SYS_PTRACE, "CAP_SYS_PTRACE"),
@@ -300,10 +219,12 @@ mod tests {
         ] {
             assert_eq!(capability.to_string(), name);
         }
+        assert_eq!(Capability::SYS_ADMIN.bits(), 1 << 21);
+        assert_eq!(Bits::all().iter_names().count(), 41);
     }
 
     #[test]
-    fn what_is_kept_is_not_dropped() {
+    fn kept_capabilities_are_not_dropped() {
         assert_eq!(CapabilitySet::ALL.to_drop(), CapabilitySet::NONE);
         assert_eq!(CapabilitySet::NONE.to_drop().iter().count(), DANGEROUS.len());
         let kept: CapabilitySet = "bpf,chown".parse().unwrap();

@@ -1,14 +1,18 @@
 //! What the new process does between clone3 and exec: system calls on prepared data, nothing else.
 //! It is the copy of a process that may have had other threads, so it must not allocate, lock or
-//! panic.
+//! panic. The functions of rustix used here are system calls of the calling thread and nothing more.
 
 use std::os::fd::RawFd;
 
 use nix::{errno::Errno, sys::signal::SigSet};
+use rustix::thread::{
+    CapabilitySet as Bits, Gid, Uid, capabilities, capability_is_in_bounding_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
+};
 
 use super::{
     CapabilitySet, Step,
-    capability::{CapabilityData, CapabilityHeader},
     command::Image,
     isolation::{Part, Plan},
 };
@@ -18,17 +22,24 @@ pub(super) struct Setup<'a> {
     pub(super) image: Image,
     pub(super) isolation: Option<Plan>,
     pub(super) mask: &'a SigSet,
-    /// Taken from every set, the bounding set included.
+    /// Removed from every set, the bounding set included.
     pub(super) drop: CapabilitySet,
-    /// Group, supplementary groups and user to become.
-    pub(super) identity: Option<(u32, &'a [u32], u32)>,
+    /// `None`: the ids stay as they are.
+    pub(super) identity: Option<Identity>,
     /// Ranges of descriptors to close, both ends included.
     pub(super) close: Vec<(u32, u32)>,
-    /// Where a failure is reported to; closed by exec.
+    /// A pipe for the report of a failure; exec closes it.
     pub(super) report: RawFd,
 }
 
-/// A failure on its way to the parent: the step and the errno.
+/// The ids that the process changes to: real, effective and saved ones.
+pub(super) struct Identity {
+    pub(super) uid: Uid,
+    pub(super) gid: Gid,
+    pub(super) supplementary_groups: Vec<Gid>,
+}
+
+/// A failure that the child reports to the parent: the step and the errno.
 #[derive(Clone, Copy)]
 pub(super) struct Failure {
     pub(super) step: Step,
@@ -45,18 +56,18 @@ impl Failure {
         [a, b, c, d, e, f, g, h]
     }
 
-    /// Reads a report back; `None` when it is no whole one.
+    /// Reads a report; `None` when it is incomplete.
     pub(super) fn decode(bytes: &[u8]) -> Option<Failure> {
         let (step, errno) = bytes.split_at_checked(4)?;
         Some(Failure {
-            step: Step::from_number(u32::from_ne_bytes(step.try_into().ok()?))?,
+            step: Step::from_id(u32::from_ne_bytes(step.try_into().ok()?))?,
             errno: i32::from_ne_bytes(errno.try_into().ok()?),
         })
     }
 }
 
 impl Setup<'_> {
-    /// Becomes the command, or reports why not and exits.
+    /// Executes the command, or reports the failure and exits.
     ///
     /// # Safety
     /// Only in the process that clone3 made.
@@ -108,66 +119,58 @@ impl Setup<'_> {
         }
     }
 
-    /// Takes the dangerous capabilities out of the bounding set, so that no setuid program gives
-    /// them back. Without CAP_SETPCAP that is refused: then privileges are frozen altogether.
-    unsafe fn limit_bounding_set(&self) -> Result<(), Failure> {
+    /// Removes the dangerous capabilities from the bounding set, so that no setuid program can regain them. Without
+    /// CAP_SETPCAP the kernel refuses that: then the process gives up gaining any privilege (no_new_privs).
+    fn limit_bounding_set(&self) -> Result<(), Failure> {
         let mut refused = false;
-        for capability in self.drop.iter() {
-            let number = libc::c_ulong::from(capability.number());
-            // SAFETY: prctl with integers only. Reading gives an error for a capability newer than
-            // the kernel: nothing to drop.
-            unsafe {
-                if libc::prctl(libc::PR_CAPBSET_READ, number, 0, 0, 0) == 1 {
-                    refused |= libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) != 0;
-                }
+        for (_, capability) in self.drop.bits().iter_names() {
+            // An error: the capability is newer than the kernel.
+            if capability_is_in_bounding_set(capability) == Ok(true) {
+                refused |= remove_capability_from_bounding_set(capability).is_err();
             }
         }
         if refused {
-            // SAFETY: as above.
-            let result = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-            done(result.into(), Step::BoundingSet)?;
+            at(Step::BoundingSet, set_no_new_privs(true))?;
         }
         Ok(())
     }
 
-    /// The system calls themselves: the functions of the C library would tell other threads, which
-    /// this copy of the process does not have.
-    unsafe fn become_user(&self) -> Result<(), Failure> {
-        let Some((gid, groups, uid)) = self.identity else {
+    /// Changes the ids of this thread, the only one. The functions of the C library would signal the threads of the
+    /// parent, of which this process has none.
+    fn become_user(&self) -> Result<(), Failure> {
+        let Some(identity) = &self.identity else {
             return Ok(());
         };
-        // SAFETY: the list of groups lives across the call.
-        unsafe {
-            let set = libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr());
-            done(set, Step::Groups)?;
-            done(libc::syscall(libc::SYS_setresgid, gid, gid, gid), Step::Group)?;
-            done(libc::syscall(libc::SYS_setresuid, uid, uid, uid), Step::User)
-        }
+        let (uid, gid) = (identity.uid, identity.gid);
+        at(Step::Groups, set_thread_groups(&identity.supplementary_groups))?;
+        at(Step::Group, set_thread_res_gid(gid, gid, gid))?;
+        at(Step::User, set_thread_res_uid(uid, uid, uid))
     }
 
     /// Lowers the other sets. The ambient set follows the permitted and the inheritable one.
-    unsafe fn lower_capabilities(&self) -> Result<(), Failure> {
-        let mut data = [CapabilityData::default(); 2];
-        // A change to a user other than root leaves nothing, whatever the securebits say.
-        let everything = matches!(self.identity, Some((_, _, uid)) if uid != 0);
-        // SAFETY: version 3 wants exactly two data elements, which live across the calls.
-        unsafe {
-            let read = libc::syscall(libc::SYS_capget, &CapabilityHeader::OWN, &mut data);
-            done(read, Step::Capabilities)?;
-            for (word, drop) in data.iter_mut().zip(self.drop.words()) {
-                let keep = if everything { 0 } else { !drop };
-                word.effective &= keep;
-                word.permitted &= keep;
-                word.inheritable &= keep;
-            }
-            let written = libc::syscall(libc::SYS_capset, &CapabilityHeader::OWN, &data);
-            done(written, Step::Capabilities)
-        }
+    fn lower_capabilities(&self) -> Result<(), Failure> {
+        // A user other than root keeps nothing, whatever the securebits are.
+        let keep = match &self.identity {
+            Some(identity) if !identity.uid.is_root() => Bits::empty(),
+            _ => !self.drop.bits(),
+        };
+        let mut sets = at(Step::Capabilities, capabilities(None))?;
+        sets.effective &= keep;
+        sets.permitted &= keep;
+        sets.inheritable &= keep;
+        at(Step::Capabilities, set_capabilities(None, sets))
     }
 }
 
-/// The Rust runtime ignores SIGPIPE, which exec would pass on. Handlers need no care: exec resets
-/// them, and what the caller of this process ignored stays ignored.
+fn at<T>(step: Step, result: rustix::io::Result<T>) -> Result<T, Failure> {
+    result.map_err(|errno| Failure {
+        step,
+        errno: errno.raw_os_error(),
+    })
+}
+
+/// The Rust runtime ignores SIGPIPE, and exec would keep that. Handlers need no action: exec resets them. Signals that
+/// the caller of this process ignored stay ignored.
 unsafe fn reset_sigpipe() -> Result<(), Failure> {
     // SAFETY: an all-zero sigaction is the default disposition with no flags.
     let result = unsafe {
@@ -193,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reports_come_back_as_they_were_sent() {
+    fn reports_are_decoded_as_they_were_encoded() {
         let sent = Failure {
             step: Step::ReadOnlyCgroups,
             errno: libc::EACCES,

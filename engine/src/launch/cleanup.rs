@@ -1,6 +1,5 @@
-//! Removing cgroups: one with all below it, and those that dead owners left behind.
+//! Removing cgroups: one with its descendants, and stale ones of processes that were killed.
 
-use crate::cgroup::Hierarchy;
 use std::{
     fs::{self, File},
     io,
@@ -10,12 +9,13 @@ use std::{
 use nix::fcntl::Flock;
 
 use super::transient::{NAME_PREFIX, TransientError, open_directory, try_lock};
+use crate::cgroup::Hierarchy;
 
-/// Removes the empty transient cgroups beside the caller whose owner is gone, and gives how many.
-/// One that is still owned is locked; one with processes in it is left alone: they stay gated.
+/// Removes stale transient cgroups below the cgroup of this process: those that are empty and that no process has
+/// locked. Returns their number. A cgroup with processes stays, and so do its policies.
 ///
 /// # Errors
-/// When the caller's own cgroup cannot be listed. A left-over that resists is passed over.
+/// When the cgroup of this process cannot be listed. A cgroup that cannot be removed is skipped.
 pub fn sweep_stale(hierarchy: &Hierarchy) -> Result<usize, TransientError> {
     let parent = hierarchy.own_cgroup();
     let below = children(&parent).map_err(|source| TransientError::File { path: parent, source })?;
@@ -26,7 +26,7 @@ pub fn sweep_stale(hierarchy: &Hierarchy) -> Result<usize, TransientError> {
                 .and_then(|name| name.to_str())
                 .is_some_and(is_transient_name)
         })
-        // The lock is held until the directory is gone, so that nobody starts to use it meanwhile.
+        // The lock is held until the directory is removed, so that no other process starts to use it.
         .filter(|path| matches!(lock(path), Ok(Some(_held)) if sweep(path)))
         .count())
 }
@@ -37,15 +37,15 @@ fn sweep(path: &Path) -> bool {
     empty && remove_tree(path).is_ok()
 }
 
-/// `tidegate-exec-<pid>-<n>`, and nothing a user may have named by hand.
+/// Whether the name is `tidegate-exec-<pid>-<n>`, and not one chosen by a user.
 fn is_transient_name(name: &str) -> bool {
-    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     name.strip_prefix(NAME_PREFIX)
         .and_then(|rest| rest.split_once('-'))
-        .is_some_and(|(pid, n)| number(pid) && number(n))
+        .is_some_and(|(pid, n)| is_number(pid) && is_number(n))
 }
 
-/// Locks the directory of a cgroup. `None`: another holds the lock, or it is gone.
+/// Locks the directory of a cgroup. `None`: another process holds the lock, or the cgroup was removed.
 pub(super) fn lock(path: &Path) -> io::Result<Option<Flock<File>>> {
     let directory = match open_directory(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -56,7 +56,7 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<Flock<File>>> {
     Ok(locked.filter(|_| path.exists()))
 }
 
-/// Removes a cgroup and all below it, the deepest first.
+/// Removes a cgroup and its descendants, the deepest first.
 pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
     for directory in tree(path)?.iter().rev() {
         match fs::remove_dir(directory) {
@@ -67,7 +67,7 @@ pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A cgroup and all below it; parents come before their children.
+/// A cgroup and its descendants; parents come before their children.
 pub(super) fn tree(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = vec![path.to_path_buf()];
     let mut next = 0;
@@ -79,7 +79,7 @@ pub(super) fn tree(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The cgroups right below one. None when it is gone.
+/// The child cgroups. Empty when the cgroup was removed.
 fn children(path: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -100,7 +100,7 @@ mod tests {
     use super::is_transient_name;
 
     #[test]
-    fn only_our_own_names_are_swept() {
+    fn only_generated_names_are_swept() {
         assert!(is_transient_name("tidegate-exec-17-0"));
         for name in [
             "tidegate-exec-17",

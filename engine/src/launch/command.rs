@@ -1,59 +1,58 @@
-//! What is to be run, and its preparation for a process that may not allocate.
+//! The command to run, and its preparation for a process that must not allocate.
 
 use std::{
-    collections::BTreeMap,
-    env,
     ffi::{CString, NulError, OsStr, OsString},
     os::{fd::RawFd, unix::ffi::OsStrExt, unix::ffi::OsStringExt},
     ptr,
 };
 
-use super::{CapabilitySet, TargetUser};
+use super::{CapabilitySet, Environment, EnvironmentChange, TargetUser};
 
-/// Where execvp(3) looks when there is no PATH.
+/// The search path of execvp(3) without PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// Which descriptors beyond 0, 1 and 2 the command gets.
+/// Which descriptors the command inherits besides 0, 1 and 2.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum KeepFds {
     /// None.
     #[default]
     Standard,
-    /// These too. Each must have been open, and open for children, when this process started.
+    /// These. Each must have been open without close-on-exec when this process started.
     Also(Vec<RawFd>),
-    /// Whatever this process was given.
+    /// All that this process inherited.
     All,
 }
 
 /// A command to run. [`spawn`](Self::spawn) starts it.
 #[derive(Clone, Debug)]
 pub struct Command {
-    /// A path when it holds a slash; otherwise a name to look up in the PATH of the command's own
-    /// environment, with the rights of its own user.
+    /// A path if it contains a slash; otherwise a name to look up in the PATH of the command's environment, with the
+    /// permissions of its user.
     pub program: OsString,
     /// Its arguments, without the program.
     pub args: Vec<OsString>,
-    /// Changes of the environment: a value, or `None` to take the variable away. They come after
-    /// those that go with the user.
-    pub environment: Vec<(OsString, Option<OsString>)>,
-    /// Who it runs as.
+    /// The environment before any change.
+    pub inherited: Environment,
+    /// Changes of the inherited environment, applied after those of the user.
+    pub environment: Vec<EnvironmentChange>,
+    /// The user that it runs as.
     pub user: TargetUser,
-    /// What it keeps of [`DANGEROUS`](super::DANGEROUS) capabilities. To keep one means that it is
-    /// not taken away; nothing is granted.
+    /// The [`DANGEROUS`](super::DANGEROUS) capabilities that are not removed. None is granted.
     pub keep_capabilities: CapabilitySet,
-    /// What it keeps of open descriptors.
+    /// The descriptors that it inherits.
     pub keep_fds: KeepFds,
-    /// Whether it gets a private mount namespace with the cgroups read-only and pinned programs out
-    /// of sight. Without effect when it keeps CAP_SYS_ADMIN, with which it could undo it.
+    /// Whether it gets a private mount namespace with read-only cgroups and hidden BPF file systems. Without effect when
+    /// it keeps CAP_SYS_ADMIN, which allows undoing it.
     pub isolation: bool,
 }
 
 impl Command {
-    /// A command without arguments, run as this process is, with all protection on.
-    pub fn new(program: impl Into<OsString>) -> Command {
+    /// A command without arguments that runs with the ids of this process and all protection on.
+    pub fn new(program: impl Into<OsString>, inherited: Environment) -> Command {
         Command {
             program: program.into(),
             args: Vec::new(),
+            inherited,
             environment: Vec::new(),
             user: TargetUser::current(),
             keep_capabilities: CapabilitySet::NONE,
@@ -62,21 +61,15 @@ impl Command {
         }
     }
 
-    /// Whether the command will get its private mount namespace.
+    /// Whether the command gets a private mount namespace.
     pub fn isolates(&self) -> bool {
         self.isolation && !self.keep_capabilities.contains(super::Capability::SYS_ADMIN)
     }
 
     pub(super) fn prepare(&self) -> Result<Image, NulError> {
-        let mut variables: BTreeMap<OsString, OsString> = env::vars_os().collect();
-        for (name, value) in self.user.environment().iter().chain(&self.environment) {
-            match value {
-                Some(value) => variables.insert(name.clone(), value.clone()),
-                None => variables.remove(name),
-            };
-        }
-        let path = variables.get(OsStr::new("PATH")).map(OsString::as_os_str);
-        let files = candidates(&self.program, path)
+        let mut variables = self.inherited.clone();
+        variables.apply(self.user.environment().iter().chain(&self.environment));
+        let files = candidates(&self.program, variables.get("PATH"))
             .into_iter()
             .map(CString::new)
             .collect::<Result<_, _>>()?;
@@ -125,10 +118,10 @@ fn candidates(program: &OsStr, path: Option<&OsStr>) -> Vec<Vec<u8>> {
 pub(super) struct Image {
     files: Vec<CString>,
     argv: Vec<*const libc::c_char>,
-    /// `/bin/sh`, a place for the file, the arguments: for a script without an interpreter line.
+    /// `/bin/sh`, a slot for the file, the arguments: for a script without an interpreter line.
     shell_argv: Vec<*const libc::c_char>,
     envp: Vec<*const libc::c_char>,
-    /// What the pointers point to: heap memory, so moving the image does not move it.
+    /// Owns what the pointers point to: heap memory, which does not move with the image.
     _strings: [Vec<CString>; 2],
 }
 
@@ -154,32 +147,31 @@ impl Image {
         }
     }
 
-    /// Tries one file after the other. Comes back only when none could be run, with the errno that
-    /// execvp(3) would give.
+    /// Executes the first file that can be executed. Returns only when there is none, with the errno of execvp(3).
     ///
     /// # Safety
-    /// Only where the process may be replaced. Async-signal-safe.
+    /// The process must be one that may be replaced. Async-signal-safe.
     pub(super) unsafe fn exec(&mut self) -> i32 {
-        let mut outcome = libc::ENOENT;
+        let mut result = libc::ENOENT;
         for file in &self.files {
             // SAFETY: the lists end in a null pointer and their strings live in this image.
             unsafe { libc::execve(file.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr()) };
             let mut errno = nix::errno::Errno::last_raw();
             if errno == libc::ENOEXEC {
-                if let Some(place) = self.shell_argv.get_mut(1) {
-                    *place = file.as_ptr();
+                if let Some(slot) = self.shell_argv.get_mut(1) {
+                    *slot = file.as_ptr();
                 }
                 // SAFETY: as above.
                 unsafe { libc::execve(c"/bin/sh".as_ptr(), self.shell_argv.as_ptr(), self.envp.as_ptr()) };
                 errno = nix::errno::Errno::last_raw();
             }
             match errno {
-                libc::EACCES => outcome = errno,
+                libc::EACCES => result = errno,
                 libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT => {}
                 _ => return errno,
             }
         }
-        outcome
+        result
     }
 }
 
@@ -187,7 +179,7 @@ impl Image {
 mod tests {
     use super::*;
 
-    fn tried(program: &str, path: Option<&str>) -> Vec<String> {
+    fn searched(program: &str, path: Option<&str>) -> Vec<String> {
         candidates(OsStr::new(program), path.map(OsStr::new))
             .into_iter()
             .map(|file| String::from_utf8(file).unwrap())
@@ -196,23 +188,23 @@ mod tests {
 
     #[test]
     fn the_path_is_searched_as_execvp_does() {
-        assert_eq!(tried("ls", Some("/a:/b")), ["/a/ls", "/b/ls"]);
-        assert_eq!(tried("ls", Some("/a::/b")), ["/a/ls", "ls", "/b/ls"]);
-        assert_eq!(tried("ls", None), ["/bin/ls", "/usr/bin/ls"]);
-        assert_eq!(tried("./ls", Some("/a")), ["./ls"]);
-        assert_eq!(tried("", Some("/a")), [""]);
+        assert_eq!(searched("ls", Some("/a:/b")), ["/a/ls", "/b/ls"]);
+        assert_eq!(searched("ls", Some("/a::/b")), ["/a/ls", "ls", "/b/ls"]);
+        assert_eq!(searched("ls", None), ["/bin/ls", "/usr/bin/ls"]);
+        assert_eq!(searched("./ls", Some("/a")), ["./ls"]);
+        assert_eq!(searched("", Some("/a")), [""]);
     }
 
     #[test]
     fn a_nul_byte_is_an_error() {
-        let mut command = Command::new("true");
+        let mut command = Command::new("true", Environment::default());
         command.args.push("a\0b".into());
         assert!(command.prepare().is_err());
     }
 
     #[test]
     fn keeping_sys_admin_turns_isolation_off() {
-        let mut command = Command::new("true");
+        let mut command = Command::new("true", Environment::default());
         assert!(command.isolates());
         command.keep_capabilities = "sys_admin".parse().unwrap();
         assert!(!command.isolates());

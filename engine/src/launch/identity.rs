@@ -1,8 +1,7 @@
-//! Who the command runs as.
+//! The user that the command runs as.
 
 use std::{
-    env,
-    ffi::{CString, OsString},
+    ffi::{CString, OsStr, OsString},
     path::PathBuf,
 };
 
@@ -11,11 +10,13 @@ use nix::{
     unistd::{Gid, Group, Uid, User, getgrouplist},
 };
 
-/// The largest number is no id: system calls read it as *leave as it is*.
+use super::{Environment, EnvironmentChange};
+
+/// `(uid_t) -1`, which system calls interpret as *unchanged*.
 const NO_ID: u32 = u32::MAX;
 
-/// What sudo tells about its caller. A command that runs as that caller again must not see it:
-/// programs that find it (npm, for one) behave as under sudo.
+/// Variables set by sudo. A command that runs as the caller of sudo must not see them: some programs (npm, for example)
+/// would behave as under sudo.
 const SUDO_VARIABLES: [&str; 5] = ["SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND", "SUDO_HOME"];
 
 /// The user a command runs as.
@@ -23,11 +24,11 @@ const SUDO_VARIABLES: [&str; 5] = ["SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_CO
 pub struct TargetUser {
     uid: u32,
     gid: u32,
-    /// `None`: those of this process, untouched.
+    /// `None`: the ids of this process, unchanged.
     change: Option<Change>,
 }
 
-/// What goes with a change of user.
+/// What changes with the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Change {
     groups: Vec<u32>,
@@ -36,71 +37,71 @@ struct Change {
     shell: PathBuf,
 }
 
-/// No user could be made out.
+/// The user could not be determined.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
-    /// sudo's variables make no sense.
+    /// A variable of sudo is not an id.
     #[error(
-        "{variable} is `{value}`, which is no id, so it cannot be told who called sudo; \
-         name the user with --user, or unset SUDO_UID and SUDO_GID to stay {uid}"
+        "{variable} is `{value}`, which is not a valid id, so the caller of sudo is unknown; \
+         name the user with --user, or unset SUDO_UID and SUDO_GID to run as user id {uid}"
     )]
     Sudo {
         /// The variable.
         variable: &'static str,
-        /// What it holds.
+        /// Its value.
         value: String,
-        /// Who the process is.
+        /// Effective user id of this process.
         uid: u32,
     },
-    /// Not written as NAME, UID, with or without a group.
+    /// Not in the form of `--user`.
     #[error("`{text}` is not a user; write NAME, UID, NAME:GROUP or UID:GID")]
     Syntax {
-        /// What was written.
+        /// The given text.
         text: String,
     },
-    /// The user data base does not know the name.
+    /// The name is not in the user database.
     #[error("there is no user `{name}`; `getent passwd` lists the users")]
     UnknownUser {
-        /// The name.
+        /// The given name.
         name: String,
     },
-    /// The group data base does not know the name.
+    /// The name is not in the group database.
     #[error("there is no group `{name}`; `getent group` lists the groups")]
     UnknownGroup {
-        /// The name.
+        /// The given name.
         name: String,
     },
-    /// A number without an entry, so without a group.
-    #[error("user id {uid} has no entry in the user data base; give the group too: {uid}:GID")]
+    /// A user id without an entry, so without a primary group.
+    #[error("user id {uid} has no entry in the user database; add a group: {uid}:GID")]
     NoGroup {
-        /// The number.
+        /// The given user id.
         uid: u32,
     },
-    /// The data base itself failed.
+    /// The look-up in the database failed.
     #[error("cannot look up {what}: {source}")]
     Lookup {
-        /// What was looked for.
+        /// The user or group that was looked up.
         what: String,
-        /// What the system said.
+        /// The error of the C library.
         source: Errno,
     },
 }
 
 impl TargetUser {
-    /// Whoever called: under sudo the user who typed it (`SUDO_UID`, `SUDO_GID`), with the groups
-    /// the data base gives; otherwise this process' own ids, untouched. The variables are believed
-    /// only when this process is root, who could become anybody anyway.
+    /// The caller: under sudo the user who called it (`SUDO_UID`, `SUDO_GID`), with the supplementary groups of the
+    /// user database; otherwise the unchanged ids of this process. The variables count only when this process is
+    /// root, who can change to any user anyway.
     ///
     /// # Errors
-    /// When sudo's variables hold no ids, or a look-up fails.
-    pub fn invoking() -> Result<TargetUser, IdentityError> {
+    /// When sudo's variables are not ids, or a look-up fails.
+    pub fn invoking(environment: &Environment) -> Result<TargetUser, IdentityError> {
         let own = Uid::effective();
-        match (env::var_os("SUDO_UID"), env::var_os("SUDO_GID")) {
+        match (environment.get("SUDO_UID"), environment.get("SUDO_GID")) {
             (None, _) => Ok(TargetUser::current()),
             (Some(_), _) if !own.is_root() => Ok(TargetUser::current()),
             (Some(uid), gid) => {
-                let id = |variable, value: OsString| {
+                let id = |variable, value: &OsStr| {
                     let value = value.to_string_lossy().into_owned();
                     parse_id(&value).ok_or(IdentityError::Sudo {
                         variable,
@@ -118,7 +119,7 @@ impl TargetUser {
         }
     }
 
-    /// The ids of this process, as they are.
+    /// The ids of this process, unchanged.
     pub fn current() -> TargetUser {
         TargetUser {
             uid: Uid::effective().as_raw(),
@@ -127,11 +128,10 @@ impl TargetUser {
         }
     }
 
-    /// What `--user` takes: `NAME` or `UID`, with or without `:GROUP` or `:GID`. A name made of
-    /// digits is read as a number.
+    /// The form of `--user`: `NAME` or `UID`, optionally followed by `:GROUP` or `:GID`. Digits are always an id.
     ///
     /// # Errors
-    /// When it is not written so, nobody is called so, or a bare number has no entry.
+    /// When the text has another form, a name does not exist, or a user id without a group has no entry.
     pub fn parse(text: &str) -> Result<TargetUser, IdentityError> {
         let (user, group) = match text.split_once(':') {
             Some((user, group)) => (user, Some(group)),
@@ -200,19 +200,19 @@ impl TargetUser {
         self.gid
     }
 
-    /// Whether the command gets other ids than this process has.
+    /// Whether the command runs with other ids than this process.
     pub fn changes(&self) -> bool {
         self.change.is_some()
     }
 
-    /// The supplementary groups to set; `None` where the user does not change.
+    /// The supplementary groups to set; `None` when the user does not change.
     pub(super) fn groups(&self) -> Option<&[u32]> {
         self.change.as_ref().map(|change| &*change.groups)
     }
 
-    /// What a change of user does to the environment: HOME, USER, LOGNAME and SHELL are those of
-    /// the user, sudo's own variables go (`None`). PATH stays as it is, and the umask too.
-    pub fn environment(&self) -> Vec<(OsString, Option<OsString>)> {
+    /// Changes of the environment that go with the user: HOME, USER, LOGNAME and SHELL are those of the user, and the
+    /// variables of sudo are removed. PATH does not change.
+    pub(super) fn environment(&self) -> Vec<EnvironmentChange> {
         let Some(change) = &self.change else {
             return Vec::new();
         };
@@ -230,7 +230,7 @@ impl TargetUser {
 }
 
 fn parse_id(text: &str) -> Option<u32> {
-    // `parse` alone would take a sign.
+    // `parse` alone accepts a sign.
     text.bytes()
         .all(|byte| byte.is_ascii_digit())
         .then(|| text.parse().ok())
@@ -294,19 +294,19 @@ mod tests {
     }
 
     #[test]
-    fn names_and_numbers() {
+    fn names_and_ids_are_accepted() {
         let root = TargetUser::parse("root").unwrap();
         assert_eq!((root.uid(), root.gid()), (0, 0));
         assert!(root.changes());
         assert_eq!(TargetUser::parse("0").unwrap(), root);
-        let stranger = TargetUser::parse("3999999999:7").unwrap();
-        assert_eq!((stranger.uid(), stranger.gid()), (3_999_999_999, 7));
-        assert_eq!(stranger.groups(), Some(&[7][..]));
+        let unknown = TargetUser::parse("3999999999:7").unwrap();
+        assert_eq!((unknown.uid(), unknown.gid()), (3_999_999_999, 7));
+        assert_eq!(unknown.groups(), Some(&[7][..]));
         assert_eq!(TargetUser::parse("root:7").unwrap().gid(), 7);
     }
 
     #[test]
-    fn faults_say_what_to_write() {
+    fn errors_say_what_to_write() {
         for (text, wanted) in [
             ("", "write NAME"),
             ("root:", "write NAME"),
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_brings_its_environment() {
+    fn a_change_of_user_changes_the_environment() {
         let environment = TargetUser::parse("root").unwrap().environment();
         let value = |name: &str| {
             environment

@@ -1,20 +1,20 @@
 //! The private mount namespace of a command.
 //!
-//! A command that runs as root, or as a user to whom cgroups were delegated, could write itself
-//! into another cgroup, and a command that runs as root could unlink pinned programs. So it gets
-//! its own mount namespace, in which every cgroup2 mount shows the command's own cgroup and nothing
-//! above it, read-only, and every bpffs is covered by an empty, read-only directory. (Read-only alone would
-//! not do: clone3 with CLONE_INTO_CGROUP wants no more than a descriptor of the other cgroup's directory,
-//! and asks the file system for the right to write, not the mount; `cgroup_may_write`, kernel/cgroup/cgroup.c.) The locks hold because the command also loses CAP_SYS_ADMIN, and
-//! because user namespaces it makes are not allowed to lift what a namespace above set. A command
-//! that keeps CAP_SYS_ADMIN could lift all this, so it is spared it: only then can one `exec` run
-//! inside another.
+//! A command that runs as root, or as a user with delegated cgroups, could migrate itself to another
+//! cgroup, and as root it could unlink pinned programs. Therefore it gets its own mount namespace: every
+//! cgroup2 mount shows only the command's own cgroup, read-only, and an empty read-only directory
+//! covers every BPF file system. (Read-only alone is not enough: clone3 with CLONE_INTO_CGROUP needs
+//! only a descriptor of the other cgroup's directory, and checks the write permission of the inode, not of
+//! the mount; `cgroup_may_write`, kernel/cgroup/cgroup.c.) The command cannot undo this because it also
+//! loses CAP_SYS_ADMIN, and mounts inherited by a new user namespace are locked. A command that keeps
+//! CAP_SYS_ADMIN could undo it and therefore gets no isolation: only then can one `exec` run inside
+//! another.
 //!
-//! What this does not promise: a command that runs as the same user as processes outside can ask
-//! those to act for it (`/proc/<pid>/root`, ptrace, cron, a session bus), and one that runs as root
-//! owns the files of the machine. The gate binds a tree of processes, not a user.
+//! Limits: a command that runs as the same user as processes outside can make those act for it
+//! (`/proc/<pid>/root`, ptrace, cron, a session bus), and as root it can write the files of the
+//! host. A policy applies to a tree of processes, not to a user.
 //!
-//! New mounts of the host still arrive in the namespace (it is a slave, as automounters need).
+//! New mounts of the host still propagate into the namespace (it is a slave, as automounters need).
 
 use std::{
     ffi::CString,
@@ -29,36 +29,38 @@ use std::{
 
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, Statfs, statfs};
 
-use crate::cgroup::MountTable;
+use crate::procfs::MountTable;
 
-/// The namespace cannot be prepared.
+/// The mount namespace cannot be prepared.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IsolationError {
     /// The mounts cannot be listed.
     #[error("cannot read /proc/self/mountinfo: {0}")]
     Mounts(io::Error),
-    /// The caller stands where the command may not be.
+    /// The working directory is in a file system that the command must not access.
     #[error(
-        "the working directory {0} lies in a bpf or cgroup file system, which is closed to the command; \
+        "the working directory {0} is in a bpf or cgroup file system, which the command must not access; \
          start it from another directory"
     )]
     Inside(PathBuf),
-    /// The command would be handed a way out.
-    #[error("descriptor {0} is a directory of a bpf or cgroup file system, which is closed to the command")]
-    Handed(i32),
+    /// A standard descriptor is a directory that the command must not access.
+    #[error(
+        "descriptor {0} is a directory of a bpf or cgroup file system, which the command must not access"
+    )]
+    Inherited(i32),
 }
 
-/// The mounts to change, made ready for a process that may not allocate.
+/// The mounts to change, prepared for a process that must not allocate.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// The command's cgroup, put over each mount of its file system.
+    /// The command's cgroup, bind-mounted over each cgroup2 mount.
     own: CString,
     read_only: Vec<(CString, libc::c_ulong)>,
     covered: Vec<CString>,
 }
 
-/// The part of the plan that failed, for the parent's message.
+/// The part of the plan that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Namespace,
@@ -68,26 +70,25 @@ pub(super) enum Part {
 }
 
 impl Plan {
-    /// For a command that is to start in this cgroup.
+    /// For a command that starts in this cgroup.
     pub(super) fn prepare(cgroup: BorrowedFd<'_>) -> Result<Plan, IsolationError> {
-        let is_closed =
+        let is_protected =
             |status: Statfs| [BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC].contains(&status.filesystem_type());
-        // From inside, a relative path would lead below the cover.
-        if statfs(Path::new(".")).is_ok_and(is_closed) {
+        // A relative path would lead below the covering mount.
+        if statfs(Path::new(".")).is_ok_and(is_protected) {
             let directory = std::env::current_dir().unwrap_or_else(|_| ".".into());
             return Err(IsolationError::Inside(directory));
         }
         for standard in 0..=2 {
             let path = format!("/proc/self/fd/{standard}");
             let is_directory = fs::metadata(&path).is_ok_and(|file| file.is_dir());
-            if is_directory && statfs(Path::new(&path)).is_ok_and(is_closed) {
-                return Err(IsolationError::Handed(standard));
+            if is_directory && statfs(Path::new(&path)).is_ok_and(is_protected) {
+                return Err(IsolationError::Inherited(standard));
             }
         }
         let own =
             fs::read_link(format!("/proc/self/fd/{}", cgroup.as_raw_fd())).map_err(IsolationError::Mounts)?;
-        let text = fs::read("/proc/self/mountinfo").map_err(IsolationError::Mounts)?;
-        Plan::from_table(&MountTable::parse(&text).map_err(IsolationError::Mounts)?, &own)
+        Plan::from_table(&MountTable::read().map_err(IsolationError::Mounts)?, &own)
     }
 
     fn from_table(table: &MountTable, own: &Path) -> Result<Plan, IsolationError> {
@@ -96,7 +97,7 @@ impl Plan {
                 .map_err(|error| IsolationError::Mounts(error.into()))
         };
         let mut mounts: Vec<_> = table.reachable("cgroup2").collect();
-        // The one that shows the command's cgroup last: until then it leads to what covers the others.
+        // The mount that shows the command's cgroup comes last: until then it is the source of the bind mounts.
         mounts.sort_by_key(|mount| own.starts_with(&mount.mount_point));
         Ok(Plan {
             own: path(own)?,
@@ -111,11 +112,11 @@ impl Plan {
         })
     }
 
-    /// Makes the namespace and changes the mounts in it; the first failure ends it.
+    /// Creates the namespace and changes the mounts in it; stops at the first failure.
     ///
     /// # Safety
-    /// Only in a process that has one thread and that will exec or exit: it changes the mounts for
-    /// good. Async-signal-safe: it makes system calls on prepared data only.
+    /// The process must have one thread, and exec or exit afterwards: the mounts are not restored. Async-signal-safe:
+    /// system calls on prepared data only.
     pub(super) unsafe fn apply(&self) -> Result<(), (Part, i32)> {
         // SAFETY: system calls with NUL-terminated strings that live across them.
         unsafe {
@@ -137,7 +138,7 @@ impl Plan {
                     ptr::null(),
                 );
                 check(covered, Part::ReadOnly)?;
-                // Bind and remount together change this mount, not the file system behind it.
+                // MS_REMOUNT with MS_BIND changes this mount, not the superblock.
                 let changed = libc::mount(
                     ptr::null(),
                     path.as_ptr(),
@@ -175,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_cgroup2_mount_and_every_bpffs() {
+    fn every_cgroup2_mount_and_every_bpffs_is_covered() {
         let text = b"1 0 8:1 / / rw - ext4 /dev/a rw\n\
             2 1 0:7 / /sys/fs/cgroup rw,nosuid - cgroup2 c rw\n\
             3 1 0:7 /x /mnt/a\\040b rw - cgroup2 c rw\n\

@@ -1,4 +1,4 @@
-//! The processes of a transient cgroup: signalling and killing them all.
+//! Signals to the processes of a transient cgroup.
 
 use std::{
     fs, io,
@@ -10,14 +10,14 @@ use std::{
 use nix::sys::signal::Signal;
 
 use super::{TransientCgroup, TransientError, cleanup};
-use crate::cgroup::{Hierarchy, unified_path};
+use crate::{cgroup::Hierarchy, procfs::unified_path};
 
-/// How long killed processes may take to disappear.
+/// Time for processes to exit after SIGKILL.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 impl TransientCgroup {
-    /// Sends a signal to every process in it and below it, and to stopped ones SIGCONT too where
-    /// the signal asks them to end. Processes that appear meanwhile are missed.
+    /// Sends a signal to every process in the cgroup and its descendants, with SIGCONT after a signal that terminates, for
+    /// stopped processes. Processes that are forked meanwhile are missed.
     ///
     /// # Errors
     /// When the processes cannot be listed.
@@ -25,7 +25,7 @@ impl TransientCgroup {
         self.signal_where(signal, |_| true)
     }
 
-    /// As [`signal`](Self::signal), only to those process ids that `wanted` takes.
+    /// Like [`signal`](Self::signal), for the process ids that `wanted` accepts.
     pub(super) fn signal_where(
         &self,
         signal: Signal,
@@ -42,16 +42,16 @@ impl TransientCgroup {
         Ok(())
     }
 
-    /// Kills one process, if it lives in it or below it, and gives whether it does. The number is
-    /// one of our own pid namespace.
+    /// Kills one process if it is in the cgroup or a descendant, and returns whether it is. The process id is relative
+    /// to the pid namespace of this process.
     pub fn kill_member(&self, pid: u32) -> bool {
         kill_in(&self.hierarchy, self.path(), pid)
     }
 
-    /// Kills every process in it and below it, and waits until they are gone.
+    /// Kills every process in the cgroup and its descendants, and waits until they have exited.
     ///
     /// # Errors
-    /// When its files cannot be used, or a process hangs in the kernel.
+    /// When a file of the cgroup cannot be used, or a process does not exit within ten seconds.
     pub fn kill(&self) -> Result<(), TransientError> {
         match fs::write(self.path().join("cgroup.kill"), "1") {
             Ok(()) => {}
@@ -68,8 +68,7 @@ impl TransientCgroup {
         }
     }
 
-    /// [`kill`](Self::kill) for kernels without `cgroup.kill`: frozen processes cannot fork, and
-    /// die all the same.
+    /// [`kill`](Self::kill) for kernels without `cgroup.kill`: frozen processes cannot fork, but can be killed.
     ///
     /// # Errors
     /// As for [`kill`](Self::kill).
@@ -79,13 +78,12 @@ impl TransientCgroup {
                 .map_err(|source| self.file_error("cgroup.freeze", source))
         };
         freeze("1")?;
-        let end = Instant::now() + KILL_LIMIT;
+        let deadline = Instant::now() + KILL_LIMIT;
         let empty = loop {
-            // Freezing takes effect one process after the other: a fork may still slip through, so
-            // the list is read again.
+            // Processes are frozen one after the other and may fork until then, so the list is read again.
             let killed = self.signal(Signal::SIGKILL);
             match killed.and_then(|()| self.wait_empty(Duration::from_millis(20))) {
-                Ok(false) if Instant::now() < end => {}
+                Ok(false) if Instant::now() < deadline => {}
                 result => break result,
             }
         };
@@ -99,14 +97,14 @@ impl TransientCgroup {
         }
     }
 
-    /// The processes in it and below it. A process id may be given to another process after the
-    /// list was read; so each is first held by a pidfd and then asked where it is.
+    /// The processes in the cgroup and its descendants. A process id may be reused after the list was read, so each
+    /// process is pinned by a pidfd before its cgroup is checked.
     fn members(&self) -> Result<Vec<(libc::pid_t, OwnedFd)>, TransientError> {
         let mut found = Vec::new();
         for directory in cleanup::tree(self.path()).map_err(|source| self.file_error("", source))? {
             let text = match fs::read_to_string(directory.join("cgroup.procs")) {
                 Ok(text) => text,
-                // Removed meanwhile; or threaded: its processes are listed further up.
+                // Removed meanwhile, or threaded: its processes are listed in an ancestor.
                 Err(error)
                     if matches!(
                         error.raw_os_error(),
@@ -118,7 +116,7 @@ impl TransientCgroup {
                 Err(source) => return Err(self.file_error("cgroup.procs", source)),
             };
             for pid in text.lines().filter_map(|line| line.parse::<libc::pid_t>().ok()) {
-                // 0 stands for a process of another pid namespace: out of reach from here.
+                // 0 stands for a process outside the pid namespace.
                 if pid > 0
                     && let Some(process) = open_process(pid)
                     && self.holds(pid)
@@ -135,14 +133,14 @@ impl TransientCgroup {
     }
 }
 
-/// Kills one process, if it lives in the cgroup of a directory or below it, and gives whether it does. The
-/// number is one of our own pid namespace.
+/// Kills one process if it is in the cgroup with this directory or in a descendant, and returns whether it is. The
+/// process id is relative to the pid namespace of this process.
 pub fn kill_in(hierarchy: &Hierarchy, directory: &Path, pid: u32) -> bool {
     let Ok(pid) = libc::pid_t::try_from(pid) else {
         return false;
     };
     match open_process(pid) {
-        // Held by its descriptor first, so that the number cannot become another's.
+        // The pidfd is opened first: the process id cannot be reused for another process then.
         Some(process) if holds(hierarchy, directory, pid) => {
             send_signal(process.as_fd(), Signal::SIGKILL);
             true
@@ -159,15 +157,15 @@ fn holds(hierarchy: &Hierarchy, directory: &Path, pid: libc::pid_t) -> bool {
         .is_some_and(|of| of.starts_with(directory))
 }
 
-/// pidfd_open(2); `None` when there is no such process any more.
+/// pidfd_open(2); `None` when the process does not exist.
 fn open_process(pid: libc::pid_t) -> Option<OwnedFd> {
-    // SAFETY: takes two integers and touches no memory of ours.
+    // SAFETY: takes two integers and accesses no memory.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    // SAFETY: a non-negative result is a new descriptor that nobody else owns.
+    // SAFETY: a non-negative result is a new descriptor without another owner.
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// pidfd_send_signal(2). That the process is gone, or not ours to signal, is no news to the caller.
+/// pidfd_send_signal(2). Errors are ignored: the process may have exited, or this process may not signal it.
 pub(super) fn send_signal(process: BorrowedFd<'_>, signal: Signal) {
     // SAFETY: the descriptor is open, and a null siginfo is allowed.
     unsafe {

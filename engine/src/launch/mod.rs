@@ -1,11 +1,11 @@
-//! Running one command inside a transient cgroup: identity, isolation, spawning and supervision.
-//! Knows no policy; whoever gates the cgroup does so between [`TransientCgroup::create`] and
-//! [`Command::spawn`].
+//! Running one command in a transient cgroup: identity, isolation, spawning and supervision.
+//! Independent of policies: the caller attaches them between [`TransientCgroup::create`] and
+//! [`Command::spawn`]. Reads no environment variables: the caller hands in an [`Environment`].
 //!
-//! The order that loses no signal and leaves nothing behind:
+//! This order loses no signal and leaves nothing behind:
 //!
 //! ```text
-//! SignalSource::open -> Hierarchy::find -> TransientCgroup::create -> (gate it)
+//! SignalSource::open -> Hierarchy::find -> TransientCgroup::create -> (attach policies)
 //!   -> Command::spawn -> Supervisor::run -> (report) -> TransientCgroup::remove
 //! ```
 
@@ -13,11 +13,12 @@ mod capability;
 mod child;
 mod cleanup;
 mod command;
-mod descendants;
+mod environment;
 mod identity;
 mod isolation;
 mod member;
-mod requirement;
+mod orphans;
+mod privilege;
 mod signal;
 mod spawn;
 mod supervise;
@@ -27,12 +28,12 @@ mod transient;
 pub use capability::{Capability, CapabilitySet, DANGEROUS, UnknownCapability};
 pub use cleanup::sweep_stale;
 pub use command::{Command, KeepFds};
-pub use descendants::{Descendants, Leftover};
-
+pub use environment::{Environment, EnvironmentChange};
 pub use identity::{IdentityError, TargetUser};
 pub use isolation::IsolationError;
 pub use member::kill_in;
-pub use requirement::{Needs, Unmet};
+pub use orphans::{OrphanAction, OrphanOutcome};
+pub use privilege::{MissingPrivilege, RequiredPrivileges};
 pub use signal::{SignalError, SignalSource};
 pub use spawn::{Child, SpawnError, Step};
 pub use supervise::{Exit, Finished, SuperviseError, Supervisor, Watch};

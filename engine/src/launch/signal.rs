@@ -1,4 +1,4 @@
-//! Signals as something to poll.
+//! Receives the signals of this process through a descriptor (signalfd(2)).
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use nix::{
     },
 };
 
-/// What is taken from the kernel and passed on to the command.
+/// Signals that are forwarded to the command.
 const FORWARDED: [Signal; 10] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -27,27 +27,26 @@ const FORWARDED: [Signal; 10] = [
     Signal::SIGCONT,
 ];
 
-/// Blocks the signals meant for the command and hands them out. Open it before anything that has to
-/// be cleaned up is made, and before any thread is started (a thread that does not block them would
-/// receive them). Dropping it forgets what nobody has read, which was meant for the command, and gives
-/// the former mask back.
+/// Blocks the forwarded signals and SIGCHLD, and receives them. Open it before creating anything that needs a cleanup,
+/// and before starting threads: a thread that does not block the signals would receive them. Dropping it discards
+/// unread signals, which were for the command, and restores the previous mask.
 #[derive(Debug)]
 pub struct SignalSource {
     fd: SignalFd,
-    former: SigSet,
+    previous: SigSet,
 }
 
-/// The signals cannot be taken.
+/// Signal handling could not be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot take signals ({step}): {source}")]
+#[error("failed to set up signal handling ({step}): {source}")]
 pub struct SignalError {
     step: &'static str,
     source: io::Error,
 }
 
-/// A signal that arrived.
+/// A received signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Arrived {
+pub(super) struct ReceivedSignal {
     pub(super) signal: Signal,
     /// Sent by the kernel (the terminal, mostly) and not by a process. The terminal sends to the
     /// whole foreground process group, so the command has it already.
@@ -68,50 +67,50 @@ impl SignalSource {
         };
         let mut set: SigSet = FORWARDED.into_iter().collect();
         set.add(Signal::SIGCHLD);
-        let mut former = SigSet::empty();
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut former)).map_err(at("sigprocmask"))?;
+        let mut previous = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut previous)).map_err(at("sigprocmask"))?;
         let opened = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .map_err(at("signalfd"));
         let fd = match opened {
             Ok(fd) => fd,
             Err(error) => {
-                let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&former), None);
+                let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&previous), None);
                 return Err(error);
             }
         };
-        let source = SignalSource { fd, former };
-        // Whoever ignores SIGCHLD, and that is inherited, never learns how a child ended.
+        let source = SignalSource { fd, previous };
+        // An ignored SIGCHLD, which is inherited, would discard the exit status of the command.
         let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-        // SAFETY: the default disposition runs no code of ours.
+        // SAFETY: the default disposition runs no handler.
         unsafe { sigaction(Signal::SIGCHLD, &default) }.map_err(at("sigaction"))?;
         Ok(source)
     }
 
-    /// The mask of before, which the command gets.
-    pub(super) fn former_mask(&self) -> &SigSet {
-        &self.former
+    /// The previous signal mask, which the command gets.
+    pub(super) fn previous_mask(&self) -> &SigSet {
+        &self.previous
     }
 
-    /// The next signal, if one is there.
-    pub(super) fn next(&self) -> Result<Option<Arrived>, SignalError> {
+    /// The next pending signal.
+    pub(super) fn next(&self) -> Result<Option<ReceivedSignal>, SignalError> {
         loop {
             let read = self.fd.read_signal().map_err(|errno| SignalError {
                 step: "read",
                 source: errno.into(),
             })?;
-            match read.map(|info| arrived(&info)) {
+            match read.map(|info| received(&info)) {
                 None => return Ok(None),
-                Some(Some(arrived)) => return Ok(Some(arrived)),
-                // A number without a name, which the set does not hold.
+                Some(Some(received)) => return Ok(Some(received)),
+                // A real-time signal, which is not in the set.
                 Some(None) => {}
             }
         }
     }
 }
 
-fn arrived(info: &siginfo) -> Option<Arrived> {
+fn received(info: &siginfo) -> Option<ReceivedSignal> {
     let signal = Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()?;
-    Some(Arrived {
+    Some(ReceivedSignal {
         signal,
         by_kernel: info.ssi_code == libc::SI_KERNEL,
     })
@@ -127,6 +126,6 @@ impl Drop for SignalSource {
     fn drop(&mut self) {
         // Unblocked, they would end this process, and its exit code with it.
         while let Ok(Some(_)) = self.next() {}
-        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.former), None);
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.previous), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Starting a command inside a cgroup: no instruction of it runs outside.
+//! Starts a command inside a cgroup: no instruction of it runs outside.
 
 use std::{
     ffi::{NulError, OsString},
@@ -8,19 +8,20 @@ use std::{
 };
 
 use nix::{fcntl::OFlag, unistd::pipe2};
+use rustix::thread::{Gid, Uid};
 
 use super::{
     Command, IsolationError, KeepFds, SignalSource,
-    child::{Failure, Setup},
+    child::{Failure, Identity, Setup},
     isolation::Plan,
 };
 
 /// linux/sched.h; wider than the `int` that the C library declares.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-/// linux/sched.h: no handler of this process runs in the new one.
+/// linux/sched.h: resets signal handlers in the child.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
-/// A started command. Dropping it ends nothing.
+/// A started command. Dropping it does not end the process.
 #[derive(Debug)]
 pub struct Child {
     pid: libc::pid_t,
@@ -43,7 +44,7 @@ impl AsFd for Child {
 
 macro_rules! steps {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// What the new process does before it becomes the command.
+        /// A step of the child before it executes the command.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         #[repr(u32)]
@@ -63,15 +64,15 @@ steps! {
     /// Dispositions and mask.
     Signals = "reset its signals",
     /// unshare(CLONE_NEWNS).
-    MountNamespace = "make a private mount namespace (this needs CAP_SYS_ADMIN)",
+    MountNamespace = "create a private mount namespace (this needs CAP_SYS_ADMIN)",
     /// Mount propagation.
-    Propagation = "keep its mounts to itself",
+    Propagation = "set the mount propagation",
     /// The cgroup2 mounts.
     ReadOnlyCgroups = "make the cgroup mounts read-only",
     /// The bpf mounts.
     CoverBpf = "cover the bpf file systems",
     /// The bounding set, and no_new_privs where it cannot be lowered.
-    BoundingSet = "give up capabilities for good",
+    BoundingSet = "lower the capability bounding set",
     /// setgroups.
     Groups = "set its supplementary groups (this needs CAP_SETGID)",
     /// setresgid.
@@ -81,14 +82,14 @@ steps! {
     /// capset.
     Capabilities = "drop capabilities",
     /// close_range.
-    CloseFds = "close foreign descriptors (this needs Linux 5.9)",
+    CloseFds = "close inherited descriptors (this needs Linux 5.9)",
     /// execve.
     Exec = "run the program",
 }
 
 impl Step {
-    pub(super) fn from_number(number: u32) -> Option<Step> {
-        Step::ALL.iter().copied().find(|step| *step as u32 == number)
+    pub(super) fn from_id(id: u32) -> Option<Step> {
+        Step::ALL.iter().copied().find(|step| *step as u32 == id)
     }
 }
 
@@ -102,66 +103,66 @@ impl fmt::Display for Step {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
-    /// There is no such program.
+    /// The program does not exist.
     #[error("{}: command not found", .program.display())]
     NotFound {
-        /// As it was given.
+        /// As given on the command line.
         program: OsString,
     },
-    /// There is one, but the kernel does not run it.
+    /// The kernel does not execute the program.
     #[error("{}: cannot be executed: {source}", .program.display())]
     NotExecutable {
-        /// As it was given.
+        /// As given on the command line.
         program: OsString,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// Name, argument or variable cannot be passed on.
-    #[error("the command, an argument or a variable holds a NUL byte, which no program can be given")]
+    /// The program, an argument or a variable contains a NUL byte.
+    #[error("the command, an argument or an environment variable contains a NUL byte")]
     Nul(#[from] NulError),
-    /// A descriptor to keep is not there.
-    #[error("descriptor {fd} is to be kept, but was not open when tidegate started")]
+    /// A descriptor to keep is not open.
+    #[error("cannot keep descriptor {fd}: it was not open when tidegate started")]
     NoSuchFd {
-        /// Its number.
+        /// The descriptor.
         fd: RawFd,
     },
-    /// The private mounts could not be prepared.
+    /// The mount namespace could not be prepared.
     #[error(transparent)]
     Isolation(#[from] IsolationError),
-    /// No process.
-    #[error("cannot start a process in the cgroup: {source}{}", clone_advice(.source))]
+    /// clone3(2) failed.
+    #[error("cannot start a process in the cgroup: {source}{}", clone_hint(.source))]
     Clone {
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The pipe for reports.
-    #[error("cannot follow the start of the command: {0}")]
+    /// The pipe on which the child reports a failure.
+    #[error("cannot monitor the start of the command: {0}")]
     Report(io::Error),
-    /// The process gave up on the way; nothing of the command ran.
-    #[error("the command was not started, because its process could not {step}: {source}")]
+    /// A step of the child failed; no instruction of the command ran.
+    #[error("the command was not started: its process could not {step}: {source}")]
     Setup {
-        /// At what.
+        /// The step that failed.
         step: Step,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-fn clone_advice(error: &io::Error) -> &'static str {
+fn clone_hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::ENOSYS | libc::E2BIG | libc::EINVAL) => {
-            "; clone3 with CLONE_INTO_CGROUP needs Linux 5.7 and must not be forbidden by seccomp"
+            "; clone3 with CLONE_INTO_CGROUP needs Linux 5.7, and a seccomp filter must allow it"
         }
         Some(libc::EOPNOTSUPP | libc::EBUSY) => {
-            "; the cgroup above takes no processes here (see its cgroup.type and cgroup.subtree_control)"
+            "; the parent cgroup does not allow processes here (see its cgroup.type and cgroup.subtree_control)"
         }
-        Some(libc::EAGAIN) => "; a limit on processes is reached (ulimit -u, pids.max)",
+        Some(libc::EAGAIN) => "; the limit of processes is reached (ulimit -u, pids.max)",
         _ => "",
     }
 }
 
 impl SpawnError {
-    /// The exit code env(1) and the shell use: 127 not found, 126 not executable, 125 the rest.
+    /// The exit code as of env(1) and the shell: 127 not found, 126 not executable, 125 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
             SpawnError::NotFound { .. } => 127,
@@ -172,9 +173,8 @@ impl SpawnError {
 }
 
 impl Command {
-    /// Starts it inside the cgroup (clone3 with CLONE_INTO_CGROUP, Linux 5.7) and waits until the
-    /// program runs. It stays in the caller's process group, see
-    /// [`Supervisor`](super::Supervisor).
+    /// Starts the command in the cgroup (clone3 with CLONE_INTO_CGROUP, Linux 5.7) and waits until the program is
+    /// executed. It stays in the process group of this process, see [`Supervisor`](super::Supervisor).
     ///
     /// # Errors
     /// When it could not be started; then no instruction of it ran.
@@ -183,16 +183,17 @@ impl Command {
         let mut setup = Setup {
             image: self.prepare()?,
             isolation: self.isolates().then(|| Plan::prepare(cgroup)).transpose()?,
-            mask: signals.former_mask(),
+            mask: signals.previous_mask(),
             drop: self.keep_capabilities.to_drop(),
-            identity: self
-                .user
-                .groups()
-                .map(|groups| (self.user.gid(), groups, self.user.uid())),
+            identity: self.user.groups().map(|groups| Identity {
+                uid: Uid::from_raw(self.user.uid()),
+                gid: Gid::from_raw(self.user.gid()),
+                supplementary_groups: groups.iter().copied().map(Gid::from_raw).collect(),
+            }),
             close: self.keep_fds.ranges_to_close(reported.as_raw_fd())?,
             report: reported.as_raw_fd(),
         };
-        // SAFETY: the new process only runs `setup`, which is made for it and does not return.
+        // SAFETY: the child only runs `setup`, which does not return.
         let child = unsafe {
             match clone_into(cgroup).map_err(|source| SpawnError::Clone { source })? {
                 Some(child) => child,
@@ -206,7 +207,7 @@ impl Command {
             .read_to_end(&mut bytes)
             .map_err(SpawnError::Report)?;
         let Some(failure) = Failure::decode(&bytes) else {
-            // Closed without a word: the program runs, or a signal ended it before.
+            // Closed without a report: the program was executed, or a signal ended the child before.
             return Ok(child);
         };
         child.reap();
@@ -225,7 +226,7 @@ impl Command {
 }
 
 impl Child {
-    /// Collects a process that exited by itself.
+    /// Reaps a child that has exited.
     fn reap(&self) {
         // SAFETY: a null siginfo is allowed.
         unsafe {
@@ -239,20 +240,19 @@ impl Child {
     }
 }
 
-/// Forks into a cgroup. Returns twice: in this process with the child, in the new one with `None`.
+/// Forks into a cgroup. Returns twice: in this process with the child, in the child with `None`.
 ///
 /// # Safety
-/// The new process may only make system calls on what was prepared before, and must exec or exit.
+/// The child may only make system calls on data prepared before, and must exec or exit.
 unsafe fn clone_into(cgroup: BorrowedFd<'_>) -> io::Result<Option<Child>> {
     let mut pidfd: RawFd = -1;
-    // SAFETY: all fields are integers, for which zero means *not wanted*.
+    // SAFETY: all fields are integers, for which zero means *not set*.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = libc::CLONE_PIDFD as u64 | CLONE_INTO_CGROUP | CLONE_CLEAR_SIGHAND;
     arguments.pidfd = &raw mut pidfd as u64;
     arguments.exit_signal = libc::SIGCHLD as u64;
     arguments.cgroup = cgroup.as_raw_fd() as u64;
-    // SAFETY: without CLONE_VM this is a fork: the new process has a copy of everything and returns
-    // here with 0.
+    // SAFETY: without CLONE_VM this is a fork: the child has a copy of the memory and returns here with 0.
     let pid = unsafe {
         libc::syscall(
             libc::SYS_clone3,
@@ -264,7 +264,7 @@ unsafe fn clone_into(cgroup: BorrowedFd<'_>) -> io::Result<Option<Child>> {
         0 => Ok(None),
         pid if pid > 0 => Ok(Some(Child {
             pid: pid as libc::pid_t,
-            // SAFETY: the kernel has written a new descriptor there that nobody else owns.
+            // SAFETY: the kernel has stored a new descriptor there, without another owner.
             pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
         })),
         _ => Err(io::Error::last_os_error()),
@@ -272,8 +272,8 @@ unsafe fn clone_into(cgroup: BorrowedFd<'_>) -> io::Result<Option<Child>> {
 }
 
 impl KeepFds {
-    /// What lies between 2 and what is kept. What this process opened itself is not there to be
-    /// kept: it closes at exec.
+    /// The ranges between the kept descriptors, above 2. Descriptors that this process opened cannot be kept: they are
+    /// close-on-exec.
     fn ranges_to_close(&self, report: RawFd) -> Result<Vec<(u32, u32)>, SpawnError> {
         let kept = match self {
             KeepFds::All => return Ok(Vec::new()),
@@ -281,7 +281,7 @@ impl KeepFds {
             KeepFds::Also(kept) => kept,
         };
         for &fd in kept {
-            // SAFETY: F_GETFD takes any number and touches no memory.
+            // SAFETY: F_GETFD takes any integer and accesses no memory.
             let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
             if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
                 return Err(SpawnError::NoSuchFd { fd });
@@ -311,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gaps_leave_out_what_is_kept() {
+    fn gaps_leave_out_kept_descriptors() {
         let all = u32::MAX;
         assert_eq!(gaps([7].into_iter()), [(3, 6), (8, all)]);
         assert_eq!(gaps([3, 4, 9, 9, 0].into_iter()), [(5, 8), (10, all)]);
@@ -319,11 +319,11 @@ mod tests {
     }
 
     #[test]
-    fn steps_have_numbers_and_texts() {
+    fn steps_have_ids_and_texts() {
         for step in Step::ALL {
-            assert_eq!(Step::from_number(*step as u32), Some(*step));
+            assert_eq!(Step::from_id(*step as u32), Some(*step));
             assert!(!step.to_string().is_empty());
         }
-        assert_eq!(Step::from_number(99), None);
+        assert_eq!(Step::from_id(99), None);
     }
 }

@@ -1,16 +1,16 @@
-//! Standing between the caller and the command until it has ended.
+//! Supervises the command until it has exited.
 //!
-//! The command stays in our process group. A group of its own, made the foreground group of the
-//! terminal, would take the terminal from the rest of a pipeline (`tidegate exec -- make | less`),
-//! and from the shell if we were killed. So:
+//! The command stays in the process group of tidegate. Its own group, made the foreground group of the terminal, would
+//! take the terminal from the rest of a pipeline (`tidegate exec -- make | less`), and from the shell if tidegate were
+//! killed. Therefore:
 //!
-//! - What the terminal sends (^C, ^\, ^Z, resize, hang-up) reaches the command directly. We get it
-//!   too, see that the kernel sent it, and do not send it again.
-//! - What a process sends us (`kill <pid of tidegate>`) is passed on. Sent to the whole group
-//!   (`kill %1`), it reaches the command twice; that cannot be told apart.
-//! - When the command stops we stop too, so the shell sees a stopped job; continued, we continue it.
-//! - An interactive shell as the command makes groups of its own and moves the terminal as it
-//!   always does.
+//! - Signals of the terminal (^C, ^\, ^Z, resize, hang-up) reach the command directly. Tidegate receives them too, sees
+//!   that the kernel sent them, and does not forward them.
+//! - Signals sent by a process (`kill <pid of tidegate>`) are forwarded. Sent to the whole group (`kill %1`), they reach
+//!   the command twice; the two cases cannot be distinguished.
+//! - When the command stops, tidegate stops too, so that the shell sees a stopped job; when continued, it continues the
+//!   command.
+//! - An interactive shell as the command creates its own groups and sets the foreground group as usual.
 
 use std::{
     io,
@@ -24,8 +24,8 @@ use nix::{
 };
 
 use super::{
-    Child, Descendants, Leftover, SignalError, SignalSource, TransientCgroup, TransientError,
-    member::send_signal, signal::Arrived, terminal::Terminal,
+    Child, OrphanAction, OrphanOutcome, SignalError, SignalSource, TransientCgroup, TransientError,
+    member::send_signal, signal::ReceivedSignal, terminal::Terminal,
 };
 
 /// How a command ended.
@@ -33,12 +33,12 @@ use super::{
 pub enum Exit {
     /// It exited with this code.
     Code(i32),
-    /// This signal ended it.
+    /// A signal terminated it.
     Signal(i32),
 }
 
 impl Exit {
-    /// The exit code to pass on: its own, or 128 and the number of the signal.
+    /// The exit code to return: that of the command, or 128 plus the signal number.
     pub fn code(self) -> i32 {
         match self {
             Exit::Code(code) => code,
@@ -47,20 +47,20 @@ impl Exit {
     }
 }
 
-/// What is left after [`Supervisor::run`].
+/// The result of [`Supervisor::run`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finished {
     /// How the command ended.
     pub exit: Exit,
-    /// What became of processes that outlived it.
-    pub leftover: Leftover,
+    /// What happened to processes that outlived it.
+    pub orphans: OrphanOutcome,
 }
 
-/// A descriptor to watch meanwhile, and what to do when it can be read.
+/// A descriptor to poll while the command runs.
 pub struct Watch<'a> {
     /// The descriptor.
     pub fd: BorrowedFd<'a>,
-    /// Called whenever it is readable; it must read, or it is called again at once.
+    /// Called when the descriptor is readable. It must read, or it is called again at once.
     pub ready: &'a mut dyn FnMut(),
 }
 
@@ -72,7 +72,7 @@ pub enum SuperviseError {
     #[error("cannot wait for events: {0}")]
     Poll(io::Error),
     /// waitid(2).
-    #[error("cannot learn how the command ended: {0}")]
+    #[error("cannot get the exit status of the command: {0}")]
     Wait(io::Error),
     /// Signals.
     #[error(transparent)]
@@ -92,7 +92,7 @@ pub struct Supervisor<'a> {
 }
 
 impl<'a> Supervisor<'a> {
-    /// Of a command that was started in this cgroup, with these signals.
+    /// For a command that was spawned in this cgroup, with these signals.
     pub fn new(child: Child, cgroup: &'a TransientCgroup, signals: &'a SignalSource) -> Supervisor<'a> {
         Supervisor {
             child,
@@ -102,32 +102,28 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Runs until the command has ended and its descendants are dealt with. Watched descriptors may
-    /// have more to read afterwards.
+    /// Waits until the command has exited, and applies `orphans` to the processes that outlive it. Watched descriptors
+    /// may still have data afterwards.
     ///
     /// # Errors
-    /// When a system call that never fails in practice does.
-    pub fn run(
-        self,
-        descendants: Descendants,
-        watches: &mut [Watch<'_>],
-    ) -> Result<Finished, SuperviseError> {
+    /// When poll(2), waitid(2) or a file of the cgroup fails, which does not happen in practice.
+    pub fn run(self, orphans: OrphanAction, watches: &mut [Watch<'_>]) -> Result<Finished, SuperviseError> {
         let exit = loop {
             if let Some(exit) = self.reap()? {
                 break exit;
             }
             let child = PollFd::new(self.child.as_fd(), PollFlags::POLLIN);
             self.wait(child, PollTimeout::NONE, watches)?;
-            while let Some(arrived) = self.signals.next()? {
-                self.pass_on(arrived);
+            while let Some(received) = self.signals.next()? {
+                self.forward(received);
             }
         };
         self.terminal.take_back();
-        let leftover = descendants.settle(&self, watches)?;
-        Ok(Finished { exit, leftover })
+        let orphans = orphans.apply(&self, watches)?;
+        Ok(Finished { exit, orphans })
     }
 
-    /// Waits for a signal, for `also`, or for the time to pass, and serves the watches.
+    /// Waits for a signal, for `also`, or for the timeout, and calls the watches that are readable.
     pub(super) fn wait(
         &self,
         also: PollFd<'_>,
@@ -157,19 +153,19 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    fn pass_on(&self, arrived: Arrived) {
-        match arrived.signal {
-            // `run` looks after the child in each round.
+    fn forward(&self, received: ReceivedSignal) {
+        match received.signal {
+            // `run` checks the child in each iteration.
             Signal::SIGCHLD => {}
-            // Continued as a group or alone: it does no harm twice. An alarm set before we were
-            // started comes from the kernel, and to us alone.
-            Signal::SIGCONT | Signal::SIGALRM => send_signal(self.child.as_fd(), arrived.signal),
-            _ if arrived.by_kernel => {}
+            // SIGCONT to the group or to this process: a second one has no effect. An alarm set before this process was
+            // executed is sent by the kernel to this process only.
+            Signal::SIGCONT | Signal::SIGALRM => send_signal(self.child.as_fd(), received.signal),
+            _ if received.by_kernel => {}
             signal => send_signal(self.child.as_fd(), signal),
         }
     }
 
-    /// How the command ended, if it has. Stops with it when it was stopped.
+    /// How the command ended; `None` while it runs. Stops this process when the command was stopped.
     fn reap(&self) -> Result<Option<Exit>, SuperviseError> {
         loop {
             // SAFETY: all fields are integers or unused; the kernel fills it in.
@@ -188,7 +184,7 @@ impl<'a> Supervisor<'a> {
                 _ if Errno::last() == Errno::EINTR => continue,
                 _ => return Err(SuperviseError::Wait(io::Error::last_os_error())),
             }
-            // SAFETY: waitid filled in the fields of SIGCHLD, or left zeroes when there is no news.
+            // SAFETY: waitid filled in the fields of SIGCHLD, or left zeros when nothing changed.
             let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
             match info.si_code {
                 _ if pid == 0 => return Ok(None),

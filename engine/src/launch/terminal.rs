@@ -17,27 +17,27 @@ impl Terminal {
         Terminal(File::options().read(true).write(true).open("/dev/tty").ok())
     }
 
-    /// Stops this process as its command was stopped, so that the shell takes over; comes back when
-    /// it is continued. Without a terminal nobody would continue it, so it does not stop then.
+    /// Stops this process when its command was stopped, so that the shell gets control; returns when it is continued.
+    /// Does nothing without a terminal: no shell would continue it.
     pub(super) fn stop_self(&self) {
         if self.0.is_some() {
-            // It cannot fail for the process itself.
+            // Cannot fail for this process itself.
             let _ = kill(Pid::this(), Signal::SIGSTOP);
         }
     }
 
-    /// Takes the terminal back if the command ended without giving it back: when its foreground
-    /// group has no process any more, its next reader would be a shell that is not asked yet.
+    /// Makes the group of this process the foreground group again if the command exited without restoring it: when the
+    /// foreground group has no process, the shell does not get the terminal back.
     pub(super) fn take_back(&self) {
         let Some(terminal) = &self.0 else { return };
-        let gone = tcgetpgrp(terminal).is_ok_and(|group| killpg(group, None) == Err(Errno::ESRCH));
-        if gone {
+        let is_empty = tcgetpgrp(terminal).is_ok_and(|group| killpg(group, None) == Err(Errno::ESRCH));
+        if is_empty {
             // From the background tcsetpgrp stops the caller, unless it blocks SIGTTOU.
-            let mut former = SigSet::empty();
+            let mut previous = SigSet::empty();
             let block: SigSet = [Signal::SIGTTOU].into_iter().collect();
-            if sigprocmask(SigmaskHow::SIG_BLOCK, Some(&block), Some(&mut former)).is_ok() {
+            if sigprocmask(SigmaskHow::SIG_BLOCK, Some(&block), Some(&mut previous)).is_ok() {
                 let _ = tcsetpgrp(terminal, getpgrp());
-                let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&former), None);
+                let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&previous), None);
             }
         }
     }

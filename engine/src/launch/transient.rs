@@ -1,4 +1,4 @@
-//! The cgroup made for one command, and removed after it.
+//! The cgroup of one command: created before it starts and removed after it.
 
 use std::{
     ffi::OsString,
@@ -21,18 +21,17 @@ use nix::{
 use super::cleanup;
 use crate::cgroup::Hierarchy;
 
-/// How the names of transient cgroups start; process id and a number follow.
+/// Prefix of the names of transient cgroups; the process id and a counter follow.
 pub(super) const NAME_PREFIX: &str = "tidegate-exec-";
 
-/// Names tried before giving up. More than one is only needed beside left-overs of a process that
-/// had our id.
+/// Limit of names tried. More than one is needed only beside stale cgroups of a process with the same id.
 const NAMES_TRIED: u32 = 1000;
 
-/// A cgroup below the caller's own. It enables no controllers, so the rule against processes in
-/// inner cgroups does not concern it. While this value lives its directory is locked (flock), by
-/// which [`sweep_stale`](super::sweep_stale) tells it from a left-over.
+/// A cgroup below that of this process. It enables no controllers, so the rule against processes in inner cgroups does
+/// not apply. Its directory is locked (flock) while this value exists: [`sweep_stale`](super::sweep_stale) removes
+/// only cgroups without a lock.
 ///
-/// Dropping it removes the cgroup if nothing runs there any more; processes that do stay in it.
+/// Dropping it removes the cgroup if it is empty; processes in it stay there.
 #[derive(Debug)]
 pub struct TransientCgroup {
     path: PathBuf,
@@ -44,37 +43,37 @@ pub struct TransientCgroup {
     remove_on_drop: bool,
 }
 
-/// A step in the life of a transient cgroup failed.
+/// An operation on a transient cgroup failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransientError {
-    /// The directory could not be made.
-    #[error("cannot make a cgroup below {parent}: {source}; {}", creation_advice(.source))]
+    /// The directory could not be created.
+    #[error("cannot create a cgroup below {parent}: {source}; {}", creation_hint(.source))]
     Create {
-        /// The caller's own cgroup.
+        /// The cgroup of this process.
         parent: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// A file of it could not be opened, read or written.
+    /// A file of the cgroup could not be opened, read or written.
     #[error("cannot use {path}: {source}")]
     File {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The directory could not be removed.
-    #[error("cannot remove the cgroup {path}: {source}; once it is empty, `rmdir` it")]
+    #[error("cannot remove the cgroup {path}: {source}; remove it with rmdir when it is empty")]
     Remove {
         /// The directory.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// Killed processes did not go away.
+    /// Processes did not exit after SIGKILL.
     #[error(
-        "processes in {path} are still there after SIGKILL; they may hang in the kernel (see `ps -o pid,stat,wchan`)"
+        "processes in {path} did not exit after SIGKILL; they may hang in the kernel (see `ps -o pid,stat,wchan`)"
     )]
     Unkillable {
         /// The directory.
@@ -82,26 +81,28 @@ pub enum TransientError {
     },
 }
 
-fn creation_advice(error: &io::Error) -> &'static str {
+fn creation_hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        Some(libc::EACCES | libc::EPERM) => "run tidegate as root, for instance with sudo",
+        Some(libc::EACCES | libc::EPERM) => "run tidegate as root, for example with sudo",
         Some(libc::EROFS) => {
-            "the hierarchy is mounted read-only here, as in most containers and inside \
-             `tidegate exec` (its --keep-capability all allows nesting)"
+            "the hierarchy is mounted read-only, as in most containers and inside `tidegate exec` \
+             (`--keep-capability all` allows nesting)"
         }
-        Some(libc::EAGAIN) => "cgroup.max.depth or cgroup.max.descendants of a cgroup above is reached",
+        Some(libc::EAGAIN) => {
+            "the limit cgroup.max.depth or cgroup.max.descendants of an ancestor is reached"
+        }
         Some(libc::EBUSY | libc::EOPNOTSUPP) => {
-            "this cgroup takes no such children (see its cgroup.type); start tidegate from another one"
+            "this cgroup cannot have such children (see its cgroup.type); start tidegate in another cgroup"
         }
-        _ => "is the cgroup2 hierarchy in order?",
+        _ => "check the cgroup2 hierarchy",
     }
 }
 
 impl TransientCgroup {
-    /// Makes `tidegate-exec-<pid>-<n>` below the caller's own cgroup.
+    /// Creates `tidegate-exec-<pid>-<n>` below the cgroup of this process.
     ///
     /// # Errors
-    /// When the directory cannot be made (the text says what to do) or its files not opened.
+    /// When the directory cannot be created or its files cannot be opened.
     pub fn create(hierarchy: &Hierarchy) -> Result<TransientCgroup, TransientError> {
         let parent = hierarchy.own_cgroup();
         let failed = |source| TransientError::Create {
@@ -115,8 +116,8 @@ impl TransientCgroup {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(failed(error)),
             }
-            // Between the two steps a sweep may take the new directory for a left-over: then it
-            // holds the lock or has removed it, and the next name is tried.
+            // Before it is locked, a sweep of another process may consider it stale: then that process holds the lock or
+            // has removed the directory, and the next name is tried.
             if let Some(directory) = cleanup::lock(&path).map_err(failed)? {
                 return TransientCgroup::open(hierarchy, path, directory);
             }
@@ -146,7 +147,7 @@ impl TransientCgroup {
                 directory,
             }),
             (Err(error), _) | (_, Err(error)) => {
-                // The first error is the one to tell.
+                // The first error is reported.
                 let _ = fs::remove_dir(&path);
                 Err(error)
             }
@@ -158,12 +159,12 @@ impl TransientCgroup {
         &self.path
     }
 
-    /// Its directory, opened: what clone3 and the attachment of programs want.
+    /// Its open directory, for clone3 and to attach programs.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
 
-    /// Its id: the inode number of the directory, the number `bpf_get_current_cgroup_id` gives.
+    /// Its id: the inode number of the directory, as `bpf_get_current_cgroup_id` returns it.
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -173,13 +174,13 @@ impl TransientCgroup {
         self.level
     }
 
-    /// Its `cgroup.events`, for poll(2): POLLPRI comes when [`populated`](Self::populated) may have
-    /// changed since it was last asked.
+    /// Its `cgroup.events`, for poll(2): POLLPRI is set when [`populated`](Self::populated) may have changed since the
+    /// last call.
     pub fn events_fd(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
     }
 
-    /// Whether a process lives in it or below it.
+    /// Whether it or a descendant contains a process.
     ///
     /// # Errors
     /// When `cgroup.events` cannot be read.
@@ -193,21 +194,21 @@ impl TransientCgroup {
         Ok(text.lines().any(|line| line == "populated 1"))
     }
 
-    /// Waits until no process lives in it, at most `limit` long. Gives whether it is empty.
+    /// Waits until it is empty, at most for `limit`. Returns whether it is empty.
     ///
     /// # Errors
     /// When `cgroup.events` cannot be read or waited for.
     pub fn wait_empty(&self, limit: Duration) -> Result<bool, TransientError> {
-        let end = Instant::now() + limit;
+        let deadline = Instant::now() + limit;
         loop {
             if !self.populated()? {
                 return Ok(true);
             }
-            let left = end.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(false);
             }
-            // Rounded up, so that the last wait is not a busy one.
+            // Rounded up, so that the last wait does not spin.
             let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
             match poll(&mut [PollFd::new(self.events_fd(), PollFlags::POLLPRI)], timeout) {
                 Ok(_) | Err(Errno::EINTR) => {}
@@ -216,17 +217,16 @@ impl TransientCgroup {
         }
     }
 
-    /// Leaves the cgroup and what runs in it where they are. Once empty, a later
-    /// [`sweep_stale`](super::sweep_stale) takes it away.
+    /// Leaves the cgroup and its processes. When it is empty, a later [`sweep_stale`](super::sweep_stale) removes it.
     pub fn keep(mut self) -> PathBuf {
         self.remove_on_drop = false;
         self.path.clone()
     }
 
-    /// Removes it, and the cgroups the command made in it. Nothing may live there any more.
+    /// Removes it and the cgroups that the command created in it. They must be empty.
     ///
     /// # Errors
-    /// When a process still lives there, or the kernel refuses for another reason.
+    /// When it contains a process, or a directory cannot be removed.
     pub fn remove(mut self) -> Result<(), TransientError> {
         self.remove_on_drop = false;
         cleanup::remove_tree(&self.path).map_err(|source| TransientError::Remove {
@@ -251,7 +251,7 @@ impl TransientCgroup {
 impl Drop for TransientCgroup {
     fn drop(&mut self) {
         if self.remove_on_drop {
-            // Whoever wants to know calls `remove`.
+            // A caller that handles the error uses `remove`.
             let _ = cleanup::remove_tree(&self.path);
         }
     }
@@ -265,7 +265,7 @@ pub(super) fn open_directory(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Locks an open directory, or gives `None` when another holds it.
+/// Locks an open directory; `None` when another process holds the lock.
 pub(super) fn try_lock(directory: File) -> io::Result<Option<Flock<File>>> {
     match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
         Ok(locked) => Ok(Some(locked)),

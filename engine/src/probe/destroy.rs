@@ -1,5 +1,5 @@
-//! Whether sockets that exist already can be cut: SOCK_DESTROY over NETLINK_SOCK_DIAG (sock_diag(7)), tried
-//! on sockets of our own.
+//! Whether existing sockets can be destroyed (SOCK_DESTROY over NETLINK_SOCK_DIAG, sock_diag(7)), tried on two sockets
+//! of this process.
 
 use std::{
     io,
@@ -16,13 +16,14 @@ use nix::{
 };
 
 use super::{
-    finding::{Answer, Finding},
-    surroundings::Surroundings,
+    environment::HostEnvironment,
+    finding::{Finding, Support},
+    hint::RUN_AS_ROOT,
 };
 
-const TCP: (&str, u8) = ("cutting TCP sockets", 6);
-const UDP: (&str, u8) = ("cutting UDP sockets", 17);
-const PURPOSE: &str = "connections from before a policy end (SOCK_DESTROY)";
+const TCP: (&str, u8) = ("destroying TCP sockets", 6);
+const UDP: (&str, u8) = ("destroying UDP sockets", 17);
+const PURPOSE: &str = "end connections that are older than a policy (SOCK_DESTROY)";
 
 /// `include/uapi/linux/sock_diag.h`.
 const SOCK_DESTROY: u16 = 21;
@@ -30,39 +31,39 @@ const SOCK_DESTROY: u16 = 21;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLMSG_ERROR: u16 = 2;
-/// Any socket of these addresses, whatever its cookie (`INET_DIAG_NOCOOKIE`).
+/// A socket with these addresses and any cookie (`INET_DIAG_NOCOOKIE`).
 const ANY_COOKIE: u32 = u32::MAX;
-/// A kernel without the module that is asked for says nothing at all.
-const PATIENCE_SECONDS: i64 = 2;
+/// A kernel without the module does not answer.
+const TIMEOUT_SECONDS: i64 = 2;
 
-/// One finding a protocol.
-pub(super) fn findings(surroundings: &Surroundings, may_try: bool) -> Vec<Finding> {
+/// One finding for each protocol.
+pub(super) fn findings(environment: &HostEnvironment, allowed: bool) -> Vec<Finding> {
     let of = |(name, protocol): (&'static str, u8), made: io::Result<(SocketAddr, SocketAddr)>| {
-        let finding = |answer| Finding::new(name, PURPOSE, answer);
-        if !may_try {
-            return finding(Answer::Unknown).because("asked not to attach or cut anything");
+        let finding = |support| Finding::new(name, PURPOSE, support);
+        if !allowed {
+            return finding(Support::Unknown).reason("destroying sockets is disabled");
         }
         let (from, to) = match made {
             Ok(addresses) => addresses,
             Err(error) => {
-                return finding(Answer::Unknown)
-                    .because(format!("no socket on loopback to try it on: {error}"));
+                return finding(Support::Unknown)
+                    .reason(format!("cannot open a socket on loopback to try it on: {error}"));
             }
         };
         match destroy(protocol, from, to) {
-            Ok(()) => finding(Answer::Yes),
-            Err(error) => told(finding(Answer::No), &error, surroundings),
+            Ok(()) => finding(Support::Yes),
+            Err(error) => failed(finding(Support::No), &error, environment),
         }
     };
-    let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let unspecified = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| {
         socket.connect(socket.local_addr()?)?;
         Ok(socket)
     });
-    // A socket that could not be made is told with its error, one that was made lives until it is cut.
+    // Both stay open until they are destroyed.
     let tcp = match &listener {
-        Ok(listener) => listener.local_addr().map(|address| (address, nowhere)),
+        Ok(listener) => listener.local_addr().map(|address| (address, unspecified)),
         Err(error) => Err(error.kind().into()),
     };
     let udp = match &socket {
@@ -72,32 +73,30 @@ pub(super) fn findings(surroundings: &Surroundings, may_try: bool) -> Vec<Findin
     vec![of(TCP, tcp), of(UDP, udp)]
 }
 
-fn told(mut finding: Finding, error: &io::Error, surroundings: &Surroundings) -> Finding {
+fn failed(mut finding: Finding, error: &io::Error, environment: &HostEnvironment) -> Finding {
     let errno = error.raw_os_error();
     finding.errno = errno.map(|errno| format!("{:?}", Errno::from_raw(errno)));
     match errno {
-        Some(libc::EPERM | libc::EACCES) if !surroundings.missing().is_empty() => {
-            finding.answer = Answer::Unknown;
-            finding
-                .because(error.to_string())
-                .remedy("run it as root, for instance with sudo")
+        Some(libc::EPERM | libc::EACCES) if !environment.missing_capabilities().is_empty() => {
+            finding.support = Support::Unknown;
+            finding.reason(error.to_string()).hint(RUN_AS_ROOT)
         }
         Some(libc::EOPNOTSUPP) => finding
-            .because("the kernel was built without CONFIG_INET_DIAG_DESTROY")
-            .remedy("a kernel with CONFIG_INET_DIAG_DESTROY"),
+            .reason("the kernel was built without CONFIG_INET_DIAG_DESTROY")
+            .hint("use a kernel built with CONFIG_INET_DIAG_DESTROY"),
         Some(libc::ENOENT) => finding
-            .because("the kernel knows no such sockets: tcp_diag or udp_diag is not there")
-            .remedy("modprobe inet_diag tcp_diag udp_diag"),
+            .reason("the kernel module tcp_diag or udp_diag is missing")
+            .hint("modprobe inet_diag tcp_diag udp_diag"),
         Some(libc::EAGAIN) => finding
-            .because("the kernel does not answer: inet_diag is not there")
-            .remedy("modprobe inet_diag tcp_diag udp_diag"),
-        _ => finding.because(error.to_string()),
+            .reason("the kernel does not answer: the module inet_diag is missing")
+            .hint("modprobe inet_diag tcp_diag udp_diag"),
+        _ => finding.reason(error.to_string()),
     }
 }
 
-/// Asks for the end of the socket with these addresses, and waits for the answer.
+/// Destroys the socket with these addresses.
 fn destroy(protocol: u8, from: SocketAddr, to: SocketAddr) -> io::Result<()> {
-    // SAFETY: plain numbers.
+    // SAFETY: takes integers only.
     let fd = unsafe {
         libc::socket(
             libc::AF_NETLINK,
@@ -108,9 +107,9 @@ fn destroy(protocol: u8, from: SocketAddr, to: SocketAddr) -> io::Result<()> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor that nobody else has.
+    // SAFETY: a new descriptor without another owner.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(PATIENCE_SECONDS))?;
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(TIMEOUT_SECONDS))?;
     let request = request(protocol, from, to);
     // SAFETY: the request lives through the call and is as long as it says.
     let sent = unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) };
@@ -123,12 +122,12 @@ fn destroy(protocol: u8, from: SocketAddr, to: SocketAddr) -> io::Result<()> {
     if length < 0 {
         return Err(io::Error::last_os_error());
     }
-    // nlmsghdr (length, type, ...: 16 bytes), then nlmsgerr: a negative errno, 0 for done.
+    // nlmsghdr (length, type, ...: 16 bytes), then nlmsgerr: a negative errno, 0 for success.
     let kind = u16::from_ne_bytes([answer[4], answer[5]]);
     if length < 20 || kind != NLMSG_ERROR {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "an answer of another kind",
+            "unexpected message type",
         ));
     }
     match i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]) {
@@ -144,7 +143,7 @@ fn request(protocol: u8, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
     bytes.extend(LENGTH.to_ne_bytes());
     bytes.extend(SOCK_DESTROY.to_ne_bytes());
     bytes.extend((NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
-    // Sequence and port: of no interest here.
+    // Sequence number and port id: not used.
     bytes.extend([0; 8]);
     // Family, protocol, extensions, padding; all states.
     bytes.extend([libc::AF_INET as u8, protocol, 0, 0]);

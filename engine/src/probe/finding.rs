@@ -1,74 +1,101 @@
-//! One answer.
+//! The result for one feature.
 
 use std::borrow::Cow;
 
 use serde::Serialize;
 
-/// Whether it can be used.
+/// Whether a feature can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Answer {
-    /// It can.
+pub enum Support {
+    /// It can be used.
     Yes,
-    /// It was tried, and cannot.
+    /// It was tried and cannot be used.
     No,
     /// It could not be tried.
     Unknown,
 }
 
-impl Answer {
-    /// As it is printed.
+impl Support {
+    /// The text form.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Answer::Yes => "yes",
-            Answer::No => "no",
-            Answer::Unknown => "?",
+            Support::Yes => "yes",
+            Support::No => "no",
+            Support::Unknown => "?",
         }
     }
 }
 
-/// What was found about one thing.
+/// How far the trial of a program came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reached {
+    /// The verifier accepted it.
+    Loaded,
+    /// It was attached to its hook.
+    Attached,
+    /// The kernel called it.
+    Called,
+}
+
+impl Reached {
+    /// The text form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Reached::Loaded => "loaded",
+            Reached::Attached => "attached",
+            Reached::Called => "called",
+        }
+    }
+}
+
+/// The result for one feature.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// Its name.
+    /// Unique in a report.
     pub name: &'static str,
-    /// What it is good for.
+    /// What Tidegate uses the feature for.
     pub purpose: Cow<'static, str>,
     /// Whether it can be used.
-    pub answer: Answer,
-    /// For hooks: whether this version of tidegate has a program for it.
+    pub support: Support,
+    /// For hooks: whether this version of Tidegate has a program for it.
     pub used: Option<bool>,
-    /// How far a trial came: `loaded`, `attached`, `called`; `null` where nothing was loaded.
-    pub reached: Option<&'static str>,
-    /// What happened, or what there is.
+    /// How far a trial program came; `None` when nothing was loaded.
+    pub reached: Option<Reached>,
+    /// What was found, or why the feature cannot be used.
     pub reason: Option<String>,
-    /// The number of the kernel's error, by its name.
+    /// Name of the kernel's error (`EPERM`).
     pub errno: Option<String>,
-    /// The verifier's own words.
-    pub words: Option<String>,
-    /// What to change, so that it can be used.
-    pub remedy: Option<String>,
+    /// The relevant lines of the verifier's log.
+    pub verifier_log: Option<String>,
+    /// What to change to make the feature available.
+    pub hint: Option<String>,
 }
 
 impl Finding {
-    /// With an answer and nothing else to say.
-    pub(super) fn new(name: &'static str, purpose: impl Into<Cow<'static, str>>, answer: Answer) -> Finding {
+    /// A finding without details.
+    pub(super) fn new(
+        name: &'static str,
+        purpose: impl Into<Cow<'static, str>>,
+        support: Support,
+    ) -> Finding {
         Finding {
             name,
             purpose: purpose.into(),
-            answer,
+            support,
             used: None,
             reached: None,
             reason: None,
             errno: None,
-            words: None,
-            remedy: None,
+            verifier_log: None,
+            hint: None,
         }
     }
 
-    /// Whether it can be used, and is.
-    pub(super) fn serves(&self) -> bool {
-        self.answer == Answer::Yes && self.used != Some(false)
+    /// Whether the kernel supports it and Tidegate uses it.
+    pub(super) fn is_effective(&self) -> bool {
+        self.support == Support::Yes && self.used != Some(false)
     }
 
     pub(super) fn used(mut self, used: bool) -> Finding {
@@ -76,18 +103,18 @@ impl Finding {
         self
     }
 
-    pub(super) fn because(mut self, reason: impl Into<String>) -> Finding {
+    pub(super) fn reason(mut self, reason: impl Into<String>) -> Finding {
         self.reason = Some(reason.into());
         self
     }
 
-    pub(super) fn remedy(mut self, remedy: impl Into<String>) -> Finding {
-        self.remedy = Some(remedy.into());
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Finding {
+        self.hint = Some(hint.into());
         self
     }
 
-    pub(super) fn reached(mut self, step: &'static str) -> Finding {
-        self.reached = Some(step);
+    pub(super) fn reached(mut self, reached: Reached) -> Finding {
+        self.reached = Some(reached);
         self
     }
 }

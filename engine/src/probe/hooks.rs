@@ -1,4 +1,4 @@
-//! Trying hooks, helpers and tables, and telling what became of each.
+//! Tries hooks, helpers and maps, with one finding for each.
 
 use std::{
     fs::{self, File},
@@ -6,11 +6,11 @@ use std::{
 };
 
 use super::{
-    Attach, Options,
-    exercise::Exercised,
-    finding::{Answer, Finding},
-    remedy::refused,
-    surroundings::{Surroundings, boot_with_bpf},
+    AttachScope, Options,
+    environment::{HostEnvironment, boot_with_bpf},
+    finding::{Finding, Reached, Support},
+    hint::refused,
+    self_calls::SelfCalls,
 };
 use crate::{
     datapath::{
@@ -20,27 +20,27 @@ use crate::{
     launch::TransientCgroup,
 };
 
-/// What trials are made with: a table for marks, and a cgroup that is made for them and goes with this.
-pub(super) struct Bench<'a> {
-    surroundings: &'a Surroundings,
-    attach: Attach,
+/// What trials need: a map in which programs record their calls, and a cgroup, which is removed on drop.
+pub(super) struct Fixture<'a> {
+    environment: &'a HostEnvironment,
+    attach: AttachScope,
     name: [u8; 8],
     trials: Result<Trials, Refusal>,
     cgroup: Result<TransientCgroup, String>,
 }
 
-impl Bench<'_> {
-    pub(super) fn set(surroundings: &Surroundings, options: Options) -> Bench<'_> {
-        // Told from other threads by the process's number; every byte counts.
+impl Fixture<'_> {
+    pub(super) fn new(environment: &HostEnvironment, options: Options) -> Fixture<'_> {
+        // The thread name by which trial programs recognise the calls: eight bytes that hold the process id.
         let mut name = *b"tg000000";
         name[2..].copy_from_slice(&format!("{:06x}", process::id() & 0xff_ffff).as_bytes()[..6]);
-        let cgroup = match (&surroundings.hierarchy, options.attach) {
-            (_, Attach::Nothing) => Err("asked not to attach anything".to_owned()),
+        let cgroup = match (&environment.hierarchy, options.attach) {
+            (_, AttachScope::None) => Err("attaching is disabled".to_owned()),
             (Err(error), _) => Err(error.clone()),
             (Ok(hierarchy), _) => TransientCgroup::create(hierarchy).map_err(|error| error.to_string()),
         };
-        Bench {
-            surroundings,
+        Fixture {
+            environment,
             attach: options.attach,
             name,
             trials: Trials::begin(name),
@@ -48,13 +48,14 @@ impl Bench<'_> {
         }
     }
 
-    /// All hooks at the same time, so that one round of calls shows which of them are called.
+    /// Tries all hooks at the same time: one round of calls shows which programs are called.
     pub(super) fn hooks(&self) -> Vec<Finding> {
-        let tell = |(finding, hook): (Finding, &Hook)| match finding.serves() && hook.is_taken_away() {
-            true => taken_away(finding),
-            false => finding,
-        };
-        self.tried().into_iter().zip(&HOOKS).map(tell).collect()
+        let disabled =
+            |(finding, hook): (Finding, &Hook)| match finding.is_effective() && hook.is_taken_away() {
+                true => disabled_by_variable(finding),
+                false => finding,
+            };
+        self.tried().into_iter().zip(&HOOKS).map(disabled).collect()
     }
 
     fn tried(&self) -> Vec<Finding> {
@@ -73,32 +74,28 @@ impl Bench<'_> {
                     .collect();
             }
         };
-        // Held until the last look: what is dropped is detached.
+        // Kept until the maps were read: dropping detaches.
         let attached: Vec<Option<Result<Attached, Refusal>>> = HOOKS
             .iter()
             .map(|hook| self.may_attach(hook).then(|| trials.attach(hook, cgroup.fd())))
             .collect();
-        let exercised = self.exercise(cgroup);
+        let calls = self.make_calls(cgroup);
         HOOKS
             .iter()
             .zip(&attached)
             .map(|(hook, attached)| match attached {
-                None => self.only_loaded(
-                    trials,
-                    hook,
-                    "asked to attach nothing that the whole machine calls",
-                ),
+                None => self.only_loaded(trials, hook, "attaching system-wide programs is disabled"),
                 Some(Err(refusal)) => self.refused(hook, refusal),
-                Some(Ok(_)) => self.seen(trials, hook, &exercised),
+                Some(Ok(_)) => self.seen(trials, hook, &calls),
             })
             .collect()
     }
 
     fn may_attach(&self, hook: &Hook) -> bool {
         match self.attach {
-            Attach::Everything => true,
-            Attach::OwnCgroup => !hook.place.is_global(),
-            Attach::Nothing => false,
+            AttachScope::System => true,
+            AttachScope::OwnCgroup => !hook.place.is_global(),
+            AttachScope::None => false,
         }
     }
 
@@ -109,88 +106,90 @@ impl Bench<'_> {
             refusal,
             hook.since,
             configuration,
-            self.surroundings,
+            self.environment,
         )
     }
 
-    fn exercise(&self, cgroup: &TransientCgroup) -> Exercised {
+    fn make_calls(&self, cgroup: &TransientCgroup) -> SelfCalls {
         let processes = File::options()
             .write(true)
             .open(cgroup.path().join("cgroup.procs"));
         let Ok(processes) = processes else {
-            return Exercised::default();
+            return SelfCalls::default();
         };
-        Exercised::make(&processes, self.name, || {
+        SelfCalls::make(&processes, self.name, || {
             let below = cgroup.path().join("below");
-            // It is the making that is looked at; the rest of the cgroup goes with it.
+            // Only the creation is traced.
             fs::create_dir(&below).is_ok_and(|()| fs::remove_dir(&below).is_ok())
         })
     }
 
-    /// What loads on a hook of a cgroup can be attached there; elsewhere loading says little.
+    /// A program that loads for a cgroup hook can also be attached; for other hooks that is unknown.
     fn only_loaded(&self, trials: &Trials, hook: &Hook, why: &str) -> Finding {
         let finding = match trials.load(hook) {
             Err(refusal) => return self.refused(hook, &refusal),
-            Ok(()) => of_hook(hook).reached("loaded"),
+            Ok(()) => of_hook(hook).reached(Reached::Loaded),
         };
-        match (hook.place, self.surroundings.has_bpf_module()) {
-            (Place::Lsm(_), Some(false)) => self.never_called(finding, "it loads, but would never be called"),
+        match (hook.place, self.environment.has_bpf_module()) {
+            (Place::Lsm(_), Some(false)) => {
+                self.never_called(finding, "it loads, but the kernel would not call it")
+            }
             (Place::Cgroup { .. }, _) | (Place::Lsm(_), Some(true)) => {
-                finding.because(format!("not attached: {why}"))
+                finding.reason(format!("not attached: {why}"))
             }
             _ => Finding {
-                answer: Answer::Unknown,
-                ..finding.because(format!("it loads; not attached: {why}"))
+                support: Support::Unknown,
+                ..finding.reason(format!("it loads; not attached: {why}"))
             },
         }
     }
 
-    /// An LSM program where `bpf` is not among the active security modules.
+    /// The finding for an LSM program when `bpf` is not an active security module.
     fn never_called(&self, finding: Finding, what: &str) -> Finding {
-        let modules = self.surroundings.modules.as_deref().unwrap_or_default();
+        let modules = self.environment.modules.as_deref().unwrap_or_default();
         Finding {
-            answer: Answer::No,
+            support: Support::No,
             ..finding
         }
-        .because(format!(
-            "{what}: `bpf` is not among the active security modules ({modules})"
+        .reason(format!(
+            "{what}: `bpf` is not an active security module (active: {modules})"
         ))
-        .remedy(boot_with_bpf(modules))
+        .hint(boot_with_bpf(modules))
     }
 
-    /// What is attached and was not called, although it had to be, is of no use.
-    fn seen(&self, trials: &Trials, hook: &Hook, exercised: &Exercised) -> Finding {
+    /// A program that is attached and was not called by a call that must reach it is of no use.
+    fn seen(&self, trials: &Trials, hook: &Hook, calls: &SelfCalls) -> Finding {
         let finding = of_hook(hook);
         let called = match trials.was_called(hook) {
             Ok(called) => called,
             Err(error) => {
                 return finding
-                    .reached("attached")
-                    .because(format!("whether it was called cannot be read: {error}"));
+                    .reached(Reached::Attached)
+                    .reason(format!("cannot read whether it was called: {error}"));
             }
         };
         if called {
-            return finding.reached("called");
+            return finding.reached(Reached::Called);
         }
-        let finding = finding.reached("attached");
-        match (hook.place, self.surroundings.has_bpf_module()) {
+        let finding = finding.reached(Reached::Attached);
+        match (hook.place, self.environment.has_bpf_module()) {
             (Place::Lsm(_), Some(false)) => {
-                self.never_called(finding, "it loads and attaches, and is never called")
+                self.never_called(finding, "it loads and attaches, but the kernel does not call it")
             }
-            _ if exercised.concerns(hook.name) => Finding {
-                answer: Answer::No,
-                ..finding.because("it loads and attaches, but was not called when it had to be")
+            _ if calls.reach(hook.name) => Finding {
+                support: Support::No,
+                ..finding.reason("it loads and attaches, but was not called by a call that must reach it")
             },
-            _ => finding.because("nothing was done that it would see"),
+            _ => finding.reason("no call was made that reaches it"),
         }
     }
 
-    /// Helpers are looked for by loading programs that call them.
+    /// Tries helpers by loading programs that call them.
     pub(super) fn helpers(&self) -> Vec<Finding> {
         HELPERS
             .iter()
             .map(|helper| {
-                let finding = Finding::new(helper.name, helper.purpose, Answer::Yes);
+                let finding = Finding::new(helper.name, helper.purpose, Support::Yes);
                 let tried = self
                     .trials
                     .as_ref()
@@ -198,22 +197,22 @@ impl Bench<'_> {
                     .and_then(|trials| trials.helper(helper));
                 match tried {
                     Ok(()) if helper.ability.is_some_and(is_taken_away) => {
-                        taken_away(finding.reached("loaded"))
+                        disabled_by_variable(finding.reached(Reached::Loaded))
                     }
-                    Ok(()) => finding.reached("loaded"),
-                    Err(refusal) => refused(finding, &refusal, helper.since, None, self.surroundings),
+                    Ok(()) => finding.reached(Reached::Loaded),
+                    Err(refusal) => refused(finding, &refusal, helper.since, None, self.environment),
                 }
             })
             .collect()
     }
 
-    /// Tables are made and used.
-    pub(super) fn tables(&self) -> Vec<Finding> {
+    /// Creates and uses maps.
+    pub(super) fn maps(&self) -> Vec<Finding> {
         let cgroup = self.cgroup.as_ref().ok().map(|cgroup| (cgroup.fd(), cgroup.id()));
         TABLES
             .iter()
             .map(|&table| {
-                let finding = Finding::new(table.name(), table.purpose(), Answer::Yes);
+                let finding = Finding::new(table.name(), table.purpose(), Support::Yes);
                 let tried = self
                     .trials
                     .as_ref()
@@ -221,23 +220,23 @@ impl Bench<'_> {
                     .and_then(|trials| trials.table(table, cgroup));
                 match tried {
                     Ok(()) => finding,
-                    Err(refusal) => refused(finding, &refusal, table.since(), None, self.surroundings),
+                    Err(refusal) => refused(finding, &refusal, table.since(), None, self.environment),
                 }
             })
             .collect()
     }
 }
 
-/// What works, and is not to be used.
-fn taken_away(finding: Finding) -> Finding {
+/// The finding for a feature that works, but is disabled for tests.
+fn disabled_by_variable(finding: Finding) -> Finding {
     Finding {
-        answer: Answer::No,
+        support: Support::No,
         ..finding
     }
-    .because(format!("taken away by {DISABLE_VARIABLE}"))
-    .remedy(format!("unset {DISABLE_VARIABLE}"))
+    .reason(format!("disabled by {DISABLE_VARIABLE}"))
+    .hint(format!("unset {DISABLE_VARIABLE}"))
 }
 
 fn of_hook(hook: &Hook) -> Finding {
-    Finding::new(hook.name, hook.purpose, Answer::Yes).used(hook.is_used())
+    Finding::new(hook.name, hook.purpose, Support::Yes).used(hook.is_used())
 }

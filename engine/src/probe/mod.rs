@@ -1,111 +1,121 @@
-//! What this kernel and this process can do, found by doing it: each hook, helper and table that the
-//! gate could use is tried, what happened is told in words, and what follows for a policy's actions is
-//! the plan. Leaves nothing behind.
+//! What this kernel and this process support, found by trying it: each hook, helper and map that Tidegate could use is
+//! loaded, attached and called. The plan is what follows for the actions of a policy. Leaves nothing behind.
 //!
 //! ```text
-//! Surroundings::look -> datapath::trial (tried, by exercise seen called) -> Finding -> Plan
+//! HostEnvironment::detect -> datapath::trial (with SelfCalls) -> Finding -> Plan
 //! ```
 
 mod destroy;
-mod exercise;
+mod environment;
 mod finding;
+mod hint;
 mod hooks;
 mod plan;
-mod remedy;
-mod surroundings;
+mod self_calls;
 
 use serde::Serialize;
 
+use self::{environment::HostEnvironment, hooks::Fixture};
 pub use self::{
-    finding::{Answer, Finding},
-    plan::{Enforcement, Kill, KillTime, Plan},
-    surroundings::Kernel,
+    environment::Kernel,
+    finding::{Finding, Reached, Support},
+    plan::{BlockErrno, Enforcement, Kill, KillTime, Plan, SignalSender},
 };
-use self::{hooks::Bench, surroundings::Surroundings};
 
-/// What may be done to find out.
+/// Version of [`Report`] as a JSON document.
+const SCHEMA_VERSION: u32 = 1;
+
+/// What the probe may do.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// What programs may be attached to.
-    pub attach: Attach,
+    pub attach: AttachScope,
 }
 
 /// What trial programs may be attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Attach {
-    /// To every hook, also those that the whole machine calls.
-    Everything,
-    /// To a cgroup of our own; what is for the whole machine is only loaded.
+pub enum AttachScope {
+    /// Every hook, also those that see all processes of the system.
+    System,
+    /// A cgroup made for the probe. System-wide programs are only loaded.
     OwnCgroup,
-    /// To nothing, and nothing else is changed: no cgroup is made, no socket is cut.
-    Nothing,
+    /// Nothing. No cgroup is made and no socket is destroyed either.
+    None,
 }
 
-/// All that was found.
+/// Everything that was found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The kernel.
+    /// Version of the document.
+    pub schema_version: u32,
+    /// The running kernel.
     pub kernel: Kernel,
     /// What programs were attached to; the others were only loaded.
-    pub attached: Attach,
-    /// Mounts, capabilities, namespaces.
-    pub surroundings: Vec<Finding>,
-    /// Hooks.
+    pub attach_scope: AttachScope,
+    /// Mounts, capabilities, namespaces, security modules.
+    pub environment: Vec<Finding>,
+    /// Program types and attach points.
     pub hooks: Vec<Finding>,
-    /// Helpers.
+    /// BPF helpers.
     pub helpers: Vec<Finding>,
-    /// Tables, and whatever else the gate uses.
-    pub tables: Vec<Finding>,
-    /// What follows.
+    /// Map types.
+    pub maps: Vec<Finding>,
+    /// Operations on existing sockets.
+    pub sockets: Vec<Finding>,
+    /// How policies can be enforced here.
     pub plan: Plan,
 }
 
 impl Report {
-    /// Everything that was found, in its order.
+    /// All findings, in the order of the report.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
-        [&self.surroundings, &self.hooks, &self.helpers, &self.tables]
-            .into_iter()
-            .flatten()
+        [
+            &self.environment,
+            &self.hooks,
+            &self.helpers,
+            &self.maps,
+            &self.sockets,
+        ]
+        .into_iter()
+        .flatten()
     }
 
-    /// What could be changed, and what each change would give.
-    pub fn advice(&self) -> Vec<(&str, Vec<&str>)> {
-        let mut advice: Vec<(&str, Vec<&str>)> = Vec::new();
+    /// The hints, each with the names of the features that it would make available.
+    pub fn hints(&self) -> Vec<(&str, Vec<&str>)> {
+        let mut hints: Vec<(&str, Vec<&str>)> = Vec::new();
         for finding in self.findings() {
-            let Some(remedy) = finding.remedy.as_deref() else {
+            let Some(hint) = finding.hint.as_deref() else {
                 continue;
             };
-            match advice.iter_mut().find(|(known, _)| *known == remedy) {
+            match hints.iter_mut().find(|(known, _)| *known == hint) {
                 Some((_, names)) => names.push(finding.name),
-                None => advice.push((remedy, vec![finding.name])),
+                None => hints.push((hint, vec![finding.name])),
             }
         }
-        advice
+        hints
     }
 }
 
-/// Tries everything.
+/// Tries every feature.
 pub fn probe(options: Options) -> Report {
-    let surroundings = Surroundings::look();
-    let bench = Bench::set(&surroundings, options);
-    let hooks = bench.hooks();
-    let helpers = bench.helpers();
-    let mut tables = bench.tables();
-    tables.extend(destroy::findings(
-        &surroundings,
-        options.attach != Attach::Nothing,
-    ));
-    drop(bench);
+    let environment = HostEnvironment::detect();
+    let fixture = Fixture::new(&environment, options);
+    let hooks = fixture.hooks();
+    let helpers = fixture.helpers();
+    let maps = fixture.maps();
+    drop(fixture);
     let mut report = Report {
-        kernel: surroundings.kernel.clone(),
-        attached: options.attach,
-        surroundings: surroundings.findings(),
+        schema_version: SCHEMA_VERSION,
+        kernel: environment.kernel.clone(),
+        attach_scope: options.attach,
+        environment: environment.findings(),
         hooks,
         helpers,
-        tables,
+        maps,
+        sockets: destroy::findings(&environment, options.attach != AttachScope::None),
         plan: Plan::default(),
     };
-    report.plan = Plan::of(&report);
+    report.plan = Plan::new(&report);
     report
 }

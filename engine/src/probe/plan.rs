@@ -1,22 +1,22 @@
-//! What follows from what was found, action by action.
+//! How policies can be enforced, derived from the findings.
 
 use serde::Serialize;
 
 use super::{
     Report,
-    finding::{Answer, Finding},
+    finding::{Finding, Support},
 };
 
-/// Hooks without which a way out of a cgroup stays open.
-const DENYING: [&str; 5] = [
+/// Hooks that deny. Without one of them an egress path stays open.
+const DENY_HOOKS: [&str; 5] = [
     "cgroup/connect4",
     "cgroup/connect6",
     "cgroup/sendmsg4",
     "cgroup/sendmsg6",
     "cgroup/sock_create",
 ];
-/// What every one of them stands on.
-const FOUNDATION: [&str; 8] = [
+/// What every deny hook needs.
+const REQUIRED: [&str; 8] = [
     "cgroup2",
     "BTF",
     "cgroup/sock_release",
@@ -26,33 +26,30 @@ const FOUNDATION: [&str; 8] = [
     "maps of different size in a map",
     "cgroup storage by cgroup id",
 ];
-/// Hooks with which a kill by LSM sees every connect and datagram.
-const KILLING_LSM: [&str; 3] = [
+/// What a kill by LSM programs needs: they see every connect and datagram, and may send signals.
+const LSM_KILL: [&str; 3] = [
     "lsm/socket_connect",
     "lsm/socket_sendmsg",
     "bpf_send_signal in LSM",
 ];
-
-/// Hooks with which an LSM program denies with any errno what a cgroup hook denies with EPERM.
-const DENYING_LSM: [&str; 2] = ["lsm/socket_connect", "lsm/socket_sendmsg"];
-
-/// What judges unix sockets.
-const UNIX: [&str; 2] = ["lsm/unix_stream_connect", "lsm/unix_may_send"];
-
-/// What tells who leaves a cgroup.
-const MOVES: [&str; 2] = ["fentry/cgroup_attach_task", "fentry/cgroup_post_fork"];
-
-const CUTTING: [&str; 2] = ["cutting TCP sockets", "cutting UDP sockets"];
+/// LSM hooks that deny with any errno what a cgroup hook denies with EPERM.
+const LSM_DENY_HOOKS: [&str; 2] = ["lsm/socket_connect", "lsm/socket_sendmsg"];
+/// Hooks for rules about unix sockets.
+const UNIX_HOOKS: [&str; 2] = ["lsm/unix_stream_connect", "lsm/unix_may_send"];
+/// Hooks that report tasks that leave a cgroup.
+const MIGRATION_HOOKS: [&str; 2] = ["fentry/cgroup_attach_task", "fentry/cgroup_post_fork"];
+/// Destroying sockets, by protocol.
+const DESTROY_SOCKETS: [&str; 2] = ["destroying TCP sockets", "destroying UDP sockets"];
 
 /// How much of a policy can be enforced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Enforcement {
-    /// Every hook that denies can be used.
+    /// Every deny hook can be used.
     Full,
-    /// Some can.
+    /// Some deny hooks can be used.
     Partial,
-    /// None can, or what they stand on is missing, as far as it could be tried.
+    /// No deny hook can be used, or a requirement of all is missing or could not be tried.
     #[default]
     None,
 }
@@ -61,76 +58,97 @@ pub enum Enforcement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KillTime {
-    /// Before the call that was denied returns.
+    /// Before the denied call returns.
     BeforeReturn,
-    /// The call is denied at once; the signal comes a moment later.
-    Later,
+    /// The call is denied at once; the signal follows a moment later.
+    AfterReturn,
+}
+
+/// What sends SIGKILL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignalSender {
+    /// The program on the cgroup hook.
+    CgroupHook,
+    /// The LSM program.
+    Lsm,
+    /// A process that reads the events.
+    UserSpace,
 }
 
 /// How a process is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Kill {
-    /// When.
+    /// When the signal arrives.
     pub when: KillTime,
-    /// Who sends the signal: `cgroup_hook`, `lsm` or `user_space`.
-    pub by: &'static str,
+    /// What sends the signal.
+    pub by: SignalSender,
 }
 
-/// The plan. What is `null` cannot be done at all.
+/// The errno of a denied call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlockErrno {
+    /// The one that the policy names.
+    Policy,
+    /// Always EPERM.
+    Eperm,
+}
+
+/// How policies can be enforced. `None` means not possible, or not tried where the field says so.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Plan {
     /// Whether attempts can be denied.
     pub enforcement: Enforcement,
-    /// What is missing for all of it.
+    /// Names of the findings that are missing for full enforcement.
     pub missing: Vec<&'static str>,
-    /// Audit: whether TCP connections are told with their source port.
-    pub audit_source_port: Option<bool>,
-    /// Block: `policy` (any errno) or `EPERM`.
-    pub block_errno: Option<&'static str>,
-    /// Kill.
+    /// Audit: whether events of TCP connections have the local port.
+    pub audit_local_port: Option<bool>,
+    /// Block: the errno of a denied call.
+    pub block_errno: Option<BlockErrno>,
+    /// Kill: how the process is killed.
     pub kill: Option<Kill>,
-    /// Whether families without a cgroup hook (packet, vsock) can be judged.
+    /// Whether sockets of families without a cgroup hook (packet, vsock) can be denied.
     pub other_families: bool,
-    /// Whether unix sockets that rules name can be judged.
+    /// Whether rules about unix sockets can be enforced.
     pub unix_sockets: bool,
-    /// Whether packets can be judged, whatever sent them.
-    pub packets: bool,
-    /// Whether processes that leave the cgroup of a standing policy are reported; `null` where that was not tried.
-    pub moves: Option<bool>,
-    /// Whether connections from before a policy can be ended; `null` where that was not tried.
-    pub existing_sockets: Option<bool>,
-    /// What this kernel could give and this version of tidegate does not use, by the names of hooks.
-    pub not_used: Vec<&'static str>,
+    /// Whether packets can be filtered at the egress of the cgroup.
+    pub egress_filter: bool,
+    /// Whether migrations out of a cgroup with an attached policy are reported; `None` when that was not tried.
+    pub cgroup_migrations: Option<bool>,
+    /// Whether connections that are older than a policy can be destroyed; `None` when that was not tried.
+    pub destroy_sockets: Option<bool>,
+    /// Names of hooks that the kernel supports and this version of Tidegate does not use.
+    pub unused_hooks: Vec<&'static str>,
 }
 
 impl Plan {
-    pub(super) fn of(report: &Report) -> Plan {
+    pub(super) fn new(report: &Report) -> Plan {
         let find = |name: &str| report.findings().find(|finding| finding.name == name);
-        let works = |name: &str| find(name).is_some_and(|finding| finding.answer == Answer::Yes);
-        // What works and is not used gives nothing.
-        let serves = |name: &str| find(name).is_some_and(Finding::serves);
-        let missing: Vec<&'static str> = FOUNDATION
+        let supported = |name: &str| find(name).is_some_and(|finding| finding.support == Support::Yes);
+        let effective = |name: &str| find(name).is_some_and(Finding::is_effective);
+        let missing: Vec<&'static str> = REQUIRED
             .into_iter()
-            .chain(DENYING)
-            .filter(|name| !serves(name))
+            .chain(DENY_HOOKS)
+            .filter(|name| !effective(name))
             .collect();
         let enforcement = if missing.is_empty() {
             Enforcement::Full
-        } else if FOUNDATION.into_iter().all(serves) && DENYING.into_iter().any(serves) {
+        } else if REQUIRED.into_iter().all(effective) && DENY_HOOKS.into_iter().any(effective) {
             Enforcement::Partial
         } else {
             Enforcement::None
         };
-        let not_used = report
+        let unused_hooks = report
             .hooks
             .iter()
-            .filter(|hook| hook.answer == Answer::Yes && !hook.serves())
+            .filter(|hook| hook.support == Support::Yes && !hook.is_effective())
             .map(|hook| hook.name)
             .collect();
         if enforcement == Enforcement::None {
             return Plan {
                 missing,
-                not_used,
+                unused_hooks,
                 ..Plan::default()
             };
         }
@@ -138,44 +156,47 @@ impl Plan {
             when: KillTime::BeforeReturn,
             by,
         };
-        let kill = if works("bpf_send_signal") {
-            before_return("cgroup_hook")
-        } else if KILLING_LSM.into_iter().all(serves) {
-            before_return("lsm")
+        let kill = if supported("bpf_send_signal") {
+            before_return(SignalSender::CgroupHook)
+        } else if LSM_KILL.into_iter().all(effective) {
+            before_return(SignalSender::Lsm)
         } else {
             Kill {
-                when: KillTime::Later,
-                by: "user_space",
+                when: KillTime::AfterReturn,
+                by: SignalSender::UserSpace,
             }
         };
+        let migration_hooks = MIGRATION_HOOKS.map(find);
+        let cgroup_migrations = if MIGRATION_HOOKS.into_iter().all(effective) {
+            Some(true)
+        } else {
+            let is_unknown = |hook: &&Finding| hook.support == Support::Unknown;
+            let untried = migration_hooks.iter().flatten().any(is_unknown);
+            (!untried).then_some(false)
+        };
+        let destroy_sockets = match DESTROY_SOCKETS.map(|name| find(name).map(|finding| finding.support)) {
+            [Some(Support::Yes), Some(Support::Yes)] => Some(true),
+            supports if supports.contains(&Some(Support::No)) => Some(false),
+            _ => None,
+        };
+        let any_errno = supported("bpf_set_retval") || LSM_DENY_HOOKS.into_iter().all(effective);
         Plan {
             enforcement,
             missing,
-            audit_source_port: Some(
-                serves("kprobe/tcp_connect") && works("bpf_probe_read_kernel in a kprobe"),
+            audit_local_port: Some(
+                effective("kprobe/tcp_connect") && supported("bpf_probe_read_kernel in a kprobe"),
             ),
-            block_errno: Some(
-                if works("bpf_set_retval") || DENYING_LSM.into_iter().all(serves) {
-                    "policy"
-                } else {
-                    "EPERM"
-                },
-            ),
+            block_errno: Some(match any_errno {
+                true => BlockErrno::Policy,
+                false => BlockErrno::Eperm,
+            }),
             kill: Some(kill),
-            other_families: serves("lsm/socket_create"),
-            unix_sockets: UNIX.into_iter().all(serves),
-            packets: serves("cgroup_skb/egress"),
-            moves: match MOVES.map(|name| find(name).map(|finding| (finding.answer, finding.serves()))) {
-                [Some((_, true)), Some((_, true))] => Some(true),
-                told if told.contains(&Some((Answer::Unknown, false))) => None,
-                _ => Some(false),
-            },
-            existing_sockets: match CUTTING.map(|name| find(name).map(|finding| finding.answer)) {
-                [Some(Answer::Yes), Some(Answer::Yes)] => Some(true),
-                answers if answers.contains(&Some(Answer::No)) => Some(false),
-                _ => None,
-            },
-            not_used,
+            other_families: effective("lsm/socket_create"),
+            unix_sockets: UNIX_HOOKS.into_iter().all(effective),
+            egress_filter: effective("cgroup_skb/egress"),
+            cgroup_migrations,
+            destroy_sockets,
+            unused_hooks,
         }
     }
 }
@@ -183,14 +204,14 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::{Attach, surroundings::Kernel};
+    use crate::probe::{AttachScope, SCHEMA_VERSION, environment::Kernel};
 
-    /// A report in which everything works, and is used, but what is named.
-    fn report(failing: &[&'static str], unused: &[&str]) -> Report {
-        let all = FOUNDATION
+    /// A report in which every feature is supported and used, except those named.
+    fn report(unsupported: &[&'static str], unused: &[&str]) -> Report {
+        let all = REQUIRED
             .into_iter()
-            .chain(DENYING)
-            .chain(KILLING_LSM)
+            .chain(DENY_HOOKS)
+            .chain(LSM_KILL)
             .chain([
                 "bpf_send_signal",
                 "bpf_set_retval",
@@ -199,90 +220,115 @@ mod tests {
                 "lsm/socket_create",
                 "cgroup_skb/egress",
             ])
-            .chain(CUTTING)
-            .chain(UNIX)
-            .chain(MOVES);
-        let answer = |name: &'static str| {
-            let works = !failing.contains(&name);
-            let finding = Finding::new(name, "", if works { Answer::Yes } else { Answer::No });
+            .chain(DESTROY_SOCKETS)
+            .chain(UNIX_HOOKS)
+            .chain(MIGRATION_HOOKS);
+        let finding = |name: &'static str| {
+            let support = match unsupported.contains(&name) {
+                true => Support::No,
+                false => Support::Yes,
+            };
+            let finding = Finding::new(name, "", support);
             match name.contains('/') {
                 true => finding.used(!unused.contains(&name)),
                 false => finding,
             }
         };
         Report {
+            schema_version: SCHEMA_VERSION,
             kernel: Kernel {
                 release: String::new(),
                 machine: String::new(),
             },
-            attached: Attach::Everything,
-            surroundings: Vec::new(),
-            hooks: all.map(answer).collect(),
+            attach_scope: AttachScope::System,
+            environment: Vec::new(),
+            hooks: all.map(finding).collect(),
             helpers: Vec::new(),
-            tables: Vec::new(),
+            maps: Vec::new(),
+            sockets: Vec::new(),
             plan: Plan::default(),
         }
     }
 
-    fn kill(failing: &[&'static str], unused: &[&str]) -> (KillTime, &'static str) {
-        let kill = Plan::of(&report(failing, unused)).kill.unwrap();
+    fn plan(unsupported: &[&'static str], unused: &[&str]) -> Plan {
+        Plan::new(&report(unsupported, unused))
+    }
+
+    fn kill(unsupported: &[&'static str], unused: &[&str]) -> (KillTime, SignalSender) {
+        let kill = plan(unsupported, unused).kill.unwrap();
         (kill.when, kill.by)
     }
 
     #[test]
-    fn the_kill_is_by_whoever_can_and_is_used() {
-        use KillTime::{BeforeReturn, Later};
-        assert_eq!(kill(&[], &[]), (BeforeReturn, "cgroup_hook"));
-        assert_eq!(kill(&["bpf_send_signal"], &[]), (BeforeReturn, "lsm"));
-        for lacking in KILLING_LSM {
-            assert_eq!(kill(&["bpf_send_signal", lacking], &[]), (Later, "user_space"));
+    fn the_fastest_supported_and_used_kill_is_chosen() {
+        use KillTime::{AfterReturn, BeforeReturn};
+        use SignalSender::{CgroupHook, Lsm, UserSpace};
+        assert_eq!(kill(&[], &[]), (BeforeReturn, CgroupHook));
+        assert_eq!(kill(&["bpf_send_signal"], &[]), (BeforeReturn, Lsm));
+        for missing in LSM_KILL {
+            assert_eq!(kill(&["bpf_send_signal", missing], &[]), (AfterReturn, UserSpace));
         }
         assert_eq!(
             kill(&["bpf_send_signal"], &["lsm/socket_connect"]),
-            (Later, "user_space")
+            (AfterReturn, UserSpace)
         );
     }
 
     #[test]
-    fn one_hook_less_is_a_part_and_no_foundation_is_nothing() {
-        let plan = Plan::of(&report(&[], &["lsm/socket_create"]));
+    fn everything_supported_is_full_enforcement() {
+        let plan = plan(&[], &["lsm/socket_create"]);
         assert_eq!((plan.enforcement, plan.missing.len()), (Enforcement::Full, 0));
-        assert_eq!(plan.not_used, ["lsm/socket_create"]);
-        assert!(!plan.other_families && plan.packets && plan.existing_sockets == Some(true));
-        assert!(plan.unix_sockets && plan.moves == Some(true));
-        for lacking in UNIX {
-            assert!(!Plan::of(&report(&[lacking], &[])).unix_sockets);
-        }
-        for lacking in MOVES {
-            assert_eq!(Plan::of(&report(&[lacking], &[])).moves, Some(false));
-            assert_eq!(Plan::of(&report(&[], &[lacking])).moves, Some(false));
-        }
-        assert_eq!(
-            (plan.block_errno, plan.audit_source_port),
-            (Some("policy"), Some(true))
-        );
-        let plan = Plan::of(&report(&["cutting UDP sockets"], &[]));
-        assert_eq!(plan.existing_sockets, Some(false));
-        for lacking in DENYING {
-            let plan = Plan::of(&report(&[lacking], &[]));
+        assert_eq!(plan.unused_hooks, ["lsm/socket_create"]);
+        assert!(!plan.other_families && plan.egress_filter && plan.unix_sockets);
+        assert_eq!(plan.destroy_sockets, Some(true));
+        assert_eq!(plan.cgroup_migrations, Some(true));
+        assert_eq!(plan.block_errno, Some(BlockErrno::Policy));
+        assert_eq!(plan.audit_local_port, Some(true));
+    }
+
+    #[test]
+    fn a_missing_deny_hook_is_partial_enforcement() {
+        for missing in DENY_HOOKS {
+            let plan = plan(&[missing], &[]);
             assert_eq!(
                 (plan.enforcement, plan.missing),
-                (Enforcement::Partial, vec![lacking])
+                (Enforcement::Partial, vec![missing])
             );
         }
-        for lacking in FOUNDATION {
-            let plan = Plan::of(&report(&[lacking], &[]));
+        assert_eq!(plan(&DENY_HOOKS, &[]).enforcement, Enforcement::None);
+    }
+
+    #[test]
+    fn a_missing_requirement_is_no_enforcement() {
+        for missing in REQUIRED {
+            let plan = plan(&[missing], &[]);
             assert_eq!((plan.enforcement, plan.kill), (Enforcement::None, None));
         }
-        assert_eq!(Plan::of(&report(&DENYING, &[])).enforcement, Enforcement::None);
-        let plan = Plan::of(&report(&["bpf_set_retval", "kprobe/tcp_connect"], &[]));
+    }
+
+    #[test]
+    fn optional_features_need_all_their_hooks() {
+        for missing in UNIX_HOOKS {
+            assert!(!plan(&[missing], &[]).unix_sockets);
+        }
+        for missing in MIGRATION_HOOKS {
+            assert_eq!(plan(&[missing], &[]).cgroup_migrations, Some(false));
+            assert_eq!(plan(&[], &[missing]).cgroup_migrations, Some(false));
+        }
         assert_eq!(
-            (plan.block_errno, plan.audit_source_port),
-            (Some("policy"), Some(false))
+            plan(&["destroying UDP sockets"], &[]).destroy_sockets,
+            Some(false)
         );
-        for unused in DENYING_LSM {
-            let plan = Plan::of(&report(&["bpf_set_retval"], &[unused]));
-            assert_eq!(plan.block_errno, Some("EPERM"));
+        let without = plan(&["bpf_set_retval", "kprobe/tcp_connect"], &[]);
+        assert_eq!(
+            (without.block_errno, without.audit_local_port),
+            (Some(BlockErrno::Policy), Some(false))
+        );
+        for unused in LSM_DENY_HOOKS {
+            assert_eq!(
+                plan(&["bpf_set_retval"], &[unused]).block_errno,
+                Some(BlockErrno::Eperm)
+            );
         }
     }
 }

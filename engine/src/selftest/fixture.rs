@@ -24,7 +24,7 @@ use crate::{
     datapath::{EventRing, Features, RunGate},
     events::{Clock, Context, Event, Pipeline, StreamItem},
     launch::{
-        Capability, CapabilitySet, Command, Descendants, Exit, KeepFds, SignalSource, Supervisor,
+        Capability, CapabilitySet, Command, Exit, KeepFds, OrphanAction, SignalSource, Supervisor,
         TransientCgroup, Watch,
     },
     policy::Policy,
@@ -128,7 +128,7 @@ impl Bench<'_> {
     ) -> Result<CaseRun, SelftestError> {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| SelftestError::TestClient(error);
         let (told, teller) = pipe().map_err(|errno| failed(Box::new(errno)))?;
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(&self.program, std::env::vars_os().collect());
         command.args = vec![
             "selftest-client".into(),
             format!("--tell={}", teller.as_raw_fd()).into(),
@@ -175,7 +175,7 @@ impl Bench<'_> {
                 fd: watched.as_fd(),
                 ready: &mut || drain(false),
             }];
-            Supervisor::new(child, cgroup, self.signals).run(Descendants::End, &mut watches)
+            Supervisor::new(child, cgroup, self.signals).run(OrphanAction::Terminate, &mut watches)
         };
         let finished = finished.map_err(|error| failed(Box::new(error)))?;
         drain(true);

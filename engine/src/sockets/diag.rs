@@ -1,4 +1,4 @@
-//! Asking the kernel, in one network.
+//! A netlink socket for sock_diag requests in one network namespace.
 
 use std::{
     io,
@@ -26,41 +26,41 @@ use super::{
     socket::{Socket, State},
 };
 
-/// How long the kernel may take for one answer. Some answer nothing at all where modules are missing.
-const PATIENCE_SECONDS: i64 = 5;
-/// More than the kernel puts into one answer (`netlink_dump`: 32 KiB at most).
-const ANSWER_BYTES: usize = 64 * 1024;
+/// Time limit for one reply. Some kernels do not reply when modules are missing.
+const TIMEOUT_SECONDS: i64 = 5;
+/// More than the kernel puts into one reply (`netlink_dump`: at most 32 KiB).
+const REPLY_BYTES: usize = 64 * 1024;
 
-/// Why the kernel could not be asked.
+/// A sock_diag request failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DiagError {
-    /// There is no such socket.
+    /// A system call on the netlink socket or a namespace failed.
     #[error("cannot {step}")]
     Io {
-        /// What was tried.
+        /// The operation.
         step: &'static str,
-        /// Why.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// Nothing came.
-    #[error("the kernel does not answer: its modules inet_diag, tcp_diag and udp_diag may be missing")]
-    Silent,
-    /// The kernel cannot tell of this protocol.
+    /// No reply within the time limit.
+    #[error("the kernel does not reply: its modules inet_diag, tcp_diag and udp_diag may be missing")]
+    NoReply,
+    /// The kernel cannot list sockets of this protocol.
     #[error(
         "the kernel cannot list sockets of this protocol: its module tcp_diag, udp_diag or raw_diag is missing"
     )]
     Absent,
-    /// It said no.
-    #[error("the kernel refuses")]
+    /// The kernel replied with an error.
+    #[error("the kernel refused the request")]
     Refused(#[source] io::Error),
-    /// What came is no answer.
+    /// The reply is malformed.
     #[error(transparent)]
     Message(#[from] MessageError),
 }
 
-/// A socket of NETLINK_SOCK_DIAG. It stays in the network it was made in, whoever uses it.
+/// A socket of NETLINK_SOCK_DIAG. It stays in the network namespace in which it was created.
 pub struct Diag {
     socket: OwnedFd,
     sequence: u32,
@@ -74,11 +74,11 @@ fn io(step: &'static str) -> impl Fn(Errno) -> DiagError {
 }
 
 impl Diag {
-    /// In this thread's network.
+    /// Opens a socket in the network namespace of this thread.
     ///
     /// # Errors
-    /// [`DiagError`].
-    pub fn here() -> Result<Diag, DiagError> {
+    /// When the socket cannot be created.
+    pub fn open() -> Result<Diag, DiagError> {
         let socket = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -86,54 +86,55 @@ impl Diag {
             SockProtocol::NetlinkSockDiag,
         )
         .map_err(io("open a NETLINK_SOCK_DIAG socket"))?;
-        let patience = TimeVal::seconds(PATIENCE_SECONDS);
-        setsockopt(&socket, sockopt::ReceiveTimeout, &patience).map_err(io("set a time limit"))?;
+        let timeout = TimeVal::seconds(TIMEOUT_SECONDS);
+        setsockopt(&socket, sockopt::ReceiveTimeout, &timeout).map_err(io("set a time limit"))?;
         Ok(Diag { socket, sequence: 0 })
     }
 
-    /// In another network. Only a thread that ends at once goes there.
+    /// Opens a socket in another network namespace. A temporary thread enters it.
     ///
     /// # Errors
-    /// [`DiagError`].
-    pub fn within(network: &Network) -> Result<Diag, DiagError> {
+    /// When the namespace cannot be entered or the socket cannot be created.
+    pub fn open_in(network: &Network) -> Result<Diag, DiagError> {
         thread::scope(|scope| {
-            let there = thread::Builder::new().spawn_scoped(scope, || {
+            let thread = thread::Builder::new().spawn_scoped(scope, || {
                 setns(network.file(), CloneFlags::CLONE_NEWNET).map_err(io("enter the network namespace"))?;
-                Diag::here()
+                Diag::open()
             });
-            let there = there.map_err(|source| DiagError::Io {
+            let thread = thread.map_err(|source| DiagError::Io {
                 step: "start a thread",
                 source,
             })?;
-            there.join().unwrap_or(Err(DiagError::Silent))
+            thread.join().unwrap_or(Err(DiagError::NoReply))
         })
     }
 
     /// Whether the kernel can list the sockets of a protocol.
     ///
     /// # Errors
-    /// [`DiagError`] that says why not.
+    /// With the reason why it cannot.
     pub fn can_list(&mut self, protocol: Protocol) -> Result<(), DiagError> {
         self.list_in(SocketFamily::Inet, protocol, 0, |_| {})
     }
 
-    /// Whether the kernel can end sockets, and lets us.
+    /// Whether the kernel can destroy sockets, and this process may.
     ///
     /// # Errors
-    /// [`DiagError`] that says why not.
+    /// With the reason why it cannot.
     pub fn can_destroy(&mut self) -> Result<(), DiagError> {
-        match self.destroy(&Socket::nobodys()) {
-            // It looked for one.
+        match self.destroy(&Socket::nonexistent()) {
+            // It searched for the socket.
             Err(DiagError::Refused(cause)) if cause.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-            answer => answer,
+            result => result,
         }
     }
 
-    /// Hands out all sockets of a family and protocol that go somewhere or listen; of protocols without an
-    /// address hook, all.
+    /// Calls `each` for every socket of a family and protocol that is connected, connecting or listening; for protocols
+    /// without an address hook, for every socket.
     ///
     /// # Errors
-    /// [`DiagError`]; [`DiagError::Absent`] where the kernel does not have the protocol, or cannot tell.
+    /// [`DiagError::Absent`] when the kernel does not have the protocol or cannot list it; otherwise when the request
+    /// fails.
     pub fn list(
         &mut self,
         family: SocketFamily,
@@ -152,40 +153,40 @@ impl Diag {
     ) -> Result<(), DiagError> {
         self.sequence = self.sequence.wrapping_add(1);
         let request = message::list(family, protocol, states, self.sequence);
-        self.ask(&request, protocol, each).map_err(|error| match error {
-            DiagError::Refused(cause) if cause.raw_os_error() == Some(libc::ENOENT) => DiagError::Absent,
-            error => error,
-        })
+        self.request(&request, protocol, each)
+            .map_err(|error| match error {
+                DiagError::Refused(cause) if cause.raw_os_error() == Some(libc::ENOENT) => DiagError::Absent,
+                error => error,
+            })
     }
 
-    /// Ends a socket (Linux 4.5, 4.9 for UDP): its process sees ECONNABORTED, its peer a reset where the
-    /// protocol has such a thing.
+    /// Destroys a socket (Linux 4.5; UDP 4.9): its process gets ECONNABORTED, its peer a reset if the protocol has one.
     ///
     /// # Errors
-    /// [`DiagError`].
+    /// When the socket does not exist any more, or the kernel refuses.
     pub fn destroy(&mut self, socket: &Socket) -> Result<(), DiagError> {
         self.sequence = self.sequence.wrapping_add(1);
         let request = message::destroy(socket, self.sequence);
-        self.ask(&request, socket.protocol, |_| {})
+        self.request(&request, socket.protocol, |_| {})
     }
 
-    fn ask(
+    fn request(
         &mut self,
         request: &[u8],
         protocol: Protocol,
         mut each: impl FnMut(Socket),
     ) -> Result<(), DiagError> {
-        send(self.socket.as_raw_fd(), request, MsgFlags::empty()).map_err(io("ask the kernel"))?;
-        let mut buffer = vec![0; ANSWER_BYTES];
+        send(self.socket.as_raw_fd(), request, MsgFlags::empty()).map_err(io("send a sock_diag request"))?;
+        let mut buffer = vec![0; REPLY_BYTES];
         loop {
             let length = match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC) {
                 Err(Errno::EINTR) => continue,
-                Err(Errno::EAGAIN) => return Err(DiagError::Silent),
-                length => length.map_err(io("read the kernel's answer"))?,
+                Err(Errno::EAGAIN) => return Err(DiagError::NoReply),
+                length => length.map_err(io("receive a sock_diag reply"))?,
             };
-            let answer = buffer.get(..length).ok_or(MessageError::Overrun)?;
+            let reply = buffer.get(..length).ok_or(MessageError::Overrun)?;
             let mut end = None;
-            message::read(answer, self.sequence, protocol, |part| match part {
+            message::read(reply, self.sequence, protocol, |part| match part {
                 Part::Socket(socket) => each(*socket),
                 Part::End(errno) => end = Some(errno),
             })?;
@@ -198,7 +199,7 @@ impl Diag {
     }
 }
 
-/// States in which a socket can send to somebody without asking a hook, and LISTEN.
+/// States in which a socket can send without calling a hook, and LISTEN.
 fn states(protocol: Protocol) -> u32 {
     match protocol {
         Protocol::TCP => [

@@ -1,4 +1,4 @@
-//! Who opened a connection.
+//! The direction of a connection.
 
 use std::{
     collections::HashSet,
@@ -9,47 +9,47 @@ use engine_common::Protocol;
 
 use super::socket::{Socket, State};
 
-/// Who opened a connection.
+/// Which side opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// We did.
+    /// The local socket connected.
     Outbound,
-    /// Somebody connected to us.
+    /// The peer connected.
     Inbound,
 }
 
-/// Where somebody listens for TCP, in one network.
+/// Local addresses of listening TCP sockets in one network namespace.
 #[derive(Clone, Debug, Default)]
 pub struct Listeners(HashSet<SocketAddr>);
 
 impl Listeners {
-    /// Remembers a socket that listens.
+    /// Adds a listening socket.
     pub fn add(&mut self, socket: &Socket) {
-        self.0.insert(plain(socket.local));
+        self.0.insert(canonical(socket.local));
     }
 
-    /// Whether a connection to this address is one that somebody listens for.
-    pub fn have(&self, local: SocketAddr) -> bool {
-        let local = plain(local);
-        // `::` takes IPv4 too, unless it is told not to, which we do not ask.
+    /// Whether a socket listens for connections to this address.
+    pub fn contain(&self, local: SocketAddr) -> bool {
+        let local = canonical(local);
+        // `::` accepts IPv4 too, unless IPV6_V6ONLY is set, which is not checked.
         let any = [IpAddr::from([0; 4]), IpAddr::from([0; 16])];
         let at = |ip| self.0.contains(&SocketAddr::new(ip, local.port()));
         self.0.contains(&local) || any.into_iter().any(at)
     }
 }
 
-/// An IPv4-mapped address is its IPv4 address.
-fn plain(address: SocketAddr) -> SocketAddr {
+/// Replaces an IPv4-mapped address by the IPv4 address.
+fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Who opened the socket's connection. No field of a socket says so. What does:
+/// Determines which side opened the connection of a socket. No field of a socket has this:
 ///
-/// - Whoever connects sends a SYN, which counts as one acknowledged byte in `tcpi_bytes_acked`
-///   (`tcp_snd_una_update`, net/ipv4/tcp_input.c) and is no byte of data; who accepts starts behind his
-///   (`tcp_create_openreq_child`). The process has no hand in these numbers.
-/// - Where they do not add up (a packet was lost on its way to the device and counted twice), a
-///   connection to a port that somebody listens on counts as inbound.
+/// - The connecting side sends a SYN, which counts as one acknowledged byte in `tcpi_bytes_acked`
+///   (`tcp_snd_una_update`, net/ipv4/tcp_input.c) but is not a byte of data; the counters of the accepting side start
+///   after its SYN (`tcp_create_openreq_child`). The process cannot influence these counters.
+/// - When the counters are inconsistent (a packet was lost before the device and counted twice), a connection to a port
+///   with a listener counts as inbound.
 pub fn direction(socket: &Socket, listeners: &Listeners) -> Direction {
     if socket.protocol != Protocol::TCP || socket.state == State::SYN_SENT {
         return Direction::Outbound;
@@ -58,7 +58,7 @@ pub fn direction(socket: &Socket, listeners: &Listeners) -> Direction {
         || match surplus(socket) {
             Some(1) => false,
             Some(0) => true,
-            _ => listeners.have(socket.local),
+            _ => listeners.contain(socket.local),
         };
     if inbound {
         Direction::Inbound
@@ -67,7 +67,7 @@ pub fn direction(socket: &Socket, listeners: &Listeners) -> Direction {
     }
 }
 
-/// Acknowledged bytes that were no data, the FIN aside: 1 for who connected, 0 for who accepted.
+/// Acknowledged bytes that were not data, without the FIN: 1 for the connecting side, 0 for the accepting side.
 fn surplus(socket: &Socket) -> Option<i128> {
     let counters = socket.counters?;
     let fin = socket.state.has_fin();
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_syn_of_ours_tells() {
+    fn an_acknowledged_syn_means_outbound() {
         let mut listeners = Listeners::default();
         for (listening, state, counters, queued, expected) in [
             (
@@ -175,7 +175,7 @@ mod tests {
                 0,
                 Direction::Inbound,
             ),
-            // What does not add up is left to the listeners.
+            // Inconsistent counters: the listeners decide.
             (
                 true,
                 State::ESTABLISHED,
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn listeners_in_every_spelling() {
+    fn listeners_match_in_every_representation() {
         for (listening, local, expected) in [
             ("198.51.100.9:80", "198.51.100.9:80", true),
             ("[::ffff:198.51.100.9]:80", "198.51.100.9:80", true),
@@ -219,7 +219,7 @@ mod tests {
             let mut listeners = Listeners::default();
             listeners.add(&socket(listening, State::LISTEN, None, 0));
             assert_eq!(
-                listeners.have(local.parse().unwrap()),
+                listeners.contain(local.parse().unwrap()),
                 expected,
                 "{listening} {local}"
             );

@@ -1,19 +1,19 @@
-//! Which processes hold a socket.
+//! The processes that hold a socket.
 
 use std::{collections::HashMap, fs};
 
-/// Descriptors that are remembered; of sockets beyond nobody is known.
+/// Limit of descriptors read; further sockets have no known holder.
 const MAX_DESCRIPTORS: usize = 1_000_000;
 
-/// Which of some processes hold which sockets, as it was when looked at.
+/// A snapshot of the sockets that a set of processes holds.
 #[derive(Clone, Debug, Default)]
 pub struct Holders(HashMap<u32, Vec<u32>>);
 
 impl Holders {
-    /// Looks at the descriptors of processes. Those of one that ends meanwhile are not in it.
+    /// Reads the descriptors of processes. Those of a process that exits meanwhile are left out.
     pub fn among(processes: impl IntoIterator<Item = u32>) -> Holders {
         let mut holders = Holders::default();
-        let mut left = MAX_DESCRIPTORS;
+        let mut remaining = MAX_DESCRIPTORS;
         for process in processes {
             let descriptors = fs::read_dir(format!("/proc/{process}/fd"));
             for descriptor in descriptors.into_iter().flatten().flatten() {
@@ -27,8 +27,8 @@ impl Holders {
                 if processes.last() != Some(&process) {
                     processes.push(process);
                 }
-                left -= 1;
-                if left == 0 {
+                remaining -= 1;
+                if remaining == 0 {
                     return holders;
                 }
             }
@@ -42,8 +42,8 @@ impl Holders {
     }
 }
 
-/// All processes that can be seen from here.
-pub fn everybody() -> Vec<u32> {
+/// The ids of all processes in the pid namespace of /proc, in ascending order.
+pub fn all_processes() -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let mut processes: Vec<u32> = entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -52,7 +52,7 @@ pub fn everybody() -> Vec<u32> {
     processes
 }
 
-/// `socket:[4711]`, as links of /proc/PID/fd show it (`sockfs_dname`, net/socket.c).
+/// The inode in `socket:[4711]`, the target of a link in /proc/PID/fd (`sockfs_dname`, net/socket.c).
 fn inode_of(link: &str) -> Option<u32> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
@@ -64,19 +64,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_own_socket_is_held_by_us() {
+    fn a_socket_of_this_process_is_held_by_it() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
         let inode = inode_of(link.to_str().unwrap()).unwrap();
         let me = std::process::id();
         assert_eq!(Holders::among([me]).of(inode), [me]);
-        assert!(everybody().contains(&me));
+        assert!(all_processes().contains(&me));
         drop(socket);
         assert!(Holders::among([me]).of(inode).is_empty());
     }
 
     #[test]
-    fn links_of_other_things() {
+    fn links_to_other_files_have_no_inode() {
         assert_eq!(inode_of("socket:[4711]"), Some(4711));
         for link in [
             "pipe:[4711]",

@@ -1,5 +1,5 @@
-//! Messages of NETLINK_SOCK_DIAG (include/uapi/linux/netlink.h, sock_diag.h, inet_diag.h): all numbers are
-//! in the machine's order, addresses and ports in the network's.
+//! Messages of NETLINK_SOCK_DIAG (include/uapi/linux/netlink.h, sock_diag.h, inet_diag.h). Integers are in host byte
+//! order, addresses and ports in network byte order.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -18,7 +18,7 @@ const NLM_F_DUMP: u16 = 0x300;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
 const INET_DIAG_INFO: u16 = 2;
-/// Told of every whole socket, unasked (`inet_diag_msg_attrs_fill`, net/ipv4/inet_diag.c).
+/// Always sent for full sockets (`inet_diag_msg_attrs_fill`, net/ipv4/inet_diag.c).
 const INET_DIAG_CGROUP_ID: u16 = 21;
 const IPPROTO_RAW: u8 = 255;
 
@@ -31,32 +31,32 @@ const DESCRIPTION: usize = 72;
 /// Where `struct inet_diag_sockid` starts in it.
 const ID: usize = 4;
 
-/// An answer that is not one.
+/// A malformed reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum MessageError {
-    /// A message or attribute ends after the answer, or before its own head.
-    #[error("a length in the kernel's answer is wrong")]
+    /// A message or attribute is longer than the reply, or shorter than its header.
+    #[error("sock_diag: invalid length in a reply")]
     Length,
-    /// The kernel had more to say than it had room for.
-    #[error("the kernel lost a part of its answer")]
+    /// The reply did not fit into a buffer.
+    #[error("sock_diag: part of the reply was lost")]
     Overrun,
-    /// A family that was not asked for.
-    #[error("the kernel's answer is about the address family {0}")]
+    /// A family that was not requested.
+    #[error("sock_diag: unexpected address family {0}")]
     Family(u8),
 }
 
-/// A part of an answer.
+/// A part of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// A socket.
     Socket(Box<Socket>),
-    /// The end: 0 or an errno.
+    /// The end of the reply: 0 or a positive errno.
     End(i32),
 }
 
-/// The number that stands for a protocol in a request.
-fn number(protocol: Protocol) -> u8 {
+/// The protocol number of a request.
+fn protocol_number(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::RAW => IPPROTO_RAW,
         Protocol(number) => number as u8,
@@ -80,7 +80,7 @@ fn request(kind: u16, flags: u16, sequence: u32, body: [u8; REQUEST]) -> [u8; HE
     bytes
 }
 
-/// Asks for all sockets of a family and protocol that are in one of the states.
+/// A request for all sockets of a family and protocol in one of the states.
 pub(super) fn list(
     family: SocketFamily,
     protocol: Protocol,
@@ -89,19 +89,19 @@ pub(super) fn list(
 ) -> [u8; HEADER + REQUEST] {
     let mut body = [0; REQUEST];
     body[0] = family_number(family);
-    body[1] = number(protocol);
+    body[1] = protocol_number(protocol);
     body[2] = 1 << (INET_DIAG_INFO - 1);
     body[4..8].copy_from_slice(&states.to_ne_bytes());
     request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, sequence, body)
 }
 
-/// Asks for the end of a socket.
+/// A request to destroy a socket.
 pub(super) fn destroy(socket: &Socket, sequence: u32) -> [u8; HEADER + REQUEST] {
     let mut body = [0; REQUEST];
     body[0] = family_number(socket.family);
-    body[1] = number(socket.protocol);
+    body[1] = protocol_number(socket.protocol);
     if socket.protocol == Protocol::RAW {
-        // `sdiag_raw_protocol`: raw sockets are found by the protocol in their headers.
+        // `sdiag_raw_protocol`: the kernel finds raw sockets by their IP protocol.
         body[3] = socket.local.port() as u8;
     }
     body[4..8].copy_from_slice(&socket.state.bit().to_ne_bytes());
@@ -109,7 +109,7 @@ pub(super) fn destroy(socket: &Socket, sequence: u32) -> [u8; HEADER + REQUEST] 
     request(SOCK_DESTROY, NLM_F_ACK, sequence, body)
 }
 
-/// Reads what one recv(2) brought, and hands out what belongs to the request with this number.
+/// Parses the messages of one recv(2), and calls `part` for those that reply to the request with this sequence number.
 pub(super) fn read(
     bytes: &[u8],
     sequence: u32,
@@ -125,12 +125,12 @@ pub(super) fn read(
         let message = rest.get(..length).ok_or(MessageError::Length)?;
         rest = rest.get(aligned(length)..).unwrap_or_default();
         if word(message, 8)? != sequence {
-            // A belated answer to a request that was given up.
+            // A late reply to a request that timed out.
             continue;
         }
         match half(message, 4)? {
             NLMSG_ERROR => part(Part::End(errno(message)?)),
-            // Kernels tell here what a dump failed with.
+            // Holds the error of a failed dump.
             NLMSG_DONE => part(Part::End(if message.len() < HEADER + 4 {
                 0
             } else {
@@ -144,7 +144,7 @@ pub(super) fn read(
     Ok(())
 }
 
-/// The positive errno that a message ends with.
+/// The errno of a message, as a positive integer.
 fn errno(message: &[u8]) -> Result<i32, MessageError> {
     Ok((word(message, HEADER)? as i32).wrapping_neg())
 }
@@ -181,7 +181,7 @@ fn socket(bytes: &[u8], protocol: Protocol) -> Result<Socket, MessageError> {
         let value = rest.get(4..length).ok_or(MessageError::Length)?;
         match half(rest, 2)? {
             INET_DIAG_CGROUP_ID => socket.cgroup = Some(long(value, 0)?),
-            // Shorter where the kernel counts less.
+            // Older kernels have fewer counters.
             INET_DIAG_INFO if protocol == Protocol::TCP => socket.counters = counters(value).ok(),
             _ => {}
         }
@@ -190,7 +190,7 @@ fn socket(bytes: &[u8], protocol: Protocol) -> Result<Socket, MessageError> {
     Ok(socket)
 }
 
-/// Of `struct tcp_info`, which only ever grew at its end.
+/// Offsets in `struct tcp_info`, which is only extended at its end.
 fn counters(info: &[u8]) -> Result<Counters, MessageError> {
     Ok(Counters {
         acked: long(info, 120)?,

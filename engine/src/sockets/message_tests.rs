@@ -1,4 +1,4 @@
-//! Answers as kernels give them, and as none should.
+//! Valid and malformed replies.
 
 use engine_common::{Protocol, SocketFamily};
 use proptest::prelude::*;
@@ -64,7 +64,7 @@ fn parts(bytes: &[u8]) -> Result<Vec<Part>, MessageError> {
 }
 
 #[test]
-fn a_socket_with_its_cgroup_and_counters() {
+fn a_socket_is_parsed_with_its_cgroup_and_counters() {
     let mut info = vec![0; 232];
     info[120..128].copy_from_slice(&11_u64.to_ne_bytes());
     info[144..148].copy_from_slice(&12_u32.to_ne_bytes());
@@ -104,13 +104,13 @@ fn a_socket_with_its_cgroup_and_counters() {
             sent_again: 14,
         };
         assert_eq!(socket.counters, Some(counters));
-        // By what it was described with it is found again.
+        // A request identifies it by the same fields.
         assert_eq!(destroy(socket, 1)[16 + 8..], description(family)[4..52]);
     }
 }
 
 #[test]
-fn ends_and_errors() {
+fn ends_and_errors_are_parsed() {
     let end = |bytes: &[u8]| parts(bytes).unwrap();
     assert_eq!(
         end(&message(2, SEQUENCE, &(-2_i32).to_ne_bytes())),
@@ -125,14 +125,14 @@ fn ends_and_errors() {
     assert_eq!(
         end(&message(2, SEQUENCE - 1, &[0; 20])),
         [],
-        "an answer to another request"
+        "a reply to another request"
     );
     assert_eq!(end(&[]), []);
     assert_eq!(parts(&message(4, SEQUENCE, &[])), Err(MessageError::Overrun));
 }
 
 #[test]
-fn lengths_that_are_wrong() {
+fn wrong_lengths_are_errors() {
     let whole = message(
         20,
         SEQUENCE,
@@ -159,12 +159,12 @@ fn lengths_that_are_wrong() {
     let mut bytes = whole;
     bytes[16] = 1;
     assert_eq!(parts(&bytes), Err(MessageError::Family(1)));
-    // An error without a number.
+    // An error without an errno.
     assert_eq!(parts(&message(2, SEQUENCE, &[])), Err(MessageError::Length));
 }
 
 #[test]
-fn what_is_asked() {
+fn requests_have_the_layout_of_the_kernel() {
     let bytes = list(SocketFamily::Inet6, Protocol::UDP, 0b10, 9);
     assert_eq!(bytes.len(), 72);
     assert_eq!(bytes[..4], 72_u32.to_ne_bytes());
@@ -178,12 +178,12 @@ fn what_is_asked() {
 
 proptest! {
     #[test]
-    fn no_bytes_bring_it_down(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = parts(&bytes);
     }
 
     #[test]
-    fn nor_do_changed_ones(at in 0_usize..120, value: u8, cut in 0_usize..120) {
+    fn changed_bytes_do_not_panic(at in 0_usize..120, value: u8, cut in 0_usize..120) {
         let body = [description(libc::AF_INET6), attribute(21, &[0; 8]), attribute(2, &[0; 12])].concat();
         let mut bytes = message(20, SEQUENCE, &body);
         let at = at % bytes.len();

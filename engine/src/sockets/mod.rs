@@ -1,13 +1,12 @@
-//! Sockets that exist: what the kernel tells of them over NETLINK_SOCK_DIAG (sock_diag(7)), which processes
-//! hold them, and cutting them. Judges nothing.
+//! Existing sockets: listing and destroying them over NETLINK_SOCK_DIAG (sock_diag(7)), and the processes that
+//! hold them. Independent of policies.
 //!
 //! ```text
-//! processes -> networks (each once) -> Diag in that network -> Socket, Listeners -> Direction
-//!                                                           <- destroy
+//! processes -> network namespaces (each once) -> Diag in that namespace -> Socket, Listeners -> Direction
+//!                                                                       <- destroy
 //! ```
 //!
-//! The messages are our own few lines: of the crates for this protocol none tells the cgroup of a socket or
-//! can send SOCK_DESTROY.
+//! The messages are encoded here: no crate for this protocol has the cgroup of a socket or SOCK_DESTROY.
 
 mod diag;
 mod direction;
@@ -20,7 +19,7 @@ mod socket;
 
 pub use diag::{Diag, DiagError};
 pub use direction::{Direction, Listeners, direction};
-pub use holder::{Holders, everybody};
+pub use holder::{Holders, all_processes};
 pub use message::MessageError;
 pub use network::{Network, NetworkError, Networks};
 pub use socket::{Counters, Socket, State};

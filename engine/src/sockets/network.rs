@@ -1,4 +1,4 @@
-//! Network namespaces: the kernel lists the sockets of one at a time.
+//! Network namespaces: one sock_diag request lists the sockets of one namespace.
 
 use std::{
     collections::HashSet,
@@ -19,7 +19,7 @@ pub struct Network {
     inode: u64,
 }
 
-/// Why a process's network was not found.
+/// A network namespace cannot be opened.
 #[derive(Debug, Error)]
 #[error("cannot open the network namespace {path}")]
 pub struct NetworkError {
@@ -29,10 +29,10 @@ pub struct NetworkError {
 }
 
 impl Network {
-    /// The one that this thread is in.
+    /// The namespace of this thread.
     ///
     /// # Errors
-    /// [`NetworkError`].
+    /// When procfs is not mounted, or the descriptor limit is reached.
     pub fn own() -> Result<Network, NetworkError> {
         Network::at("/proc/thread-self/ns/net".to_owned())
     }
@@ -45,7 +45,7 @@ impl Network {
         }
     }
 
-    /// Its number, as `/proc/PID/ns/net` shows it.
+    /// Its inode number, as in `/proc/PID/ns/net`.
     pub fn inode(&self) -> u64 {
         self.inode
     }
@@ -55,7 +55,7 @@ impl Network {
     }
 }
 
-/// The networks of some processes and our own, each once. One is open at a time.
+/// The namespaces of this thread and of a set of processes, each once. They are opened one after the other.
 pub struct Networks<'a> {
     seen: HashSet<u64>,
     is_first: bool,
@@ -64,7 +64,7 @@ pub struct Networks<'a> {
 }
 
 impl<'a> Networks<'a> {
-    /// Those of these processes: of every thread, since each may be in another.
+    /// Of every thread of these processes: each may be in another namespace.
     pub fn of(processes: &'a [u32]) -> Networks<'a> {
         Networks {
             seen: HashSet::new(),
@@ -75,11 +75,11 @@ impl<'a> Networks<'a> {
     }
 
     fn is_new(&self, path: &str) -> bool {
-        let number = fs::read_link(path).ok().and_then(|link| {
+        let inode = fs::read_link(path).ok().and_then(|link| {
             let text = link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?;
             text.parse::<u64>().ok()
         });
-        number.is_none_or(|number| !self.seen.contains(&number))
+        inode.is_none_or(|inode| !self.seen.contains(&inode))
     }
 }
 
@@ -95,7 +95,7 @@ impl Iterator for Networks<'_> {
         loop {
             let Some(path) = self.threads.pop() else {
                 let process = self.processes.next()?;
-                // A process that ends meanwhile holds no network any more.
+                // The process may have exited.
                 let tasks = fs::read_dir(format!("/proc/{process}/task"));
                 let tasks = tasks.into_iter().flatten().flatten();
                 let paths = tasks.map(|task| format!("{}/ns/net", task.path().display()));
@@ -108,7 +108,7 @@ impl Iterator for Networks<'_> {
             match Network::at(path) {
                 Ok(network) if self.seen.insert(network.inode) => return Some(Ok(network)),
                 Ok(_) => {}
-                // The thread has ended.
+                // The thread has exited.
                 Err(error) if matches!(error.source.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
                 Err(error) => return Some(Err(error)),
             }
@@ -121,9 +121,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_own_comes_once() {
+    fn the_own_namespace_comes_once() {
         let me = std::process::id();
-        // Nobody has the last one: /proc/sys/kernel/pid_max is at most 2^22.
+        // No process has the last id: /proc/sys/kernel/pid_max is at most 2^22.
         let processes = [me, me, u32::MAX];
         let found: Vec<u64> = Networks::of(&processes)
             .map(|network| network.unwrap().inode())

@@ -1,35 +1,35 @@
-//! A socket as the kernel describes it.
+//! A socket as described by sock_diag.
 
 use std::net::SocketAddr;
 
 use engine_common::{Protocol, SocketFamily};
 
-/// State of a socket, by the kernel's numbers (include/net/tcp_states.h), which it uses for all protocols.
+/// State of a socket (include/net/tcp_states.h). The kernel uses the TCP states for all protocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct State(pub u8);
 
 impl State {
-    /// TCP: connected. Others: they have a peer.
+    /// TCP: connected. Other protocols: the socket has a peer.
     pub const ESTABLISHED: State = State(1);
-    /// TCP: connect(2) is on its way.
+    /// TCP: a SYN was sent.
     pub const SYN_SENT: State = State(2);
-    /// TCP: somebody connects to us.
+    /// TCP: a SYN was received.
     pub const SYN_RECV: State = State(3);
-    /// TCP: our end is closed, and not everything is acknowledged.
+    /// TCP: closed locally, not everything is acknowledged.
     pub const FIN_WAIT1: State = State(4);
-    /// TCP: our end is closed.
+    /// TCP: closed locally.
     pub const FIN_WAIT2: State = State(5);
-    /// TCP: nothing is left but a memory. Others have no such state.
+    /// TCP: closed on both sides, the port is still reserved.
     pub const TIME_WAIT: State = State(6);
     /// Not connected.
     pub const CLOSE: State = State(7);
-    /// TCP: the peer's end is closed.
+    /// TCP: closed by the peer.
     pub const CLOSE_WAIT: State = State(8);
-    /// TCP: both ends are closed, ours last.
+    /// TCP: closed by the peer, then locally.
     pub const LAST_ACK: State = State(9);
-    /// TCP: waits for others to connect.
+    /// TCP: accepts connections.
     pub const LISTEN: State = State(10);
-    /// TCP: both ends are closed, at once.
+    /// TCP: closed by both sides at the same time.
     pub const CLOSING: State = State(11);
 
     /// Its bit in a set of states.
@@ -37,7 +37,7 @@ impl State {
         1 << (self.0 & 31)
     }
 
-    /// Its name, as ss(8) has it.
+    /// Its name in the output of ss(8).
     pub const fn as_str(self) -> &'static str {
         match self {
             State::ESTABLISHED => "established",
@@ -55,7 +55,7 @@ impl State {
         }
     }
 
-    /// Whether our end was closed, so that a FIN was queued.
+    /// Whether the socket was closed locally, so that a FIN was queued.
     pub(super) const fn has_fin(self) -> bool {
         matches!(
             self,
@@ -64,16 +64,16 @@ impl State {
     }
 }
 
-/// What a TCP socket counted: of `struct tcp_info` (include/uapi/linux/tcp.h).
+/// Counters of a TCP socket, from `struct tcp_info` (include/uapi/linux/tcp.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
-    /// Bytes that were acknowledged, a SYN or FIN of ours among them.
+    /// Acknowledged bytes, with the SYN and FIN that were sent.
     pub acked: u64,
-    /// Bytes of data that were sent, with those sent again.
+    /// Bytes of data sent, with retransmissions.
     pub sent: u64,
-    /// Bytes of data that were sent again.
+    /// Bytes of data retransmitted.
     pub sent_again: u64,
-    /// Bytes that were written and not sent yet.
+    /// Bytes written by the process and not sent yet.
     pub unsent: u32,
 }
 
@@ -82,37 +82,37 @@ pub struct Counters {
 pub struct Socket {
     /// Protocol.
     pub protocol: Protocol,
-    /// Family it was made for: one of AF_INET6 may have an IPv4 peer.
+    /// Family of the socket: one of AF_INET6 may have an IPv4 peer.
     pub family: SocketFamily,
     /// State.
     pub state: State,
-    /// Own address and port. Of raw sockets the port is the protocol in the header.
+    /// Local address and port. The port of a raw socket is its IP protocol.
     pub local: SocketAddr,
-    /// The other end, where there is one.
+    /// Peer address and port; `None` when not connected.
     pub peer: Option<SocketAddr>,
-    /// Whose it is: the user who made it, in the initial user namespace.
+    /// Id of the user who created it, in the initial user namespace.
     pub uid: u32,
-    /// Its number in /proc/PID/fd; 0 where no process holds it any more.
+    /// Inode, as in /proc/PID/fd; 0 when no process holds the socket.
     pub inode: u32,
-    /// Bytes that were written and not acknowledged.
+    /// Bytes written and not acknowledged.
     pub queued: u32,
-    /// Id of the cgroup it was made in. Connections that are not yet, or no more, whole have none.
+    /// Id of the cgroup in which it was created. Request and time-wait sockets have none.
     pub cgroup: Option<u64>,
-    /// Of TCP.
+    /// For TCP, if the kernel has them.
     pub counters: Option<Counters>,
-    /// `struct inet_diag_sockid`, by which the kernel finds it again.
+    /// `struct inet_diag_sockid`, which identifies the socket in a request.
     pub(super) id: [u8; 48],
 }
 
 impl Socket {
-    /// One that nobody can have: of port 0.
-    pub(super) fn nobodys() -> Socket {
-        let nowhere = SocketAddr::from(([0; 4], 0));
+    /// A socket that cannot exist: it has port 0.
+    pub(super) fn nonexistent() -> Socket {
+        let unspecified = SocketAddr::from(([0; 4], 0));
         Socket {
             protocol: Protocol::TCP,
             family: SocketFamily::Inet,
             state: State::ESTABLISHED,
-            local: nowhere,
+            local: unspecified,
             peer: None,
             uid: 0,
             inode: 0,
@@ -123,7 +123,7 @@ impl Socket {
         }
     }
 
-    /// One that is connected, for tests.
+    /// A connected socket, for tests.
     #[cfg(test)]
     pub(crate) fn sample(protocol: Protocol, peer: SocketAddr, uid: u32) -> Socket {
         let family = match peer {
@@ -135,11 +135,11 @@ impl Socket {
             family,
             peer: Some(peer),
             uid,
-            ..Socket::nobodys()
+            ..Socket::nonexistent()
         }
     }
 
-    /// A number that no other socket ever has in its network (`sock_gen_cookie`, net/core/sock_diag.c).
+    /// Id that is unique in the network namespace and never reused (`sock_gen_cookie`, net/core/sock_diag.c).
     pub fn cookie(&self) -> u64 {
         let [.., a, b, c, d, e, f, g, h] = self.id;
         u64::from_ne_bytes([a, b, c, d, e, f, g, h])

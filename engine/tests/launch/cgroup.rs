@@ -1,4 +1,4 @@
-//! The transient cgroup: who is in it, and that it goes away.
+//! The transient cgroup: the processes in it, and its removal.
 
 use std::{
     fs,
@@ -13,8 +13,9 @@ use tidegate::cgroup::Hierarchy;
 use tidegate::launch::{Command, SignalSource, TransientCgroup, TransientError, sweep_stale};
 
 use crate::{
-    Test, arena,
+    Test,
     run::{Running, shell, supervisor},
+    test_cgroup,
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -23,8 +24,8 @@ pub(crate) const TESTS: &[Test] = &[
         "cgroup::holds_the_command_from_its_first_instruction",
         holds_from_the_start,
     ),
-    ("cgroup::is_gone_afterwards", is_gone_afterwards),
-    ("cgroup::is_gone_after_sigterm", is_gone_after_sigterm),
+    ("cgroup::is_removed_afterwards", is_removed_afterwards),
+    ("cgroup::is_removed_after_sigterm", is_removed_after_sigterm),
     ("cgroup::stays_when_the_supervisor_is_killed", stays_when_killed),
     ("cgroup::one_inside_another", one_inside_another),
     ("cgroup::nested_ones_are_removed", nested_ones_are_removed),
@@ -56,7 +57,7 @@ fn id_and_level() {
 }
 
 fn holds_from_the_start() {
-    // Of the command itself, and of a grandchild.
+    // The cgroup of the command and that of a grandchild.
     let finished = shell(&[], "cat /proc/$$/cgroup; (cat /proc/self/cgroup)");
     let cgroup = finished.cgroup();
     let name = cgroup.file_name().unwrap().to_str().unwrap();
@@ -69,14 +70,17 @@ fn holds_from_the_start() {
     assert!(lines.iter().all(|line| line.ends_with(name)), "{finished:?}");
 }
 
-fn is_gone_afterwards() {
+fn is_removed_afterwards() {
     let finished = shell(&[], "true");
     assert!(!finished.cgroup().exists());
-    assert_eq!(finished.told("leftover"), "None");
-    assert_eq!(arena::transients(&arena::path()), Vec::<PathBuf>::new());
+    assert_eq!(finished.reported("orphans"), "None");
+    assert_eq!(
+        test_cgroup::transients(&test_cgroup::path()),
+        Vec::<PathBuf>::new()
+    );
 }
 
-fn is_gone_after_sigterm() {
+fn is_removed_after_sigterm() {
     let mut running = Running::start(supervisor(&[], &["sh", "-c", "echo ready; exec sleep 1000"]));
     assert_eq!(running.line(), "ready");
     running.signal(Signal::SIGTERM);
@@ -89,14 +93,14 @@ fn stays_when_killed() {
     let script = "echo ready; read x; cat /proc/self/cgroup";
     let mut running = Running::start(supervisor(&[], &["sh", "-c", script]));
     assert_eq!(running.line(), "ready");
-    let cgroup = PathBuf::from(running.told("cgroup"));
+    let cgroup = PathBuf::from(running.reported("cgroup"));
     running.signal(Signal::SIGKILL);
     running.wait();
     let hierarchy = Hierarchy::find().unwrap();
-    // Nobody owns it any more, but somebody lives there.
+    // It has no owner, but a process is in it.
     assert_eq!(sweep_stale(&hierarchy).unwrap(), 0);
     assert!(cgroup.exists());
-    running.say("\n");
+    running.write_input("\n");
     let mut rest = String::new();
     running.output.read_to_string(&mut rest).unwrap();
     let name = cgroup.file_name().unwrap().to_str().unwrap();
@@ -137,10 +141,10 @@ fn one_inside_another() {
 
 fn nested_ones_are_removed() {
     // The cgroups are writable only with all capabilities kept.
-    let script = "c=$(sed -n 's/^0:://p' /proc/self/cgroup); d=$(ls -d \"$ARENA\"/${c##*/}); \
+    let script = "c=$(sed -n 's/^0:://p' /proc/self/cgroup); d=$(ls -d \"$PARENT\"/${c##*/}); \
                   mkdir -p $d/a/b $d/c && echo $$ > $d/a/b/cgroup.procs && cat /proc/self/cgroup";
-    let arena = format!("ARENA={}", arena::path().display());
-    let finished = shell(&["--keep-capability", "all", "--set", &arena], script);
+    let parent = format!("PARENT={}", test_cgroup::path().display());
+    let finished = shell(&["--keep-capability", "all", "--set", &parent], script);
     assert_eq!(finished.code, 0, "{finished:?}");
     assert!(finished.output.trim_end().ends_with("/a/b"), "{finished:?}");
     assert!(!finished.cgroup().exists());
@@ -151,8 +155,8 @@ fn kill_ends_everything() {
         let signals = SignalSource::open().unwrap();
         let cgroup = TransientCgroup::create(&Hierarchy::find().unwrap()).unwrap();
         let (read, write) = nix::unistd::pipe().unwrap();
-        let mut command = Command::new("sh");
-        // One that ignores what it can, with children in a nested cgroup.
+        let mut command = Command::new("sh", std::env::vars_os().collect());
+        // A process that ignores signals, with a child in a nested cgroup.
         let script = format!(
             "mkdir {0}/n; trap '' TERM INT HUP; sleep 1000 & echo $! > {0}/n/cgroup.procs; \
              echo ready > /proc/self/fd/{1}; wait",
@@ -184,10 +188,9 @@ fn kill_ends_everything() {
 fn populated_is_not_removed() {
     let mut running = Running::start(supervisor(&[], &["sh", "-c", "echo ready; read x"]));
     assert_eq!(running.line(), "ready");
-    // The same directory, through a second owner.
     let hierarchy = Hierarchy::find().unwrap();
     let cgroup = TransientCgroup::create(&hierarchy).unwrap();
-    let pid = running.told("pid");
+    let pid = running.reported("pid");
     fs::write(cgroup.path().join("cgroup.procs"), &pid).unwrap();
     assert!(cgroup.populated().unwrap());
     assert!(!cgroup.wait_empty(Duration::from_millis(1)).unwrap());
@@ -195,7 +198,7 @@ fn populated_is_not_removed() {
     let error = cgroup.remove().unwrap_err();
     assert!(matches!(error, TransientError::Remove { .. }), "{error}");
     assert!(path.exists());
-    running.say("\n");
+    running.write_input("\n");
     assert_eq!(running.wait(), 0);
     wait_empty(&path);
     fs::remove_dir(&path).unwrap();
@@ -204,8 +207,8 @@ fn populated_is_not_removed() {
 fn owned_ones_are_not_swept() {
     let hierarchy = Hierarchy::find().unwrap();
     let owned = TransientCgroup::create(&hierarchy).unwrap();
-    let stale = arena::path().join("tidegate-exec-1-77");
-    let other = arena::path().join("tidegate-exec-by-hand");
+    let stale = test_cgroup::path().join("tidegate-exec-1-77");
+    let other = test_cgroup::path().join("tidegate-exec-by-hand");
     fs::create_dir_all(stale.join("nested")).unwrap();
     fs::create_dir(&other).unwrap();
     assert_eq!(sweep_stale(&hierarchy).unwrap(), 1);
@@ -215,7 +218,7 @@ fn owned_ones_are_not_swept() {
     fs::remove_dir(other).unwrap();
 }
 
-/// Waits until nobody lives in a cgroup that is not ours.
+/// Waits until a cgroup without an owner is empty.
 pub(crate) fn wait_empty(cgroup: &Path) {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use std::os::fd::AsFd;

@@ -1,4 +1,4 @@
-//! How a command is started and how it ended.
+//! How a command is started, and its exit code.
 
 use std::{
     fs,
@@ -11,16 +11,16 @@ use nix::{
     sys::signal::{Signal, raise},
 };
 use tidegate::cgroup::Hierarchy;
-use tidegate::launch::{self, Descendants, Exit, Leftover, SignalSource, Supervisor, TransientCgroup};
+use tidegate::launch::{self, Exit, OrphanAction, OrphanOutcome, SignalSource, Supervisor, TransientCgroup};
 
 use crate::{
     Test,
-    arena::directory,
     run::{Running, finish, shell, supervisor},
+    test_cgroup::directory,
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    ("exit::code_is_passed_on", code_is_passed_on),
+    ("exit::code_is_returned", code_is_returned),
     ("exit::signal_is_128_and_its_number", signal_is_128_and_its_number),
     ("exit::not_found_is_127", not_found_is_127),
     ("exit::not_executable_is_126", not_executable_is_126),
@@ -33,8 +33,8 @@ pub(crate) const TESTS: &[Test] = &[
         script_without_interpreter_line,
     ),
     ("exit::path_is_that_of_the_command", path_is_that_of_the_command),
-    ("exit::signals_are_as_they_were", signals_are_as_they_were),
-    ("exit::signals_are_passed_on", signals_are_passed_on),
+    ("exit::signal_state_is_inherited", signal_state_is_inherited),
+    ("exit::signals_are_forwarded", signals_are_forwarded),
     (
         "exit::late_signals_do_not_change_it",
         late_signals_do_not_change_it,
@@ -45,7 +45,7 @@ pub(crate) const TESTS: &[Test] = &[
     ),
 ];
 
-fn code_is_passed_on() {
+fn code_is_returned() {
     for code in [0, 7, 255] {
         assert_eq!(shell(&[], &format!("exit {code}")).code, code);
     }
@@ -86,13 +86,13 @@ fn own_failure_is_125_and_nothing_ran() {
     assert_eq!((finished.code, &*finished.output), (125, ""), "{finished:?}");
     assert!(finished.errors.contains("descriptor 99"), "{finished:?}");
 
-    // Without the capability the private mounts cannot be made: no start.
+    // Without the capability the mount namespace cannot be created, and the command is not started.
     let mut weak = Command::new("setpriv");
     let own = supervisor(&[], &["sh", "-c", "echo ran"]);
     weak.args(["--bounding-set=-sys_admin", "--"])
         .arg(own.get_program())
         .args(own.get_args())
-        .env("SKIP_NEEDS", "1");
+        .env("SKIP_PRIVILEGE_CHECK", "1");
     let finished = finish(weak);
     assert_eq!((finished.code, &*finished.output), (125, ""), "{finished:?}");
     assert!(
@@ -101,7 +101,7 @@ fn own_failure_is_125_and_nothing_ran() {
     );
     assert!(!finished.cgroup().exists());
 
-    // Found out beforehand, in one sentence.
+    // The check finds that before anything is created.
     let mut weak = Command::new("setpriv");
     weak.args(["--bounding-set=-sys_admin", "--"])
         .arg(own.get_program())
@@ -109,7 +109,9 @@ fn own_failure_is_125_and_nothing_ran() {
     let finished = finish(weak);
     assert_eq!((finished.code, &*finished.output), (125, ""), "{finished:?}");
     assert!(
-        finished.errors.contains("CAP_SYS_ADMIN: run it with sudo"),
+        finished
+            .errors
+            .contains("(missing CAP_SYS_ADMIN): run it with sudo"),
         "{finished:?}"
     );
 }
@@ -135,7 +137,7 @@ fn path_is_that_of_the_command() {
     assert_eq!(finish(supervisor(&["--set", &path], &["only-here"])).code, 9);
 }
 
-fn signals_are_as_they_were() {
+fn signal_state_is_inherited() {
     let plain = Command::new("cat")
         .arg("/proc/self/status")
         .output()
@@ -150,7 +152,7 @@ fn signals_are_as_they_were() {
             "{key} is {value}, plain it is {plain}"
         );
     }
-    // What was ignored stays so (nohup).
+    // Ignored signals stay ignored (nohup).
     let own = supervisor(&[], &["cat", "/proc/self/status"]);
     let mut nohup = Command::new("nohup");
     nohup.arg(own.get_program()).args(own.get_args());
@@ -158,7 +160,7 @@ fn signals_are_as_they_were() {
     assert_eq!(u64::from_str_radix(&ignored, 16).unwrap() & 1, 1, "{ignored}");
 }
 
-fn signals_are_passed_on() {
+fn signals_are_forwarded() {
     for (signal, code) in [
         (Signal::SIGTERM, 21),
         (Signal::SIGINT, 22),
@@ -171,24 +173,24 @@ fn signals_are_passed_on() {
         let mut running = Running::start(supervisor(&[], &["sh", "-c", &script]));
         assert_eq!(running.line(), "ready");
         running.signal(signal);
-        // dash looks at its traps when `read` comes back.
-        running.say("\n");
+        // dash runs its traps when `read` returns.
+        running.write_input("\n");
         assert_eq!(running.wait(), code, "{signal}");
     }
 }
 
 fn watched_descriptors_are_served() {
     let mut running = Running::start(supervisor(&[], &["sh", "-c", "read x"]));
-    assert_eq!(running.told("served"), b'x'.to_string());
-    running.say("\n");
+    assert_eq!(running.reported("served"), b'x'.to_string());
+    running.write_input("\n");
     assert_eq!(running.wait(), 0);
 }
 
-/// A ^C that ends the command reaches us as well, maybe only after the command has ended.
+/// A ^C that ends the command also reaches the supervisor, possibly after the command has exited.
 fn late_signals_do_not_change_it() {
     let signals = SignalSource::open().unwrap();
     let cgroup = TransientCgroup::create(&Hierarchy::find().unwrap()).unwrap();
-    let mut command = launch::Command::new("sh");
+    let mut command = launch::Command::new("sh", std::env::vars_os().collect());
     command.args = vec!["-c".into(), "sleep 1000 & exit 3".into()];
     let child = command.spawn(cgroup.fd(), &signals).unwrap();
     poll(
@@ -198,11 +200,11 @@ fn late_signals_do_not_change_it() {
     .unwrap();
     raise(Signal::SIGINT).unwrap();
     let finished = Supervisor::new(child, &cgroup, &signals)
-        .run(Descendants::End, &mut [])
+        .run(OrphanAction::Terminate, &mut [])
         .unwrap();
     assert_eq!(finished.exit, Exit::Code(3));
-    // Asked to end, and not killed out of impatience.
-    assert_eq!(finished.leftover, Leftover::Ended);
+    // Terminated, not killed at once.
+    assert_eq!(finished.orphans, OrphanOutcome::Terminated);
     cgroup.remove().unwrap();
     raise(Signal::SIGTERM).unwrap();
     drop(signals);

@@ -1,19 +1,19 @@
-//! The launch room against the running kernel: `cargo test -p tidegate --test launch`, as root.
+//! The launch module on the running kernel: `cargo test -p tidegate --test launch`, as root.
 //!
-//! It brings its own small runner, because what is tested wants a process with one thread that
-//! owns its signals: libtest runs tests in threads. The same executable also plays the parts a test
-//! needs: `supervise` is `tidegate exec` without a gate, `job` is a shell with one job.
+//! It has its own test runner, because the module needs a process with one thread that owns its signals, and libtest
+//! runs tests in threads. The executable is also the test programs: `supervise` is `tidegate exec` without policies,
+//! `job` is a shell with one job.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
-mod arena;
 mod cgroup;
-mod descendants;
 mod exit;
+mod orphans;
 mod privilege;
 mod role;
 mod run;
 mod terminal;
+mod test_cgroup;
 
 use std::{
     env,
@@ -23,7 +23,7 @@ use std::{
 
 type Test = (&'static str, fn());
 
-/// Longer than this no test takes: SIGALRM ends the run.
+/// Time limit of a test: SIGALRM ends the run.
 const LIMIT_SECONDS: u32 = 120;
 
 fn main() -> ExitCode {
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     let tests = [
         exit::TESTS,
         cgroup::TESTS,
-        descendants::TESTS,
+        orphans::TESTS,
         privilege::TESTS,
         terminal::TESTS,
     ];
@@ -71,13 +71,13 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if !nix::unistd::Uid::effective().is_root() {
-        eprintln!("skipped: {} tests of the launch room: needs root", tests.len());
+        eprintln!("skipped: {} tests of the launch module: needs root", tests.len());
         return match env::var_os("TIDEGATE_REQUIRE_ROOT") {
             Some(value) if value == "1" => ExitCode::FAILURE,
             _ => ExitCode::SUCCESS,
         };
     }
-    let arena = arena::Arena::enter();
+    let cgroup = test_cgroup::TestCgroup::enter();
     let mut failed = Vec::new();
     for (name, test) in &tests {
         nix::unistd::alarm::set(LIMIT_SECONDS);
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
             failed.push(*name);
         }
     }
-    drop(arena);
+    drop(cgroup);
     println!(
         "{} passed, {} failed {failed:?}",
         tests.len() - failed.len(),

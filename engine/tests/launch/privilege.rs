@@ -1,4 +1,4 @@
-//! What the command may not do: users, capabilities, descriptors, mounts.
+//! Restrictions of the command: users, capabilities, descriptors, mounts.
 
 use std::{
     fs,
@@ -12,8 +12,9 @@ use std::{
 use tidegate::launch::DANGEROUS;
 
 use crate::{
-    Test, arena,
+    Test,
     run::{Finished, finish, shell, supervisor},
+    test_cgroup,
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -125,7 +126,7 @@ fn set(finished: &Finished, key: &str) -> u64 {
 fn dangerous() -> u64 {
     DANGEROUS
         .iter()
-        .fold(0, |bits, (capability, _)| bits | 1 << capability.number())
+        .fold(0, |bits, (capability, _)| bits | capability.bits())
 }
 
 fn capabilities_are_dropped() {
@@ -133,14 +134,14 @@ fn capabilities_are_dropped() {
     for key in ["CapBnd", "CapEff", "CapPrm", "CapInh", "CapAmb"] {
         assert_eq!(set(&as_root, key) & dangerous(), 0, "{key} {as_root:?}");
     }
-    // The others are as before: root can still do root's work.
+    // The other capabilities are kept.
     assert_ne!(set(&as_root, "CapEff") & 1, 0);
     let as_nobody = finish(supervisor(&["--user", "nobody"], STATUS));
     assert_eq!(set(&as_nobody, "CapBnd") & dangerous(), 0);
     for key in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
         assert_eq!(set(&as_nobody, key), 0, "{key}");
     }
-    // Inherited ones do not come through either.
+    // Inheritable and ambient ones are removed too.
     let own = supervisor(&["--user", "nobody"], STATUS);
     let mut ambient = Command::new("setpriv");
     ambient
@@ -159,7 +160,7 @@ fn capabilities_are_dropped() {
 
 /// A copy of cat that is setuid root.
 fn setuid_programs_do_not_give_them_back() {
-    let directory = arena::directory();
+    let directory = test_cgroup::directory();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = directory.path().join("cat");
     fs::copy("/bin/cat", &program).unwrap();
@@ -168,7 +169,7 @@ fn setuid_programs_do_not_give_them_back() {
         &["--user", "nobody"],
         &[program.to_str().unwrap(), "/proc/self/status"],
     ));
-    // It is root again, and lacks them.
+    // It is root again, without them.
     assert_eq!(
         finished.status_line("Uid").split('\t').nth(1),
         Some("0"),
@@ -237,29 +238,29 @@ fn descriptors(mut command: Command) -> Vec<RawFd> {
 
 fn descriptors_are_closed() {
     let under = |options: &[&str]| descriptors(supervisor(options, &[]));
-    // `env` passes on what it has: what a command would get without us.
+    // `env` keeps its descriptors: those that a command gets without a supervisor.
     let plain = descriptors(Command::new("env"));
     assert!(plain.contains(&8) && plain.contains(&9), "{plain:?}");
     assert_eq!(under(&[]), [0, 1, 2]);
     assert_eq!(under(&["--keep-fds", "9"]), [0, 1, 2, 9]);
-    // All that was there before, and none of the supervisor's own.
+    // All inherited descriptors, and none opened by the supervisor.
     assert_eq!(under(&["--keep-fds", "all"]), plain);
 }
 
 fn cgroups_are_read_only() {
-    let arena = arena::path();
+    let parent = test_cgroup::path();
     let attempts = format!(
         "echo $$ > {0}/cgroup.procs; mkdir {0}/x; mount -o remount,bind,rw {1}; umount {1}; \
          echo $$ > {0}/cgroup.procs; cat /proc/$$/cgroup",
-        arena.display(),
+        parent.display(),
         tidegate::cgroup::Hierarchy::find()
             .unwrap()
             .mount_point()
             .display()
     );
-    // By itself, and as root of a user namespace of its own.
+    // Directly, and as root of a new user namespace.
     for script in [attempts.clone(), format!("unshare -Urm sh -c '{attempts}'")] {
-        // In a mount namespace: were the test to fail, the mounts of the machine would stay.
+        // In a mount namespace: a failing test must not change the mounts of the host.
         let finished = in_namespace("true", &[], &script);
         let cgroup = finished.cgroup();
         let name = cgroup.file_name().unwrap().to_str().unwrap();
@@ -270,20 +271,19 @@ fn cgroups_are_read_only() {
             .collect();
         assert_eq!(lines.len(), 1, "{finished:?}");
         assert!(lines[0].ends_with(name), "{finished:?}");
-        // Other cgroups are out of sight.
+        // Other cgroups are not visible.
         assert!(
             finished.errors.to_lowercase().contains("no such file")
                 || finished.errors.contains("nonexistent"),
             "{finished:?}"
         );
-        assert!(!arena.join("x").exists());
+        assert!(!parent.join("x").exists());
     }
 }
 
-/// Root of a user and a cgroup namespace of its own may mount the hierarchy, but sees only what is
-/// below itself.
+/// Root of a new user and cgroup namespace may mount the hierarchy, but sees only its own cgroup.
 fn fresh_cgroup_mount_shows_only_itself() {
-    let directory = arena::directory();
+    let directory = test_cgroup::directory();
     let place = directory.path().display();
     let script = format!(
         "unshare -UrmC sh -ec 'mount -t cgroup2 none {place}; mkdir {place}/inner; ls -d {place}/tidegate-*' || ls {place}; \
@@ -294,11 +294,11 @@ fn fresh_cgroup_mount_shows_only_itself() {
     let name = cgroup.file_name().unwrap().to_str().unwrap();
     assert!(finished.output.trim_end().ends_with(name), "{finished:?}");
     assert!(finished.errors.contains("cannot access"), "{finished:?}");
-    assert!(!arena::path().join("inner").exists());
+    assert!(!test_cgroup::path().join("inner").exists());
     assert!(!cgroup.exists());
 }
 
-/// Runs the supervisor in a mount namespace of its own after `mounts`.
+/// Runs the supervisor in a new mount namespace after the shell commands `mounts`.
 fn in_namespace(mounts: &str, options: &[&str], script: &str) -> Finished {
     let own = supervisor(options, &["sh", "-c", script]);
     let mut command = Command::new("unshare");
@@ -310,12 +310,12 @@ fn in_namespace(mounts: &str, options: &[&str], script: &str) -> Finished {
 }
 
 fn every_cgroup_mount_is_read_only() {
-    let directory = arena::directory();
+    let directory = test_cgroup::directory();
     let place = directory.path().join("a second");
     fs::create_dir(&place).unwrap();
     let mounts = format!("mount -t cgroup2 none '{}'", place.display());
-    let arena = arena::path();
-    let below = arena
+    let parent = test_cgroup::path();
+    let below = parent
         .strip_prefix(tidegate::cgroup::Hierarchy::find().unwrap().mount_point())
         .unwrap()
         .to_path_buf();
@@ -323,15 +323,15 @@ fn every_cgroup_mount_is_read_only() {
     let finished = in_namespace(&mounts, &[], &script);
     assert!(!finished.output.contains("made"), "{finished:?}");
     assert!(finished.errors.contains("No such file"), "{finished:?}");
-    assert!(!arena.join("y").exists());
-    // The same is possible when it is asked for: the test can fail.
+    assert!(!parent.join("y").exists());
+    // Without isolation it is possible: the test can fail.
     let finished = in_namespace(&mounts, &["--isolation", "off"], &script);
     assert_eq!(finished.output, "made\n", "{finished:?}");
-    fs::remove_dir(arena.join("y")).unwrap();
+    fs::remove_dir(parent.join("y")).unwrap();
 }
 
 fn pinned_programs_are_covered() {
-    let directory = arena::directory();
+    let directory = test_cgroup::directory();
     let place = directory.path().display();
     let mounts = format!("mount -t bpf none {place}; mkdir {place}/pins");
     let script = format!("ls {place}; rmdir {place}/pins; umount {place}; ls {place}; mkdir {place}/z");
@@ -347,7 +347,7 @@ fn pinned_programs_are_covered() {
 }
 
 fn working_directory_in_bpffs_is_refused() {
-    let directory = arena::directory();
+    let directory = test_cgroup::directory();
     let place = directory.path().display();
     let mounts = format!("mount -t bpf none {place}; cd {place}");
     let finished = in_namespace(&mounts, &[], "echo ran");

@@ -1,4 +1,4 @@
-//! The parts this executable plays for its tests.
+//! The test programs in this executable.
 
 use std::{
     ffi::OsString,
@@ -16,15 +16,15 @@ use nix::{
 };
 use tidegate::cgroup::Hierarchy;
 use tidegate::launch::{
-    Command, Descendants, KeepFds, Leftover, Needs, SignalSource, SpawnError, Supervisor, TargetUser,
-    TransientCgroup, Watch,
+    Command, Environment, KeepFds, OrphanAction, OrphanOutcome, RequiredPrivileges, SignalSource, SpawnError,
+    Supervisor, TargetUser, TransientCgroup, Watch,
 };
 
 pub(crate) const SUPERVISE: &str = "supervise";
 pub(crate) const JOB: &str = "job";
 
-/// `supervise [OPTION VALUE]... -- COMMAND`: what `tidegate exec` does, without the gate. On
-/// standard error it says where the cgroup is and what was left over.
+/// `supervise [OPTION VALUE]... -- COMMAND`: like `tidegate exec`, without policies. Writes `key: value` lines to
+/// standard error.
 pub(crate) fn supervise(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match try_supervise(arguments) {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap()),
@@ -37,8 +37,9 @@ pub(crate) fn supervise(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn try_supervise(mut arguments: impl Iterator<Item = OsString>) -> anyhow::Result<i32> {
-    let mut command = Command::new("");
-    let mut descendants = Descendants::End;
+    let environment: Environment = std::env::vars_os().collect();
+    let mut command = Command::new("", environment.clone());
+    let mut descendants = OrphanAction::Terminate;
     let mut user = None;
     while let Some(option) = arguments.next().filter(|argument| argument != "--") {
         let value = arguments.next().unwrap().into_string().unwrap();
@@ -54,9 +55,9 @@ fn try_supervise(mut arguments: impl Iterator<Item = OsString>) -> anyhow::Resul
             }
             "--descendants" => {
                 descendants = match value.as_str() {
-                    "end" => Descendants::End,
-                    "wait" => Descendants::Wait,
-                    _ => Descendants::Keep,
+                    "end" => OrphanAction::Terminate,
+                    "wait" => OrphanAction::Wait,
+                    _ => OrphanAction::Keep,
                 }
             }
             other => panic!("unknown option {other}"),
@@ -64,19 +65,19 @@ fn try_supervise(mut arguments: impl Iterator<Item = OsString>) -> anyhow::Resul
     }
     command.program = arguments.next().unwrap();
     command.args = arguments.collect();
-    command.user = user.map_or_else(TargetUser::invoking, Ok)?;
+    command.user = user.map_or_else(|| TargetUser::invoking(&environment), Ok)?;
 
     let signals = SignalSource::open()?;
     let hierarchy = Hierarchy::find()?;
-    // The tests of failing steps want to get as far as the step.
-    if std::env::var_os("SKIP_NEEDS").is_none() {
-        Needs::of(&command.user, command.isolates()).check(&hierarchy)?;
+    // Tests of failing steps skip the check to reach the step.
+    if std::env::var_os("SKIP_PRIVILEGE_CHECK").is_none() {
+        RequiredPrivileges::new(&command.user, command.isolates()).check(&hierarchy)?;
     }
     let cgroup = TransientCgroup::create(&hierarchy)?;
     eprintln!("cgroup: {}", cgroup.path().display());
     let child = command.spawn(cgroup.fd(), &signals)?;
     eprintln!("pid: {}", child.pid());
-    // A watched descriptor: one end of a pipe that is readable once.
+    // A watched descriptor: a pipe that is readable once.
     let (read, write) = nix::unistd::pipe()?;
     io::Write::write_all(&mut std::fs::File::from(write.try_clone()?), b"x")?;
     let mut ready = || {
@@ -90,30 +91,29 @@ fn try_supervise(mut arguments: impl Iterator<Item = OsString>) -> anyhow::Resul
     }];
     let finished = Supervisor::new(child, &cgroup, &signals).run(descendants, &mut watches)?;
     drop(write);
-    eprintln!("leftover: {:?}", finished.leftover);
+    eprintln!("orphans: {:?}", finished.orphans);
     if let Ok(foreground) = tcgetpgrp(io::stdin()) {
         eprintln!("foreground: {}", foreground == getpgrp());
     }
-    match finished.leftover {
-        Leftover::Kept => drop(cgroup.keep()),
+    match finished.orphans {
+        OrphanOutcome::Kept => drop(cgroup.keep()),
         _ => cgroup.remove()?,
     }
     Ok(finished.exit.code())
 }
 
 /// `job COMMAND`: leads a session on the terminal at standard input, and runs the command as its
-/// foreground job. Each time the job stops it says so and continues it; at the end it gives the
-/// code.
+/// foreground job. Reports each stop of the job and continues it. Returns the exit code of the job.
 pub(crate) fn job(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     setsid().unwrap();
     // SAFETY: an ioctl with an integer argument, on an open descriptor.
     assert_eq!(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) }, 0);
-    // A shell moves the terminal from the background, which must not stop it.
+    // A shell sets the foreground group from the background, which must not stop it.
     let block: SigSet = [Signal::SIGTTOU].into_iter().collect();
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&block), None).unwrap();
     let mut command = std::process::Command::new(arguments.next().unwrap());
     command.args(arguments).process_group(0);
-    // SAFETY: both are system calls on plain data.
+    // SAFETY: both are system calls on integers.
     unsafe {
         command.pre_exec(move || {
             tcsetpgrp(io::stdin(), getpgrp())?;

@@ -1,4 +1,4 @@
-//! Running the supervisor role and looking at what comes of it.
+//! Runs the supervisor program and reads its results.
 
 use std::{
     env,
@@ -14,7 +14,7 @@ use nix::{
 
 use crate::role::SUPERVISE;
 
-/// The supervisor role, not started yet.
+/// The supervisor program, not started yet.
 pub(crate) fn supervisor(options: &[&str], command: &[&str]) -> Command {
     let mut supervisor = Command::new(env::current_exe().unwrap());
     supervisor
@@ -37,20 +37,20 @@ pub(crate) fn finish(command: Command) -> Finished {
     Running::start(command).finish()
 }
 
-/// A supervisor at work.
+/// A running supervisor.
 pub(crate) struct Running {
     child: Child,
-    /// Apart from `child`, which would close it on waiting.
+    /// Not in `child`, which would close it on waiting.
     input: ChildStdin,
     pub(crate) output: BufReader<ChildStdout>,
     errors: BufReader<ChildStderr>,
     seen: String,
 }
 
-/// What a supervisor left.
+/// The results of a supervisor.
 #[derive(Debug)]
 pub(crate) struct Finished {
-    /// Its exit code; 1000 and more for a signal.
+    /// Its exit code, or 1000 plus the number of the signal that ended it.
     pub(crate) code: i32,
     pub(crate) output: String,
     pub(crate) errors: String,
@@ -80,8 +80,8 @@ impl Running {
         line.trim_end().to_owned()
     }
 
-    /// What the supervisor said behind `key: `.
-    pub(crate) fn told(&mut self, key: &str) -> String {
+    /// The value of a `key: value` line of the supervisor.
+    pub(crate) fn reported(&mut self, key: &str) -> String {
         loop {
             if let Some(value) = value(&self.seen, key) {
                 return value;
@@ -91,7 +91,7 @@ impl Running {
         }
     }
 
-    pub(crate) fn say(&mut self, text: &str) {
+    pub(crate) fn write_input(&mut self, text: &str) {
         self.input.write_all(text.as_bytes()).unwrap();
     }
 
@@ -99,7 +99,7 @@ impl Running {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
-    /// Waits for the supervisor alone: what it left running may hold the pipes.
+    /// Waits for the supervisor only: processes that outlive it may hold the pipes.
     pub(crate) fn wait(&mut self) -> i32 {
         use std::os::unix::process::ExitStatusExt;
         let status = self.child.wait().unwrap();
@@ -123,12 +123,12 @@ impl Running {
 }
 
 impl Finished {
-    pub(crate) fn told(&self, key: &str) -> String {
+    pub(crate) fn reported(&self, key: &str) -> String {
         value(&self.errors, key).unwrap_or_else(|| panic!("no `{key}` in {self:?}"))
     }
 
     pub(crate) fn cgroup(&self) -> PathBuf {
-        self.told("cgroup").into()
+        self.reported("cgroup").into()
     }
 
     /// The value of a line of /proc/self/status in the output.

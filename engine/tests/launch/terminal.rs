@@ -29,7 +29,7 @@ pub(crate) const TESTS: &[Test] = &[
 const INTERRUPT: &[u8] = b"\x03";
 const STOP: &[u8] = b"\x1a";
 
-/// A session with the supervisor as its job, on a terminal of its own.
+/// A session with the supervisor as its job, on a new pseudo-terminal.
 struct Session {
     child: Child,
     terminal: File,
@@ -58,7 +58,7 @@ impl Session {
         }
     }
 
-    /// Reads on until the text has come.
+    /// Reads until the text was received.
     fn expect(&mut self, text: &str) {
         let mut bytes = [0; 1024];
         while !self.seen.contains(text) {
@@ -73,7 +73,7 @@ impl Session {
     }
 
     fn end(mut self) -> (i32, String) {
-        // With the last holder of the other side reading gives EIO.
+        // Reading gives EIO when the last descriptor of the other side is closed.
         let mut bytes = [0; 1024];
         while let Ok(read @ 1..) = self.terminal.read(&mut bytes) {
             self.seen.push_str(&String::from_utf8_lossy(&bytes[..read]));
@@ -101,7 +101,7 @@ fn interrupt_ends_it() {
     session.press(INTERRUPT);
     let (code, seen) = session.end();
     assert_eq!(code, 128 + 2, "{seen}");
-    assert!(seen.contains("leftover: None"), "{seen}");
+    assert!(seen.contains("orphans: None"), "{seen}");
 }
 
 fn stop_and_continue() {
@@ -128,7 +128,7 @@ fn reading_it_works() {
     assert!(seen.contains("a tty"), "{seen}");
 }
 
-/// A shell with job control of its own: it has its own process group and moves the terminal.
+/// A shell with job control: it has its own process group and sets the foreground group.
 const INTERACTIVE: &[&str] = &["bash", "--norc", "--noprofile", "-i"];
 
 fn interactive_shell_suspends() {

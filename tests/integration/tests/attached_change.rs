@@ -26,7 +26,7 @@ use integration::{
     test_client::TestClient,
 };
 use tidegate::{
-    cgroup::{Hierarchy, Located},
+    cgroup::{CgroupHandle, Hierarchy},
     control::{Standing, Wanted},
     datapath::EventRing,
     events::{Event, Record, Target, decode},
@@ -177,7 +177,7 @@ fn attached(cgroup: &TestCgroup, policy: &Policy) -> Standing {
         name: "change".into(),
         source: "change.yaml".into(),
         mode: None,
-        cgroup: Located::by_path(&hierarchy, cgroup.path()).unwrap(),
+        cgroup: CgroupHandle::by_path(&hierarchy, cgroup.path()).unwrap(),
     };
     let mut standing = Standing::open_or_make(hierarchy, |_| {}).unwrap();
     standing.attach(vec![wanted], false).unwrap();

@@ -22,7 +22,7 @@ use super::{
     policy_files::{self, SourcedPolicy},
 };
 use crate::{
-    cgroup::{Hierarchy, Located},
+    cgroup::{CgroupHandle, Hierarchy},
     cli::{
         Exit, Failure, Output,
         help::HelpEnd,
@@ -233,7 +233,7 @@ fn from_flags(args: &AttachArgs, hierarchy: &Hierarchy, output: Output) -> Resul
     Ok(requests)
 }
 
-fn request(sourced: SourcedPolicy, name: Option<String>, mode: Option<Mode>, cgroup: Located) -> Wanted {
+fn request(sourced: SourcedPolicy, name: Option<String>, mode: Option<Mode>, cgroup: CgroupHandle) -> Wanted {
     let SourcedPolicy { mut policy, source } = sourced;
     if let Some(mode) = mode {
         policy.mode = mode;

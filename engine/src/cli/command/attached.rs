@@ -3,7 +3,7 @@
 use std::{io::Write, path::PathBuf};
 
 use crate::{
-    cgroup::{Hierarchy, HierarchyError, Located},
+    cgroup::{CgroupHandle, Hierarchy, HierarchyError},
     cli::{Exit, Failure},
     control::{ControlError, Holder, Standing},
     events::escape::escaped,
@@ -37,12 +37,12 @@ impl CgroupArgs {
     ///
     /// # Errors
     /// When it does not exist, or is the root cgroup and --host was not given.
-    pub fn locate(&self, hierarchy: &Hierarchy) -> Result<Option<Located>, Failure> {
+    pub fn locate(&self, hierarchy: &Hierarchy) -> Result<Option<CgroupHandle>, Failure> {
         let located = match (&self.cgroup, &self.unit, self.pid) {
-            (Some(path), ..) => Located::by_path(hierarchy, path),
-            (_, Some(unit), _) => Located::by_unit(hierarchy, unit),
-            (.., Some(pid)) => Located::by_process(hierarchy, pid),
-            _ if self.host => Located::by_path(hierarchy, "/".as_ref()),
+            (Some(path), ..) => CgroupHandle::by_path(hierarchy, path),
+            (_, Some(unit), _) => CgroupHandle::by_unit(hierarchy, unit),
+            (.., Some(pid)) => CgroupHandle::by_process(hierarchy, pid),
+            _ if self.host => CgroupHandle::by_path(hierarchy, "/".as_ref()),
             _ => return Ok(None),
         };
         let located = located.map_err(|error| Failure::by(Exit::CouldNotRun, &error))?;

@@ -115,7 +115,7 @@ fn target(args: &DetachArgs, control: &Standing) -> Result<Option<Place>, Failur
     let Some(path) = &args.cgroup.cgroup else {
         return Err(missing);
     };
-    let path = hierarchy.spelled(path);
+    let path = hierarchy.hierarchy_path(path);
     let records = control.records().map_err(attached::failed)?;
     let mut attachments = records.iter().flat_map(|record| &record.attachments);
     match attachments.any(|attachment| *attachment.path == *path) {

@@ -11,7 +11,7 @@ use crate::{
         help::HelpEnd,
         output::{document, print},
     },
-    probe::{Attach, Enforcement, Options, probe},
+    probe::{AttachScope, Enforcement, Options, probe},
 };
 
 /// Test what this kernel can enforce, and how to enable the rest
@@ -66,9 +66,9 @@ fn help() -> String {
 /// When the report cannot be printed.
 pub fn run(args: &ProbeArgs, output: Output) -> Result<ExitCode, Failure> {
     let attach = match (args.no_attach, args.no_global) {
-        (true, _) => Attach::Nothing,
-        (_, true) => Attach::OwnCgroup,
-        _ => Attach::Everything,
+        (true, _) => AttachScope::None,
+        (_, true) => AttachScope::OwnCgroup,
+        _ => AttachScope::System,
     };
     let report = probe(Options { attach });
     print(&match output {

@@ -1,14 +1,14 @@
-//! Text output of `tidegate probe`.
+//! The text form of a probe report.
 
 use std::fmt::Write;
 
 use crate::{
     events::escape::escaped,
-    probe::{Answer, Attach, Enforcement, Finding, KillTime, Plan, Report},
+    probe::{AttachScope, BlockErrno, Enforcement, Finding, Plan, Report, SignalSender, Support},
 };
 
-/// Maximum number of features that are listed for one hint.
-const NAMED: usize = 6;
+/// Names printed for one hint.
+const MAX_NAMES: usize = 6;
 
 /// The whole report.
 pub(super) fn text(report: &Report) -> String {
@@ -18,33 +18,38 @@ pub(super) fn text(report: &Report) -> String {
         report.kernel.machine
     );
     for (title, findings) in [
-        ("Environment", &report.surroundings),
+        ("Environment", &report.environment),
         ("Hooks", &report.hooks),
         ("Helpers", &report.helpers),
-        ("Maps and sockets", &report.tables),
+        ("Maps", &report.maps),
+        ("Sockets", &report.sockets),
     ] {
         group(&mut text, title, findings);
     }
-    plan(&mut text, &report.plan, report.attached);
-    let advice = report.advice();
-    if !advice.is_empty() {
-        text += "\nTo enable more\n";
-        for (remedy, names) in advice {
-            let named = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
-            let more = match names.len().saturating_sub(NAMED) {
+    plan(&mut text, &report.plan, report.attach_scope);
+    let hints = report.hints();
+    if !hints.is_empty() {
+        text += "\nTo enable more features\n";
+        for (hint, names) in hints {
+            let named = names
+                .iter()
+                .take(MAX_NAMES)
+                .copied()
+                .collect::<Vec<_>>()
+                .join(", ");
+            let more = match names.len().saturating_sub(MAX_NAMES) {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
-            line(&mut text, &format!("  {remedy}\n      for {named}{more}"));
+            line(&mut text, &format!("  {hint}\n      for {named}{more}"));
         }
     }
     text
 }
 
-/// Appends lines; untrusted text in them is escaped.
+/// Writing to a string cannot fail; what comes from outside is escaped.
 fn line(text: &mut String, line: &str) {
     for part in line.split('\n') {
-        // Writing to a string cannot fail.
         let _ = writeln!(text, "{}", escaped(part.as_bytes()));
     }
 }
@@ -57,120 +62,119 @@ fn group(text: &mut String, title: &str, findings: &[Finding]) {
         .unwrap_or(0);
     let _ = writeln!(text, "\n{title}");
     if let [first, others @ ..] = findings
-        && first.answer == Answer::Unknown
+        && first.support == Support::Unknown
         && !others.is_empty()
         && others.iter().all(|other| other.reason == first.reason)
     {
         let why = first.reason.as_deref().unwrap_or_default();
-        return line(text, &format!("  not tested: {why}"));
+        return line(text, &format!("  none could be tried: {why}"));
     }
     for finding in findings {
-        let mut detail = String::new();
+        let mut details = String::new();
         if let Some(reached) = finding.reached
-            && finding.answer == Answer::Yes
+            && finding.support == Support::Yes
         {
-            detail = format!("{reached}; ");
+            details = format!("{}; ", reached.as_str());
         }
-        detail += match &finding.reason {
+        details += match &finding.reason {
             Some(reason) if !reason.is_empty() => reason,
             _ => &finding.purpose,
         };
-        if finding.answer != Answer::Yes && finding.reason.is_some() {
-            detail += &format!(" [{}]", finding.purpose);
+        if finding.support != Support::Yes && finding.reason.is_some() {
+            details += &format!(" [{}]", finding.purpose);
         }
-        let (name, answer) = (finding.name, finding.answer.as_str());
-        line(text, &format!("  {name:<width$}  {answer:<3}  {detail}"));
+        let (name, support) = (finding.name, finding.support.as_str());
+        line(text, &format!("  {name:<width$}  {support:<3}  {details}"));
     }
 }
 
-fn plan(text: &mut String, plan: &Plan, attached: Attach) {
-    text.push_str(match attached {
-        Attach::Nothing => "\nPlan, assuming that programs that load can be attached\n",
-        Attach::Everything | Attach::OwnCgroup => "\nPlan\n",
+fn plan(text: &mut String, plan: &Plan, attach_scope: AttachScope) {
+    text.push_str(match attach_scope {
+        AttachScope::None => "\nPlan (assumes that programs that load can be attached)\n",
+        AttachScope::System | AttachScope::OwnCgroup => "\nPlan\n",
     });
+    for (name, details) in rows(plan) {
+        let details = details.as_deref().unwrap_or("-");
+        line(text, &format!("  {name:<10} {details}"));
+    }
+    if !plan.unused_hooks.is_empty() {
+        let names = plan.unused_hooks.join(", ");
+        line(
+            text,
+            &format!("  supported here, but not used by this version of tidegate: {names}"),
+        );
+    }
+}
+
+/// What follows for each part of a policy; `None` when nothing can be enforced, or it was not tried.
+fn rows(plan: &Plan) -> [(&'static str, Option<String>); 9] {
     let missing = plan.missing.join(", ");
     let enforce = match plan.enforcement {
-        Enforcement::Full => "full: all hooks that deny are available".to_owned(),
-        Enforcement::Partial => {
-            format!("partial: egress paths stay open, because these hooks are missing: {missing}")
-        }
-        Enforcement::None => format!("none: nothing can be denied, because these are missing: {missing}"),
+        Enforcement::Full => "fully: all hooks that deny can be used".to_owned(),
+        Enforcement::Partial => format!("partially: some egress paths stay open without {missing}"),
+        Enforcement::None => format!("no: nothing can be denied without {missing}"),
     };
-    let nothing = "-".to_owned();
-    let audit = plan.audit_source_port.map(|port| match port {
-        true => "all attempts are reported, TCP connections with their local port",
-        false => "all attempts are reported, without local ports",
+    let audit = plan.audit_local_port.map(|port| match port {
+        true => "every attempt is reported, TCP connects with their local port",
+        false => "every attempt is reported, without local ports",
     });
     let block = plan.block_errno.map(|errno| match errno {
-        "policy" => "the call fails with the errno of the policy",
-        _ => "the call always fails with EPERM",
+        BlockErrno::Policy => "the call fails with the errno of the policy",
+        BlockErrno::Eperm => "the call fails with EPERM, also if the policy names another errno",
     });
-    let kill = plan.kill.map(|kill| match (kill.when, kill.by) {
-        (KillTime::BeforeReturn, "lsm") => "the process is killed before the call returns, by LSM programs",
-        (KillTime::BeforeReturn, _) => "the process is killed before the call returns, by cgroup hooks",
-        (KillTime::Later, _) => "the call is denied; user space kills the process a moment later",
+    let kill = plan.kill.map(|kill| match kill.by {
+        SignalSender::Lsm => "before the call returns, by the LSM programs",
+        SignalSender::CgroupHook => "before the call returns, by the cgroup programs",
+        SignalSender::UserSpace => "the call is denied at once; user space sends the signal a moment later",
     });
-    let either = |can: bool, yes: &str, no: &str| match (plan.enforcement, can) {
-        (Enforcement::None, _) => "-".to_owned(),
-        (_, true) => yes.to_owned(),
-        (_, false) => no.to_owned(),
+    let choose = |supported: Option<bool>, yes: &'static str, no: &'static str| {
+        let supported = supported.filter(|_| plan.enforcement != Enforcement::None);
+        supported.map(|supported| if supported { yes } else { no }.to_owned())
     };
-    let rows = [
-        ("enforcement", enforce),
-        ("audit", audit.map_or(nothing.clone(), str::to_owned)),
-        ("block", block.map_or(nothing.clone(), str::to_owned)),
-        ("kill", kill.map_or(nothing, str::to_owned)),
+    [
+        ("enforce", Some(enforce)),
+        ("audit", audit.map(str::to_owned)),
+        ("block", block.map(str::to_owned)),
+        ("kill", kill.map(str::to_owned)),
         (
             "families",
-            either(
-                plan.other_families,
-                "packet, vsock and other sockets are checked when they are created",
-                "only IPv4 and IPv6; packet, vsock and other sockets are not checked",
+            choose(
+                Some(plan.other_families),
+                "packet, vsock and other families are checked when a socket is created",
+                "only IPv4 and IPv6 are checked; packet, vsock and other families are not",
             ),
         ),
         (
             "unix",
-            either(
-                plan.unix_sockets,
-                "rules with `unix` are enforced",
-                "not available: policies with `unix` rules are refused",
+            choose(
+                Some(plan.unix_sockets),
+                "rules about unix sockets are enforced",
+                "policies with rules about unix sockets are rejected",
             ),
         ),
         (
             "packets",
-            either(
-                plan.packets,
-                "`strict` policies also check every packet that leaves the cgroup",
-                "not available: connected sockets keep their connections",
+            choose(
+                Some(plan.egress_filter),
+                "checked at the egress of the cgroup, for every socket",
+                "not checked: existing connections continue",
             ),
         ),
         (
-            "migration",
-            match (plan.enforcement, plan.moves) {
-                (Enforcement::None, _) | (_, None) => "-".to_owned(),
-                (_, Some(true)) => "tasks that leave a cgroup with attached policies are reported".to_owned(),
-                (_, Some(false)) => {
-                    "tasks that leave a cgroup with attached policies are not reported".to_owned()
-                }
-            },
+            "migrations",
+            choose(
+                plan.cgroup_migrations,
+                "processes that leave the cgroup of an attached policy are reported",
+                "processes that leave the cgroup of an attached policy are not reported",
+            ),
         ),
         (
             "existing",
-            match (plan.enforcement, plan.existing_sockets) {
-                (Enforcement::None, _) | (_, None) => "-".to_owned(),
-                (_, Some(true)) => "connections older than the policy can be destroyed".to_owned(),
-                (_, Some(false)) => "connections older than the policy cannot be destroyed".to_owned(),
-            },
+            choose(
+                plan.destroy_sockets,
+                "connections that are older than a policy can be destroyed",
+                "connections that are older than a policy cannot be destroyed",
+            ),
         ),
-    ];
-    for (name, detail) in rows {
-        line(text, &format!("  {name:<11} {detail}"));
-    }
-    if !plan.not_used.is_empty() {
-        let names = plan.not_used.join(", ");
-        line(
-            text,
-            &format!("  available, but not used by this version of tidegate: {names}"),
-        );
-    }
+    ]
 }

@@ -13,9 +13,9 @@ use super::{
     judge::{Executable, Judge},
 };
 use crate::{
-    cgroup::{Hierarchy, Located, Subtree},
+    cgroup::{CgroupHandle, Hierarchy, Subtree},
     datapath::identify_process,
-    sockets::{Diag, DiagError, Holders, Listeners, Network, Socket, State, everybody},
+    sockets::{Diag, DiagError, Holders, Listeners, Network, Socket, State, all_processes},
 };
 
 /// Sockets of the scopes in one network; more are a problem that is told.
@@ -25,7 +25,7 @@ const MAX_PROCESSES: usize = 16;
 
 /// A cgroup with the policies that were attached to it.
 pub(super) struct Ground {
-    pub(super) located: Located,
+    pub(super) located: CgroupHandle,
     pub(super) judges: Vec<Judge>,
 }
 
@@ -86,7 +86,7 @@ impl<'a> Look<'a> {
 
     /// Sockets of a network that may be in one of the scopes and can send without being asked.
     pub(super) fn sockets(&self, network: &Network) -> Result<(Found, Diag), (Protocol, DiagError)> {
-        let mut diag = Diag::within(network).map_err(|error| (Protocol::TCP, error))?;
+        let mut diag = Diag::open_in(network).map_err(|error| (Protocol::TCP, error))?;
         let mut found = Found::default();
         let mut lives = HashMap::new();
         for protocol in [Protocol::TCP, Protocol::UDP, Protocol::UDPLITE, Protocol::RAW] {
@@ -172,7 +172,7 @@ impl<'a> Look<'a> {
             // No process has one that was closed and has still something to send.
             [] if socket.inode != 0 => self
                 .others
-                .get_or_init(|| Holders::among(everybody()))
+                .get_or_init(|| Holders::among(all_processes()))
                 .of(socket.inode),
             holders => holders,
         }

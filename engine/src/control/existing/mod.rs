@@ -123,7 +123,7 @@ impl Existing {
     /// [`ControlError::Existing`].
     pub fn is_possible(self) -> Result<(), ControlError> {
         let ask = || -> Result<(), DiagError> {
-            let mut diag = Diag::here()?;
+            let mut diag = Diag::open()?;
             diag.can_list(Protocol::TCP)?;
             diag.can_list(Protocol::UDP)?;
             match self {

@@ -11,7 +11,7 @@ use super::{
     look::{Ground, Look},
 };
 use crate::{
-    cgroup::Located,
+    cgroup::CgroupHandle,
     datapath::Slot,
     sockets::{Diag, Direction, Network, Networks, Socket, direction},
 };
@@ -62,7 +62,7 @@ impl<'a> Sweep<'a> {
             image: live.ok_or_else(gone)?.image()?,
             rules: record.live.rules.into_iter().map(|rule| rule.name).collect(),
         };
-        let located = Located::by_path(&self.standing.hierarchy, Path::new(&attached.cgroup));
+        let located = CgroupHandle::by_path(&self.standing.hierarchy, Path::new(&attached.cgroup));
         let located = located.map_err(|_| gone())?;
         let ground = self
             .grounds

@@ -22,7 +22,9 @@ use crate::{
     cli::{Exit, Failure, Output},
     datapath::Features,
     events::{Layout, ReportFile, escape::escaped, json, table},
-    launch::{self, CapabilitySet, Command, Descendants, KeepFds, Needs, SignalSource, TargetUser},
+    launch::{
+        self, CapabilitySet, Command, KeepFds, OrphanAction, RequiredPrivileges, SignalSource, TargetUser,
+    },
 };
 
 /// Runs the command and returns its exit code.
@@ -37,16 +39,16 @@ pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
     // exits when the command does.
     let signals = SignalSource::open().map_err(|e| failed(&e))?;
     let hierarchy = Hierarchy::find().map_err(|e| failed(&e))?;
-    let needs = Needs::of(&command.user, command.isolates());
+    let needs = RequiredPrivileges::new(&command.user, command.isolates());
     needs.check(&hierarchy).map_err(|e| failed(&e))?;
     let report = args.report.as_deref().map(ReportFile::create).transpose();
     let report = report.map_err(|e| failed(&e))?;
     let mut recorder = Recorder::new(args, output, report).map_err(|e| failed(&e))?;
 
     let descendants = match args.descendants {
-        DescendantsAction::End => Descendants::End,
-        DescendantsAction::Wait => Descendants::Wait,
-        DescendantsAction::Keep => Descendants::Keep,
+        DescendantsAction::End => OrphanAction::Terminate,
+        DescendantsAction::Wait => OrphanAction::Wait,
+        DescendantsAction::Keep => OrphanAction::Keep,
     };
     let features = Features::detect();
     policies::require_hooks(&policies, features)?;
@@ -74,16 +76,17 @@ fn command_of(args: &ExecArgs) -> Result<Command, Failure> {
         return Err(Failure::of(Exit::Usage, "no command given"));
     };
     let usage = |error: &dyn std::error::Error| Failure::by(Exit::Usage, error);
+    let environment: launch::Environment = std::env::vars_os().collect();
     let user = match &args.user {
         Some(user) => TargetUser::parse(user).map_err(|e| usage(&e))?,
-        None => TargetUser::invoking().map_err(|e| Failure::by(Exit::ExecFailed, &e))?,
+        None => TargetUser::invoking(&environment).map_err(|e| Failure::by(Exit::ExecFailed, &e))?,
     };
     let mut kept = CapabilitySet::NONE;
     for name in &args.keep_capability {
         let named = name.parse().map_err(|e: launch::UnknownCapability| usage(&e))?;
         kept = kept.union(named);
     }
-    let mut command = Command::new(program);
+    let mut command = Command::new(program, environment);
     command.args = rest.to_vec();
     command.user = user;
     command.keep_capabilities = kept;

@@ -22,7 +22,7 @@ use crate::{
     datapath::{self, EventRing, Features, Identified, RunGate, Slot},
     events::{PolicyCounters, PolicyNames},
     launch::{
-        Command, Descendants, Finished, Leftover, SignalSource, Supervisor, TransientCgroup, Watch,
+        Command, Finished, OrphanAction, OrphanOutcome, SignalSource, Supervisor, TransientCgroup, Watch,
         sweep_stale,
     },
     policy::{Policy, Rule},
@@ -35,7 +35,7 @@ const GENERATION: u64 = 1;
 pub(super) struct Setting<'a> {
     pub(super) policies: &'a [SourcedPolicy],
     pub(super) command: &'a Command,
-    pub(super) descendants: Descendants,
+    pub(super) descendants: OrphanAction,
     pub(super) features: Features,
     pub(super) signals: &'a SignalSource,
     pub(super) hierarchy: &'a Hierarchy,
@@ -121,9 +121,9 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
     for policy in &live {
         counters.push(counters_of(&gate, policy)?);
     }
-    let kept = match finished.leftover {
-        Leftover::Kept => Some(cgroup.keep()),
-        Leftover::None | Leftover::Ended | Leftover::Killed => {
+    let kept = match finished.orphans {
+        OrphanOutcome::Kept => Some(cgroup.keep()),
+        OrphanOutcome::None | OrphanOutcome::Terminated | OrphanOutcome::Killed => {
             remove(&mut gate, cgroup);
             None
         }

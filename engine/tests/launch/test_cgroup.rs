@@ -1,4 +1,4 @@
-//! A cgroup of the tests' own: everything is made below it, and gone with it.
+//! The cgroup of the test run: all cgroups of the tests are created below it, and removed with it.
 
 use std::{
     env, fs,
@@ -7,27 +7,27 @@ use std::{
 
 use tidegate::cgroup::Hierarchy;
 
-/// Where the tests' processes are; leaves and removes it when dropped.
-pub(crate) struct Arena {
+/// The cgroup of the test process. Leaves and removes it on drop.
+pub(crate) struct TestCgroup {
     path: PathBuf,
     before: PathBuf,
 }
 
-impl Arena {
-    pub(crate) fn enter() -> Arena {
+impl TestCgroup {
+    pub(crate) fn enter() -> TestCgroup {
         let before = Hierarchy::find().unwrap().own_cgroup();
         let path = before.join(format!("tidegate-launch-test-{}", std::process::id()));
         fs::create_dir(&path).unwrap();
-        let arena = Arena { path, before };
-        join(&arena.path);
-        arena
+        let cgroup = TestCgroup { path, before };
+        join(&cgroup.path);
+        cgroup
     }
 }
 
-impl Drop for Arena {
+impl Drop for TestCgroup {
     fn drop(&mut self) {
         join(&self.before);
-        // What a failed test left running.
+        // Processes of a failed test.
         let _ = fs::write(self.path.join("cgroup.kill"), "1");
         let left: Vec<_> = transients(&self.path);
         if !left.is_empty() {
@@ -46,14 +46,14 @@ fn join(cgroup: &Path) {
     fs::write(cgroup.join("cgroup.procs"), "0").unwrap();
 }
 
-/// The arena, as seen by a test.
+/// Its directory.
 pub(crate) fn path() -> PathBuf {
     Hierarchy::find().unwrap().own_cgroup()
 }
 
-/// The transient cgroups that are there.
-pub(crate) fn transients(arena: &Path) -> Vec<PathBuf> {
-    fs::read_dir(arena)
+/// The transient cgroups below a cgroup.
+pub(crate) fn transients(parent: &Path) -> Vec<PathBuf> {
+    fs::read_dir(parent)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| {

@@ -1,4 +1,4 @@
-//! Finds a cgroup by what people call it: its path, a process in it, or a unit of systemd.
+//! Opens a cgroup by its path, by a process in it, or by a systemd unit.
 
 use std::{
     fs::{self, File},
@@ -12,66 +12,67 @@ use std::{
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
-use super::{Hierarchy, mount_table::unified_path};
+use super::Hierarchy;
+use crate::procfs::unified_path;
 
-/// Cgroups that are looked at in search of a unit.
+/// Limit of cgroups in the search for a unit.
 const MAX_SEARCHED: usize = 100_000;
 
-/// A cgroup that exists, with its directory open.
+/// A cgroup with its directory open.
 #[derive(Debug)]
-pub struct Located {
+pub struct CgroupHandle {
     directory: File,
     path: PathBuf,
     id: u64,
     level: Option<u32>,
 }
 
-/// Why a cgroup was not found.
+/// A cgroup was not found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum LocateError {
-    /// There is no such directory, or it cannot be opened.
+pub enum CgroupLookupError {
+    /// The directory does not exist or cannot be opened.
     #[error("there is no cgroup {}: {source}; give its path below {}, such as /system.slice/shop.service", path.display(), mount.display())]
     Missing {
-        /// What was asked for.
+        /// The requested path.
         path: PathBuf,
         /// Where the hierarchy is mounted.
         mount: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// A path that leads somewhere else.
+    /// The path leads out of the hierarchy.
     #[error("{} is not in the cgroup2 hierarchy at {}", path.display(), mount.display())]
     Elsewhere {
-        /// What was asked for.
+        /// The requested path.
         path: PathBuf,
         /// Where the hierarchy is mounted.
         mount: PathBuf,
     },
-    /// There is no such process, or it has no cgroup that can be seen from here.
-    #[error("cannot tell the cgroup of process {pid}: {source}")]
+    /// There is no such process, or its cgroup is outside the mounted hierarchy.
+    #[error("cannot determine the cgroup of process {pid}: {source}")]
     Process {
-        /// Its id.
+        /// Process id.
         pid: u32,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// No cgroup has the unit's name.
     #[error(
-        "no cgroup is named {unit}: is the unit running? `systemctl status {unit}` tells; a unit without processes has no cgroup"
+        "no cgroup is named {unit}: check with `systemctl status {unit}` that the unit is running; a unit without processes has no cgroup"
     )]
     NoUnit {
         /// The unit.
         unit: String,
     },
-    /// There are more than are looked at.
-    #[error("there are more than {MAX_SEARCHED} cgroups, too many to search for {unit}: name it by --cgroup")]
+    /// The search was given up.
+    #[error("more than {MAX_SEARCHED} cgroups, too many to search for {unit}: give its path with --cgroup")]
     TooMany {
         /// The unit.
         unit: String,
     },
-    /// Several have.
-    #[error("several cgroups are named {unit}: {}; choose one by --cgroup", join(found))]
+    /// Several cgroups have the unit's name.
+    #[error("several cgroups are named {unit}: {}; choose one with --cgroup", join(found))]
     ManyUnits {
         /// The unit.
         unit: String,
@@ -85,20 +86,20 @@ fn join(paths: &[PathBuf]) -> String {
     texts.join(", ")
 }
 
-impl Located {
-    /// By its path: below the root of the hierarchy (`/system.slice/shop.service`), or as the file
-    /// system shows it (`/sys/fs/cgroup/system.slice/shop.service`).
+impl CgroupHandle {
+    /// By path: relative to the root of the hierarchy (`/system.slice/shop.service`), or in the file system
+    /// (`/sys/fs/cgroup/system.slice/shop.service`).
     ///
     /// # Errors
-    /// [`LocateError`].
-    pub fn by_path(hierarchy: &Hierarchy, given: &Path) -> Result<Located, LocateError> {
+    /// When there is no such directory, it cannot be opened, or it is not in the hierarchy.
+    pub fn by_path(hierarchy: &Hierarchy, given: &Path) -> Result<CgroupHandle, CgroupLookupError> {
         let mount = hierarchy.mount_point();
-        let missing = |source| LocateError::Missing {
+        let missing = |source| CgroupLookupError::Missing {
             path: given.to_owned(),
             mount: mount.to_owned(),
             source,
         };
-        let elsewhere = || LocateError::Elsewhere {
+        let elsewhere = || CgroupLookupError::Elsewhere {
             path: given.to_owned(),
             mount: mount.to_owned(),
         };
@@ -123,31 +124,31 @@ impl Located {
         if !metadata.is_dir() || system.filesystem_type() != CGROUP2_SUPER_MAGIC {
             return Err(elsewhere());
         }
-        Ok(Located {
+        Ok(CgroupHandle {
             id: metadata.ino(),
             level: hierarchy.level(&directory),
-            path: hierarchy.spelled(&directory),
+            path: hierarchy.hierarchy_path(&directory),
             directory: opened,
         })
     }
 
-    /// By a process that is in it now.
+    /// The cgroup that a process is in now.
     ///
     /// # Errors
-    /// [`LocateError`].
-    pub fn by_process(hierarchy: &Hierarchy, pid: u32) -> Result<Located, LocateError> {
-        let failed = |source| LocateError::Process { pid, source };
+    /// When there is no such process, or the mount does not show its cgroup.
+    pub fn by_process(hierarchy: &Hierarchy, pid: u32) -> Result<CgroupHandle, CgroupLookupError> {
+        let failed = |source| CgroupLookupError::Process { pid, source };
         let text = fs::read(format!("/proc/{pid}/cgroup")).map_err(failed)?;
         let path = unified_path(&text).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
-        Located::by_path(hierarchy, &path)
+        CgroupHandle::by_path(hierarchy, &path)
     }
 
-    /// By the name of a unit of the system, such as `shop.service`: systemd gives each a cgroup of that name,
-    /// somewhere below the slices (systemd.slice(5)). `.service` may be left out.
+    /// By the name of a system unit, such as `shop.service`: systemd gives each unit a cgroup of that name
+    /// below its slice (systemd.slice(5)). `.service` may be omitted.
     ///
     /// # Errors
-    /// [`LocateError`].
-    pub fn by_unit(hierarchy: &Hierarchy, unit: &str) -> Result<Located, LocateError> {
+    /// When no cgroup or several have that name, or there are too many to search.
+    pub fn by_unit(hierarchy: &Hierarchy, unit: &str) -> Result<CgroupHandle, CgroupLookupError> {
         let unit = if unit.contains('.') {
             unit.to_owned()
         } else {
@@ -155,16 +156,19 @@ impl Located {
         };
         let unit = unit.as_str();
         let found = named(hierarchy.mount_point(), &escaped(unit), MAX_SEARCHED);
-        let found = found.ok_or_else(|| LocateError::TooMany {
+        let found = found.ok_or_else(|| CgroupLookupError::TooMany {
             unit: unit.to_owned(),
         })?;
-        let found: Vec<PathBuf> = found.iter().map(|folder| hierarchy.spelled(folder)).collect();
+        let found: Vec<PathBuf> = found
+            .iter()
+            .map(|directory| hierarchy.hierarchy_path(directory))
+            .collect();
         match found.as_slice() {
-            [] => Err(LocateError::NoUnit {
+            [] => Err(CgroupLookupError::NoUnit {
                 unit: unit.to_owned(),
             }),
-            [one] => Located::by_path(hierarchy, one),
-            _ => Err(LocateError::ManyUnits {
+            [one] => CgroupHandle::by_path(hierarchy, one),
+            _ => Err(CgroupLookupError::ManyUnits {
                 unit: unit.to_owned(),
                 found,
             }),
@@ -176,47 +180,48 @@ impl Located {
         self.directory.as_fd()
     }
 
-    /// Its path below the root of the hierarchy.
+    /// Its path, relative to the root of the hierarchy.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its id: the inode number of its directory.
+    /// Its id: the inode number of its directory, as `bpf_get_current_cgroup_id` returns it.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Its depth below the root, which is 0; `None` where that cannot be told.
+    /// Its depth; the root has 0. `None` in a cgroup namespace, which hides the depth.
     pub fn level(&self) -> Option<u32> {
         self.level
     }
 
-    /// Whether it is the root, which holds every process of the machine.
+    /// Whether it is the root of the hierarchy, which contains every process of the system.
     pub fn is_root(&self) -> bool {
         self.path == Path::new("/")
     }
 }
 
-/// The folders of this name, outermost only, not below folders that belong to others than the root does; `None` where there are more folders than may be looked at.
-fn named(root: &Path, name: &str, most: usize) -> Option<Vec<PathBuf>> {
-    let (mut found, mut left) = (Vec::new(), vec![root.to_owned()]);
+/// The outermost directories of this name, without the subtrees delegated to another owner than that of `root`; `None`
+/// when there are more than `limit` directories.
+fn named(root: &Path, name: &str, limit: usize) -> Option<Vec<PathBuf>> {
+    let (mut found, mut pending) = (Vec::new(), vec![root.to_owned()]);
     let mut searched = 0;
-    // In a part that was delegated to somebody, folders are called what he likes.
-    let owner = fs::metadata(root).map_or(0, |folder| folder.uid());
-    while let Some(folder) = left.pop() {
-        // A cgroup that goes while we look was not the one.
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+    // The owner of a delegated subtree chooses the names in it.
+    let owner = fs::metadata(root).map_or(0, |directory| directory.uid());
+    while let Some(directory) = pending.pop() {
+        // A cgroup that is removed meanwhile is skipped.
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
             searched += 1;
-            if searched > most {
+            if searched > limit {
                 return None;
             }
             if entry.file_name() == *name {
                 found.push(entry.path());
-            } else if entry.metadata().is_ok_and(|folder| folder.uid() == owner) {
-                left.push(entry.path());
+            } else if entry.metadata().is_ok_and(|directory| directory.uid() == owner) {
+                pending.push(entry.path());
             }
         }
     }
@@ -224,13 +229,13 @@ fn named(root: &Path, name: &str, most: usize) -> Option<Vec<PathBuf>> {
     Some(found)
 }
 
-/// A unit's name as systemd writes it in the hierarchy (`cg_escape`, src/basic/cgroup-util.c): one that the
-/// kernel could take for a file of its own starts with `_`.
+/// The directory name of a unit (`cg_escape`, src/basic/cgroup-util.c): systemd puts `_` before names that collide with
+/// the kernel's files.
 fn escaped(unit: &str) -> String {
-    let of_kernel = ["cgroup.", "notify_on_release", "release_agent", "tasks"]
+    let is_reserved = ["cgroup.", "notify_on_release", "release_agent", "tasks"]
         .iter()
         .any(|name| unit.starts_with(name));
-    if of_kernel || unit.starts_with(['_', '.']) {
+    if is_reserved || unit.starts_with(['_', '.']) {
         format!("_{unit}")
     } else {
         unit.to_owned()
@@ -242,23 +247,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_are_counted_and_files_are_not() {
+    fn directories_are_counted_and_files_are_not() {
         let root = tempfile::tempdir().unwrap();
         let (slice, other) = (root.path().join("a.slice"), root.path().join("b.slice"));
-        for folder in [&slice.join("x.service/x.service"), &other] {
-            fs::create_dir_all(folder).unwrap();
+        for directory in [&slice.join("x.service/x.service"), &other] {
+            fs::create_dir_all(directory).unwrap();
             for file in 0..9 {
-                fs::write(folder.join(file.to_string()), "").unwrap();
+                fs::write(directory.join(file.to_string()), "").unwrap();
             }
         }
-        let search = |name: &str, most| named(root.path(), name, most);
+        let search = |name: &str, limit| named(root.path(), name, limit);
         assert_eq!(search("x.service", 3), Some(vec![slice.join("x.service")]));
         assert_eq!(search("y.service", 4), Some(vec![]));
         assert_eq!(search("y.service", 3), None);
     }
 
     #[test]
-    fn names_that_the_kernel_could_own_are_escaped() {
+    fn reserved_names_are_escaped() {
         assert_eq!(escaped("shop.service"), "shop.service");
         assert_eq!(escaped("cgroup.service"), "_cgroup.service");
         assert_eq!(escaped("_x.service"), "__x.service");

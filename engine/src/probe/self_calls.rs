@@ -1,4 +1,4 @@
-//! Calls of our own that trial programs must see: sockets that talk to nobody but this process.
+//! System calls of this process that the trial programs must see. Its sockets only talk to each other.
 
 use std::{
     ffi::CStr,
@@ -21,78 +21,79 @@ use nix::{
     unistd::{ForkResult, fork},
 };
 
-/// Hooks whose programs must have been called by [`in_cgroup`] if sockets of both families can be made.
-const OF_A_SOCKET: u8 = 1;
-const OF_IPV4: u8 = 2;
-const OF_IPV6: u8 = 4;
-const OF_A_PACKET: u8 = 8;
+/// What the child of [`in_cgroup`] did, as its exit code.
+const MADE_SOCKET: u8 = 1;
+const SENT_IPV4: u8 = 2;
+const SENT_IPV6: u8 = 4;
+const SENT_PACKET: u8 = 8;
 
-/// What was done, by the hooks that had to see it.
+/// The calls that succeeded.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Exercised {
-    cgroup: u8,
+pub(super) struct SelfCalls {
+    /// A set of `MADE_SOCKET` and the like.
+    in_cgroup: u8,
     tcp: bool,
-    unix: bool,
+    unix_datagram: bool,
     unix_connected: bool,
     disconnected: bool,
     cgroup_made: bool,
 }
 
-impl Exercised {
+impl SelfCalls {
     /// Whether a program on this hook must have been called.
-    pub(super) fn concerns(&self, hook: &str) -> bool {
+    pub(super) fn reach(&self, hook: &str) -> bool {
         match hook {
-            "cgroup/sock_create" | "cgroup/sock_release" => self.cgroup & OF_A_SOCKET != 0,
-            "cgroup/connect4" | "cgroup/sendmsg4" => self.cgroup & OF_IPV4 != 0,
-            "cgroup/connect6" | "cgroup/sendmsg6" => self.cgroup & OF_IPV6 != 0,
-            "cgroup_skb/egress" => self.cgroup & OF_A_PACKET != 0,
-            "lsm/socket_create" | "lsm/socket_sendmsg" | "lsm/unix_may_send" => self.unix,
+            "cgroup/sock_create" | "cgroup/sock_release" => self.in_cgroup & MADE_SOCKET != 0,
+            "cgroup/connect4" | "cgroup/sendmsg4" => self.in_cgroup & SENT_IPV4 != 0,
+            "cgroup/connect6" | "cgroup/sendmsg6" => self.in_cgroup & SENT_IPV6 != 0,
+            "cgroup_skb/egress" => self.in_cgroup & SENT_PACKET != 0,
+            "lsm/socket_create" | "lsm/socket_sendmsg" | "lsm/unix_may_send" => self.unix_datagram,
             "lsm/unix_stream_connect" => self.unix_connected,
             "lsm/socket_connect" => self.disconnected,
             "kprobe/tcp_connect" | "raw_tp/inet_sock_set_state" => self.tcp,
-            // The child of `in_cgroup` was made and has moved.
-            "fentry/cgroup_attach_task" | "fentry/cgroup_post_fork" => self.cgroup & OF_A_SOCKET != 0,
+            // The child of `in_cgroup` was forked and migrated.
+            "fentry/cgroup_attach_task" | "fentry/cgroup_post_fork" => self.in_cgroup & MADE_SOCKET != 0,
             "raw_tp/cgroup_mkdir" => self.cgroup_made,
             _ => false,
         }
     }
 
-    /// Makes all the calls: in the cgroup by a child, for the others by this thread; both under a name.
-    /// `processes` is the cgroup's `cgroup.procs`, opened for writing.
-    pub(super) fn make(processes: &File, name: [u8; 8], make_cgroup: impl FnOnce() -> bool) -> Exercised {
-        let named = Named::as_(name);
-        let exercised = Exercised {
-            cgroup: in_cgroup(processes).unwrap_or(0),
-            tcp: connect_to_ourselves().is_ok(),
-            unix: send_to_ourselves().is_ok(),
-            unix_connected: connect_by_name().is_ok(),
+    /// Makes all calls: those for cgroup hooks by a child in the cgroup, the others by this thread. Both use the thread
+    /// name `name`, by which the trial programs recognise them. `processes` is `cgroup.procs`, open for writing.
+    pub(super) fn make(processes: &File, name: [u8; 8], make_cgroup: impl FnOnce() -> bool) -> SelfCalls {
+        let renamed = RenamedThread::new(name);
+        let calls = SelfCalls {
+            in_cgroup: in_cgroup(processes).unwrap_or(0),
+            tcp: connect_over_loopback().is_ok(),
+            unix_datagram: send_over_socket_pair().is_ok(),
+            unix_connected: connect_to_abstract_socket().is_ok(),
             disconnected: disconnect().is_ok(),
             cgroup_made: make_cgroup(),
         };
-        drop(named);
-        exercised
+        drop(renamed);
+        calls
     }
 }
 
-/// The name of the calling thread, until this is dropped.
-struct Named {
+/// The calling thread has another name until this is dropped.
+struct RenamedThread {
     before: Option<std::ffi::CString>,
 }
 
-impl Named {
-    fn as_(name: [u8; 8]) -> Named {
+impl RenamedThread {
+    fn new(name: [u8; 8]) -> RenamedThread {
         let before = prctl::get_name().ok();
         let mut bytes = [0; 9];
         bytes[..8].copy_from_slice(&name);
         if let Ok(name) = CStr::from_bytes_until_nul(&bytes) {
-            // Refused, the calls are not recognised: "not called" would be told, loudly.
+            // On failure the calls are not recognised, and the hooks are reported as not called.
             let _ = prctl::set_name(name);
         }
-        Named { before }
+        RenamedThread { before }
     }
 }
 
-impl Drop for Named {
+impl Drop for RenamedThread {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
             let _ = prctl::set_name(before);
@@ -100,83 +101,83 @@ impl Drop for Named {
     }
 }
 
-/// A connection over loopback, to a listener of our own.
-fn connect_to_ourselves() -> io::Result<()> {
+/// A TCP connection to a listener of this process.
+fn connect_over_loopback() -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     TcpStream::connect_timeout(&listener.local_addr()?, Duration::from_secs(1)).map(drop)
 }
 
-fn send_to_ourselves() -> io::Result<()> {
+fn send_over_socket_pair() -> io::Result<()> {
     let (one, _other) = UnixDatagram::pair()?;
     one.send(&[0]).map(drop)
 }
 
-/// A connection over a unix socket with a name.
-fn connect_by_name() -> io::Result<()> {
+/// A connection of unix stream sockets.
+fn connect_to_abstract_socket() -> io::Result<()> {
     let name = format!("tidegate-probe-{}", std::process::id());
     let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
     let _listener = UnixListener::bind_addr(&address)?;
     UnixStream::connect_addr(&address).map(drop)
 }
 
-/// connect(2) to no address: asked for like any other, and sends nothing.
+/// connect(2) with AF_UNSPEC: the LSM hook sees it like any other, and nothing is sent.
 fn disconnect() -> io::Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let nowhere = libc::sockaddr {
+    let unspecified = libc::sockaddr {
         sa_family: libc::AF_UNSPEC as libc::sa_family_t,
         sa_data: [0; 14],
     };
     // SAFETY: the address is of the size given and lives through the call.
-    let done = unsafe {
+    let result = unsafe {
         libc::connect(
             socket.as_raw_fd(),
-            &raw const nowhere,
+            &raw const unspecified,
             size_of::<libc::sockaddr>() as libc::socklen_t,
         )
     };
-    match done {
+    match result {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// A child in the cgroup makes sockets there: a cgroup's hooks go by where a socket was made. Gives
-/// what it could do.
+/// Forks a child that joins the cgroup and uses sockets there: cgroup hooks run for sockets created in the cgroup.
+/// Returns what it did.
 fn in_cgroup(processes: &File) -> io::Result<u8> {
-    // What it sends comes here, and is not read.
-    let here = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let there = here.local_addr()?;
-    let here6 = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0));
-    let there6 = match &here6 {
-        Ok(here6) => here6.local_addr()?,
-        // Without an address nothing arrives there, but the hooks are asked before that is found out.
-        Err(_) => SocketAddr::from((Ipv6Addr::LOCALHOST, there.port())),
+    // Receives what the child sends, and is not read.
+    let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = receiver.local_addr()?;
+    let receiver6 = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0));
+    let address6 = match &receiver6 {
+        Ok(receiver6) => receiver6.local_addr()?,
+        // Without IPv6 addresses nothing arrives, but the hooks are called before the kernel looks for a route.
+        Err(_) => SocketAddr::from((Ipv6Addr::LOCALHOST, address.port())),
     };
-    let (there, there6) = (Address::of(there), Address::of(there6));
+    let (address, address6) = (RawAddress::of(address), RawAddress::of(address6));
     let processes = processes.as_raw_fd();
-    // SAFETY: the child makes system calls only, on values made before, and ends without coming back.
+    // SAFETY: the child only makes system calls, on values prepared before the fork, and exits.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => match waitpid(child, None)? {
             WaitStatus::Exited(_, done) => Ok(done as u8),
             _ => Ok(0),
         },
         ForkResult::Child => {
-            let done = travel(processes, &there, &there6);
-            // SAFETY: ends the process; nothing of it is cleaned up twice.
+            let done = use_sockets(processes, &address, &address6);
+            // SAFETY: exits without running destructors, which belong to the parent.
             unsafe { libc::_exit(i32::from(done)) }
         }
     }
 }
 
-/// A socket address as system calls take it.
-struct Address {
+/// A socket address in the form of system calls.
+struct RawAddress {
     family: i32,
     bytes: [u8; 28],
     length: libc::socklen_t,
 }
 
-impl Address {
-    fn of(address: SocketAddr) -> Address {
+impl RawAddress {
+    fn of(address: SocketAddr) -> RawAddress {
         let mut bytes = [0; 28];
         let port = address.port().to_be_bytes();
         bytes[2..4].copy_from_slice(&port);
@@ -193,7 +194,7 @@ impl Address {
             }
         };
         bytes[..2].copy_from_slice(&(family as libc::sa_family_t).to_ne_bytes());
-        Address {
+        RawAddress {
             family,
             bytes,
             length,
@@ -201,16 +202,16 @@ impl Address {
     }
 }
 
-/// System calls only: this runs between fork and exit.
-fn travel(processes: RawFd, there: &Address, there6: &Address) -> u8 {
-    let itself = b"0";
+/// Runs in the child, between fork and exit: system calls only.
+fn use_sockets(processes: RawFd, address: &RawAddress, address6: &RawAddress) -> u8 {
+    let own_pid = b"0";
     // SAFETY: the bytes live through the call.
-    if unsafe { libc::write(processes, itself.as_ptr().cast(), 1) } != 1 {
+    if unsafe { libc::write(processes, own_pid.as_ptr().cast(), 1) } != 1 {
         return 0;
     }
     let mut done = 0;
-    for (address, of_family) in [(there, OF_IPV4), (there6, OF_IPV6)] {
-        // SAFETY: plain numbers.
+    for (address, of_family) in [(address, SENT_IPV4), (address6, SENT_IPV6)] {
+        // SAFETY: takes integers only.
         let socket = unsafe { libc::socket(address.family, libc::SOCK_DGRAM, 0) };
         if socket < 0 {
             continue;
@@ -218,13 +219,13 @@ fn travel(processes: RawFd, there: &Address, there6: &Address) -> u8 {
         let (to, byte) = (address.bytes.as_ptr(), [0u8; 1]);
         // SAFETY: the byte and the address, of the length given, live through the call.
         let sent = unsafe { libc::sendto(socket, byte.as_ptr().cast(), 1, 0, to.cast(), address.length) };
-        // SAFETY: as before. Whether it succeeds does not matter: the hook is asked first.
+        // SAFETY: as before. The hook is called first, so the result does not matter.
         unsafe { libc::connect(socket, to.cast(), address.length) };
-        // SAFETY: our own descriptor, not used after this.
+        // SAFETY: opened above and not used after this.
         unsafe { libc::close(socket) };
-        done |= OF_A_SOCKET | of_family;
+        done |= MADE_SOCKET | of_family;
         if sent == 1 {
-            done |= OF_A_PACKET;
+            done |= SENT_PACKET;
         }
     }
     done

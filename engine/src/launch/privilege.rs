@@ -1,4 +1,4 @@
-//! What this process must be allowed to do, found out before anything is begun.
+//! The privileges that a run needs, checked before anything is created.
 
 use std::path::PathBuf;
 
@@ -10,44 +10,44 @@ use nix::{
 use super::{Capability, CapabilitySet, TargetUser};
 use crate::cgroup::Hierarchy;
 
-/// What is going to be done.
+/// The privileges needed to run a command with its isolation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Needs {
+pub struct RequiredPrivileges {
     /// The command gets its private mount namespace.
     pub isolation: bool,
     /// The command runs as another user.
     pub change_of_user: bool,
 }
 
-impl Needs {
-    /// For a command run as `user`.
-    pub fn of(user: &TargetUser, isolation: bool) -> Needs {
-        Needs {
+impl RequiredPrivileges {
+    /// For a command that runs as `user`.
+    pub fn new(user: &TargetUser, isolation: bool) -> RequiredPrivileges {
+        RequiredPrivileges {
             isolation,
             change_of_user: user.changes(),
         }
     }
 
-    /// Whether this process may do all of it below its own cgroup.
+    /// Checks the effective capabilities of this thread, and that its cgroup is writable.
     ///
     /// # Errors
-    /// With one sentence on what is missing and how to get it.
-    pub fn check(self, hierarchy: &Hierarchy) -> Result<(), Unmet> {
+    /// When a capability or the write access is missing.
+    pub fn check(self, hierarchy: &Hierarchy) -> Result<(), MissingPrivilege> {
         let missing = self.missing(CapabilitySet::effective().unwrap_or_default());
         let own = hierarchy.own_cgroup();
         let writable = faccessat(nix::fcntl::AT_FDCWD, &own, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok();
         if missing.is_empty() && writable {
             return Ok(());
         }
-        Err(Unmet {
-            missing,
+        Err(MissingPrivilege {
+            capabilities: missing,
             unwritable: (!writable).then_some(own),
         })
     }
 
     /// The capabilities that are not in `held`.
     fn missing(self, held: CapabilitySet) -> Vec<Capability> {
-        // Since Linux 5.8 the three stand for what SYS_ADMIN alone allowed before, and still does.
+        // Since Linux 5.8 the three together allow this; CAP_SYS_ADMIN alone still does.
         let mut needed = if self.isolation || held.contains(Capability::SYS_ADMIN) {
             vec![Capability::SYS_ADMIN]
         } else {
@@ -61,30 +61,30 @@ impl Needs {
     }
 }
 
-/// This process may not do what it was asked to.
+/// This process lacks privileges.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("tidegate exec needs root, here {}: run it with sudo", self.lacking())]
-pub struct Unmet {
-    missing: Vec<Capability>,
+#[error("tidegate exec needs root (missing {}): run it with sudo", self.description())]
+pub struct MissingPrivilege {
+    capabilities: Vec<Capability>,
     unwritable: Option<PathBuf>,
 }
 
-impl Unmet {
+impl MissingPrivilege {
     /// The capabilities that are missing.
     pub fn capabilities(&self) -> &[Capability] {
-        &self.missing
+        &self.capabilities
     }
 
-    fn lacking(&self) -> String {
-        let mut names: Vec<String> = self.missing.iter().map(Capability::to_string).collect();
+    fn description(&self) -> String {
+        let mut names: Vec<String> = self.capabilities.iter().map(Capability::to_string).collect();
         names.extend(
             self.unwritable
                 .iter()
                 .map(|path| format!("write access to {}", path.display())),
         );
         match names.as_slice() {
-            [one] => format!("for {one}"),
-            [first @ .., last] => format!("for {} and {last}", first.join(", ")),
+            [one] => one.clone(),
+            [first @ .., last] => format!("{} and {last}", first.join(", ")),
             [] => String::new(),
         }
     }
@@ -99,8 +99,8 @@ mod tests {
     }
 
     #[test]
-    fn the_old_capability_stands_for_the_new_ones() {
-        let plain = Needs {
+    fn sys_admin_includes_the_newer_capabilities() {
+        let plain = RequiredPrivileges {
             isolation: false,
             change_of_user: false,
         };
@@ -113,19 +113,19 @@ mod tests {
     }
 
     #[test]
-    fn one_sentence_names_what_is_missing() {
-        let needs = Needs {
+    fn the_error_names_everything_that_is_missing() {
+        let required = RequiredPrivileges {
             isolation: true,
             change_of_user: true,
         };
-        let unmet = Unmet {
-            missing: needs.missing(set("setuid,bpf")),
+        let error = MissingPrivilege {
+            capabilities: required.missing(set("setuid,bpf")),
             unwritable: Some("/sys/fs/cgroup/x".into()),
         };
         assert_eq!(
-            unmet.to_string(),
-            "tidegate exec needs root, here for CAP_SYS_ADMIN, CAP_SETGID and write access to \
-             /sys/fs/cgroup/x: run it with sudo"
+            error.to_string(),
+            "tidegate exec needs root (missing CAP_SYS_ADMIN, CAP_SETGID and write access to \
+             /sys/fs/cgroup/x): run it with sudo"
         );
     }
 }

@@ -16,41 +16,41 @@ use tidegate::{cgroup::Hierarchy, launch::sweep_stale};
 
 use crate::{
     Test,
-    arena::directory,
     cgroup::wait_empty,
     run::{Running, shell, supervisor},
+    test_cgroup::directory,
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    ("descendants::are_asked_to_end", are_asked_to_end),
+    ("orphans::are_terminated", are_terminated),
     (
-        "descendants::are_killed_after_the_grace",
-        are_killed_after_the_grace,
+        "orphans::are_killed_after_the_grace_period",
+        are_killed_after_the_grace_period,
     ),
     (
-        "descendants::of_another_session_end_too",
-        of_another_session_end_too,
+        "orphans::of_another_session_are_terminated_too",
+        of_another_session_are_terminated_too,
     ),
-    ("descendants::are_waited_for", are_waited_for),
+    ("orphans::are_waited_for", are_waited_for),
     (
-        "descendants::second_signal_kills_while_waiting",
+        "orphans::second_signal_kills_while_waiting",
         second_signal_kills_while_waiting,
     ),
     (
-        "descendants::impatience_cuts_the_grace_short",
-        impatience_cuts_the_grace_short,
+        "orphans::a_signal_ends_the_grace_period",
+        a_signal_ends_the_grace_period,
     ),
-    ("descendants::are_kept", are_kept),
+    ("orphans::are_kept", are_kept),
 ];
 
-fn are_asked_to_end() {
+fn are_terminated() {
     let finished = shell(&[], "sleep 1000 & exit 3");
     assert_eq!(finished.code, 3, "{finished:?}");
-    assert_eq!(finished.told("leftover"), "Ended");
+    assert_eq!(finished.reported("orphans"), "Terminated");
     assert!(!finished.cgroup().exists());
 }
 
-/// Starts a descendant that ignores SIGTERM, and ends once it does.
+/// Starts a background process that ignores SIGTERM, and exits once it does.
 const STUBBORN: &str =
     "mkfifo $D/set; (trap '' TERM; echo > $D/set; exec sleep 1000) & read x < $D/set; exit 5";
 
@@ -58,17 +58,17 @@ fn set(directory: &Path) -> String {
     format!("D={}", directory.display())
 }
 
-fn are_killed_after_the_grace() {
+fn are_killed_after_the_grace_period() {
     let directory = directory();
     let finished = shell(&["--set", &set(directory.path())], STUBBORN);
     assert_eq!(finished.code, 5, "{finished:?}");
-    assert_eq!(finished.told("leftover"), "Killed");
+    assert_eq!(finished.reported("orphans"), "Killed");
     assert!(!finished.cgroup().exists());
 }
 
-fn of_another_session_end_too() {
+fn of_another_session_are_terminated_too() {
     let finished = shell(&[], "setsid sh -c 'sleep 1000 & wait' & exit 0");
-    assert_eq!(finished.told("leftover"), "Ended");
+    assert_eq!(finished.reported("orphans"), "Terminated");
     assert!(!finished.cgroup().exists());
 }
 
@@ -84,7 +84,7 @@ fn are_waited_for() {
     assert_eq!(running.line(), "late");
     let finished = running.finish();
     assert_eq!(finished.code, 6);
-    assert_eq!(finished.told("leftover"), "None");
+    assert_eq!(finished.reported("orphans"), "None");
     assert!(!finished.cgroup().exists());
 }
 
@@ -94,12 +94,12 @@ fn second_signal_kills_while_waiting() {
     mkfifo(&acknowledged, Mode::S_IRWXU).unwrap();
     let mut ack = open_fifo(&acknowledged);
     let set = set(directory.path());
-    // It tells of every SIGTERM and goes on.
+    // It acknowledges every SIGTERM and continues.
     let script = "(trap 'echo > $D/ack' TERM; echo ready; while :; do sleep 1000 & wait; done) & exit 7";
     let options = ["--descendants", "wait", "--set", &set];
     let mut running = Running::start(supervisor(&options, &["sh", "-c", script]));
     assert_eq!(running.line(), "ready");
-    // As long as the command itself is there, the signal goes to it alone.
+    // While the command runs, signals are forwarded to it only.
     while !readable(&ack) {
         running.signal(Signal::SIGTERM);
     }
@@ -107,13 +107,13 @@ fn second_signal_kills_while_waiting() {
     ack.read_exact(&mut byte).unwrap();
     running.signal(Signal::SIGTERM);
     let finished = running.finish();
-    // Between the end of the command and that of its being waited for, no signal changes its code.
+    // Between the exit of the command and the waitid(2), a signal does not change its code.
     assert!([7, 128 + 15].contains(&finished.code), "{finished:?}");
-    assert_eq!(finished.told("leftover"), "Killed");
+    assert_eq!(finished.reported("orphans"), "Killed");
     assert!(!finished.cgroup().exists());
 }
 
-fn impatience_cuts_the_grace_short() {
+fn a_signal_ends_the_grace_period() {
     let directory = directory();
     let acknowledged = directory.path().join("ack");
     mkfifo(&acknowledged, Mode::S_IRWXU).unwrap();
@@ -122,14 +122,14 @@ fn impatience_cuts_the_grace_short() {
     let script = "mkfifo $D/set; (trap 'echo > $D/ack' TERM; echo > $D/set; while :; do sleep 1000 & wait; done) & \
                   read x < $D/set; exit 8";
     let running = Running::start(supervisor(&["--set", &set], &["sh", "-c", script]));
-    // It was asked: so the command has ended and the grace runs.
+    // It received SIGTERM: the command has exited and the grace period has started.
     let mut byte = [0];
     while !readable(&ack) {}
     ack.read_exact(&mut byte).unwrap();
     running.signal(Signal::SIGINT);
     let finished = running.finish();
     assert_eq!(finished.code, 8, "{finished:?}");
-    assert_eq!(finished.told("leftover"), "Killed");
+    assert_eq!(finished.reported("orphans"), "Killed");
 }
 
 fn are_kept() {
@@ -138,8 +138,8 @@ fn are_kept() {
     let set = set(directory.path());
     let options = ["--descendants", "keep", "--set", &set];
     let mut running = Running::start(supervisor(&options, &["sh", "-c", script]));
-    assert_eq!(running.told("leftover"), "Kept");
-    let cgroup = PathBuf::from(running.told("cgroup"));
+    assert_eq!(running.reported("orphans"), "Kept");
+    let cgroup = PathBuf::from(running.reported("cgroup"));
     assert_eq!(running.wait(), 4);
     let hierarchy = Hierarchy::find().unwrap();
     assert_eq!(sweep_stale(&hierarchy).unwrap(), 0);
@@ -150,7 +150,7 @@ fn are_kept() {
     assert!(!cgroup.exists());
 }
 
-/// Opened for both, so that it neither waits for a writer nor ends with one.
+/// Opened for reading and writing, so that it does not wait for a writer and does not end with one.
 fn open_fifo(path: &Path) -> File {
     File::options()
         .read(true)
