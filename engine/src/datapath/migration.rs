@@ -42,7 +42,7 @@ pub fn migration_unavailable_reason() -> Option<String> {
             let Some(id) = btf.function_id(name) else {
                 return Some(format!("the kernel has no function {name}"));
             };
-            let refused = syscall::try_function_program(id).err()?;
+            let refused = syscall::try_fentry_program(id).err()?;
             Some(format!("the kernel refuses programs at {name}: {refused}"))
         })
 }

@@ -36,8 +36,8 @@ impl TaskScopes {
         }
         syscall::write_scope(self.scopes.as_fd(), scope)?;
         // Then the depth: until it is there nobody looks.
-        let levels = syscall::read_word(self.levels.as_fd(), 0)? | scope.level_bit();
-        syscall::write_word(self.levels.as_fd(), 0, levels)
+        let levels = syscall::read_words::<1>(self.levels.as_fd(), 0)?[0] | scope.level_bit();
+        syscall::write_words(self.levels.as_fd(), 0, &[levels])
     }
 
     /// Takes a cgroup out.
@@ -45,7 +45,7 @@ impl TaskScopes {
         syscall::remove_scope(self.scopes.as_fd(), cgroup)?;
         // A depth that nobody uses any more costs tasks a look-up, no more: only the last one is worth the while.
         if self.is_empty()? {
-            syscall::write_word(self.levels.as_fd(), 0, 0)?;
+            syscall::write_words(self.levels.as_fd(), 0, &[0])?;
         }
         Ok(())
     }

@@ -51,7 +51,7 @@ impl Probe {
             return None;
         }
         // A link that can be pinned is what a policy stands on: those of kprobes have one since Linux 5.15.
-        if is_enabled("kprobe") && Path::new(KPROBES).exists() && syscall::try_probe_link().is_ok() {
+        if is_enabled("kprobe") && Path::new(KPROBES).exists() && syscall::try_kprobe_link().is_ok() {
             return Some(Probe::Kprobe);
         }
         tracer_unavailable_reason().is_none().then_some(Probe::Tracepoint)

@@ -29,7 +29,7 @@ pub use self::{
     table::{TABLES, Table},
 };
 use self::{bytecode::Bytecode, hook::Place as P, load::Blueprint};
-use super::{btf::Btf, syscall::read_first, tables::raise_memory_limit};
+use super::{btf::Btf, syscall::read_words, tables::raise_memory_limit};
 
 /// The map in which trial programs leave a mark when they are called.
 pub struct Trials {
@@ -79,8 +79,7 @@ impl Trials {
     /// # Errors
     /// When the map cannot be read.
     pub fn was_called(&self, hook: &Hook) -> io::Result<bool> {
-        let mut marks = [0u64; HOOKS.len()];
-        read_first(self.marks.as_fd(), &mut marks)?;
+        let marks: [u64; HOOKS.len()] = read_words(self.marks.as_fd(), 0)?;
         Ok(marks[hook.place()] != 0)
     }
 
