@@ -13,10 +13,8 @@ use super::{
     surroundings::{Surroundings, boot_with_bpf},
 };
 use crate::{
-    datapath::{
-        DISABLE_VARIABLE, is_taken_away,
-        trial::{Attached, HELPERS, HOOKS, Hook, Place, Refusal, TABLES, Trials},
-    },
+    datapath::trial::{Attached, HELPERS, HOOKS, Hook, Place, Refusal, TABLES, Trials},
+    instance::{DISABLE_VARIABLE, Disabled},
     launch::TransientCgroup,
 };
 
@@ -24,13 +22,14 @@ use crate::{
 pub(super) struct Bench<'a> {
     surroundings: &'a Surroundings,
     attach: Attach,
+    disabled: &'a Disabled,
     name: [u8; 8],
     trials: Result<Trials, Refusal>,
     cgroup: Result<TransientCgroup, String>,
 }
 
 impl Bench<'_> {
-    pub(super) fn set(surroundings: &Surroundings, options: Options) -> Bench<'_> {
+    pub(super) fn set<'a>(surroundings: &'a Surroundings, options: &'a Options) -> Bench<'a> {
         // Told from other threads by the process's number; every byte counts.
         let mut name = *b"tg000000";
         name[2..].copy_from_slice(&format!("{:06x}", process::id() & 0xff_ffff).as_bytes()[..6]);
@@ -42,6 +41,7 @@ impl Bench<'_> {
         Bench {
             surroundings,
             attach: options.attach,
+            disabled: &options.disabled,
             name,
             trials: Trials::begin(name),
             cgroup,
@@ -50,10 +50,11 @@ impl Bench<'_> {
 
     /// All hooks at the same time, so that one round of calls shows which of them are called.
     pub(super) fn hooks(&self) -> Vec<Finding> {
-        let tell = |(finding, hook): (Finding, &Hook)| match finding.serves() && hook.is_taken_away() {
-            true => taken_away(finding),
-            false => finding,
-        };
+        let tell =
+            |(finding, hook): (Finding, &Hook)| match finding.serves() && hook.is_disabled(self.disabled) {
+                true => taken_away(finding),
+                false => finding,
+            };
         self.tried().into_iter().zip(&HOOKS).map(tell).collect()
     }
 
@@ -197,7 +198,7 @@ impl Bench<'_> {
                     .map_err(Clone::clone)
                     .and_then(|trials| trials.helper(helper));
                 match tried {
-                    Ok(()) if helper.ability.is_some_and(is_taken_away) => {
+                    Ok(()) if helper.ability.is_some_and(|word| self.disabled.has(word)) => {
                         taken_away(finding.reached("loaded"))
                     }
                     Ok(()) => finding.reached("loaded"),

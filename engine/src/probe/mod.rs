@@ -16,6 +16,8 @@ mod surroundings;
 
 use serde::Serialize;
 
+use crate::instance::Disabled;
+
 pub use self::{
     finding::{Answer, Finding},
     plan::{Enforcement, Kill, KillTime, Plan},
@@ -24,10 +26,12 @@ pub use self::{
 use self::{hooks::Bench, surroundings::Surroundings};
 
 /// What may be done to find out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// What programs may be attached to.
     pub attach: Attach,
+    /// What works and is not to be used.
+    pub disabled: Disabled,
 }
 
 /// What trial programs may be attached to.
@@ -88,7 +92,7 @@ impl Report {
 /// Tries everything.
 pub fn probe(options: Options) -> Report {
     let surroundings = Surroundings::look();
-    let bench = Bench::set(&surroundings, options);
+    let bench = Bench::set(&surroundings, &options);
     let hooks = bench.hooks();
     let helpers = bench.helpers();
     let mut tables = bench.tables();

@@ -20,8 +20,9 @@ use super::{SelftestError, client_result::ClientResult};
 use crate::{
     cgroup::Hierarchy,
     compile::Image,
-    datapath::{EventRing, Features, RunGate},
+    datapath::{EventRing, Features, RunDatapath},
     events::{Event, decode},
+    instance::Instance,
     launch::{
         Capability, CapabilitySet, Command, Descendants, Exit, KeepFds, SignalSource, Supervisor,
         TransientCgroup, Watch,
@@ -49,7 +50,7 @@ pub(super) struct Bench<'a> {
 }
 
 struct Gated {
-    gate: RunGate,
+    datapath: RunDatapath,
     ring: RefCell<EventRing>,
     cgroup: TransientCgroup,
 }
@@ -64,6 +65,7 @@ pub(super) struct CaseRun {
 impl Bench<'_> {
     /// Puts the policy live, as `exec` does, and a cgroup under it.
     pub(super) fn set<'a>(
+        instance: &Instance,
         signals: &'a SignalSource,
         hierarchy: &Hierarchy,
         image: &Image,
@@ -73,10 +75,12 @@ impl Bench<'_> {
         let program = fs::read_link("/proc/self/exe").map_err(|error| failed(Box::new(error)))?;
         let plain = TransientCgroup::create(hierarchy).map_err(|error| failed(Box::new(error)))?;
         let cgroup = TransientCgroup::create(hierarchy).map_err(|error| failed(Box::new(error)))?;
-        let features = Features::detect();
-        let gate = RunGate::open(features, |cgroup| hierarchy.has(cgroup));
-        let mut gate = gate.map_err(|error| failed(Box::new(error)))?;
-        let installed = gate.install(&[image]).map_err(|error| failed(Box::new(error)))?;
+        let features = Features::detect(&instance.disabled);
+        let datapath = RunDatapath::open(instance, features, |cgroup| hierarchy.has(cgroup));
+        let datapath = datapath.map_err(|error| failed(Box::new(error)))?;
+        let installed = datapath
+            .install(&[image])
+            .map_err(|error| failed(Box::new(error)))?;
         let mut slots = [SlotRef::NONE; MAX_STACKED];
         for (reference, slot) in slots.iter_mut().zip(installed) {
             let hooks = policy.hooks.wanted(features.hooks(), policy.uses());
@@ -88,15 +92,16 @@ impl Bench<'_> {
             flags: if policy.strict { Scope::STRICT } else { 0 },
             slots,
         };
-        gate.attach(cgroup.fd(), &scope)
+        datapath
+            .attach(cgroup.fd(), &scope)
             .map_err(|error| failed(Box::new(error)))?;
-        let ring = gate.events().map_err(|error| failed(Box::new(error)))?;
+        let ring = datapath.events().map_err(|error| failed(Box::new(error)))?;
         Ok(Bench {
             signals,
             program,
             plain,
             gated: Gated {
-                gate,
+                datapath,
                 ring: RefCell::new(ring),
                 cgroup,
             },
@@ -175,7 +180,7 @@ impl Bench<'_> {
 
     /// Takes all away again: the cgroups, and then what was attached.
     pub(super) fn clear(self) {
-        let Gated { mut gate, cgroup, .. } = self.gated;
+        let Gated { datapath, cgroup, .. } = self.gated;
         let id = cgroup.id();
         let mut is_gone = true;
         for cgroup in [self.plain, cgroup] {
@@ -185,7 +190,7 @@ impl Bench<'_> {
             }
         }
         // As long as the cgroup is there, it is gated.
-        if is_gone && let Err(error) = gate.detach(id) {
+        if is_gone && let Err(error) = datapath.detach(id) {
             tracing::warn!(%error, "the next run tries again");
         }
     }

@@ -31,6 +31,7 @@ use self::{
 use crate::{
     cgroup::{Hierarchy, HierarchyError},
     datapath,
+    instance::Instance,
     launch::{SignalError, SignalSource, sweep_stale},
     policy::Policy,
 };
@@ -83,14 +84,18 @@ pub struct Progress<'a> {
 ///
 /// # Errors
 /// When something that it stands on cannot be had; what a way comes to is no error.
-pub fn run(policy: &Policy, mut tell: impl FnMut(Progress<'_>)) -> Result<Report, SelftestError> {
+pub fn run(
+    instance: &Instance,
+    policy: &Policy,
+    mut tell: impl FnMut(Progress<'_>),
+) -> Result<Report, SelftestError> {
     let signals = SignalSource::open()?;
     let hierarchy = Hierarchy::find()?;
     // What resists is no reason not to run.
     if let Err(error) = sweep_stale(&hierarchy) {
         tracing::warn!(%error, "left-over cgroups were not looked for");
     }
-    if let Err(error) = datapath::sweep(|cgroup| hierarchy.has(cgroup)) {
+    if let Err(error) = datapath::sweep(instance, |cgroup| hierarchy.has(cgroup)) {
         tracing::warn!(%error, "left-over pins were not removed");
     }
     let judge = Judge::of(policy)?;
@@ -102,7 +107,7 @@ pub fn run(policy: &Policy, mut tell: impl FnMut(Progress<'_>)) -> Result<Report
             tracing::debug!(%error, "a destination less");
         }
     }
-    let bench = Bench::set(&signals, &hierarchy, &image, policy)?;
+    let bench = Bench::set(instance, &signals, &hierarchy, &image, policy)?;
     let courses = test_case::all();
     let tried: Result<Vec<Line>, SelftestError> = courses
         .iter()

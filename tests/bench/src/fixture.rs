@@ -11,7 +11,7 @@ use crate::{
     bpf,
     call::{Batch, Caller},
     cgroup::Cgroup,
-    datapath::{self, LoadedGate, Standing},
+    datapath::{self, AttachedPolicies, LoadedDatapath},
     keeper::Places,
     network::{Network, PORT},
     nft::Rules,
@@ -36,7 +36,7 @@ pub(crate) struct Laboratory<'a> {
     network: Rc<Network>,
     /// With rules of nftables, or free of them.
     other_network: Rc<Network>,
-    gate: Option<LoadedGate>,
+    datapath: Option<LoadedDatapath>,
     slots: HashMap<Shape, Slot>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Laboratory<'a> {
 enum Held {
     Nothing,
     Program(OwnedFd),
-    Gate(Standing),
+    Policies(AttachedPolicies),
     Rules(Rules),
 }
 
@@ -61,7 +61,7 @@ impl<'a> Laboratory<'a> {
             policies: Policies::new(places.files.clone()),
             network,
             other_network,
-            gate: None,
+            datapath: None,
             slots: HashMap::new(),
         })
     }
@@ -76,19 +76,19 @@ impl<'a> Laboratory<'a> {
         &self.places.cgroups
     }
 
-    /// The gate, loaded once.
-    pub(crate) fn gate(&mut self) -> Result<&mut LoadedGate> {
-        if self.gate.is_none() {
-            self.gate = Some(LoadedGate::load()?);
+    /// The datapath, loaded once.
+    pub(crate) fn datapath(&mut self) -> Result<&LoadedDatapath> {
+        if self.datapath.is_none() {
+            self.datapath = Some(LoadedDatapath::load(None)?);
         }
-        self.gate.as_mut().context("no gate")
+        self.datapath.as_ref().context("no datapath")
     }
 
-    /// Takes the gate and its policies out of the kernel.
+    /// Removes the datapath and its policies from the kernel.
     pub(crate) fn unload(&mut self) {
         self.slots.clear();
-        if let Some(mut gate) = self.gate.take() {
-            gate.finish_reading();
+        if let Some(mut datapath) = self.datapath.take() {
+            datapath.finish_reading();
         }
     }
 
@@ -145,7 +145,7 @@ impl<'a> Laboratory<'a> {
                 let hook = row.call.hook(row.family);
                 Held::Program(bpf::attach_empty(cgroup.fd(), hook)?)
             }
-            Side::Gate(shapes) => Held::Gate(self.stand(shapes, cgroup)?),
+            Side::Gate(shapes) => Held::Policies(self.attach(shapes, cgroup)?),
             Side::Nftables(shape) => {
                 let (family, count) = shape.networks.context("no networks for nftables")?;
                 let networks = self.policies.networks(family, count);
@@ -157,19 +157,19 @@ impl<'a> Laboratory<'a> {
         })
     }
 
-    /// Stands policies on a cgroup; each shape is put live once.
-    pub(crate) fn stand(&mut self, shapes: &[Shape], cgroup: &Cgroup) -> Result<Standing> {
+    /// Attaches policies to a cgroup; each shape is put live once.
+    pub(crate) fn attach(&mut self, shapes: &[Shape], cgroup: &Cgroup) -> Result<AttachedPolicies> {
         let mut slots = Vec::new();
         for shape in shapes {
             if !self.slots.contains_key(shape) {
                 let text = self.policies.text(shape)?;
                 let image = datapath::image_of(&self.policies.parse(&text)?)?;
-                let slot = self.gate()?.install(&image)?;
+                let slot = self.datapath()?.install(&image)?;
                 self.slots.insert(shape.clone(), slot);
             }
             slots.extend(self.slots.get(shape));
         }
-        self.gate()?.stand(cgroup, &slots)
+        self.datapath()?.attach(cgroup, &slots)
     }
 
     fn sides(
@@ -250,7 +250,7 @@ impl<'a> Laboratory<'a> {
             let mut disturbed = false;
             for half in [turn % 2, 1 - turn % 2] {
                 let held = (half == 1)
-                    .then(|| self.stand(std::slice::from_ref(shape), gated))
+                    .then(|| self.attach(std::slice::from_ref(shape), gated))
                     .transpose()?;
                 disturbed |= held.is_none() && bpf::is_in_use(hook)?;
                 for _ in 0..=pairs {

@@ -18,7 +18,7 @@ use nix::{
         signal::{SigHandler, Signal, signal},
     },
 };
-use tidegate::{cgroup::Hierarchy, datapath::BPFFS_VARIABLE};
+use tidegate::{cgroup::Hierarchy, instance::BPFFS_VARIABLE};
 
 use crate::cgroup;
 

@@ -27,7 +27,8 @@ use integration::{
 };
 use tidegate::{
     cgroup::{Hierarchy, Located},
-    control::{Standing, Wanted},
+    cli::environment,
+    control::{AttachRequest, Control},
     datapath::EventRing,
     events::{Event, Target, decode},
     policy::{LoadContext, Policy, load_text},
@@ -73,7 +74,11 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Ok(Some(standing)) = Standing::open(Hierarchy::find().unwrap(), |_| {}) {
+        if let Ok(Some(standing)) = Control::open(
+            &environment::invocation().unwrap(),
+            Hierarchy::find().unwrap(),
+            |_| {},
+        ) {
             let _ = standing.detach_all();
         }
         let _ = std::fs::remove_dir_all(&self.pins);
@@ -170,16 +175,16 @@ impl Storm {
     }
 }
 
-fn attached(cgroup: &TestCgroup, policy: &Policy) -> Standing {
+fn attached(cgroup: &TestCgroup, policy: &Policy) -> Control {
     let hierarchy = Hierarchy::find().unwrap();
-    let wanted = Wanted {
+    let wanted = AttachRequest {
         policy: policy.clone(),
         name: "change".into(),
         source: "change.yaml".into(),
         mode: None,
         cgroup: Located::by_path(&hierarchy, cgroup.path()).unwrap(),
     };
-    let mut standing = Standing::open_or_make(hierarchy, |_| {}).unwrap();
+    let mut standing = Control::open_or_make(&environment::invocation().unwrap(), hierarchy, |_| {}).unwrap();
     standing.attach(vec![wanted], false).unwrap();
     standing
 }

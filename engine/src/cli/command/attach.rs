@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{
     cgroup::{Hierarchy, Located},
-    cli::{Exit, Failure, Output, output::print, variable::VariableArgs},
-    control::{Existing, Standing, Wanted},
+    cli::{Exit, Failure, Output, environment, output::print, variable::VariableArgs},
+    control::{AttachRequest, Control, Existing},
     events::{escape::escaped, json::document},
 };
 
@@ -127,6 +127,7 @@ fn existing() -> impl TypedValueParser<Value = ExistingChoice> {
 /// When a policy is not valid or cannot stand there.
 pub fn run(args: &AttachArgs, output: Output) -> Result<ExitCode, Failure> {
     attached::require_root("attach")?;
+    let invocation = environment::invocation()?;
     let hierarchy = attached::hierarchy()?;
     let wanted = match &args.batch {
         Some(file) => from_batch(args, file, &hierarchy, output)?,
@@ -135,7 +136,8 @@ pub fn run(args: &AttachArgs, output: Output) -> Result<ExitCode, Failure> {
     if let Some(existing) = args.existing {
         existing.is_possible().map_err(attached::failed)?;
     }
-    let mut standing = Standing::open_or_make(hierarchy, attached::waiting).map_err(attached::failed)?;
+    let mut standing =
+        Control::open_or_make(&invocation, hierarchy, attached::waiting).map_err(attached::failed)?;
     let attached = standing
         .attach(wanted, args.best_effort)
         .map_err(attached::failed)?;
@@ -159,7 +161,7 @@ pub fn run(args: &AttachArgs, output: Output) -> Result<ExitCode, Failure> {
                     "{} stands{already} on {} ({}, generation {})",
                     one.policy,
                     escaped(one.cgroup.as_bytes()),
-                    one.mode,
+                    one.mode.as_str(),
                     one.generation
                 );
                 for reason in &one.partial {
@@ -176,7 +178,11 @@ pub fn run(args: &AttachArgs, output: Output) -> Result<ExitCode, Failure> {
     Ok(if partial { Exit::Partial } else { Exit::Fine }.into())
 }
 
-fn from_flags(args: &AttachArgs, hierarchy: &Hierarchy, output: Output) -> Result<Vec<Wanted>, Failure> {
+fn from_flags(
+    args: &AttachArgs,
+    hierarchy: &Hierarchy,
+    output: Output,
+) -> Result<Vec<AttachRequest>, Failure> {
     if args.name.is_some() && args.policy.len() > 1 {
         return Err(Failure::of(
             Exit::Usage,
@@ -196,12 +202,17 @@ fn from_flags(args: &AttachArgs, hierarchy: &Hierarchy, output: Output) -> Resul
     Ok(wanted)
 }
 
-fn to_wanted(sourced: SourcedPolicy, name: Option<String>, mode: Option<Mode>, cgroup: Located) -> Wanted {
+fn to_wanted(
+    sourced: SourcedPolicy,
+    name: Option<String>,
+    mode: Option<Mode>,
+    cgroup: Located,
+) -> AttachRequest {
     let SourcedPolicy { mut policy, source } = sourced;
     if let Some(mode) = mode {
         policy.mode = mode;
     }
-    Wanted {
+    AttachRequest {
         mode,
         name: name.unwrap_or_else(|| policy.name.clone()),
         source: full_path(&source),
@@ -220,7 +231,7 @@ fn from_batch(
     file: &Path,
     hierarchy: &Hierarchy,
     output: Output,
-) -> Result<Vec<Wanted>, Failure> {
+) -> Result<Vec<AttachRequest>, Failure> {
     let mut text = String::new();
     let read = if file == Path::new("-") {
         io::stdin().read_to_string(&mut text).map(drop)

@@ -4,8 +4,8 @@ use std::{io::Write, path::PathBuf};
 
 use crate::{
     cgroup::{Hierarchy, HierarchyError, Located},
-    cli::{Exit, Failure},
-    control::{ControlError, Holder, Standing},
+    cli::{Exit, Failure, environment},
+    control::{Control, ControlError, Holder},
 };
 
 /// Which cgroup is meant.
@@ -77,10 +77,10 @@ pub fn hierarchy() -> Result<Hierarchy, Failure> {
 /// Opens what stands, if anything does.
 ///
 /// # Errors
-/// As [`Standing::open`], and for whoever is not root.
-pub fn open(command: &str) -> Result<Option<Standing>, Failure> {
+/// As [`Control::open`], and when the caller is not root.
+pub fn open(command: &str) -> Result<Option<Control>, Failure> {
     require_root(command)?;
-    Standing::open(hierarchy()?, waiting).map_err(failed)
+    Control::open(&environment::invocation()?, hierarchy()?, waiting).map_err(failed)
 }
 
 /// Tells who is waited for.
@@ -102,32 +102,9 @@ pub fn failed(error: ControlError) -> Failure {
         _ => Exit::CouldNotRun,
     };
     let failure = Failure::by(exit, &error);
-    match &error {
-        ControlError::Partial { .. } => {
-            failure.hint("--best-effort takes what this kernel can do, and `tidegate status` then says what is lacking")
-        }
-        ControlError::Different { name } => failure.hint(format!(
-            "replace it by `tidegate policy apply -f FILE` (add --name {name} if the file calls it otherwise), or attach yours under another name by --name"
-        )),
-        ControlError::OtherMode { name, live } => {
-            let other = if *live == "audit" { "enforce" } else { "audit" };
-            failure.hint(format!(
-                "a policy has one mode wherever it stands: leave --mode out, or `tidegate set-mode {name} {other}` first"
-            ))
-        }
-        ControlError::OnlyWatches { .. } => {
-            failure.hint("give it the hooks of the cgroup too (`hooks: [cgroup, kprobe]`, or leave `hooks` out)")
-        }
-        ControlError::OtherHooks { name } => failure.hint(format!(
-            "hooks cannot be exchanged while it stands: `tidegate detach {name}`, and attach the new version"
-        )),
-        ControlError::Vanished(_) => failure
-            .hint("somebody removed the pins: attach the policies again, or forget them by `tidegate detach --all`"),
-        ControlError::Existing(_) => failure.hint(
-            "`modprobe -a tcp_diag udp_diag` loads what is missing, if this kernel has it; --existing allow attaches without looking",
-        ),
-        ControlError::ReaderBusy { .. } => failure.hint("end that one first; what it has read, nobody else gets"),
-        _ => failure,
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
     }
 }
 
@@ -138,6 +115,6 @@ pub fn failed(error: ControlError) -> Failure {
 pub fn nothing_attached<T>(name: &str) -> Result<T, Failure> {
     Err(failed(ControlError::NotAttached {
         name: name.to_owned(),
-        standing: Vec::new(),
+        attached: Vec::new(),
     }))
 }

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::attached::{self, CgroupArgs};
 use crate::{
-    cli::{Exit, Failure, Output, output::print},
-    control::{Detached, Place, Standing},
+    cli::{Exit, Failure, Output, environment, output::print},
+    control::{Control, DetachOutcome, DetachTarget},
     events::{escape::escaped, json::document},
 };
 
@@ -59,7 +59,7 @@ pub fn run(args: &DetachArgs, output: Output) -> Result<ExitCode, Failure> {
     tell(&detached, output)
 }
 
-fn tell(detached: &[Detached], output: Output) -> Result<ExitCode, Failure> {
+fn tell(detached: &[DetachOutcome], output: Output) -> Result<ExitCode, Failure> {
     print(&match output {
         Output::Json => document(&json!({ "detached": detached })),
         Output::Text => text(detached),
@@ -70,14 +70,15 @@ fn tell(detached: &[Detached], output: Output) -> Result<ExitCode, Failure> {
 /// The way out, whatever state things are in.
 fn everything(output: Output) -> Result<ExitCode, Failure> {
     attached::require_root("detach")?;
-    let opened = Standing::open(attached::hierarchy()?, attached::waiting);
-    let detached = opened.and_then(|standing| standing.map_or_else(|| Ok(Vec::new()), Standing::detach_all));
+    let invocation = environment::invocation()?;
+    let opened = Control::open(&invocation, attached::hierarchy()?, attached::waiting);
+    let detached = opened.and_then(|standing| standing.map_or_else(|| Ok(Vec::new()), Control::detach_all));
     let why = match &detached {
         Ok(detached) if !detached.is_empty() => return tell(detached, output),
         Ok(_) => "no record named it".to_owned(),
         Err(error) => error.to_string(),
     };
-    let was_there = Standing::start_over(attached::waiting).map_err(attached::failed)?;
+    let was_there = Control::remove_everything(&invocation, attached::waiting).map_err(attached::failed)?;
     if was_there && output == Output::Text {
         return print(&format!("everything was taken away, whatever it was ({why})\n"));
     }
@@ -85,10 +86,10 @@ fn everything(output: Output) -> Result<ExitCode, Failure> {
 }
 
 /// The cgroup that is named; one that was removed is known by its path alone.
-fn place(args: &DetachArgs, standing: &Standing) -> Result<Option<Place>, Failure> {
+fn place(args: &DetachArgs, standing: &Control) -> Result<Option<DetachTarget>, Failure> {
     let hierarchy = standing.hierarchy();
     let missing = match args.cgroup.locate(hierarchy) {
-        Ok(found) => return Ok(found.map(Place::Cgroup)),
+        Ok(found) => return Ok(found.map(DetachTarget::Cgroup)),
         Err(missing) => missing,
     };
     let Some(path) = &args.cgroup.cgroup else {
@@ -98,18 +99,18 @@ fn place(args: &DetachArgs, standing: &Standing) -> Result<Option<Place>, Failur
     let records = standing.records().map_err(attached::failed)?;
     let mut places = records.iter().flat_map(|record| &record.attachments);
     match places.any(|there| *there.path == *path) {
-        true => Ok(Some(Place::Gone(path))),
+        true => Ok(Some(DetachTarget::Removed(path))),
         false => Err(missing),
     }
 }
 
-fn text(detached: &[Detached]) -> String {
+fn text(detached: &[DetachOutcome]) -> String {
     if detached.is_empty() {
         return "nothing stood\n".to_owned();
     }
     let mut text = String::new();
     for one in detached {
-        let elsewhere = if one.stands_elsewhere {
+        let elsewhere = if one.still_attached {
             "; it stands elsewhere still"
         } else {
             ""

@@ -17,7 +17,7 @@ use nix::{
 use super::{attached, event_names::EventNames};
 use crate::{
     cgroup::Hierarchy,
-    cli::{Exit, Failure, Output},
+    cli::{Exit, Failure, Output, environment},
     control::ReaderLock,
     datapath::EventRing,
     events::{
@@ -60,7 +60,7 @@ pub struct EventsArgs {
 /// When somebody else reads them, or they cannot be read.
 pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
     attached::require_root("events")?;
-    let reader = ReaderLock::take().map_err(attached::failed)?;
+    let reader = ReaderLock::take(&environment::invocation()?).map_err(attached::failed)?;
     let Some(standing) = attached::open("events")? else {
         if args.follow {
             let failure = Failure::of(
@@ -77,7 +77,7 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
     let mut stream = Stream {
         ring: standing.events().map_err(attached::failed)?,
         names: EventNames::of(&standing)?,
-        losses: LossWatch::starting_at(reader.told()),
+        losses: LossWatch::starting_at(reader.losses_reported()),
         hierarchy: standing.hierarchy().clone(),
         reader,
         clock,
@@ -236,7 +236,7 @@ impl Stream {
         writeln!(stdout, "{text}")?;
         stdout.flush()?;
         if gap.is_some() {
-            self.reader.tell(self.losses.lost());
+            self.reader.set_losses_reported(self.losses.lost());
         }
         Ok(())
     }

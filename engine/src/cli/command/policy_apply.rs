@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{attach::full_path, attached, policy_files};
 use crate::{
     cli::{Exit, Failure, Output, output::print, variable::VariableArgs},
-    control::{Applied, Change},
+    control::{ApplyOutcome, Change},
     events::json,
 };
 
@@ -69,7 +69,11 @@ pub fn run(args: &ApplyArgs, output: Output) -> Result<ExitCode, Failure> {
 
 /// What to print once the change was made, or was not. The text of the change comes first: who sees an error
 /// after it knows what was tried.
-fn told(change: &Change, dry_run: bool, output: Output) -> impl FnOnce(Option<&Applied>) -> String + use<> {
+fn told(
+    change: &Change,
+    dry_run: bool,
+    output: Output,
+) -> impl FnOnce(Option<&ApplyOutcome>) -> String + use<> {
     let heading = format!(
         "policy {}: generation {} -> {}",
         change.name, change.old_generation, change.new_generation
@@ -104,7 +108,7 @@ fn told(change: &Change, dry_run: bool, output: Output) -> impl FnOnce(Option<&A
                 "{} is live in generation {} ({})\n{}",
                 applied.policy,
                 applied.generation,
-                applied.mode,
+                applied.mode.as_str(),
                 reasons.collect::<String>()
             )
         }

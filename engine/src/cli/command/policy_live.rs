@@ -32,7 +32,7 @@ pub fn list(output: Output) -> Result<ExitCode, Failure> {
         Output::Json => {
             let short = policies.iter().map(|policy| {
                 json!({
-                    "name": policy.name, "mode": policy.mode, "generation": policy.generation,
+                    "name": policy.name, "mode": policy.mode.as_str(), "generation": policy.generation,
                     "enforcement": policy.enforcement, "source": policy.source,
                     "rules": policy.rules.len(),
                     "cgroups": policy.attachments.iter().map(|there| &there.cgroup).collect::<Vec<_>>(),
@@ -46,7 +46,7 @@ pub fn list(output: Output) -> Result<ExitCode, Failure> {
             policies.iter().map(|policy| {
                 [
                     policy.name.clone(),
-                    policy.mode.to_owned(),
+                    policy.mode.as_str().to_owned(),
                     policy.generation.to_string(),
                     policy.rules.len().to_string(),
                     policy.attachments.len().to_string(),
@@ -66,12 +66,12 @@ pub fn list(output: Output) -> Result<ExitCode, Failure> {
 pub fn stats(args: &StatsArgs, output: Output) -> Result<ExitCode, Failure> {
     let mut policies = status("policy stats")?.map_or_else(Vec::new, |status| status.policies);
     if let Some(name) = &args.name {
-        let standing = policies.iter().map(|policy| policy.name.clone()).collect();
+        let attached = policies.iter().map(|policy| policy.name.clone()).collect();
         policies.retain(|policy| policy.name == *name);
         if policies.is_empty() {
             return Err(attached::failed(crate::control::ControlError::NotAttached {
                 name: name.clone(),
-                standing,
+                attached,
             }));
         }
     }
@@ -79,7 +79,7 @@ pub fn stats(args: &StatsArgs, output: Output) -> Result<ExitCode, Failure> {
         Output::Json => {
             let of = |policy: &PolicyStatus| {
                 json!({
-                    "name": policy.name, "mode": policy.mode, "generation": policy.generation,
+                    "name": policy.name, "mode": policy.mode.as_str(), "generation": policy.generation,
                     "rules": policy.rules, "default": policy.default, "totals": policy.totals,
                 })
             };
@@ -94,7 +94,9 @@ pub fn stats(args: &StatsArgs, output: Output) -> Result<ExitCode, Failure> {
 fn text(policy: &PolicyStatus) -> String {
     let mut text = format!(
         "policy {} ({}, generation {})\n",
-        policy.name, policy.mode, policy.generation
+        policy.name,
+        policy.mode.as_str(),
+        policy.generation
     );
     let rows = policy.rules.iter().chain([&policy.default]).map(|rule| {
         let in_all = match rule.name.as_str() {
@@ -103,7 +105,7 @@ fn text(policy: &PolicyStatus) -> String {
         };
         [
             rule.name.clone(),
-            rule.action.to_owned(),
+            rule.action.as_str().to_owned(),
             grouped(rule.attempts),
             grouped(in_all),
         ]

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::probe_text::text;
 use crate::{
-    cli::{Exit, Failure, Output, output::print},
+    cli::{Exit, Failure, Output, environment, output::print},
     events::json::document,
     probe::{Attach, Enforcement, Options, probe},
 };
@@ -57,7 +57,8 @@ pub fn run(args: &ProbeArgs, output: Output) -> Result<ExitCode, Failure> {
         (_, true) => Attach::OwnCgroup,
         _ => Attach::Everything,
     };
-    let report = probe(Options { attach });
+    let disabled = environment::instance(Exit::Usage)?.disabled;
+    let report = probe(Options { attach, disabled });
     print(&match output {
         Output::Json => document(&json!(report)),
         Output::Text => text(&report),

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{attached::require_root, policy_files, status_text::table};
 use crate::{
-    cli::{Exit, Failure, Output, output::print, variable::VariableArgs},
+    cli::{Exit, Failure, Output, environment, output::print, variable::VariableArgs},
     events::{escape::escaped, json::document},
     selftest::{
         Progress, built_in,
@@ -78,7 +78,7 @@ pub fn run(args: &SelftestArgs, output: Output) -> Result<ExitCode, Failure> {
             let _ = write!(std::io::stderr(), "\r\x1b[K{done}/{all} {way}");
         }
     };
-    let report = try_all(&policy, tell);
+    let report = try_all(&environment::instance(Exit::Usage)?, &policy, tell);
     if is_watched {
         let _ = write!(std::io::stderr(), "\r\x1b[K");
     }

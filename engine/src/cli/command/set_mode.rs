@@ -57,7 +57,7 @@ pub fn run(args: &SetModeArgs, output: Output) -> Result<ExitCode, Failure> {
             format!(
                 "{} is in mode {} (generation {})\n{}",
                 applied.policy,
-                applied.mode,
+                applied.mode.as_str(),
                 applied.generation,
                 reasons.collect::<String>()
             )

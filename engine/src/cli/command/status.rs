@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cli::{Exit, Failure, Output, output::print},
-    control::{PolicyStatus, Status},
+    control::{AttachmentState, Enforcement, PolicyStatus, Status},
     events::{escape::escaped, json::document},
 };
 
@@ -41,7 +41,10 @@ pub fn run(_args: &StatusArgs, output: Output) -> Result<ExitCode, Failure> {
         Output::Json => document(&json!(status)),
         Output::Text => text(&status),
     })?;
-    let full = status.policies.iter().all(|policy| policy.enforcement == "full");
+    let full = status
+        .policies
+        .iter()
+        .all(|policy| policy.enforcement == Enforcement::Full);
     let full = full && status.unknown_cgroups.is_empty();
     Ok(if full { Exit::Fine } else { Exit::Partial }.into())
 }
@@ -57,7 +60,10 @@ fn text(status: &Status) -> String {
     let mut text = table(header, rows, &[4, 6, 7, 8, 9]);
     let mut problems = Vec::new();
     for policy in &status.policies {
-        let gone = policy.attachments.iter().filter(|there| there.state == "gone");
+        let gone = policy
+            .attachments
+            .iter()
+            .filter(|there| there.state == AttachmentState::CgroupRemoved);
         problems.extend(gone.map(|there| {
             let (name, cgroup) = (&policy.name, escaped(there.cgroup.as_bytes()));
             format!(
@@ -112,8 +118,8 @@ fn text(status: &Status) -> String {
         text,
         "events: {} lost; {} repeats folded, {} of them still to be told; tables: {}",
         grouped(status.events_lost),
-        grouped(status.repeats_folded),
-        grouped(status.repeats_untold),
+        grouped(status.suppressed),
+        grouped(status.suppressed_pending),
         bytes(memory)
     );
     text
@@ -142,8 +148,8 @@ fn rows(policy: &PolicyStatus) -> Vec<[String; 10]> {
         rows.push([
             policy.name.clone(),
             escaped(there.cgroup.as_bytes()).to_string(),
-            there.state.to_owned(),
-            policy.mode.to_owned(),
+            there.state.as_str().to_uppercase().replace('_', "-"),
+            policy.mode.as_str().to_owned(),
             policy.generation.to_string(),
             ago(&there.since),
             allowed,

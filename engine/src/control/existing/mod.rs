@@ -14,7 +14,7 @@ mod sweep;
 use engine_common::Protocol;
 use serde::Serialize;
 
-use super::{Attached, Standing, error::ControlError};
+use super::{AttachOutcome, Control, error::ControlError};
 use crate::sockets::{Diag, DiagError};
 
 /// What is done about sockets that exist.
@@ -135,10 +135,10 @@ impl Existing {
     }
 }
 
-impl Standing {
+impl Control {
     /// Looks for sockets that were there before the policies which were attached, and does about them what
     /// is wanted.
-    pub fn existing(&self, attached: &[Attached], existing: Existing) -> ExistingReport {
+    pub fn existing(&self, attached: &[AttachOutcome], existing: Existing) -> ExistingReport {
         sweep::Sweep::new(self, attached, existing).run()
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr, path::Path};
 use engine_common::Protocol;
 
 use super::{
-    super::{Attached, ControlError, Standing},
+    super::{AttachOutcome, Control, ControlError},
     Existing, ExistingReport, ExistingSocket, Fate,
     judge::{Answer, Judge, strictest},
     look::{Ground, Look},
@@ -21,7 +21,7 @@ const MAX_TOLD: usize = 100_000;
 
 /// The work of one command.
 pub(super) struct Sweep<'a> {
-    standing: &'a Standing,
+    control: &'a Control,
     grounds: Vec<Ground>,
     existing: Existing,
     report: ExistingReport,
@@ -31,9 +31,9 @@ pub(super) struct Sweep<'a> {
 }
 
 impl<'a> Sweep<'a> {
-    pub(super) fn new(standing: &'a Standing, attached: &[Attached], existing: Existing) -> Sweep<'a> {
+    pub(super) fn new(control: &'a Control, attached: &[AttachOutcome], existing: Existing) -> Sweep<'a> {
         let mut sweep = Sweep {
-            standing,
+            control,
             grounds: Vec::new(),
             existing,
             report: ExistingReport::default(),
@@ -50,9 +50,9 @@ impl<'a> Sweep<'a> {
     }
 
     /// Reads a policy as it is live in the kernel.
-    fn take_up(&mut self, attached: &Attached) -> Result<(), ControlError> {
-        let record = self.standing.record(&attached.policy)?;
-        let live = self.standing.gate.live(Slot(record.slot))?;
+    fn take_up(&mut self, attached: &AttachOutcome) -> Result<(), ControlError> {
+        let record = self.control.record(&attached.policy)?;
+        let live = self.control.datapath.live(Slot(record.slot))?;
         let gone = || ControlError::NotThere {
             name: attached.policy.clone(),
             cgroup: attached.cgroup.clone(),
@@ -62,7 +62,7 @@ impl<'a> Sweep<'a> {
             image: live.ok_or_else(gone)?.image()?,
             rules: record.live.rules.into_iter().map(|rule| rule.name).collect(),
         };
-        let located = Located::by_path(&self.standing.hierarchy, Path::new(&attached.cgroup));
+        let located = Located::by_path(&self.control.hierarchy, Path::new(&attached.cgroup));
         let located = located.map_err(|_| gone())?;
         let ground = self
             .grounds
@@ -115,7 +115,7 @@ impl<'a> Sweep<'a> {
     }
 
     fn pass(&mut self, grounds: &[Ground], is_first: bool) {
-        let look = match Look::at(&self.standing.hierarchy, grounds) {
+        let look = match Look::at(&self.control.hierarchy, grounds) {
             Ok(look) => look,
             Err(error) => return self.problem("the cgroups", &error),
         };

@@ -2,7 +2,12 @@
 
 use std::{ffi::CStr, ptr};
 
-use crate::datapath::{features::is_taken_away, gate::OBJECT};
+use aya::programs::{CgroupSockAddrAttachType as AddrAt, CgroupSockAttachType as SockAt};
+
+use crate::{
+    datapath::{features::KPROBE, load::OBJECT, program::AttachPoint, program_group::GROUPS},
+    instance::Disabled,
+};
 
 /// Where a program is called from.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +63,38 @@ impl Place {
         !matches!(self, Place::Cgroup { .. })
     }
 
+    /// Whether a program of the datapath attaches here.
+    fn is(self, attach: AttachPoint) -> bool {
+        match (self, attach) {
+            (Place::Lsm(hook), AttachPoint::Lsm(other)) => hook == other,
+            (Place::Function(function), AttachPoint::Fentry(other)) => function == other,
+            (Place::Kprobe(function), AttachPoint::Kprobe(other))
+            | (Place::RawTracepoint(function), AttachPoint::RawTracepoint(other)) => {
+                function.to_bytes() == other.as_bytes()
+            }
+            (Place::Cgroup { kind, attach_type }, AttachPoint::CgroupSock(at)) => {
+                let number = match at {
+                    SockAt::SockCreate => 2,
+                    SockAt::SockRelease => 34,
+                    SockAt::PostBind4 | SockAt::PostBind6 => return false,
+                };
+                (kind, attach_type) == (CGROUP_SOCK, number)
+            }
+            (Place::Cgroup { kind, attach_type }, AttachPoint::CgroupSockAddr(at)) => {
+                let number = match at {
+                    AddrAt::Connect4 => 10,
+                    AddrAt::Connect6 => 11,
+                    AddrAt::UDPSendMsg4 => 14,
+                    AddrAt::UDPSendMsg6 => 15,
+                    _ => return false,
+                };
+                (kind, attach_type) == (CGROUP_SOCK_ADDR, number)
+            }
+            (Place::Cgroup { kind, .. }, AttachPoint::CgroupSkb(_)) => kind == CGROUP_SKB,
+            _ => false,
+        }
+    }
+
     /// What a program returns that lets everything pass.
     pub(super) const fn passes(self) -> i32 {
         match self {
@@ -88,17 +125,14 @@ impl Hook {
             .any(|bytes| bytes == self.name.as_bytes())
     }
 
-    /// Whether [`DISABLE_VARIABLE`](crate::datapath::DISABLE_VARIABLE) takes its program away.
-    pub fn is_taken_away(&self) -> bool {
-        let abilities: &[&str] = match self.place {
-            Place::Cgroup { kind: CGROUP_SKB, .. } => &["packets"],
-            Place::Cgroup { .. } => &[],
-            Place::Lsm(_) => &["lsm"],
-            Place::Kprobe(_) => &["probe", "kprobe"],
-            Place::RawTracepoint(_) => &["probe"],
-            Place::Function(_) => &["moves"],
-        };
-        abilities.iter().any(|ability| is_taken_away(ability))
+    /// Whether its program, or the group of programs that it is in, is disabled.
+    pub fn is_disabled(&self, disabled: &Disabled) -> bool {
+        let row = GROUPS.iter().find(|row| {
+            let mut programs = row.programs.iter();
+            programs.any(|program| self.place.is(program.attach))
+        });
+        let is_kprobe = matches!(self.place, Place::Kprobe(_));
+        row.is_some_and(|row| row.is_disabled(disabled)) || is_kprobe && disabled.has(KPROBE)
     }
 
     /// Its place in [`HOOKS`].
@@ -251,29 +285,34 @@ pub static HOOKS: [Hook; 19] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datapath::program_group::ANCHOR;
+
+    /// What `probe` tries covers what is attached.
+    #[test]
+    fn every_program_has_a_hook_that_is_tried() {
+        let programs = GROUPS.iter().flat_map(|row| row.programs);
+        for program in programs.chain([&ANCHOR]) {
+            let hook = HOOKS.iter().find(|hook| hook.place.is(program.attach));
+            assert!(hook.is_some_and(Hook::is_used), "{}: {hook:?}", program.name);
+        }
+    }
 
     #[test]
-    fn the_hooks_of_the_gate_are_used() {
-        let used = HOOKS.iter().filter(|hook| hook.is_used()).map(|hook| hook.name);
-        let used: Vec<&str> = used.collect();
-        for (program, _) in crate::datapath::program::ENFORCING {
-            assert!(
-                used.contains(&format!("cgroup/{program}").as_str()),
-                "{program}: {used:?}"
-            );
-        }
-        let lsm = crate::datapath::program::LSM.into_iter();
-        for (_, hook) in lsm.chain(crate::datapath::program::UNIX) {
-            assert!(used.contains(&format!("lsm/{hook}").as_str()), "{hook}: {used:?}");
-        }
-        assert!(used.contains(&"cgroup/sock_release"), "{used:?}");
-        for (_, kind) in crate::datapath::program::MOVES {
-            let crate::datapath::program::Kind::Function(function) = kind else {
-                panic!("{kind:?}");
-            };
-            let name = format!("fentry/{function}");
-            assert!(used.contains(&name.as_str()), "{name}: {used:?}");
-        }
+    fn hooks_are_disabled_with_their_group() {
+        let disabled = |words: &str, hook: &str| {
+            let disabled = Disabled::parse(words, &crate::datapath::disable_words()).unwrap();
+            let hook = HOOKS.iter().find(|found| found.name == hook).unwrap();
+            hook.is_disabled(&disabled)
+        };
+        assert!(disabled("lsm", "lsm/unix_may_send"));
+        assert!(disabled("lsm_unix", "lsm/unix_may_send"));
+        assert!(!disabled("lsm_unix", "lsm/socket_connect"));
+        assert!(disabled("kprobe", "kprobe/tcp_connect"));
+        assert!(!disabled("kprobe", "raw_tp/inet_sock_set_state"));
+        assert!(disabled("tracer", "raw_tp/inet_sock_set_state"));
+        assert!(!disabled("tracer", "raw_tp/sched_process_exec"));
+        assert!(disabled("egress_filter", "cgroup_skb/egress"));
+        assert!(!disabled("egress_filter", "cgroup/connect4"));
     }
 
     #[test]

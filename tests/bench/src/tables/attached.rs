@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{compiling::memory_kib, ms, progress, since};
 use crate::{
     address::Family,
-    datapath::{LoadedGate, image_of},
+    datapath::{LoadedDatapath, image_of},
     fixture::Laboratory,
     policies::Shape,
     report::{Budget, Line, Section},
@@ -23,7 +23,7 @@ pub(crate) fn measure(laboratory: &mut Laboratory<'_>) -> Result<Section> {
     let text = laboratory.policies.text(&Shape::allowing(10, Family::V4, 10))?;
     let cgroups: Result<Vec<_>> = (0..MANY).map(|_| laboratory.cgroup()).collect();
     let cgroups = cgroups?;
-    let mut gate = LoadedGate::load()?;
+    let datapath = LoadedDatapath::load(None)?;
 
     let start = Instant::now();
     let mut images = Vec::new();
@@ -32,18 +32,18 @@ pub(crate) fn measure(laboratory: &mut Laboratory<'_>) -> Result<Section> {
     }
     let compile = since(start);
     let start = Instant::now();
-    let slots = gate.install_all(&images)?;
+    let slots = datapath.install_all(&images)?;
     let live = since(start);
     let start = Instant::now();
-    let mut standing = Vec::new();
+    let mut attached = Vec::new();
     for (cgroup, slot) in cgroups.iter().zip(slots) {
-        standing.push(gate.stand(cgroup, &[slot])?);
+        attached.push(datapath.attach(cgroup, &[slot])?);
     }
     let attach = since(start);
     let total = compile + live + attach;
     let kib = memory_kib(&images[0])?;
     let start = Instant::now();
-    drop(standing);
+    drop(attached);
     let detach = since(start);
 
     let budget = Budget::TimeAndMemory(5000.0, 100.0);

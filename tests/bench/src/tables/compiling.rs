@@ -95,7 +95,7 @@ pub(crate) fn measure(laboratory: &mut Laboratory<'_>) -> Result<Section> {
 
 fn measure_text(laboratory: &mut Laboratory<'_>, text: &str, times: usize) -> Result<(Image, Vec<Way>)> {
     let first = image_of(&laboratory.policies.parse(text)?)?;
-    let slot = laboratory.gate()?.install(&first)?;
+    let slot = laboratory.datapath()?.install(&first)?;
     let mut ways = Vec::new();
     for _ in 0..times {
         ways.push(go_live(laboratory, text, slot)?);
@@ -111,7 +111,7 @@ fn go_live(laboratory: &mut Laboratory<'_>, text: &str, slot: Slot) -> Result<Wa
     let image = image_of(&policy)?;
     let compile = since(start);
     let start = Instant::now();
-    laboratory.gate()?.replace(slot, &image)?;
+    laboratory.datapath()?.replace(slot, &image)?;
     Ok(Way {
         parse,
         compile,
@@ -131,7 +131,7 @@ fn one_rule_changed(laboratory: &mut Laboratory<'_>) -> Result<Line> {
     };
     let texts = [with("block"), with("audit")];
     let image = image_of(&laboratory.policies.parse(&texts[0])?)?;
-    let slot = laboratory.gate()?.install(&image)?;
+    let slot = laboratory.datapath()?.install(&image)?;
     let mut ways = Vec::new();
     for time in 0..laboratory.effort.times(5, 1) {
         ways.push(go_live(laboratory, &texts[(time + 1) % 2], slot)?);

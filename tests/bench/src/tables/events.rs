@@ -1,7 +1,6 @@
 //! How many events come through, and how many are lost, by the size of the ring.
 
 use std::{
-    env,
     net::UdpSocket,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -10,11 +9,10 @@ use std::{
 
 use anyhow::Result;
 use serde_json::json;
-use tidegate::datapath::RING_BYTES_VARIABLE;
 
 use super::progress;
 use crate::{
-    datapath::{LoadedGate, image_of},
+    datapath::{LoadedDatapath, image_of},
     fixture::Laboratory,
     network::PORT,
     policies::Shape,
@@ -34,7 +32,6 @@ struct Flood {
 
 /// Floods rings of several sizes.
 pub(crate) fn measure(laboratory: &mut Laboratory<'_>) -> Result<Section> {
-    // No other thread runs then: the size of the ring goes by the environment.
     laboratory.unload();
     let mut lines = Vec::new();
     for kib in [4_u32, 64, 512, 4096, 16384] {
@@ -52,29 +49,23 @@ pub(crate) fn measure(laboratory: &mut Laboratory<'_>) -> Result<Section> {
 }
 
 fn flood(laboratory: &mut Laboratory<'_>, ring: u32) -> Result<Flood> {
-    // SAFETY: this is the only thread: those of the gate before it have ended.
-    unsafe { env::set_var(RING_BYTES_VARIABLE, ring.to_string()) };
-    let gate = LoadedGate::load();
-    // The reader's thread runs now, but it reads no variables.
-    // SAFETY: as said.
-    unsafe { env::remove_var(RING_BYTES_VARIABLE) };
-    let mut gate = gate?;
+    let mut datapath = LoadedDatapath::load(Some(ring))?;
     let text = laboratory.policies.text(&Shape::small("audit"))?;
-    let slot = gate.install(&image_of(&laboratory.policies.parse(&text)?)?)?;
+    let slot = datapath.install(&image_of(&laboratory.policies.parse(&text)?)?)?;
     let cgroup = laboratory.cgroup()?;
-    let standing = gate.stand(&cgroup, &[slot])?;
+    let attached = datapath.attach(&cgroup, &[slot])?;
     cgroup.enter()?;
     let duration = Duration::from_millis(laboratory.effort.times(2000, 300) as u64);
     let start = Instant::now();
     let connects = connect_for(duration);
     let took = start.elapsed();
-    let read = gate.finish_reading();
-    drop(standing);
+    let read = datapath.finish_reading();
+    drop(attached);
     laboratory.places.go_home()?;
     Ok(Flood {
         connects: connects?,
         read,
-        lost: gate.lost()?,
+        lost: datapath.lost()?,
         took,
     })
 }

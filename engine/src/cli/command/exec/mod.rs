@@ -19,7 +19,7 @@ use self::{
 };
 use crate::{
     cgroup::Hierarchy,
-    cli::{Exit, Failure, Output},
+    cli::{Exit, Failure, Output, environment},
     datapath::Features,
     events::{Layout, ReportFile, escape::escaped, json, table},
     launch::{self, CapabilitySet, Command, Descendants, KeepFds, Needs, SignalSource, TargetUser},
@@ -32,6 +32,7 @@ use crate::{
 pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::by(Exit::ExecFailed, error);
     let command = command_of(args)?;
+    let instance = environment::instance(Exit::ExecFailed)?;
     let policies = policies::gather(args, output)?;
     // Before anything is made that has to be cleaned up: from here on a signal ends the command, and
     // its end ends us.
@@ -48,10 +49,10 @@ pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
         Survivors::Wait => Descendants::Wait,
         Survivors::Keep => Descendants::Keep,
     };
-    let features = Features::detect();
-    policies::require_hooks(&policies, features)?;
+    let features = Features::detect(&instance.disabled);
+    policies::require_hooks(&policies, features, &instance.disabled)?;
     if !args.quiet {
-        for note in notes::notes(&policies, features) {
+        for note in notes::notes(&policies, features, &instance.disabled) {
             // Where the reader is gone, the command runs all the same.
             let _ = writeln!(anstream::stderr(), "tidegate: note: {note}");
         }
@@ -60,6 +61,7 @@ pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
         policies: &policies,
         command: &command,
         descendants,
+        instance: &instance,
         features,
         signals: &signals,
         hierarchy: &hierarchy,

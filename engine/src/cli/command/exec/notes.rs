@@ -4,16 +4,17 @@ use engine_common::{Action, Mode};
 
 use crate::{
     cli::command::policy_files::SourcedPolicy,
-    datapath::{Features, lsm_unavailable_reason},
+    datapath::{Features, GroupName},
+    instance::Disabled,
     policy::{Errno, Policy, Rule},
 };
 
 /// One sentence for each thing that is done in another way here.
-pub(super) fn notes(policies: &[SourcedPolicy], features: Features) -> Vec<String> {
+pub(super) fn notes(policies: &[SourcedPolicy], features: Features, disabled: &Disabled) -> Vec<String> {
     let mut notes = Vec::new();
     let all = policies.iter().flat_map(|sourced| &sourced.policy.rules);
     if all.into_iter().any(Rule::is_about_families)
-        && let Some(obstacle) = lsm_unavailable_reason()
+        && let Some(obstacle) = GroupName::Lsm.unavailable_reason(disabled)
     {
         notes.push(format!(
             "rules about `families` do nothing here, since only LSM programs see such sockets: {obstacle}"

@@ -15,6 +15,7 @@ use crate::{
     },
     control::why_unmet,
     datapath::Features,
+    instance::Disabled,
     policy::{FlagError, FromFlags, LoadContext, from_flags},
 };
 
@@ -54,12 +55,16 @@ pub(super) fn gather(args: &ExecArgs, output: Output) -> Result<Vec<SourcedPolic
 ///
 /// # Errors
 /// When one is not.
-pub(super) fn require_hooks(policies: &[SourcedPolicy], features: Features) -> Result<(), Failure> {
+pub(super) fn require_hooks(
+    policies: &[SourcedPolicy],
+    features: Features,
+    disabled: &Disabled,
+) -> Result<(), Failure> {
     for SourcedPolicy { policy, source } in policies {
         if let Some(name) = policy.hooks.lacking(features.hooks()).first() {
             let message = format!(
                 "the policy {source} cannot be enforced fully here: {}",
-                why_unmet(name)
+                why_unmet(name, disabled)
             );
             return Err(Failure::of(Exit::ExecFailed, message)
                 .hint("`hooks: auto`, which is the default, takes what the kernel has"));

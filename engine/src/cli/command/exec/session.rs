@@ -19,8 +19,9 @@ use crate::{
     cli::{Exit, Failure, command::policy_files::SourcedPolicy},
     compile::{Image, compile},
     control::unix_unavailable_reason,
-    datapath::{self, EventRing, Features, Identified, RunGate, Slot},
+    datapath::{self, DatapathError, EventRing, Features, GroupName, Identified, RunDatapath, Slot},
     events::{PolicyCounters, PolicyNames},
+    instance::{Disabled, Instance},
     launch::{
         Command, Descendants, Finished, Leftover, SignalSource, Supervisor, TransientCgroup, Watch,
         sweep_stale,
@@ -36,6 +37,7 @@ pub(super) struct Setting<'a> {
     pub(super) policies: &'a [SourcedPolicy],
     pub(super) command: &'a Command,
     pub(super) descendants: Descendants,
+    pub(super) instance: &'a Instance,
     pub(super) features: Features,
     pub(super) signals: &'a SignalSource,
     pub(super) hierarchy: &'a Hierarchy,
@@ -64,13 +66,20 @@ pub(super) fn failed(error: &dyn std::error::Error) -> Failure {
     Failure::by(Exit::ExecFailed, error)
 }
 
+fn failed_datapath(error: &DatapathError) -> Failure {
+    match error.hint() {
+        Some(hint) => failed(error).hint(hint),
+        None => failed(error),
+    }
+}
+
 /// Runs the command under the policies and hands every event to the recorder.
 ///
 /// # Errors
-/// When the gate cannot be made (the command is not started then), or the command not be started.
+/// When the policies cannot be activated (then the command is not started), or the command cannot be started.
 pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outcome, Failure> {
     let (policies, hierarchy) = (setting.policies, setting.hierarchy);
-    sweep(hierarchy);
+    sweep(setting.instance, hierarchy);
     // Held to the end: as long as the files are open, their numbers are nobody else's.
     let identified = identify(policies)?;
     let mut images = Vec::new();
@@ -78,11 +87,12 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
         images.push(image_of(sourced, &identified)?);
     }
 
-    let mut gate = RunGate::open(setting.features, |cgroup| hierarchy.has(cgroup)).map_err(|e| failed(&e))?;
-    recorder.count_losses_from(gate.lost_before());
-    refuse_without_egress_filter(&gate, policies)?;
-    refuse_without_unix(&gate, policies)?;
-    let slots = gate
+    let datapath = RunDatapath::open(setting.instance, setting.features, |cgroup| hierarchy.has(cgroup))
+        .map_err(|error| failed_datapath(&error))?;
+    recorder.count_losses_from(datapath.lost_before());
+    refuse_without_egress_filter(&datapath, policies)?;
+    refuse_without_unix(&datapath, policies, &setting.instance.disabled)?;
+    let slots = datapath
         .install(&images.iter().collect::<Vec<_>>())
         .map_err(|e| failed(&e))?;
     let mut live = Vec::new();
@@ -95,17 +105,17 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
     recorder
         .names
         .add_scope(cgroup.id(), scope_path(hierarchy, cgroup.path()));
-    attach(&mut gate, &cgroup, &live, setting.features.hooks())?;
-    let ring = gate.events().map_err(|e| failed(&e));
+    attach(&datapath, &cgroup, &live, setting.features.hooks())?;
+    let ring = datapath.events().map_err(|e| failed(&e));
     let started = Instant::now();
     let finished = ring.and_then(|ring| supervise(setting, &cgroup, ring, recorder));
     let duration = started.elapsed();
     let finished = match finished {
         Ok(finished) => finished,
         Err(failure) => {
-            // Whatever runs in the cgroup stays gated: the programs go only with the cgroup.
+            // What runs in the cgroup stays under the policies: the programs are removed only after the cgroup.
             if !cgroup.populated().unwrap_or(true) {
-                remove(&mut gate, cgroup);
+                remove(&datapath, cgroup);
             } else {
                 cgroup.keep();
             }
@@ -113,16 +123,16 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
         }
     };
 
-    let lost = gate.lost().map_err(|e| failed(&e))?;
-    let folds = gate.dedup_counts().map_err(|e| failed(&e))?;
+    let lost = datapath.lost().map_err(|e| failed(&e))?;
+    let duplicates = datapath.dedup_counts().map_err(|e| failed(&e))?;
     let mut counters = Vec::new();
     for policy in &live {
-        counters.push(counters_of(&gate, policy)?);
+        counters.push(counters_of(&datapath, policy)?);
     }
     let kept = match finished.leftover {
         Leftover::Kept => Some(cgroup.keep()),
         Leftover::None | Leftover::Ended | Leftover::Killed => {
-            remove(&mut gate, cgroup);
+            remove(&datapath, cgroup);
             None
         }
     };
@@ -131,17 +141,17 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
         duration,
         counters,
         lost,
-        untold: folds.folded.saturating_sub(folds.told),
+        untold: duplicates.pending(),
         kept,
     })
 }
 
 /// Takes away what earlier runs left behind. What resists is no reason not to run.
-fn sweep(hierarchy: &Hierarchy) {
+fn sweep(instance: &Instance, hierarchy: &Hierarchy) {
     if let Err(error) = sweep_stale(hierarchy) {
         tracing::warn!(%error, "left-over cgroups were not looked for");
     }
-    if let Err(error) = datapath::sweep(|cgroup| hierarchy.has(cgroup)) {
+    if let Err(error) = datapath::sweep(instance, |cgroup| hierarchy.has(cgroup)) {
         tracing::warn!(%error, "left-over pins were not removed");
     }
 }
@@ -181,10 +191,10 @@ fn scope_path(hierarchy: &Hierarchy, directory: &Path) -> String {
     }
 }
 
-fn refuse_without_egress_filter(gate: &RunGate, policies: &[SourcedPolicy]) -> Result<(), Failure> {
+fn refuse_without_egress_filter(datapath: &RunDatapath, policies: &[SourcedPolicy]) -> Result<(), Failure> {
     let strict = policies.iter().find(|sourced| sourced.policy.strict);
     match strict {
-        Some(sourced) if !gate.has_egress_filter() => {
+        Some(sourced) if !datapath.has(GroupName::EgressFilter) => {
             let message = format!(
                 "the policy {} is strict, and this kernel does not take the program that judges packets",
                 sourced.policy.name
@@ -196,22 +206,26 @@ fn refuse_without_egress_filter(gate: &RunGate, policies: &[SourcedPolicy]) -> R
     }
 }
 
-fn refuse_without_unix(gate: &RunGate, policies: &[SourcedPolicy]) -> Result<(), Failure> {
+fn refuse_without_unix(
+    datapath: &RunDatapath,
+    policies: &[SourcedPolicy],
+    disabled: &Disabled,
+) -> Result<(), Failure> {
     let names_unix = |sourced: &&SourcedPolicy| sourced.policy.rules.iter().any(Rule::is_about_unix);
     match policies.iter().find(names_unix) {
-        Some(sourced) if !gate.has_unix() => {
+        Some(sourced) if !datapath.has(GroupName::LsmUnix) => {
             let message = format!(
                 "the policy {} has rules about unix sockets, which only LSM programs see",
                 sourced.policy.name
             );
-            Err(Failure::of(Exit::ExecFailed, message).hint(unix_unavailable_reason()))
+            Err(Failure::of(Exit::ExecFailed, message).hint(unix_unavailable_reason(disabled)))
         }
         _ => Ok(()),
     }
 }
 
 fn attach(
-    gate: &mut RunGate,
+    datapath: &RunDatapath,
     cgroup: &TransientCgroup,
     live: &[Live<'_>],
     there: HookSet,
@@ -229,17 +243,19 @@ fn attach(
         flags: if is_strict { Scope::STRICT } else { 0 },
         slots,
     };
-    gate.attach(cgroup.fd(), &scope).map_err(|e| failed(&e))
+    datapath
+        .attach(cgroup.fd(), &scope)
+        .map_err(|error| failed_datapath(&error))
 }
 
-/// Removes the cgroup, and then what was attached to it: as long as it is there, it is gated.
-fn remove(gate: &mut RunGate, cgroup: TransientCgroup) {
+/// Removes the cgroup, and then what was attached to it: as long as it exists, it stays under the policies.
+fn remove(datapath: &RunDatapath, cgroup: TransientCgroup) {
     let id = cgroup.id();
     if let Err(error) = cgroup.remove() {
         tracing::warn!(%error, "the next run tries again");
         return;
     }
-    if let Err(error) = gate.detach(id) {
+    if let Err(error) = datapath.detach(id) {
         tracing::warn!(%error, "the next run tries again");
     }
 }
@@ -295,8 +311,8 @@ fn kill_late(cgroup: &TransientCgroup, pid: u32) {
     }
 }
 
-fn counters_of(gate: &RunGate, policy: &Live<'_>) -> Result<PolicyCounters, Failure> {
-    let counts = gate.counters(policy.slot).map_err(|e| failed(&e))?;
+fn counters_of(datapath: &RunDatapath, policy: &Live<'_>) -> Result<PolicyCounters, Failure> {
+    let counts = datapath.counters(policy.slot).map_err(|e| failed(&e))?;
     let count = |i: usize| counts.get(i).copied().unwrap_or(0);
     let source = &policy.sourced.policy;
     let rules = source.rules.iter().enumerate();
