@@ -240,7 +240,7 @@ impl Control {
             .filter_map(|step| step.image.as_ref().map(|image| (Slot(step.record.slot), image)))
             .collect();
         self.datapath.put(&images)?;
-        // Where a policy is attached already, what somebody removed of it is restored.
+        // Where a policy is attached already, links that were removed are restored.
         for step in steps.iter_mut() {
             let path = &step.attachment.path;
             let strict = step.record.live.strict && self.datapath.has(GroupName::EgressFilter);

@@ -25,7 +25,7 @@ use super::{
 pub enum LinkState {
     /// Attached and pinned.
     Attached,
-    /// Pinned, but detached: the cgroup was removed, or somebody detached the link by force.
+    /// Pinned, but detached: the cgroup was removed, or the link was detached by force.
     Detached,
     /// Not pinned.
     Missing,

@@ -1,5 +1,5 @@
-//! A set of programs, maps and links, pinned in one directory. It enforces without any process; whoever knows the
-//! directory can open it.
+//! A set of programs, maps and links, pinned in one directory. It enforces without any process, and can be opened by its
+//! directory.
 //!
 //! ```text
 //! <directory>/   maps/<NAME>   programs/<name>   links/<cgroup id>/<program>   links/<group>/<program>   superseded/<slot>

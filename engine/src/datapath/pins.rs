@@ -130,7 +130,7 @@ fn mounted() -> Option<PathBuf> {
         let (left, right) = line.split_once(" - ")?;
         let is_bpf = right.split(' ').next() == Some("bpf");
         let point = left.split(' ').nth(4)?;
-        // A path with escaped characters is nobody's convention: skip it.
+        // A path with escaped characters is unusual: it is skipped.
         (is_bpf && !point.contains('\\')).then(|| PathBuf::from(point))
     });
     let first = found.next()?;

@@ -13,7 +13,7 @@ use crate::{
     instance::Disabled,
 };
 
-/// Where a program is called from.
+/// The point in the kernel that calls a program.
 #[derive(Clone, Copy, Debug)]
 pub enum Place {
     /// A hook of a cgroup: program type and attach type (include/uapi/linux/bpf.h).
@@ -172,7 +172,7 @@ const fn hook(name: &'static str, purpose: &'static str, since: &'static str, pl
     }
 }
 
-/// All of them. A hook that is new here is tried, told and asked for by the plan by its name.
+/// All hooks. A new row is tried and reported; the plan of `probe` refers to hooks by name.
 pub static HOOKS: [Hook; 19] = [
     hook("cgroup/connect4", "decides on IPv4 connects", "4.17", CONNECT4),
     hook("cgroup/connect6", "decides on IPv6 connects", "4.17", address(11)),
@@ -205,7 +205,7 @@ pub static HOOKS: [Hook; 19] = [
     ),
     hook(
         "cgroup_skb/egress",
-        "judges packets, whatever sent them",
+        "decides on packets, whatever sent them",
         "4.10",
         Place::Cgroup {
             kind: CGROUP_SKB,
@@ -250,37 +250,37 @@ pub static HOOKS: [Hook; 19] = [
     ),
     hook(
         "kprobe/tcp_connect",
-        "tells the source port of TCP connects",
+        "reports the local port of TCP connects",
         "4.17",
         Place::Kprobe(c"tcp_connect"),
     ),
     hook(
         "raw_tp/inet_sock_set_state",
-        "tells the life of TCP connections",
+        "reports state changes of TCP connections",
         "4.17",
         Place::RawTracepoint(c"inet_sock_set_state"),
     ),
     hook(
         "fentry/cgroup_attach_task",
-        "tells of processes that are moved out of a policy's cgroup",
+        "reports processes that migrate out of a cgroup with policies",
         "5.7",
         Place::Function("cgroup_attach_task"),
     ),
     hook(
         "fentry/cgroup_post_fork",
-        "tells of processes that are made outside of their parent's cgroup",
+        "reports processes created outside the cgroup of their parent",
         "5.7",
         Place::Function("cgroup_post_fork"),
     ),
     hook(
         "raw_tp/sched_process_exec",
-        "tells which programs are started",
+        "reports executed programs",
         "4.17",
         Place::RawTracepoint(c"sched_process_exec"),
     ),
     hook(
         "raw_tp/cgroup_mkdir",
-        "tells of new cgroups",
+        "reports new cgroups",
         "4.17",
         Place::RawTracepoint(c"cgroup_mkdir"),
     ),

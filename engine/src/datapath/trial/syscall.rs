@@ -116,7 +116,7 @@ pub(super) fn load_program(program: &ProgramLoad<'_>, log: Option<&mut [u8]>) ->
         attach_prog_fd: 0,
         padding: 0,
     };
-    // SAFETY: instructions, licence and log live until the call returns, and are as long as it is told.
+    // SAFETY: instructions, license and log live until the call returns, and have the lengths in the attributes.
     unsafe { bpf_fd(BPF_PROG_LOAD, &raw mut load) }
 }
 
@@ -143,10 +143,10 @@ pub(super) fn link_to_cgroup(
     unsafe { bpf_fd(BPF_LINK_CREATE, &raw mut create) }
 }
 
-/// Detaches a link at once, whoever else holds it (Linux 5.9).
+/// Detaches a link at once, even while others hold it (Linux 5.9).
 pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut link = link.as_raw_fd() as u32;
-    // SAFETY: one number.
+    // SAFETY: the attributes are one integer.
     unsafe { bpf(BPF_LINK_DETACH, &raw mut link) }.map(drop)
 }
 

@@ -1,4 +1,4 @@
-//! One look at the sockets of some scopes.
+//! One scan of the sockets of some cgroups.
 
 use std::{
     cell::{OnceCell, RefCell},
@@ -10,7 +10,7 @@ use engine_common::{Protocol, SocketFamily};
 
 use super::{
     Process,
-    judge::{Executable, Judge},
+    policy_check::{Executable, LivePolicy},
 };
 use crate::{
     cgroup::{Hierarchy, Located, Subtree},
@@ -18,63 +18,63 @@ use crate::{
     sockets::{Diag, DiagError, Holders, Listeners, Network, Socket, State, everybody},
 };
 
-/// Sockets of the scopes in one network; more are a problem that is told.
+/// Sockets of the cgroups in one network namespace; more are reported as a problem.
 const MAX_SOCKETS: usize = 1_000_000;
-/// Who holds a socket is told of so many.
+/// Processes that are reported for one socket.
 const MAX_PROCESSES: usize = 16;
 
 /// A cgroup with the policies that were attached to it.
-pub(super) struct Ground {
+pub(super) struct ScanTarget {
     pub(super) located: Located,
-    pub(super) judges: Vec<Judge>,
+    pub(super) policies: Vec<LivePolicy>,
 }
 
-/// The scopes as they are now.
-pub(super) struct Look<'a> {
+/// The cgroups as they are now.
+pub(super) struct SocketScan<'a> {
     hierarchy: &'a Hierarchy,
     areas: Vec<Area<'a>>,
-    /// Processes of all of them.
+    /// Processes of all of them, by id.
     pub(super) processes: Vec<u32>,
     holders: Holders,
-    /// Processes that have left, of whom some hold sockets still.
+    /// All other processes: one that left a cgroup may still hold a socket.
     others: OnceCell<Holders>,
     executables: RefCell<HashMap<u32, Executable>>,
 }
 
 struct Area<'a> {
     subtree: Subtree,
-    /// Whether it is the whole machine: then removed cgroups were in it too.
+    /// Whether it is the root cgroup: then removed cgroups were below it too.
     is_all: bool,
-    judges: &'a [Judge],
+    policies: &'a [LivePolicy],
 }
 
-/// What was found in a network.
+/// The sockets of a network namespace.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) sockets: Vec<Socket>,
     pub(super) listeners: Listeners,
     pub(super) unseen: Vec<Protocol>,
-    /// Sockets of which the kernel does not tell the cgroup.
+    /// Number of sockets for which the kernel reports no cgroup.
     pub(super) unplaced: usize,
-    /// There were more.
+    /// Whether there were more than the maximum.
     pub(super) is_cut_short: bool,
 }
 
-impl<'a> Look<'a> {
-    pub(super) fn at(hierarchy: &'a Hierarchy, grounds: &'a [Ground]) -> io::Result<Look<'a>> {
-        let mut areas = Vec::with_capacity(grounds.len());
+impl<'a> SocketScan<'a> {
+    pub(super) fn at(hierarchy: &'a Hierarchy, targets: &'a [ScanTarget]) -> io::Result<SocketScan<'a>> {
+        let mut areas = Vec::with_capacity(targets.len());
         let mut processes = BTreeSet::new();
-        for ground in grounds {
-            let subtree = Subtree::of(hierarchy, &ground.located)?;
+        for target in targets {
+            let subtree = Subtree::of(hierarchy, &target.located)?;
             processes.extend(subtree.processes());
             areas.push(Area {
                 subtree,
-                is_all: ground.located.level() == Some(0),
-                judges: &ground.judges,
+                is_all: target.located.level() == Some(0),
+                policies: &target.policies,
             });
         }
         let processes: Vec<u32> = processes.into_iter().collect();
-        Ok(Look {
+        Ok(SocketScan {
             hierarchy,
             areas,
             holders: Holders::among(processes.iter().copied()),
@@ -84,7 +84,7 @@ impl<'a> Look<'a> {
         })
     }
 
-    /// Sockets of a network that may be in one of the scopes and can send without being asked.
+    /// Sockets of a network namespace that may be in one of the cgroups and can send without another check.
     pub(super) fn sockets(&self, network: &Network) -> Result<(Found, Diag), (Protocol, DiagError)> {
         let mut diag = Diag::within(network).map_err(|error| (Protocol::TCP, error))?;
         let mut found = Found::default();
@@ -100,7 +100,7 @@ impl<'a> Look<'a> {
                         return;
                     }
                     let Some(cgroup) = socket.cgroup else {
-                        // Those of others that are about to be connections have none yet.
+                        // Inbound connections in the handshake have none yet.
                         found.unplaced += usize::from(socket.state != State::SYN_RECV);
                         return;
                     };
@@ -133,16 +133,16 @@ impl<'a> Look<'a> {
             .any(|area| area.subtree.path_of(cgroup).is_some())
     }
 
-    /// The path of the cgroup a socket was made in; `None` where it was removed.
+    /// The path of the cgroup a socket was created in; `None` where it was removed.
     pub(super) fn cgroup_of(&self, socket: &Socket) -> Option<String> {
         let cgroup = socket.cgroup?;
         let path = self.areas.iter().find_map(|area| area.subtree.path_of(cgroup))?;
         Some(path.display().to_string())
     }
 
-    /// The policies that hold for a socket. One whose cgroup was removed counts where a process of the scope
-    /// holds it: nobody can tell where that cgroup was.
-    pub(super) fn judges(&self, socket: &Socket) -> impl Iterator<Item = &'a Judge> {
+    /// The policies that apply to a socket. One whose cgroup was removed counts where a process of the scan target holds it:
+    /// where that cgroup was is not known.
+    pub(super) fn policies(&self, socket: &Socket) -> impl Iterator<Item = &'a LivePolicy> {
         let is_gone = socket.cgroup.is_some_and(|cgroup| !self.contains(cgroup));
         let holders = self.holders.of(socket.inode);
         let held_by = move |area: &Area<'_>| {
@@ -157,19 +157,19 @@ impl<'a> Look<'a> {
             Some(cgroup) => area.subtree.path_of(cgroup).is_some(),
             None => false,
         };
-        let judges: Vec<&'a Judge> = self
+        let policies: Vec<&'a LivePolicy> = self
             .areas
             .iter()
             .filter(counts)
-            .flat_map(|area| area.judges)
+            .flat_map(|area| area.policies)
             .collect();
-        judges.into_iter()
+        policies.into_iter()
     }
 
-    /// Processes that hold a socket, in the scope or where they have gone to.
+    /// Processes that hold a socket, in the cgroups or elsewhere.
     fn holders_of(&self, socket: &Socket) -> &[u32] {
         match self.holders.of(socket.inode) {
-            // No process has one that was closed and has still something to send.
+            // A socket that was closed and still has data to send has no process.
             [] if socket.inode != 0 => self
                 .others
                 .get_or_init(|| Holders::among(everybody()))
@@ -178,7 +178,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// What they run: one entry at least.
+    /// Executables of these processes: at least one entry.
     pub(super) fn executables_of(&self, socket: &Socket) -> Vec<Executable> {
         let mut found: Vec<Executable> = Vec::new();
         let mut known = self.executables.borrow_mut();
@@ -200,7 +200,7 @@ impl<'a> Look<'a> {
         found
     }
 
-    /// The same for people.
+    /// These processes, as they are reported.
     pub(super) fn processes_of(&self, socket: &Socket) -> Vec<Process> {
         let holders = self.holders_of(socket).iter().take(MAX_PROCESSES);
         let describe = |&pid: &u32| {

@@ -1,4 +1,4 @@
-//! Looking, and looking again.
+//! One scan, or two where sockets are destroyed: the second checks that they are gone.
 
 use std::{collections::HashMap, net::SocketAddr, path::Path};
 
@@ -7,8 +7,8 @@ use engine_common::Protocol;
 use super::{
     super::{AttachOutcome, Control, ControlError},
     Existing, ExistingReport, ExistingSocket, Fate,
-    judge::{Answer, Judge, strictest},
-    look::{Ground, Look},
+    policy_check::{LivePolicy, PolicyVerdict, strictest},
+    socket_scan::{ScanTarget, SocketScan},
 };
 use crate::{
     cgroup::Located,
@@ -16,63 +16,67 @@ use crate::{
     sockets::{Diag, Direction, Network, Networks, Socket, direction},
 };
 
-/// Sockets that are told of one by one.
-const MAX_TOLD: usize = 100_000;
+/// Sockets that are reported one by one.
+const MAX_REPORTED: usize = 100_000;
 
-/// The work of one command.
-pub(super) struct Sweep<'a> {
+/// The scans of one command.
+pub(super) struct ExistingPass<'a> {
     control: &'a Control,
-    grounds: Vec<Ground>,
+    targets: Vec<ScanTarget>,
     existing: Existing,
     report: ExistingReport,
-    /// Where sockets are in the report, by network and cookie, and whether the last look saw them.
-    told: HashMap<(u64, u64), (usize, bool)>,
-    untold: usize,
+    /// Indices of sockets in the report, by network namespace and cookie, and whether the last scan saw them.
+    reported: HashMap<(u64, u64), (usize, bool)>,
+    unreported: usize,
 }
 
-impl<'a> Sweep<'a> {
-    pub(super) fn new(control: &'a Control, attached: &[AttachOutcome], existing: Existing) -> Sweep<'a> {
-        let mut sweep = Sweep {
+impl<'a> ExistingPass<'a> {
+    pub(super) fn new(
+        control: &'a Control,
+        attached: &[AttachOutcome],
+        existing: Existing,
+    ) -> ExistingPass<'a> {
+        let mut pass = ExistingPass {
             control,
-            grounds: Vec::new(),
+            targets: Vec::new(),
             existing,
             report: ExistingReport::default(),
-            told: HashMap::new(),
-            untold: 0,
+            reported: HashMap::new(),
+            unreported: 0,
         };
         for one in attached {
-            if let Err(error) = sweep.take_up(one) {
+            if let Err(error) = pass.add_policy(one) {
                 let what = format!("the policy {} on {}", one.policy, one.cgroup);
-                sweep.problem(&what, &error);
+                pass.problem(&what, &error);
             }
         }
-        sweep
+        pass
     }
 
-    /// Reads a policy as it is live in the kernel.
-    fn take_up(&mut self, attached: &AttachOutcome) -> Result<(), ControlError> {
+    /// Reads the live policy from the kernel.
+    fn add_policy(&mut self, attached: &AttachOutcome) -> Result<(), ControlError> {
         let record = self.control.record(&attached.policy)?;
         let live = self.control.datapath.live(Slot(record.slot))?;
         let gone = || ControlError::NotThere {
             name: attached.policy.clone(),
             cgroup: attached.cgroup.clone(),
         };
-        let judge = Judge {
-            policy: attached.policy.clone(),
+        let policy = LivePolicy {
+            name: attached.policy.clone(),
             image: live.ok_or_else(gone)?.image()?,
             rules: record.live.rules.into_iter().map(|rule| rule.name).collect(),
         };
         let located = Located::by_path(&self.control.hierarchy, Path::new(&attached.cgroup));
         let located = located.map_err(|_| gone())?;
-        let ground = self
-            .grounds
+        let target = self
+            .targets
             .iter_mut()
-            .find(|ground| ground.located.id() == located.id());
-        match ground {
-            Some(ground) => ground.judges.push(judge),
-            None => self.grounds.push(Ground {
+            .find(|target| target.located.id() == located.id());
+        match target {
+            Some(target) => target.policies.push(policy),
+            None => self.targets.push(ScanTarget {
                 located,
-                judges: vec![judge],
+                policies: vec![policy],
             }),
         }
         Ok(())
@@ -91,15 +95,15 @@ impl<'a> Sweep<'a> {
     }
 
     pub(super) fn run(mut self) -> ExistingReport {
-        let grounds = std::mem::take(&mut self.grounds);
-        self.pass(&grounds, true);
+        let targets = std::mem::take(&mut self.targets);
+        self.pass(&targets, true);
         if self.existing == Existing::Destroy {
-            // What was made by a call that had been asked before the policy stood may not have been there yet.
-            for (_, seen) in self.told.values_mut() {
+            // A call that was checked before the policy was attached may have connected its socket since.
+            for (_, seen) in self.reported.values_mut() {
                 *seen = false;
             }
-            self.pass(&grounds, false);
-            for &(place, seen) in self.told.values() {
+            self.pass(&targets, false);
+            for &(place, seen) in self.reported.values() {
                 let socket = &mut self.report.sockets[place];
                 if !seen && socket.fate == Fate::NotDestroyed {
                     socket.fate = Fate::Gone;
@@ -107,23 +111,23 @@ impl<'a> Sweep<'a> {
                 }
             }
         }
-        if self.untold > 0 {
-            let text = format!("{} more sockets are not told of one by one", self.untold);
+        if self.unreported > 0 {
+            let text = format!("{} more sockets are not listed", self.unreported);
             self.report.problems.push(text);
         }
         self.report
     }
 
-    fn pass(&mut self, grounds: &[Ground], is_first: bool) {
-        let look = match Look::at(&self.control.hierarchy, grounds) {
-            Ok(look) => look,
+    fn pass(&mut self, targets: &[ScanTarget], is_first: bool) {
+        let scan = match SocketScan::at(&self.control.hierarchy, targets) {
+            Ok(scan) => scan,
             Err(error) => return self.problem("the cgroups", &error),
         };
         let mut networks = 0;
-        for network in Networks::of(&look.processes) {
+        for network in Networks::of(&scan.processes) {
             match network {
                 Ok(network) => {
-                    self.search(&look, &network, is_first);
+                    self.search(&scan, &network, is_first);
                     networks += 1;
                 }
                 Err(error) => self.problem("a process", &error),
@@ -132,11 +136,11 @@ impl<'a> Sweep<'a> {
         self.report.networks = self.report.networks.max(networks);
     }
 
-    fn search(&mut self, look: &Look<'_>, network: &Network, is_first: bool) {
-        let (found, mut diag) = match look.sockets(network) {
+    fn search(&mut self, scan: &SocketScan<'_>, network: &Network, is_first: bool) {
+        let (found, mut diag) = match scan.sockets(network) {
             Ok(found) => found,
             Err((protocol, error)) => {
-                let what = format!("{} in the network {}", name(protocol), network.inode());
+                let what = format!("{} in network namespace {}", name(protocol), network.inode());
                 return self.problem(&what, &error);
             }
         };
@@ -149,12 +153,12 @@ impl<'a> Sweep<'a> {
         if found.unplaced > 0 || found.is_cut_short {
             let text = if found.is_cut_short {
                 format!(
-                    "the network {} has more sockets than are looked at",
+                    "network namespace {} has more sockets than are scanned",
                     network.inode()
                 )
             } else {
                 format!(
-                    "the network {} has sockets of which the kernel does not tell the cgroup",
+                    "network namespace {} has sockets for which the kernel reports no cgroup",
                     network.inode()
                 )
             };
@@ -163,27 +167,27 @@ impl<'a> Sweep<'a> {
             }
         }
         for socket in found.sockets {
-            let judges: Vec<&Judge> = look.judges(&socket).collect();
-            if judges.is_empty() {
+            let policies: Vec<&LivePolicy> = scan.policies(&socket).collect();
+            if policies.is_empty() {
                 continue;
             }
             let key = (network.inode(), socket.cookie());
             if direction(&socket, &found.listeners) == Direction::Inbound {
                 if is_first {
                     self.report.inbound += 1;
-                    let told = describe(look, network, &socket);
-                    self.tell(
+                    let reported = describe(scan, network, &socket);
+                    self.report(
                         key,
                         ExistingSocket {
                             inbound: true,
-                            ..told
+                            ..reported
                         },
                     );
                 }
                 continue;
             }
-            let executables = look.executables_of(&socket);
-            let Some(answer) = strictest(judges, &socket, &executables) else {
+            let executables = scan.executables_of(&socket);
+            let Some(answer) = strictest(policies, &socket, &executables) else {
                 continue;
             };
             if answer.verdict.action == engine_common::Action::Allow {
@@ -191,48 +195,48 @@ impl<'a> Sweep<'a> {
                 continue;
             }
             if is_first || answer.denied {
-                self.treat(look, network, &mut diag, &socket, &answer);
+                self.treat(scan, network, &mut diag, &socket, &answer);
             }
         }
     }
 
     fn treat(
         &mut self,
-        look: &Look<'_>,
+        scan: &SocketScan<'_>,
         network: &Network,
         diag: &mut Diag,
         socket: &Socket,
-        answer: &Answer<'_>,
+        answer: &PolicyVerdict<'_>,
     ) {
         let key = (network.inode(), socket.cookie());
         let was_destroyed = self
-            .told
+            .reported
             .get(&key)
             .is_some_and(|&(place, _)| self.report.sockets[place].fate == Fate::Destroyed);
         let (fate, cause) = self.carry_out(diag, socket, answer, was_destroyed);
-        if let Some((place, seen)) = self.told.get_mut(&key) {
+        if let Some((place, seen)) = self.reported.get_mut(&key) {
             *seen = true;
-            let told = &mut self.report.sockets[*place];
-            (told.fate, told.cause) = (fate, cause);
+            let reported = &mut self.report.sockets[*place];
+            (reported.fate, reported.cause) = (fate, cause);
             return;
         }
-        let told = ExistingSocket {
+        let reported = ExistingSocket {
             verdict: Some(answer.verdict.action.as_str()),
-            policy: Some(answer.judge.policy.clone()),
+            policy: Some(answer.policy.name.clone()),
             rule: answer.rule(),
             fault: answer.fault(),
             fate,
             cause,
-            ..describe(look, network, socket)
+            ..describe(scan, network, socket)
         };
-        self.tell(key, told);
+        self.report(key, reported);
     }
 
     fn carry_out(
         &self,
         diag: &mut Diag,
         socket: &Socket,
-        answer: &Answer<'_>,
+        answer: &PolicyVerdict<'_>,
         was_destroyed: bool,
     ) -> (Fate, Option<String>) {
         if self.existing == Existing::Audit || !answer.verdict.action.denies() {
@@ -242,13 +246,13 @@ impl<'a> Sweep<'a> {
             return (Fate::WouldDestroy, None);
         }
         match diag.destroy(socket) {
-            // Ending these only takes them out of the tables (`raw_abort`, net/ipv4/raw.c, `udp_abort`):
-            // nothing asks where they send to next.
+            // Destroying these only disconnects them (`raw_abort`, net/ipv4/raw.c, `udp_abort`): what they send next is
+            // not checked.
             Ok(()) if !socket.protocol.has_address_hook() => (
                 Fate::Disconnected,
                 Some("its process can send on until it closes it".to_owned()),
             ),
-            Ok(()) if was_destroyed => (Fate::NotDestroyed, Some("it is there still".to_owned())),
+            Ok(()) if was_destroyed => (Fate::NotDestroyed, Some("it still exists".to_owned())),
             Ok(()) => (Fate::Destroyed, None),
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
@@ -260,12 +264,12 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    fn tell(&mut self, key: (u64, u64), socket: ExistingSocket) {
-        if self.report.sockets.len() == MAX_TOLD {
-            self.untold += 1;
+    fn report(&mut self, key: (u64, u64), socket: ExistingSocket) {
+        if self.report.sockets.len() == MAX_REPORTED {
+            self.unreported += 1;
             return;
         }
-        self.told.insert(key, (self.report.sockets.len(), true));
+        self.reported.insert(key, (self.report.sockets.len(), true));
         self.report.sockets.push(socket);
     }
 }
@@ -279,8 +283,8 @@ fn name(protocol: Protocol) -> &'static str {
     }
 }
 
-fn describe(look: &Look<'_>, network: &Network, socket: &Socket) -> ExistingSocket {
-    // What raw sockets have in place of ports is none.
+fn describe(scan: &SocketScan<'_>, network: &Network, socket: &Socket) -> ExistingSocket {
+    // Raw sockets have a protocol number in the place of the port.
     let spelled = |address: SocketAddr| match socket.protocol.has_ports() {
         true => address.to_string(),
         false => address.ip().to_string(),
@@ -290,10 +294,10 @@ fn describe(look: &Look<'_>, network: &Network, socket: &Socket) -> ExistingSock
         local: spelled(socket.local),
         peer: socket.peer.map(spelled),
         state: socket.state.as_str(),
-        cgroup: look.cgroup_of(socket),
+        cgroup: scan.cgroup_of(socket),
         network: network.inode(),
         uid: socket.uid,
-        processes: look.processes_of(socket),
+        processes: scan.processes_of(socket),
         inbound: false,
         verdict: None,
         policy: None,

@@ -1,4 +1,4 @@
-//! What policies say of a socket that exists: what they would say if it were made, or connected, now.
+//! The verdict of policies on an existing socket: the one that they would give if it were created, or connected, now.
 
 use engine_common::{
     Attempt, ExecutableId, Fault, KillAbility, Outcome, Reason, Verdict, destination::canonical,
@@ -12,38 +12,38 @@ use crate::{
     sockets::Socket,
 };
 
-/// A policy as it is live.
-pub(super) struct Judge {
-    pub(super) policy: String,
+/// A live policy.
+pub(super) struct LivePolicy {
+    pub(super) name: String,
     pub(super) image: Image,
-    /// Names of its rules.
+    /// Names of its rules, in order.
     pub(super) rules: Vec<String>,
 }
 
-/// Who uses the socket, as far as that can be known.
+/// The executable of a process that uses the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Executable {
-    /// What it runs.
+    /// Its identity.
     Known(ExecutableId),
-    /// Something that no policy can name.
+    /// One that no policy can name.
     Nameless,
-    /// Nobody was found, or it could not be told what he runs.
+    /// No process was found, or its executable could not be identified.
     Unknown,
 }
 
-/// The answer of the strictest.
-pub(super) struct Answer<'a> {
-    pub(super) judge: &'a Judge,
+/// The strictest verdict.
+pub(super) struct PolicyVerdict<'a> {
+    pub(super) policy: &'a LivePolicy,
     pub(super) verdict: Verdict,
-    /// Whether it denies, by its mode.
+    /// Whether it denies, in the mode of the policy.
     pub(super) denied: bool,
 }
 
-impl Answer<'_> {
-    /// The rule that said so.
+impl PolicyVerdict<'_> {
+    /// The rule that matched.
     pub(super) fn rule(&self) -> Option<String> {
         match self.verdict.reason {
-            Reason::Rule(rule) => self.judge.rules.get(usize::from(rule)).cloned(),
+            Reason::Rule(rule) => self.policy.rules.get(usize::from(rule)).cloned(),
             Reason::Default | Reason::Fault(_) => None,
         }
     }
@@ -57,13 +57,13 @@ impl Answer<'_> {
     }
 }
 
-impl Judge {
-    /// Whether it makes a difference what the caller runs.
+impl LivePolicy {
+    /// Whether some rule selects by executable.
     pub(super) fn needs_executable(&self) -> bool {
         self.image.header().needs_executable()
     }
 
-    fn ask(&self, socket: &Socket, executable: Executable) -> Verdict {
+    fn evaluate(&self, socket: &Socket, executable: Executable) -> Verdict {
         let executable = match executable {
             Executable::Known(id) => id,
             Executable::Unknown if self.needs_executable() => return Verdict::fault(Fault::NoExecutable),
@@ -84,26 +84,26 @@ impl Judge {
     }
 }
 
-/// The strictest answer of all policies about all who use the socket; between equals the first. What denies
-/// is stricter than what only would.
+/// The strictest verdict of all policies for all processes that use the socket; between equals the first. A verdict that
+/// denies is stricter than one in audit mode.
 pub(super) fn strictest<'a>(
-    judges: impl IntoIterator<Item = &'a Judge>,
+    policies: impl IntoIterator<Item = &'a LivePolicy>,
     socket: &Socket,
     executables: &[Executable],
-) -> Option<Answer<'a>> {
-    let mut strictest: Option<Answer<'a>> = None;
-    for judge in judges {
-        let mode = judge.image.header().life().mode;
+) -> Option<PolicyVerdict<'a>> {
+    let mut strictest: Option<PolicyVerdict<'a>> = None;
+    for policy in policies {
+        let mode = policy.image.header().life().mode;
         for &executable in executables {
-            let verdict = judge.ask(socket, executable);
-            // Nobody is killed for what he did before.
+            let verdict = policy.evaluate(socket, executable);
+            // A process is not killed for a socket that it connected before.
             let denied = Outcome::of(verdict.action, mode, KillAbility::NotOurs).denied();
             let is_stricter = strictest
                 .as_ref()
                 .is_none_or(|other| (denied, verdict.action) > (other.denied, other.verdict.action));
             if is_stricter {
-                strictest = Some(Answer {
-                    judge,
+                strictest = Some(PolicyVerdict {
+                    policy,
                     verdict,
                     denied,
                 });

@@ -1,10 +1,10 @@
-//! Answers about sockets, by compiled policies.
+//! Verdicts of compiled policies on sockets.
 
 use std::path::Path;
 
 use engine_common::{Action, ExecutableId, Fault, Protocol, Reason, image::Revision};
 
-use super::judge::{Executable, Judge, strictest};
+use super::policy_check::{Executable, LivePolicy, strictest};
 use crate::{
     compile::{Identities, compile},
     policy::{LoadContext, load_text},
@@ -15,7 +15,7 @@ use crate::{
 const NAMED: ExecutableId = ExecutableId { device: 8, inode: 15 };
 const OTHER: ExecutableId = ExecutableId { device: 8, inode: 16 };
 
-fn judge(name: &str, spec: &str) -> Judge {
+fn live(name: &str, spec: &str) -> LivePolicy {
     let text =
         format!("apiVersion: tidegate.io/v1\nkind: EgressPolicy\nmetadata: {{name: {name}}}\nspec: {spec}\n");
     let loaded = load_text(name, &text, Path::new("/"), &LoadContext::default());
@@ -26,8 +26,8 @@ fn judge(name: &str, spec: &str) -> Judge {
         generation: 1,
         mode: policy.mode,
     };
-    Judge {
-        policy: name.to_owned(),
+    LivePolicy {
+        name: name.to_owned(),
         image: compile(&policy, &executables, life).unwrap(),
         rules: policy.rules.iter().map(|rule| rule.name.clone()).collect(),
     }
@@ -38,9 +38,13 @@ fn socket(protocol: Protocol, peer: &str) -> Socket {
 }
 
 /// Policy, action, rule, and whether it denies.
-fn asked(judges: &[Judge], socket: &Socket, who: &[Executable]) -> (String, Action, Option<String>, bool) {
-    let answer = strictest(judges, socket, who).unwrap();
-    let policy = answer.judge.policy.clone();
+fn asked(
+    policies: &[LivePolicy],
+    socket: &Socket,
+    who: &[Executable],
+) -> (String, Action, Option<String>, bool) {
+    let answer = strictest(policies, socket, who).unwrap();
+    let policy = answer.policy.name.clone();
     (policy, answer.verdict.action, answer.rule(), answer.denied)
 }
 
@@ -49,7 +53,7 @@ const BY_ADDRESS: &str =
 
 #[test]
 fn by_the_peer_in_every_spelling() {
-    let judges = [judge("shop", BY_ADDRESS)];
+    let policies = [live("shop", BY_ADDRESS)];
     for (protocol, peer, action) in [
         (Protocol::TCP, "198.51.100.1:443", Action::Allow),
         (Protocol::TCP, "[::ffff:198.51.100.1]:443", Action::Allow),
@@ -57,20 +61,20 @@ fn by_the_peer_in_every_spelling() {
         (Protocol::UDP, "198.51.100.1:443", Action::Block),
         (Protocol::TCP, "198.51.100.2:443", Action::Block),
     ] {
-        let answer = asked(&judges, &socket(protocol, peer), &[Executable::Unknown]);
+        let answer = asked(&policies, &socket(protocol, peer), &[Executable::Unknown]);
         assert_eq!(answer.1, action, "{protocol:?} {peer}");
     }
 }
 
-/// Protocols without an address hook are judged as when their sockets are made.
+/// Protocols without an address hook are checked as when their sockets are created.
 #[test]
 fn by_the_protocol() {
     let to_one = "{default: block, rules: [{name: it, action: allow, to: [198.51.100.1], protocols: [raw]}]}";
     let to_any = "{default: block, rules: [{name: it, action: allow, to: any, protocols: [raw]}]}";
     let raw = socket(Protocol::RAW, "198.51.100.1:253");
     let who = [Executable::Unknown];
-    assert_eq!(asked(&[judge("shop", to_one)], &raw, &who).1, Action::Block);
-    assert_eq!(asked(&[judge("shop", to_any)], &raw, &who).1, Action::Allow);
+    assert_eq!(asked(&[live("shop", to_one)], &raw, &who).1, Action::Block);
+    assert_eq!(asked(&[live("shop", to_any)], &raw, &who).1, Action::Allow);
 }
 
 #[test]
@@ -80,13 +84,13 @@ fn by_the_user_and_the_executable() {
         let spec = format!(
             "{{default: block, rules: [{{name: it, action: allow, to: any, process: {{uids: [{uid}]}}}}]}}"
         );
-        asked(&[judge("shop", &spec)], &tcp, &[Executable::Unknown]).1
+        asked(&[live("shop", &spec)], &tcp, &[Executable::Unknown]).1
     };
     assert_eq!((by_uid(1000), by_uid(0)), (Action::Allow, Action::Block));
 
     let spec =
         "{default: block, rules: [{name: it, action: allow, to: any, process: {binaries: [/bin/named]}}]}";
-    let judges = [judge("shop", spec)];
+    let policies = [live("shop", spec)];
     let (named, other) = (Executable::Known(NAMED), Executable::Known(OTHER));
     for (who, action) in [
         (&[named][..], Action::Allow),
@@ -95,7 +99,7 @@ fn by_the_user_and_the_executable() {
         // Several hold it: the strictest answer.
         (&[named, other], Action::Block),
     ] {
-        let answer = asked(&judges, &tcp, who);
+        let answer = asked(&policies, &tcp, who);
         assert_eq!((answer.1, answer.3), (action, action == Action::Block), "{who:?}");
     }
 }
@@ -106,13 +110,13 @@ fn what_is_not_known_denies() {
     let tcp = socket(Protocol::TCP, "198.51.100.1:443");
     let spec =
         "{default: allow, rules: [{name: it, action: block, to: any, process: {binaries: [/bin/named]}}]}";
-    let judges = [judge("shop", spec)];
+    let policies = [live("shop", spec)];
     for (who, reason) in [
         (Executable::Unknown, Reason::Fault(Fault::NoExecutable)),
         (Executable::Nameless, Reason::Default),
         (Executable::Known(OTHER), Reason::Default),
     ] {
-        let answer = strictest(&judges, &tcp, &[who]).unwrap();
+        let answer = strictest(&policies, &tcp, &[who]).unwrap();
         assert_eq!(answer.verdict.reason, reason, "{who:?}");
         assert_eq!(answer.denied, who == Executable::Unknown, "{who:?}");
     }
@@ -120,21 +124,21 @@ fn what_is_not_known_denies() {
 
 #[test]
 fn the_strictest_of_several() {
-    let judges = [
-        judge("mild", "{default: audit}"),
-        judge("watching", "{mode: audit, default: kill}"),
-        judge("shop", BY_ADDRESS),
-        judge("again", "{default: block}"),
+    let policies = [
+        live("mild", "{default: audit}"),
+        live("watching", "{mode: audit, default: kill}"),
+        live("shop", BY_ADDRESS),
+        live("again", "{default: block}"),
     ];
     let who = [Executable::Unknown];
-    let denied = asked(&judges, &socket(Protocol::TCP, "198.51.100.9:443"), &who);
+    let denied = asked(&policies, &socket(Protocol::TCP, "198.51.100.9:443"), &who);
     // What is denied is stricter than what only would be killed for.
     assert_eq!(denied, ("shop".to_owned(), Action::Block, None, true));
     let web = socket(Protocol::TCP, "198.51.100.1:443");
-    assert_eq!(asked(&judges, &web, &who).0, "again");
+    assert_eq!(asked(&policies, &web, &who).0, "again");
     assert_eq!(
-        asked(&judges[..3], &web, &who),
+        asked(&policies[..3], &web, &who),
         ("watching".to_owned(), Action::Kill, None, false)
     );
-    assert_eq!(asked(&judges[2..3], &web, &who).2, Some("web".to_owned()));
+    assert_eq!(asked(&policies[2..3], &web, &who).2, Some("web".to_owned()));
 }
