@@ -147,13 +147,13 @@ impl Control {
                 reasons: version.partial,
             });
         }
-        let life = Revision {
+        let revision = Revision {
             generation: version.generation,
             mode,
         };
         let image = self
             .live_image(&record)?
-            .with_revision(life)
+            .with_revision(revision)
             .with_counters_cleared();
         self.swap(record, version, &image)
     }

@@ -178,18 +178,18 @@ impl Control {
             let already = record
                 .attachments
                 .iter()
-                .any(|there| there.cgroup == attachment.cgroup);
+                .any(|existing| existing.cgroup == attachment.cgroup);
             if !already {
-                let there = match counts.get(&attachment.cgroup) {
+                let count = match counts.get(&attachment.cgroup) {
                     Some(&count) => count,
                     None => self
                         .scope_of(attachment.cgroup, &path)?
-                        .map_or(0, |there| scope::count(&there)),
+                        .map_or(0, |scope| scope::count(&scope)),
                 };
-                if there >= MAX_STACKED {
+                if count >= MAX_STACKED {
                     return Err(ControlError::Stacked { cgroup: path });
                 }
-                counts.insert(attachment.cgroup, there + 1);
+                counts.insert(attachment.cgroup, count + 1);
             }
             steps.push(Step {
                 record,
@@ -222,8 +222,8 @@ impl Control {
         }
         let (old, new) = (names(&record.live), names(&compiled.version));
         // The live mode counts: it may have been set since.
-        let wanted = compiled.image.clone().with_revision(live.header().life());
-        if super::apply::diff_of(&live, &old, &wanted, &new).is_empty() {
+        let requested = compiled.image.clone().with_revision(live.header().life());
+        if super::apply::diff_of(&live, &old, &requested, &new).is_empty() {
             Ok(())
         } else {
             Err(different())
@@ -293,11 +293,11 @@ impl Control {
         attachment: &Attachment,
     ) -> Result<(), ControlError> {
         let mut kept = Vec::new();
-        for there in record.attachments.drain(..) {
-            if there.path != attachment.path || self.scope_of(there.cgroup, &there.path)?.is_some() {
-                kept.push(there);
+        for existing in record.attachments.drain(..) {
+            if existing.path != attachment.path || self.scope_of(existing.cgroup, &existing.path)?.is_some() {
+                kept.push(existing);
             } else {
-                self.datapath.detach(there.cgroup)?;
+                self.datapath.detach(existing.cgroup)?;
             }
         }
         record.attachments = kept;

@@ -39,11 +39,11 @@ impl Control {
         let paths = paths_of(&policy);
         let identified =
             Identified::of([&policy]).map_err(|source| ControlError::Identify { name: name(), source })?;
-        let life = Revision {
+        let revision = Revision {
             generation,
             mode: policy.mode,
         };
-        let image = compile(&policy, &identified.identities, life)
+        let image = compile(&policy, &identified.identities, revision)
             .map_err(|source| ControlError::Compile { name: name(), source })?;
         let executables = paths.iter().filter_map(|path| {
             let id = identified.identities.executable(path)?;

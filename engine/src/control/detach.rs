@@ -25,10 +25,10 @@ pub enum DetachTarget {
 }
 
 impl DetachTarget {
-    fn is(&self, there: &Attachment) -> bool {
+    fn is(&self, attachment: &Attachment) -> bool {
         match self {
-            DetachTarget::Cgroup(located) => located.id() == there.cgroup,
-            DetachTarget::Removed(path) => *path == *there.path,
+            DetachTarget::Cgroup(located) => located.id() == attachment.cgroup,
+            DetachTarget::Removed(path) => *path == *attachment.path,
         }
     }
 
@@ -72,7 +72,7 @@ impl Control {
         let chosen: Vec<_> = record
             .attachments
             .iter()
-            .filter(|there| only.is_none_or(|only| only.is(there)))
+            .filter(|attachment| only.is_none_or(|only| only.is(attachment)))
             .cloned()
             .collect();
         if let (Some(only), []) = (only, chosen.as_slice()) {
@@ -81,14 +81,14 @@ impl Control {
                 cgroup: only.path(),
             });
         }
-        let cgroups: Vec<u64> = chosen.iter().map(|there| there.cgroup).collect();
+        let cgroups: Vec<u64> = chosen.iter().map(|attachment| attachment.cgroup).collect();
         record.pending = Some(PendingOperation::Detach(cgroups.clone()));
         self.journal.write(&record)?;
         record.pending = None;
         self.deactivate(&mut record, &cgroups)?;
         let detached = DetachOutcome {
             policy: record.name.clone(),
-            cgroups: chosen.into_iter().map(|there| there.path).collect(),
+            cgroups: chosen.into_iter().map(|attachment| attachment.path).collect(),
             still_attached: !record.attachments.is_empty(),
         };
         Ok((record, detached))
@@ -118,7 +118,7 @@ impl Control {
         self.update_global(&record.name)?;
         record
             .attachments
-            .retain(|there| !cgroups.contains(&there.cgroup));
+            .retain(|attachment| !cgroups.contains(&attachment.cgroup));
         Ok(())
     }
 

@@ -18,8 +18,8 @@ impl Control {
         if !image.header().is_strict() || !self.datapath.has(GroupName::EgressFilter) {
             return Ok(());
         }
-        for there in &record.attachments {
-            self.attach_egress_filter(there.cgroup, &there.path)?;
+        for attachment in &record.attachments {
+            self.attach_egress_filter(attachment.cgroup, &attachment.path)?;
         }
         Ok(())
     }

@@ -39,7 +39,9 @@ impl Control {
     pub fn cgroup_names(&self) -> Result<Vec<(u64, String)>, ControlError> {
         let records = self.journal.records()?;
         let attachments = records.into_iter().flat_map(|record| record.attachments);
-        Ok(attachments.map(|there| (there.cgroup, there.path)).collect())
+        Ok(attachments
+            .map(|attachment| (attachment.cgroup, attachment.path))
+            .collect())
     }
 }
 

@@ -137,7 +137,7 @@ impl Journal {
     /// policy are not soon mistaken for those of another one.
     pub(super) fn free_slots(
         &self,
-        wanted: usize,
+        count: usize,
         is_free: impl Fn(Slot) -> bool,
     ) -> Result<Vec<Slot>, ControlError> {
         let taken: Vec<u32> = self.records()?.iter().map(|record| record.slot).collect();
@@ -148,15 +148,15 @@ impl Journal {
             .filter(|slot| !taken.contains(slot))
             .map(Slot)
             .filter(|slot| is_free(*slot))
-            .take(wanted)
+            .take(count)
             .collect();
         match free.last() {
-            Some(last) if free.len() == wanted => {
+            Some(last) if free.len() == count => {
                 // Only the order of slots depends on it.
                 let _ = fs::write(&self.cursor, (last.0 + 1).to_string());
                 Ok(free)
             }
-            _ if wanted == 0 => Ok(free),
+            _ if count == 0 => Ok(free),
             _ => Err(TableError::Full.into()),
         }
     }

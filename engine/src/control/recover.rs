@@ -56,13 +56,13 @@ impl Control {
             }
             PendingOperation::Apply(version) => {
                 let live = self.datapath.live(slot)?.map(|live| live.life()).transpose()?;
-                if live.is_some_and(|life| life.generation == version.generation) {
+                if live.is_some_and(|revision| revision.generation == version.generation) {
                     self.take_over_counters(record)?;
                     record.advance(*version);
                     self.write_modes(record)?;
                 }
-                for there in &record.attachments {
-                    self.update_egress_filter(there.cgroup, &there.path)?;
+                for attachment in &record.attachments {
+                    self.update_egress_filter(attachment.cgroup, &attachment.path)?;
                 }
                 self.journal.write(record)?;
                 self.datapath.forget_superseded(slot)?;
@@ -98,11 +98,11 @@ impl Control {
             let Some(now) = self.scope_of(attachment.cgroup, &attachment.path)? else {
                 continue;
             };
-            if let Some(wanted) = scope::with(&now, slot, record.live.mode, hooks)
+            if let Some(changed) = scope::with(&now, slot, record.live.mode, hooks)
                 && scope::has(&now, slot)
-                && wanted != now
+                && changed != now
             {
-                self.write_scope(&wanted, &attachment.path)?;
+                self.write_scope(&changed, &attachment.path)?;
             }
         }
         self.update_global(&record.name)

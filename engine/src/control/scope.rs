@@ -46,7 +46,7 @@ pub(super) fn with(scope: &Scope, slot: Slot, mode: Mode, hooks: HookSet) -> Opt
     let at = changed
         .slots
         .iter()
-        .position(|reference| reference.slot().is_none_or(|there| there == slot.0))?;
+        .position(|reference| reference.slot().is_none_or(|used| used == slot.0))?;
     changed.slots[at] = SlotRef::new(slot.0, mode).for_hooks(hooks);
     Some(changed.with_flags())
 }

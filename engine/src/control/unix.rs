@@ -32,10 +32,10 @@ impl Control {
                 continue;
             };
             if scope::has(&now, slot)
-                && let Some(wanted) = scope::with(&now, slot, record.live.mode, hooks)
-                && wanted != now
+                && let Some(changed) = scope::with(&now, slot, record.live.mode, hooks)
+                && changed != now
             {
-                self.write_scope(&wanted, &attachment.path)?;
+                self.write_scope(&changed, &attachment.path)?;
             }
         }
         Ok(())

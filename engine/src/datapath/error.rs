@@ -148,7 +148,7 @@ impl DatapathError {
                 "run `mount -t bpf -o mode=700 bpf {CONVENTIONAL_BPFFS}`, or name one with {BPFFS_VARIABLE}"
             )),
             DatapathError::Open { .. } | DatapathError::MapType(_) => Some(
-                "the pin may have been removed or replaced by hand; `tidegate detach --all` removes what is left"
+                "the pin may have been removed by hand; `tidegate detach --all` removes what is left"
                     .to_owned(),
             ),
             _ => None,

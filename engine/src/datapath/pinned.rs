@@ -89,9 +89,8 @@ impl PinnedDatapath {
         if let Some(datapath) = PinnedDatapath::open_at(directory.clone())? {
             return Ok(datapath);
         }
-        // Pinned under another name and renamed when complete. The BPF file system accepts no names with dots.
-        let name = directory.file_name().unwrap_or_default().to_string_lossy();
-        let draft = directory.with_file_name(format!("{name}-draft"));
+        // Pinned under another name and renamed when complete.
+        let draft = draft_of(&directory);
         pins::remove_tree(&draft)?;
         let made = pin_all(&draft, options())
             .and_then(|()| fs::rename(&draft, &directory).map_err(at("move", &draft)));
@@ -150,6 +149,8 @@ impl PinnedDatapath {
         let directory = own.join(attached_name());
         let existed = directory.is_dir();
         remove_set(&directory)?;
+        // A command that was killed while it loaded programs left this.
+        pins::remove_tree(&draft_of(&directory))?;
         run::remove_idle(instance);
         // Fails while runs of `exec` have sets in it.
         let _ = fs::remove_dir(own);
@@ -284,6 +285,12 @@ impl PinnedDatapath {
     fn superseded_pin(&self, slot: Slot) -> PathBuf {
         self.directory.join("superseded").join(slot.0.to_string())
     }
+}
+
+/// The BPF file system accepts no names with dots.
+fn draft_of(directory: &Path) -> PathBuf {
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    directory.with_file_name(format!("{name}-draft"))
 }
 
 fn attached_name() -> String {

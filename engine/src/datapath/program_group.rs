@@ -252,6 +252,10 @@ impl ProgramGroup {
         if let Some(reason) = self.quick_reason(disabled) {
             return Some(reason);
         }
+        let is_fentry = |program: &ProgramSpec| matches!(program.attach, AttachPoint::Fentry(_));
+        if self.members.is_empty() && !self.programs.iter().any(is_fentry) {
+            return None;
+        }
         let btf = match Btf::of_running_kernel() {
             Ok(btf) => btf,
             Err(error) => return Some(error.to_string()),

@@ -57,7 +57,7 @@ pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
             let _ = writeln!(anstream::stderr(), "tidegate: note: {note}");
         }
     }
-    let setting = session::Setting {
+    let session = session::Session {
         policies: &policies,
         command: &command,
         descendants,
@@ -66,7 +66,7 @@ pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
         signals: &signals,
         hierarchy: &hierarchy,
     };
-    let outcome = session::run(&setting, &mut recorder)?;
+    let outcome = session::run(&session, &mut recorder)?;
     report_end(args, output, &outcome, &mut recorder);
     Ok(ExitCode::from(outcome.finished.exit.code() as u8))
 }

@@ -32,8 +32,8 @@ use crate::{
 /// Generation of a policy that is never replaced.
 const GENERATION: u64 = 1;
 
-/// What is to be run, and how.
-pub(super) struct Setting<'a> {
+/// The command, and what it runs under.
+pub(super) struct Session<'a> {
     pub(super) policies: &'a [SourcedPolicy],
     pub(super) command: &'a Command,
     pub(super) descendants: Descendants,
@@ -43,25 +43,25 @@ pub(super) struct Setting<'a> {
     pub(super) hierarchy: &'a Hierarchy,
 }
 
-/// A policy in the kernel.
-struct Live<'a> {
+/// A policy that is live in the kernel.
+struct InstalledPolicy<'a> {
     sourced: &'a SourcedPolicy,
     slot: Slot,
 }
 
-/// What is known when the command has ended.
+/// The result, when the command has ended.
 pub(super) struct Outcome {
     pub(super) finished: Finished,
     pub(super) duration: Duration,
     pub(super) counters: Vec<PolicyCounters>,
     pub(super) lost: u64,
-    /// Repeats that no event tells of.
+    /// Duplicate events that were suppressed and that no event has reported.
     pub(super) untold: u64,
-    /// The cgroup, where processes were left in it.
+    /// Path of the cgroup, if processes are left in it.
     pub(super) kept: Option<std::path::PathBuf>,
 }
 
-/// Failure of `exec` itself: the command was not started, or is not waited for any more.
+/// Failure of `exec` itself: the command was not started, or cannot be waited for.
 pub(super) fn failed(error: &dyn std::error::Error) -> Failure {
     Failure::by(Exit::ExecFailed, error)
 }
@@ -77,38 +77,38 @@ fn failed_datapath(error: &DatapathError) -> Failure {
 ///
 /// # Errors
 /// When the policies cannot be activated (then the command is not started), or the command cannot be started.
-pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outcome, Failure> {
-    let (policies, hierarchy) = (setting.policies, setting.hierarchy);
-    sweep(setting.instance, hierarchy);
-    // Held to the end: as long as the files are open, their numbers are nobody else's.
+pub(super) fn run(session: &Session<'_>, recorder: &mut Recorder) -> Result<Outcome, Failure> {
+    let (policies, hierarchy) = (session.policies, session.hierarchy);
+    sweep(session.instance, hierarchy);
+    // Held to the end: while the files are open, no other file gets their inode numbers.
     let identified = identify(policies)?;
     let mut images = Vec::new();
     for sourced in policies {
         images.push(image_of(sourced, &identified)?);
     }
 
-    let datapath = RunDatapath::open(setting.instance, setting.features, |cgroup| hierarchy.has(cgroup))
+    let datapath = RunDatapath::open(session.instance, session.features, |cgroup| hierarchy.has(cgroup))
         .map_err(|error| failed_datapath(&error))?;
     recorder.count_losses_from(datapath.lost_before());
     refuse_without_egress_filter(&datapath, policies)?;
-    refuse_without_unix(&datapath, policies, &setting.instance.disabled)?;
+    refuse_without_unix(&datapath, policies, &session.instance.disabled)?;
     let slots = datapath
         .install(&images.iter().collect::<Vec<_>>())
         .map_err(|e| failed(&e))?;
     let mut live = Vec::new();
     for (sourced, slot) in policies.iter().zip(slots) {
         recorder.names.add_policy(slot.0, GENERATION, names_of(sourced));
-        live.push(Live { sourced, slot });
+        live.push(InstalledPolicy { sourced, slot });
     }
 
     let cgroup = TransientCgroup::create(hierarchy).map_err(|e| failed(&e))?;
     recorder
         .names
         .add_scope(cgroup.id(), scope_path(hierarchy, cgroup.path()));
-    attach(&datapath, &cgroup, &live, setting.features.hooks())?;
+    attach(&datapath, &cgroup, &live, session.features.hooks())?;
     let ring = datapath.events().map_err(|e| failed(&e));
     let started = Instant::now();
-    let finished = ring.and_then(|ring| supervise(setting, &cgroup, ring, recorder));
+    let finished = ring.and_then(|ring| supervise(session, &cgroup, ring, recorder));
     let duration = started.elapsed();
     let finished = match finished {
         Ok(finished) => finished,
@@ -146,13 +146,13 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
     })
 }
 
-/// Takes away what earlier runs left behind. What resists is no reason not to run.
+/// Removes what earlier runs left behind. A failure does not stop this run.
 fn sweep(instance: &Instance, hierarchy: &Hierarchy) {
     if let Err(error) = sweep_stale(hierarchy) {
-        tracing::warn!(%error, "left-over cgroups were not looked for");
+        tracing::warn!(%error, "cgroups of earlier runs were not removed");
     }
     if let Err(error) = datapath::sweep(instance, |cgroup| hierarchy.has(cgroup)) {
-        tracing::warn!(%error, "left-over pins were not removed");
+        tracing::warn!(%error, "pins of earlier runs were not removed");
     }
 }
 
@@ -163,11 +163,11 @@ fn identify(policies: &[SourcedPolicy]) -> Result<Identified, Failure> {
 }
 
 fn image_of(sourced: &SourcedPolicy, identified: &Identified) -> Result<Image, Failure> {
-    let life = Revision {
+    let revision = Revision {
         generation: GENERATION,
         mode: sourced.policy.mode,
     };
-    compile(&sourced.policy, &identified.identities, life).map_err(|error| {
+    compile(&sourced.policy, &identified.identities, revision).map_err(|error| {
         let message = format!("the policy {} cannot be compiled", sourced.source);
         Failure::of(Exit::ExecFailed, message).because(&error)
     })
@@ -183,7 +183,7 @@ fn names_of(sourced: &SourcedPolicy) -> PolicyNames {
     }
 }
 
-/// The cgroup's path below the hierarchy's root, as events name it.
+/// The path of the cgroup below the root of the hierarchy, as in events.
 fn scope_path(hierarchy: &Hierarchy, directory: &Path) -> String {
     match directory.strip_prefix(hierarchy.mount_point()) {
         Ok(path) => format!("/{}", path.display()),
@@ -227,13 +227,13 @@ fn refuse_without_unix(
 fn attach(
     datapath: &RunDatapath,
     cgroup: &TransientCgroup,
-    live: &[Live<'_>],
-    there: HookSet,
+    live: &[InstalledPolicy<'_>],
+    available: HookSet,
 ) -> Result<(), Failure> {
     let mut slots = [SlotRef::NONE; MAX_STACKED];
     for (reference, policy) in slots.iter_mut().zip(live) {
         let Policy { hooks, mode, .. } = &policy.sourced.policy;
-        let hooks = hooks.wanted(there, policy.sourced.policy.uses());
+        let hooks = hooks.wanted(available, policy.sourced.policy.uses());
         *reference = SlotRef::new(policy.slot.0, *mode).for_hooks(hooks);
     }
     let is_strict = live.iter().any(|policy| policy.sourced.policy.strict);
@@ -252,23 +252,23 @@ fn attach(
 fn remove(datapath: &RunDatapath, cgroup: TransientCgroup) {
     let id = cgroup.id();
     if let Err(error) = cgroup.remove() {
-        tracing::warn!(%error, "the next run tries again");
+        tracing::warn!(%error, "not removed; the next run tries again");
         return;
     }
     if let Err(error) = datapath.detach(id) {
-        tracing::warn!(%error, "the next run tries again");
+        tracing::warn!(%error, "not removed; the next run tries again");
     }
 }
 
 fn supervise(
-    setting: &Setting<'_>,
+    session: &Session<'_>,
     cgroup: &TransientCgroup,
     ring: EventRing,
     recorder: &mut Recorder,
 ) -> Result<Finished, Failure> {
-    let child = setting
+    let child = session
         .command
-        .spawn(cgroup.fd(), setting.signals)
+        .spawn(cgroup.fd(), session.signals)
         .map_err(|error| {
             let exit = match error.exit_code() {
                 126 => Exit::NotExecutable,
@@ -294,24 +294,24 @@ fn supervise(
             fd: watched.as_fd(),
             ready: &mut drain,
         }];
-        let supervisor = Supervisor::new(child, cgroup, setting.signals);
+        let supervisor = Supervisor::new(child, cgroup, session.signals);
         supervisor
-            .run(setting.descendants, &mut watches)
+            .run(session.descendants, &mut watches)
             .map_err(|e| failed(&e))
     };
-    // What the last processes wrote may not have been read yet.
+    // Events of the last processes may not have been read yet.
     drain();
     finished
 }
 
-/// Where the hook cannot kill, it denies, and this does the rest.
+/// Kills a process that a hook could only deny.
 fn kill_late(cgroup: &TransientCgroup, pid: u32) {
     if !cgroup.kill_member(pid) {
-        tracing::debug!(pid, "the process to be killed is gone already");
+        tracing::debug!(pid, "the process to kill has ended already");
     }
 }
 
-fn counters_of(datapath: &RunDatapath, policy: &Live<'_>) -> Result<PolicyCounters, Failure> {
+fn counters_of(datapath: &RunDatapath, policy: &InstalledPolicy<'_>) -> Result<PolicyCounters, Failure> {
     let counts = datapath.counters(policy.slot).map_err(|e| failed(&e))?;
     let count = |i: usize| counts.get(i).copied().unwrap_or(0);
     let source = &policy.sourced.policy;
