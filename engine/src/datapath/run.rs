@@ -322,20 +322,25 @@ pub fn sweep(instance: &Instance, is_alive: impl Fn(u64) -> bool) -> Result<usiz
     let Some(own) = pins::existing_directory(instance) else {
         return Ok(0);
     };
-    let mut swept = 0;
-    for directory in sets(&own, KEPT)?.into_iter().chain(sets(&own, OWN)?) {
-        for cgroup in links::cgroups_of(&directory)? {
-            if !is_alive(cgroup) {
-                links::detach_from(&directory, cgroup)?;
-                swept += 1;
-            }
+    let detach_removed = |directory: &Path| -> Result<usize, DatapathError> {
+        let mut cgroups = links::cgroups_of(directory)?;
+        cgroups.retain(|&cgroup| !is_alive(cgroup));
+        for &cgroup in &cgroups {
+            links::detach_from(directory, cgroup)?;
         }
+        Ok(cgroups.len())
+    };
+    let mut swept = 0;
+    for directory in sets(&own, KEPT)? {
+        swept += detach_removed(&directory)?;
     }
     for directory in sets(&own, OWN)? {
-        // A lock that is held means that its run is not over. The lock is held until the directory is gone.
-        if let Ok(Some(_lock)) = pins::lock(&directory)
-            && links::cgroups_of(&directory)?.is_empty()
-        {
+        // While the lock is held its run is not over. Here it is held until the directory is gone.
+        let Ok(Some(_lock)) = pins::lock(&directory) else {
+            continue;
+        };
+        swept += detach_removed(&directory)?;
+        if links::cgroups_of(&directory)?.is_empty() {
             remove_set(&directory)?;
         }
     }
