@@ -184,7 +184,7 @@ impl ControlError {
             ControlError::Scope { .. } => "scope_failed",
             ControlError::Stacked { .. } => "too_many_policies",
             ControlError::Compile { .. } => "policy_not_compiled",
-            ControlError::Identify { .. } => "executable_not_identified",
+            ControlError::Identify { source, .. } => source.code(),
             ControlError::Partial { .. } => "not_fully_enforceable",
             ControlError::OnlyReports { .. } => "hooks_only_report",
             ControlError::OtherHooks { .. } => "hooks_differ",
@@ -247,6 +247,7 @@ impl ControlError {
             }
             ControlError::Datapath(error) => return error.hint(),
             ControlError::Attach { source, .. } => return source.hint(),
+            ControlError::Identify { source, .. } => return source.hint(),
             _ => return None,
         };
         Some(text)

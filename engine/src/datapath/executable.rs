@@ -75,6 +75,30 @@ pub enum IdentifyError {
     },
 }
 
+impl IdentifyError {
+    /// Stable name of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            IdentifyError::Io { .. } => "executable_unreadable",
+            IdentifyError::NotAFile { .. } => "executable_not_a_file",
+            IdentifyError::UnstableIdentity { .. } => "executable_identity_unstable",
+            IdentifyError::Socket { .. } => "unix_socket_unreadable",
+            IdentifyError::TooDeep { .. } => "unix_socket_path_too_deep",
+            IdentifyError::NoMount { .. } => "mount_not_found",
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            IdentifyError::Io { .. } | IdentifyError::NotAFile { .. } => {
+                Some("rules select executables by the file that exists when the policy goes live".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Identity of the executable of a process; `None` where its file system shows user space another identity than the
 /// kernel uses: no policy can name such an executable.
 ///

@@ -145,8 +145,9 @@ impl PinnedDatapath {
     /// # Errors
     /// [`DatapathError`] when a program cannot be attached or detached.
     pub fn update_global(&self) -> Result<(), DatapathError> {
-        let needs = self.tasks.needs().map_err(scope_error("read"))?;
-        for row in rows(GroupScope::Global) {
+        let loaded = || rows(GroupScope::Global).filter(|row| self.has(row.name));
+        let needs = self.needs(loaded)?;
+        for row in loaded() {
             if (row.wanted_by)(&needs) {
                 self.attach_global(row.name)?;
             } else {
@@ -162,11 +163,22 @@ impl PinnedDatapath {
     /// [`DatapathError`] when a link cannot be removed.
     pub fn detach(&self, cgroup: u64) -> Result<(), DatapathError> {
         self.tasks.remove(cgroup).map_err(scope_error("write"))?;
-        let needs = self.tasks.needs().map_err(scope_error("read"))?;
-        for row in rows(GroupScope::Global).filter(|row| !(row.wanted_by)(&needs)) {
+        let attached = || rows(GroupScope::Global).filter(|row| global_links(&self.directory, row).exists());
+        let needs = self.needs(attached)?;
+        for row in attached().filter(|row| !(row.wanted_by)(&needs)) {
             release_global(&self.directory, row)?;
         }
         detach_from(&self.directory, cgroup)
+    }
+
+    /// What all cgroups together need of some groups.
+    fn needs<R: Iterator<Item = &'static ProgramGroup>>(
+        &self,
+        groups: impl Fn() -> R,
+    ) -> Result<ScopeNeeds, DatapathError> {
+        let groups: Vec<&ProgramGroup> = groups().collect();
+        let is_enough = |needs: &ScopeNeeds| groups.iter().all(|row| (row.wanted_by)(needs));
+        self.tasks.needs(is_enough).map_err(scope_error("read"))
     }
 
     /// Detaches a group from one cgroup.

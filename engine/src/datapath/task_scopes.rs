@@ -63,19 +63,19 @@ impl TaskScopes {
         Ok(())
     }
 
-    /// What the policies of all cgroups together need attached.
-    pub(super) fn needs(&self) -> io::Result<ScopeNeeds> {
+    /// What the policies of all cgroups together need attached. Stops looking when `is_enough` of what was found so far:
+    /// needs are only added.
+    pub(super) fn needs(&self, is_enough: impl Fn(&ScopeNeeds) -> bool) -> io::Result<ScopeNeeds> {
         let (mut needs, mut cgroup) = (ScopeNeeds::default(), None);
-        loop {
+        while !is_enough(&needs) {
             cgroup = syscall::scope_after(self.scopes.as_fd(), cgroup)?;
-            let Some(found) = cgroup else {
-                return Ok(needs);
-            };
+            let Some(found) = cgroup else { break };
             needs.has_policies = true;
             if let Some(scope) = syscall::read_scope(self.scopes.as_fd(), found)? {
                 needs.hooks = needs.hooks.and(scope.hooks());
                 needs.strict |= scope.is_strict();
             }
         }
+        Ok(needs)
     }
 }

@@ -157,8 +157,10 @@ fn sweep(instance: &Instance, hierarchy: &Hierarchy) {
 }
 
 fn identify(policies: &[SourcedPolicy]) -> Result<Identified, Failure> {
-    Identified::of(policies.iter().map(|sourced| &sourced.policy)).map_err(|error| {
-        failed(&error).hint("rules select executables by the file that is there when the policy goes live")
+    let identified = Identified::of(policies.iter().map(|sourced| &sourced.policy));
+    identified.map_err(|error| match error.hint() {
+        Some(hint) => failed(&error).hint(hint),
+        None => failed(&error),
     })
 }
 
