@@ -1,5 +1,5 @@
 //! Policies that are attached to cgroups without a process of tidegate. What enforces is pinned in the kernel
-//! ([`PinnedDatapath`](crate::datapath::PinnedDatapath)); a journal in the run directory records what is attached to
+//! ([`PinnedDatapath`]); a journal in the run directory records what is attached to
 //! which cgroup, since when and by whom.
 //!
 //! ```text
