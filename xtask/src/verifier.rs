@@ -16,7 +16,7 @@ use crate::command::workspace;
 pub(crate) const RECORDING: &str = "TIDEGATE_RECORD_VERIFIER";
 
 /// The test that counts.
-pub(crate) const TEST: &str = "verifier::no_program_takes_much_more_than_it_did";
+pub(crate) const TEST: &str = "verifier::verifier_work_has_not_grown";
 
 /// How its lines begin: `VERIFIER 6.18 connect4 22000`, `-` for what a kernel does not tell.
 const MARK: &str = "VERIFIER ";

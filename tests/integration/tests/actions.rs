@@ -215,8 +215,8 @@ fn each_errno() {
 /// Ports and protocols of a rule are held apart: the neighbour port, the other protocol and the
 /// neighbour address are not meant.
 #[test]
-fn only_what_the_rule_names() {
-    if !met("only_what_the_rule_names", &[Need::Root]) {
+fn rule_matches_only_its_ports_and_protocols() {
+    if !met("rule_matches_only_its_ports_and_protocols", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {

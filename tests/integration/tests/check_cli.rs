@@ -42,7 +42,7 @@ fn check_input(text: &str, words: &[&str]) -> Ended {
 }
 
 #[test]
-fn a_valid_policy() {
+fn valid_policy() {
     let folder = SharedFolder::create();
     let file = folder.write("valid.yaml", &policy("valid", VALID));
     let ended = check(&[file.to_str().unwrap()]);
@@ -52,7 +52,7 @@ fn a_valid_policy() {
 }
 
 #[test]
-fn all_faults_at_once_each_with_its_place() {
+fn all_errors_with_locations() {
     let folder = SharedFolder::create();
     let file = folder.write("invalid.yaml", INVALID);
     let ended = check(&[file.to_str().unwrap()]);
@@ -71,7 +71,7 @@ fn all_faults_at_once_each_with_its_place() {
 }
 
 #[test]
-fn faults_as_json() {
+fn errors_as_json() {
     let folder = SharedFolder::create();
     let valid = folder.write("valid.yaml", &policy("valid", VALID));
     let invalid = folder.write("invalid.yaml", INVALID);
@@ -106,14 +106,14 @@ fn from_standard_input() {
 }
 
 #[test]
-fn a_file_that_is_not_there() {
+fn missing_file() {
     let ended = check(&["/no/such/policy.yaml"]);
     ended.expect_code(1);
     assert!(ended.stderr.contains("/no/such/policy.yaml"), "{}", ended.stderr);
 }
 
 #[test]
-fn a_wrong_command_line() {
+fn invalid_command_line() {
     check(&[]).expect_code(2);
     check(&["--no-such-flag", "file"]).expect_code(2);
     check(&["--set", "no-equals-sign", "file"]).expect_code(2);
@@ -172,7 +172,7 @@ fn colours() {
 
 /// A reader that goes away is no reason to panic.
 #[test]
-fn a_closed_pipe() {
+fn closed_pipe() {
     let mut child = tidegate(["--help"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -197,8 +197,8 @@ fn clone_script(url: &str) -> String {
 }
 
 #[test]
-fn git_over_its_own_protocol() {
-    with_programs("git_over_its_own_protocol", &["git"], || {
+fn git_protocol() {
+    with_programs("git_protocol", &["git"], || {
         let folder = SharedFolder::create();
         repository(&folder);
         let mut daemon = Command::new("git");
@@ -223,8 +223,8 @@ fn git_over_its_own_protocol() {
 }
 
 #[test]
-fn git_over_http() {
-    with_programs("git_over_http", &["git", "python3"], || {
+fn git_http() {
+    with_programs("git_http", &["git", "python3"], || {
         let folder = SharedFolder::create();
         repository(&folder);
         let (_server, address) = web_server(&folder);

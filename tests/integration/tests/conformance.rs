@@ -62,8 +62,8 @@ fn has_tests() -> bool {
 /// Behind the gate the command lacks capabilities that the plain run has: what that changes is no
 /// concern of this test, so they are kept.
 #[test]
-fn test_socket_of_cpython() {
-    let test = "test_socket_of_cpython";
+fn cpython_test_socket() {
+    let test = "cpython_test_socket";
     if !met(test, &[Need::Root, Need::Program("python3")])
         || !met(
             test,

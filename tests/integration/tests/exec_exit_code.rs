@@ -19,8 +19,8 @@ fn gate() -> Gate {
 }
 
 #[test]
-fn the_commands_own() {
-    if !root("the_commands_own") {
+fn exit_code_of_the_command() {
+    if !root("exit_code_of_the_command") {
         return;
     }
     for code in [0, 1, 3, 42, 125, 255] {
@@ -33,8 +33,8 @@ fn the_commands_own() {
 }
 
 #[test]
-fn of_a_signal() {
-    if !root("of_a_signal") {
+fn death_by_signal() {
+    if !root("death_by_signal") {
         return;
     }
     for (name, number) in [
@@ -85,7 +85,7 @@ fn not_executable() {
 }
 
 #[test]
-fn of_a_wrong_command_line() {
+fn invalid_command_line() {
     for words in [
         vec!["exec"],
         vec!["exec", "--default", "allow"],
@@ -102,8 +102,8 @@ fn of_a_wrong_command_line() {
 
 /// The command must not have run: it would have left a file.
 #[test]
-fn of_a_policy_that_cannot_be_used() {
-    if !root("of_a_policy_that_cannot_be_used") {
+fn invalid_policy() {
+    if !root("invalid_policy") {
         return;
     }
     let folder = SharedFolder::create();
@@ -132,8 +132,8 @@ fn of_a_policy_that_cannot_be_used() {
 
 /// Somebody without rights is told in one sentence what is needed and how to get it.
 #[test]
-fn without_the_rights() {
-    if !root("without_the_rights") {
+fn unprivileged_user() {
+    if !root("unprivileged_user") {
         return;
     }
     let folder = SharedFolder::create();

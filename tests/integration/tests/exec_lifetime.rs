@@ -64,8 +64,8 @@ fn start_waiting(gate: &Gate, then: &str) -> Captured {
 }
 
 #[test]
-fn the_command_starts_in_a_cgroup_of_its_own_and_leaves_none() {
-    if !root("the_command_starts_in_a_cgroup_of_its_own_and_leaves_none") {
+fn command_runs_in_a_transient_cgroup() {
+    if !root("command_runs_in_a_transient_cgroup") {
         return;
     }
     let gate = gate().with_input();
@@ -87,8 +87,8 @@ fn the_command_starts_in_a_cgroup_of_its_own_and_leaves_none() {
 }
 
 #[test]
-fn cgroups_that_the_command_makes_are_removed() {
-    if !root("cgroups_that_the_command_makes_are_removed") {
+fn cgroups_created_by_the_command_are_removed() {
+    if !root("cgroups_created_by_the_command_are_removed") {
         return;
     }
     let gate = gate().options(["--keep-capability", "all"]);
@@ -103,8 +103,8 @@ fn cgroups_that_the_command_makes_are_removed() {
 
 /// Signals sent to tidegate reach the command, and its end is ours.
 #[test]
-fn signals_are_passed_on() {
-    if !root("signals_are_passed_on") {
+fn signals_are_forwarded() {
+    if !root("signals_are_forwarded") {
         return;
     }
     for signal in [
@@ -127,8 +127,8 @@ fn signals_are_passed_on() {
 
 /// What the command makes of a signal counts, not the signal.
 #[test]
-fn a_signal_that_is_handled_is_the_commands_business() {
-    if !root("a_signal_that_is_handled_is_the_commands_business") {
+fn signal_handled_by_the_command() {
+    if !root("signal_handled_by_the_command") {
         return;
     }
     let gate = gate().with_input();
@@ -148,8 +148,8 @@ fn a_signal_that_is_handled_is_the_commands_business() {
 
 /// The gate needs no process of ours: with tidegate dead, the command is under the policy as before.
 #[test]
-fn kill_9_of_tidegate_opens_nothing() {
-    if !root("kill_9_of_tidegate_opens_nothing") {
+fn killing_tidegate_keeps_the_policy() {
+    if !root("killing_tidegate_keeps_the_policy") {
         return;
     }
     Namespace::run(|_| {
@@ -214,8 +214,8 @@ fn start_leaving_a_child(gate: &Gate) -> Captured {
 }
 
 #[test]
-fn descendants_are_ended() {
-    if !root("descendants_are_ended") {
+fn descendants_are_terminated() {
+    if !root("descendants_are_terminated") {
         return;
     }
     let gate = gate().with_input();
@@ -229,8 +229,8 @@ fn descendants_are_ended() {
 }
 
 #[test]
-fn descendants_that_do_not_listen_are_killed() {
-    if !root("descendants_that_do_not_listen_are_killed") {
+fn descendants_that_ignore_sigterm_are_killed() {
+    if !root("descendants_that_ignore_sigterm_are_killed") {
         return;
     }
     let gate = gate().with_input();
@@ -312,8 +312,8 @@ fn descendants_are_kept_under_the_policy() {
 
 /// Two at a time do not disturb one another.
 #[test]
-fn runs_beside_each_other() {
-    if !root("runs_beside_each_other") {
+fn concurrent_runs() {
+    if !root("concurrent_runs") {
         return;
     }
     Namespace::run(|_| {
@@ -349,8 +349,8 @@ fn runs_beside_each_other() {
 
 /// Without a terminal there is no job control, but a stopped command can be continued all the same.
 #[test]
-fn a_stopped_command_goes_on() {
-    if !root("a_stopped_command_goes_on") {
+fn stopped_command_continues() {
+    if !root("stopped_command_continues") {
         return;
     }
     let gate = gate().with_input();

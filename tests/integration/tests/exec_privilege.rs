@@ -67,8 +67,8 @@ fn another_user() {
 
 /// Under sudo it is the user who called, not root.
 #[test]
-fn the_user_who_called_sudo() {
-    if !root("the_user_who_called_sudo") {
+fn sudo_user() {
+    if !root("sudo_user") {
         return;
     }
     let gate = gate().variable("SUDO_UID", "65534").variable("SUDO_GID", "65534");
@@ -99,8 +99,8 @@ fn dangerous_capabilities_are_dropped() {
 }
 
 #[test]
-fn those_named_are_kept() {
-    if !root("those_named_are_kept") {
+fn named_capabilities_are_kept() {
+    if !root("named_capabilities_are_kept") {
         return;
     }
     let gate = gate().options([
@@ -117,8 +117,8 @@ fn those_named_are_kept() {
 /// clone3 with CLONE_INTO_CGROUP asks for no more than the directory of another cgroup, and does not mind
 /// that its mount is read-only: so no other is in sight, not even by the way up.
 #[test]
-fn the_command_cannot_clone_itself_into_another_cgroup() {
-    let test = "the_command_cannot_clone_itself_into_another_cgroup";
+fn command_cannot_clone_into_another_cgroup() {
+    let test = "command_cannot_clone_into_another_cgroup";
     if !root(test) || !met(test, &[Need::Program("python3")]) {
         return;
     }
@@ -173,8 +173,8 @@ for path in ["{other}", mount, mount + "/..", mount + "/../..", mount + "/{other
 
 /// Without SYS_ADMIN the cgroup file system is read-only: the command cannot move itself out.
 #[test]
-fn the_command_cannot_leave_its_cgroup() {
-    if !root("the_command_cannot_leave_its_cgroup") {
+fn command_cannot_leave_its_cgroup() {
+    if !root("command_cannot_leave_its_cgroup") {
         return;
     }
     let members = mount_of("cgroup2").unwrap().join("cgroup.procs");
@@ -191,8 +191,8 @@ fn the_command_cannot_leave_its_cgroup() {
 
 /// Nor unpin the gate.
 #[test]
-fn the_command_does_not_see_the_pins() {
-    if !root("the_command_does_not_see_the_pins") {
+fn command_cannot_see_the_pins() {
+    if !root("command_cannot_see_the_pins") {
         return;
     }
     let gate = gate();
@@ -223,8 +223,8 @@ fn with_descriptor_seven(options: &[&str]) -> Ended {
 }
 
 #[test]
-fn foreign_descriptors_are_closed() {
-    if !root("foreign_descriptors_are_closed") {
+fn inherited_descriptors_are_closed() {
+    if !root("inherited_descriptors_are_closed") {
         return;
     }
     for (options, expected) in [
@@ -247,8 +247,8 @@ fn foreign_descriptors_are_closed() {
 
 /// What is handed on is what was there: the environment, the folder, standard streams.
 #[test]
-fn the_command_finds_its_surroundings() {
-    if !root("the_command_finds_its_surroundings") {
+fn environment_directory_and_stdio_are_inherited() {
+    if !root("environment_directory_and_stdio_are_inherited") {
         return;
     }
     let gate = gate().variable("A_VARIABLE", "its value").with_input();

@@ -40,8 +40,8 @@ fn blocking() -> Gate {
 }
 
 #[test]
-fn the_table_names_all_there_is_to_know() {
-    in_namespace("the_table_names_all_there_is_to_know", || {
+fn summary_table() {
+    in_namespace("summary_table", || {
         let ended = blocked(&blocking());
         for part in [
             "blocked",
@@ -63,8 +63,8 @@ fn the_table_names_all_there_is_to_know() {
 }
 
 #[test]
-fn equal_attempts_are_one_line_with_a_count() {
-    in_namespace("equal_attempts_are_one_line_with_a_count", || {
+fn equal_attempts_share_one_row() {
+    in_namespace("equal_attempts_share_one_row", || {
         let gate = blocking();
         let to = format!("{}:9", Namespace::near(Family::V4));
         let ended = gate.run(test_client().task("flood", &[&to, "37"]));
@@ -81,8 +81,8 @@ fn equal_attempts_are_one_line_with_a_count() {
 }
 
 #[test]
-fn quiet_says_nothing_and_still_writes_the_report() {
-    in_namespace("quiet_says_nothing_and_still_writes_the_report", || {
+fn quiet_still_writes_the_report() {
+    in_namespace("quiet_still_writes_the_report", || {
         let gate = blocking().options(["--quiet"]);
         assert_eq!(blocked(&gate).stderr, "");
         assert_eq!(gate.report().only_event().outcome, "blocked");
@@ -138,8 +138,8 @@ fn json_on_standard_error() {
 
 /// Failures are JSON too, where that was asked for.
 #[test]
-fn failures_as_json() {
-    in_namespace("failures_as_json", || {
+fn errors_as_json() {
+    in_namespace("errors_as_json", || {
         let gate = blocking().options(["--output", "json"]);
         let ended = gate.run(["no-such-program-anywhere"]);
         ended.expect_code(127);
@@ -151,8 +151,8 @@ fn failures_as_json() {
 }
 
 #[test]
-fn the_report_has_every_event_and_a_summary() {
-    in_namespace("the_report_has_every_event_and_a_summary", || {
+fn report_has_every_event_and_a_summary() {
+    in_namespace("report_has_every_event_and_a_summary", || {
         let gate = Gate::open()
             .policy(&policy(
                 "first",
@@ -232,9 +232,9 @@ fn the_report_has_every_event_and_a_summary() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_is_an_error_before_the_start() {
+fn unwritable_report_fails_before_the_start() {
     in_namespace(
-        "a_report_that_cannot_be_written_is_an_error_before_the_start",
+        "unwritable_report_fails_before_the_start",
         || {
             let gate = blocking();
             let trace = gate.folder().path().join("trace");
@@ -266,8 +266,8 @@ fn a_report_that_cannot_be_written_is_an_error_before_the_start() {
 
 /// A process chooses its name, and a terminal must not obey it.
 #[test]
-fn names_of_processes_are_escaped() {
-    in_namespace("names_of_processes_are_escaped", || {
+fn process_names_are_escaped() {
+    in_namespace("process_names_are_escaped", || {
         let gate = blocking().options(["--live"]);
         let evil = gate
             .folder()
@@ -284,8 +284,8 @@ fn names_of_processes_are_escaped() {
 
 /// Whoever reads the output may go away: the command's exit code is still handed on.
 #[test]
-fn a_closed_standard_error_changes_nothing() {
-    in_namespace("a_closed_standard_error_changes_nothing", || {
+fn closed_standard_error() {
+    in_namespace("closed_standard_error", || {
         let gate = blocking();
         let mut command = tidegate(gate.words(["/bin/sh", "-c", "exit 9"]));
         enter(&mut command, gate.cgroup());
@@ -302,8 +302,8 @@ fn a_closed_standard_error_changes_nothing() {
 
 /// The report may hold secrets of a network: it is not for everybody.
 #[test]
-fn the_report_file_is_the_users() {
-    in_namespace("the_report_file_is_the_users", || {
+fn report_file_is_private() {
+    in_namespace("report_file_is_private", || {
         let gate = blocking();
         blocked(&gate);
         let mode = std::fs::metadata(gate.report_path())

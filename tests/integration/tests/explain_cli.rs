@@ -36,7 +36,7 @@ impl Case {
 }
 
 #[test]
-fn the_exit_code_is_the_verdict() {
+fn exit_code_is_the_verdict() {
     let case = Case::new();
     for (words, code) in [
         (&["--to", "10.20.0.5:5432"][..], 0),
@@ -84,7 +84,7 @@ fn the_exit_code_is_the_verdict() {
 }
 
 #[test]
-fn the_deciding_rule_and_why_not_the_others() {
+fn deciding_rule_and_why_others_do_not_match() {
     let case = Case::new();
     let ended = case.explain(&["--to", "10.20.0.5:5433", "--uid", "7"]);
     ended.expect_code(4);
@@ -113,7 +113,7 @@ fn as_json() {
 
 /// Audit mode denies nothing.
 #[test]
-fn audit_mode_is_no_denial() {
+fn audit_mode_does_not_deny() {
     let case = Case::new();
     let watching = case.folder.write(
         "watching.yaml",
@@ -135,7 +135,7 @@ fn audit_mode_is_no_denial() {
 }
 
 #[test]
-fn what_cannot_be_explained() {
+fn invalid_arguments() {
     let case = Case::new();
     case.explain(&["--to", "example.org:80"]).expect_code(2);
     case.explain(&["--to", "192.0.2.1"]).expect_code(2);

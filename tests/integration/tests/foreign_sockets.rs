@@ -51,8 +51,8 @@ fn receive_socket(stream: &UnixStream) -> UdpSocket {
 /// A socket made behind the gate stays behind it, whoever uses it. The user is not of the scope, so
 /// the attempt is denied and reported as foreign, and nobody is killed: this test runs on.
 #[test]
-fn handed_out_it_is_judged_and_the_user_not_killed() {
-    if !met("handed_out_it_is_judged_and_the_user_not_killed", &[Need::Root]) {
+fn socket_passed_out_is_denied_without_a_kill() {
+    if !met("socket_passed_out_is_denied_without_a_kill", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -87,8 +87,8 @@ fn handed_out_it_is_judged_and_the_user_not_killed() {
 /// A socket made outside and handed in: judged by the policy of the task that uses it, where LSM programs
 /// run. Where they do not it is the limit, held here so that a change of it is noticed.
 #[test]
-fn handed_in_it_is_judged_by_lsm_programs() {
-    if !met("handed_in_it_is_judged_by_lsm_programs", &[Need::Root]) {
+fn socket_passed_in_is_checked_by_lsm_programs() {
+    if !met("socket_passed_in_is_checked_by_lsm_programs", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {

@@ -114,8 +114,8 @@ fn audits_the_host(hooks: &str, hook: fn(Family) -> &'static str) {
 }
 
 #[test]
-fn by_the_hooks_of_the_cgroup() {
-    if ready("by_the_hooks_of_the_cgroup") {
+fn cgroup_hooks_on_the_root_cgroup() {
+    if ready("cgroup_hooks_on_the_root_cgroup") {
         audits_the_host("auto", |family| match family {
             Family::V4 => "connect4",
             Family::V6 => "connect6",
@@ -124,8 +124,8 @@ fn by_the_hooks_of_the_cgroup() {
 }
 
 #[test]
-fn by_the_probe_alone() {
-    if ready("by_the_probe_alone") {
+fn tracer_on_the_root_cgroup() {
+    if ready("tracer_on_the_root_cgroup") {
         audits_the_host("[kprobe]", |_| probe_hook());
     }
 }

@@ -107,23 +107,23 @@ fn at_mapped_addresses() {
 }
 
 #[test]
-fn when_the_socket_is_made() {
+fn at_socket_creation() {
     dies_on(
-        "when_the_socket_is_made",
+        "at_socket_creation",
         &[EgressMethod::PingConnectSend, EgressMethod::PingSendto],
     );
 }
 
 /// A thread's attempt ends the whole process.
 #[test]
-fn all_threads() {
-    dies_on("all_threads", &[EgressMethod::ThreadConnect]);
+fn kills_all_threads() {
+    dies_on("kills_all_threads", &[EgressMethod::ThreadConnect]);
 }
 
 /// A grandchild's attempt ends the grandchild, not those it comes from.
 #[test]
-fn only_the_process_itself() {
-    if !met("only_the_process_itself", &[Need::Root]) {
+fn parent_is_not_killed() {
+    if !met("parent_is_not_killed", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -147,8 +147,8 @@ fn only_the_process_itself() {
 /// Where the hook may not kill, it denies at once; the signal comes from user space a moment later. The
 /// test client stays until its input ends, which this test does not let happen: it is dead of the signal.
 #[test]
-fn from_user_space_where_the_hook_may_not() {
-    if !met("from_user_space_where_the_hook_may_not", &[Need::Root]) {
+fn delayed_kill_from_user_space() {
+    if !met("delayed_kill_from_user_space", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {

@@ -39,8 +39,8 @@ fn spec() -> String {
 }
 
 #[test]
-fn connections_are_reported_and_nothing_else() {
-    if !ready("connections_are_reported_and_nothing_else") {
+fn only_connections_are_reported() {
+    if !ready("only_connections_are_reported") {
         return;
     }
     Namespace::run(|_| {
@@ -104,8 +104,8 @@ fn connections_are_reported_and_nothing_else() {
 
 /// A policy beside it decides, and both report once.
 #[test]
-fn beside_a_policy_that_decides() {
-    if !ready("beside_a_policy_that_decides") {
+fn beside_an_enforcing_policy() {
+    if !ready("beside_an_enforcing_policy") {
         return;
     }
     Namespace::run(|_| {
@@ -139,8 +139,8 @@ fn beside_a_policy_that_decides() {
 }
 
 #[test]
-fn it_stands_and_never_acts() {
-    if !ready("it_stands_and_never_acts") {
+fn never_enforces() {
+    if !ready("never_enforces") {
         return;
     }
     Namespace::run(|_| {
@@ -189,8 +189,8 @@ fn it_stands_and_never_acts() {
 
 /// What is named and not there is refused, or told.
 #[test]
-fn where_there_is_no_probe() {
-    if !met("where_there_is_no_probe", &[Need::Root]) {
+fn without_the_tracer() {
+    if !met("without_the_tracer", &[Need::Root]) {
         return;
     }
     let gate = Gate::with(ALONE).variable("TIDEGATE_DISABLE", "probe");

@@ -40,9 +40,9 @@ fn behind(
 }
 
 #[test]
-fn denied_where_no_rule_allows_them() {
+fn denied_by_default() {
     let spec = "{default: block, errno: EACCES, rules: [{name: web, action: allow, to: any, ports: [443]}]}";
-    behind("denied_where_no_rule_allows_them", spec, |stand, gated, free| {
+    behind("denied_by_default", spec, |stand, gated, free| {
         for family in [PACKET, VSOCK] {
             free.succeeds(family);
             gated.fails(family, "EACCES");
@@ -85,9 +85,9 @@ fn one_rule_allows_one_family() {
 
 /// Once each, and what is sent arrives.
 #[test]
-fn audit_mode_lets_them_pass_and_tells() {
+fn audit_mode_reports_them() {
     let spec = "{mode: audit, default: block}";
-    behind("audit_mode_lets_them_pass_and_tells", spec, |stand, gated, _| {
+    behind("audit_mode_reports_them", spec, |stand, gated, _| {
         let receiver = Receiver::listen(Transport::Raw, Namespace::near(Family::V4));
         gated.succeeds(&format!("go packet {}", receiver.address()));
         assert_eq!(receiver.arrived(), [MARKER]);
@@ -101,9 +101,9 @@ fn audit_mode_lets_them_pass_and_tells() {
 }
 
 #[test]
-fn nobody_lives_to_have_one() {
+fn kill_at_socket_creation() {
     let needs = [Need::Root, Need::Kernel(has_lsm(), "LSM programs do not run")];
-    if !met("nobody_lives_to_have_one", &needs) {
+    if !met("kill_at_socket_creation", &needs) {
         return;
     }
     let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));

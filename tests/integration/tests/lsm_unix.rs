@@ -124,8 +124,8 @@ fn expected(rows: &[(&str, &str, &str, &Path)]) -> Vec<(String, String, String, 
 /// One rule names a socket: all others, and every socket where none does, are nobody's business, also where the default
 /// blocks.
 #[test]
-fn only_what_a_rule_names() {
-    with_lsm("only_what_a_rule_names", |stand, cgroup| {
+fn only_sockets_named_by_a_rule() {
+    with_lsm("only_sockets_named_by_a_rule", |stand, cgroup| {
         let (named, other) = (at(&stand, "docker.sock"), at(&stand, "other.sock"));
         let (denied, free) = (Listener::at(&named), Listener::at(&other));
         let spec = format!(
@@ -158,8 +158,8 @@ fn only_what_a_rule_names() {
 
 /// Whatever it is called: a relative path, a symbolic link, another mount of its folder, a hard link.
 #[test]
-fn every_name_of_a_socket() {
-    with_lsm("every_name_of_a_socket", |stand, cgroup| {
+fn every_path_of_a_socket() {
+    with_lsm("every_path_of_a_socket", |stand, cgroup| {
         let folder = at(&stand, "a/b");
         fs::create_dir_all(&folder).expect("a folder");
         let path = folder.join("x.sock");
@@ -217,8 +217,8 @@ const MOST_PARTS: usize = 24;
 
 /// A path as long as can be, and one that another socket is mounted on.
 #[test]
-fn deep_and_covered() {
-    with_lsm("deep_and_covered", |stand, cgroup| {
+fn long_and_overmounted_paths() {
+    with_lsm("long_and_overmounted_paths", |stand, cgroup| {
         let parts = stand.folder().path().components().count() - 1;
         let folders = MOST_PARTS - parts - 1;
         let folder = at(&stand, &"d/".repeat(folders));
@@ -263,8 +263,8 @@ fn deep_and_covered() {
 
 /// Datagrams one by one, connected ones too, and packets in order.
 #[test]
-fn every_type_of_socket() {
-    with_lsm("every_type_of_socket", |stand, cgroup| {
+fn every_socket_type() {
+    with_lsm("every_socket_type", |stand, cgroup| {
         let [denied, free, packet] = ["denied", "free", "packet"].map(|name| at(&stand, name));
         let (one, two, three) = (datagrams(&denied), datagrams(&free), packets(&packet));
         let spec = |action: &str| {
@@ -320,8 +320,8 @@ fn every_type_of_socket() {
 
 /// Abstract names, and the first rule that names a socket.
 #[test]
-fn abstract_names_and_order() {
-    with_lsm("abstract_names_and_order", |stand, cgroup| {
+fn abstract_names_and_rule_order() {
+    with_lsm("abstract_names_and_rule_order", |stand, cgroup| {
         let path = at(&stand, "notify");
         let (notify, x, y) = (
             Listener::at(&path),
@@ -360,8 +360,8 @@ fn abstract_names_and_order() {
 
 /// Dead before its next instruction, and the peer has heard nothing.
 #[test]
-fn killed_at_the_connect() {
-    with_lsm("killed_at_the_connect", |stand, cgroup| {
+fn kill_at_connect() {
+    with_lsm("kill_at_connect", |stand, cgroup| {
         let path = at(&stand, "x.sock");
         let listener = Listener::at(&path);
         let spec = format!(
@@ -424,8 +424,8 @@ fn attached_only_while_needed() {
 
 /// `exec` has them too.
 #[test]
-fn a_command_under_exec() {
-    with_lsm("a_command_under_exec", |stand, _| {
+fn exec_command() {
+    with_lsm("exec_command", |stand, _| {
         let path = at(&stand, "x.sock");
         let listener = Listener::at(&path);
         let spec = format!(

@@ -104,8 +104,8 @@ fn expect_answer(report: &Value, name: &str, expected: bool) {
 }
 
 #[test]
-fn helpers_are_those_that_the_kernel_takes() {
-    if !met("helpers_are_those_that_the_kernel_takes", &[Need::Root]) {
+fn helpers_match_the_kernel() {
+    if !met("helpers_match_the_kernel", &[Need::Root]) {
         return;
     }
     let _alone = alone();
@@ -146,8 +146,8 @@ fn helpers_are_those_that_the_kernel_takes() {
 }
 
 #[test]
-fn hooks_of_a_cgroup_are_seen_called() {
-    if !met("hooks_of_a_cgroup_are_seen_called", &[Need::Root]) {
+fn cgroup_hooks_are_called() {
+    if !met("cgroup_hooks_are_called", &[Need::Root]) {
         return;
     }
     let _alone = alone();
@@ -167,8 +167,8 @@ fn hooks_of_a_cgroup_are_seen_called() {
 
 /// A program that loads and attaches while `bpf` is no active module is never called: that is no yes.
 #[test]
-fn lsm_hooks_count_where_they_are_called() {
-    if !met("lsm_hooks_count_where_they_are_called", &[Need::Root]) {
+fn lsm_hooks_are_called() {
+    if !met("lsm_hooks_are_called", &[Need::Root]) {
         return;
     }
     let _alone = alone();
@@ -209,8 +209,8 @@ fn lsm_hooks_count_where_they_are_called() {
 }
 
 #[test]
-fn what_the_whole_machine_calls() {
-    if !met("what_the_whole_machine_calls", &[Need::Root]) {
+fn global_hooks() {
+    if !met("global_hooks", &[Need::Root]) {
         return;
     }
     let _alone = alone();
@@ -243,8 +243,8 @@ fn what_the_whole_machine_calls() {
 }
 
 #[test]
-fn surroundings_are_as_the_machine_shows_them() {
-    if !met("surroundings_are_as_the_machine_shows_them", &[Need::Root]) {
+fn environment_matches_the_machine() {
+    if !met("environment_matches_the_machine", &[Need::Root]) {
         return;
     }
     let _alone = alone();
@@ -261,8 +261,8 @@ fn surroundings_are_as_the_machine_shows_them() {
 }
 
 #[test]
-fn a_cgroup_namespace_is_told() {
-    if !met("a_cgroup_namespace_is_told", &[Need::Root]) {
+fn cgroup_namespace_is_reported() {
+    if !met("cgroup_namespace_is_reported", &[Need::Root]) {
         return;
     }
     let _alone = alone();
@@ -278,8 +278,8 @@ fn a_cgroup_namespace_is_told() {
 
 /// No program, cgroup or pin.
 #[test]
-fn nothing_stays() {
-    if !met("nothing_stays", &[Need::Root]) {
+fn leaves_nothing_behind() {
+    if !met("leaves_nothing_behind", &[Need::Root]) {
         return;
     }
     let _alone = alone();
@@ -306,8 +306,8 @@ fn nothing_stays() {
 }
 
 #[test]
-fn without_attaching_nothing_is_made() {
-    if !met("without_attaching_nothing_is_made", &[Need::Root]) {
+fn no_attach_creates_nothing() {
+    if !met("no_attach_creates_nothing", &[Need::Root]) {
         return;
     }
     let _alone = alone();
@@ -339,9 +339,9 @@ fn without_attaching_nothing_is_made() {
 }
 
 #[test]
-fn whoever_is_not_root_is_told_what_could_not_be_tried() {
+fn unprivileged_user_sees_what_was_not_tried() {
     if !met(
-        "whoever_is_not_root_is_told_what_could_not_be_tried",
+        "unprivileged_user_sees_what_was_not_tried",
         &[Need::Root],
     ) {
         return;
@@ -368,8 +368,8 @@ fn whoever_is_not_root_is_told_what_could_not_be_tried() {
 }
 
 #[test]
-fn what_is_taken_away_changes_the_plan() {
-    if !met("what_is_taken_away_changes_the_plan", &[Need::Root]) {
+fn disabled_features_change_the_plan() {
+    if !met("disabled_features_change_the_plan", &[Need::Root]) {
         return;
     }
     let _alone = alone();
@@ -386,8 +386,8 @@ fn what_is_taken_away_changes_the_plan() {
 }
 
 #[test]
-fn the_words_are_those_of_the_document() {
-    if !met("the_words_are_those_of_the_document", &[Need::Root]) {
+fn text_matches_json() {
+    if !met("text_matches_json", &[Need::Root]) {
         return;
     }
     let _alone = alone();
@@ -427,8 +427,8 @@ fn the_words_are_those_of_the_document() {
 
 /// Programs read it: fields are only ever added.
 #[test]
-fn the_document_has_its_fields() {
-    if !met("the_document_has_its_fields", &[Need::Root]) {
+fn json_fields() {
+    if !met("json_fields", &[Need::Root]) {
         return;
     }
     let _alone = alone();

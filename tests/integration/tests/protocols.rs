@@ -121,8 +121,8 @@ fn ping() {
 
 /// All of IPv4 is all that an IPv4 socket can reach; an IPv6 socket reaches more.
 #[test]
-fn every_address_of_one_family() {
-    in_namespace("every_address_of_one_family", EgressMethod::RawSendto, || {
+fn rules_for_all_of_one_family() {
+    in_namespace("rules_for_all_of_one_family", EgressMethod::RawSendto, || {
         let v4 = "{default: block, rules: [{name: r, action: allow, to: [0.0.0.0/0], protocols: [raw]}]}";
         assert!(passes(v4, EgressMethod::RawSendto, Family::V4));
         assert!(!passes(v4, EgressMethod::RawSendto, Family::V6));

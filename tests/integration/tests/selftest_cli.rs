@@ -67,8 +67,8 @@ fn tried(report: &Value) -> Vec<&Value> {
 }
 
 #[test]
-fn every_way_is_blocked_by_its_hook() {
-    if !met("every_way_is_blocked_by_its_hook", &[Need::Root]) {
+fn every_method_is_blocked_by_its_hook() {
+    if !met("every_method_is_blocked_by_its_hook", &[Need::Root]) {
         return;
     }
     let ended = selftest(&TestCgroup::create(), ["--output", "json"]);
@@ -137,8 +137,8 @@ fn every_way_is_blocked_by_its_hook() {
 }
 
 #[test]
-fn a_policy_of_ones_own() {
-    if !met("a_policy_of_ones_own", &[Need::Root]) {
+fn custom_policy() {
+    if !met("custom_policy", &[Need::Root]) {
         return;
     }
     // What it denies by default does not arrive; loopback it allows.
@@ -157,8 +157,8 @@ fn a_policy_of_ones_own() {
 
 /// What the policy leaves to the hooks of the cgroup is not tried by others: a socket from outside is open then.
 #[test]
-fn a_policy_for_some_hooks() {
-    if !met("a_policy_for_some_hooks", &[Need::Root]) {
+fn policy_for_some_hooks() {
+    if !met("policy_for_some_hooks", &[Need::Root]) {
         return;
     }
     let (ended, report) = under("{default: block, hooks: [cgroup]}");
@@ -173,8 +173,8 @@ fn a_policy_for_some_hooks() {
 }
 
 #[test]
-fn a_policy_that_kills() {
-    if !met("a_policy_that_kills", &[Need::Root]) {
+fn policy_that_kills() {
+    if !met("policy_that_kills", &[Need::Root]) {
         return;
     }
     let (ended, report) = under("{default: kill}");
@@ -193,8 +193,8 @@ fn a_policy_that_kills() {
 
 /// Nothing is forbidden, so nothing is open; what is reported arrived.
 #[test]
-fn a_policy_that_only_audits() {
-    if !met("a_policy_that_only_audits", &[Need::Root]) {
+fn audit_policy() {
+    if !met("audit_policy", &[Need::Root]) {
         return;
     }
     let (ended, report) = under("{mode: audit, default: block}");
@@ -215,8 +215,8 @@ fn a_policy_that_only_audits() {
 }
 
 #[test]
-fn nothing_stays() {
-    if !met("nothing_stays", &[Need::Root]) {
+fn leaves_nothing_behind() {
+    if !met("leaves_nothing_behind", &[Need::Root]) {
         return;
     }
     // Links to a cgroup, by its id, of programs of one run and of those that stay loaded.
@@ -256,9 +256,9 @@ fn nothing_stays() {
 }
 
 #[test]
-fn what_is_asked_wrongly_is_told() {
+fn invalid_arguments() {
     let mut command = tidegate(["selftest", "--policy", "/nowhere.yaml"]);
-    if met("what_is_asked_wrongly_is_told", &[Need::Root]) {
+    if met("invalid_arguments", &[Need::Root]) {
         Captured::run(&mut command).expect_code(1);
         let folder = SharedFolder::create();
         let file = folder.write("policy.yaml", "spec: {}");

@@ -93,8 +93,8 @@ fn two_policies_on_one_cgroup() {
 
 /// Of two denials the first policy's errno is seen; an audit-mode policy beside it changes nothing.
 #[test]
-fn the_errno_of_the_first_that_denies() {
-    if !met("the_errno_of_the_first_that_denies", &[Need::Root]) {
+fn errno_of_the_first_denial() {
+    if !met("errno_of_the_first_denial", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -141,8 +141,8 @@ fn nested(outer: &str, inner: &str, strictest: &str, to: &Receiver) -> (Ended, R
 
 /// Every pair of actions, one above the other.
 #[test]
-fn an_exec_within_an_exec() {
-    if !met("an_exec_within_an_exec", &[Need::Root]) {
+fn nested_exec() {
+    if !met("nested_exec", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -174,8 +174,8 @@ fn an_exec_within_an_exec() {
 
 /// Audit mode below does not loosen what stands above.
 #[test]
-fn an_inner_audit_mode_does_not_loosen() {
-    if !met("an_inner_audit_mode_does_not_loosen", &[Need::Root]) {
+fn inner_audit_mode_does_not_weaken_the_outer() {
+    if !met("inner_audit_mode_does_not_weaken_the_outer", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {

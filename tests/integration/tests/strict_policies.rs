@@ -45,8 +45,8 @@ fn has_egress_filter(stand: &Stand, policy: &str) -> bool {
 
 /// The program is attached while one of the cgroup's policies is strict, and the right packets are judged.
 #[test]
-fn strictness_comes_and_goes() {
-    in_namespace("strictness_comes_and_goes", || {
+fn egress_filter_attached_only_while_needed() {
+    in_namespace("egress_filter_attached_only_while_needed", || {
         let (stand, cgroup) = (Stand::open(), TestCgroup::create());
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
@@ -88,8 +88,8 @@ fn strictness_comes_and_goes() {
 
 /// A link that somebody took away by force is missed, and put back.
 #[test]
-fn a_floor_taken_away() {
-    in_namespace("a_floor_taken_away", || {
+fn detached_egress_filter() {
+    in_namespace("detached_egress_filter", || {
         let (stand, cgroup) = (Stand::open(), TestCgroup::create());
         let spec = "{default: block, strict: true}";
         stand.attach(&cgroup, "shop", spec);
@@ -123,8 +123,8 @@ fn a_floor_taken_away() {
 
 /// Audit mode: what a hook reported is no news for the floor, what got by is, once.
 #[test]
-fn watching() {
-    in_namespace("watching", || {
+fn audit_mode() {
+    in_namespace("audit_mode", || {
         let (stand, cgroup) = (Stand::open(), TestCgroup::create());
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         let stream = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
@@ -169,8 +169,8 @@ fn watching() {
 /// Packets tell who used their socket, and where that is known and the kernel cannot kill itself, user
 /// space may.
 #[test]
-fn a_kill() {
-    in_namespace("a_kill", || {
+fn kill_from_user_space() {
+    in_namespace("kill_from_user_space", || {
         let (stand, cgroup) = (Stand::open(), TestCgroup::create());
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
@@ -200,8 +200,8 @@ fn a_kill() {
 
 /// A command: nothing of what it does is disturbed, and nothing is told twice.
 #[test]
-fn a_command() {
-    in_namespace("a_command", || {
+fn exec_command() {
+    in_namespace("exec_command", || {
         let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
         for way in [EgressMethod::TcpConnect, EgressMethod::MappedTcpConnect] {
             let gate = Gate::with(
@@ -223,8 +223,8 @@ fn a_command() {
 
 /// Where packets cannot be judged, a strict policy is refused, or taken in part.
 #[test]
-fn a_kernel_that_cannot() {
-    in_namespace("a_kernel_that_cannot", || {
+fn kernel_without_egress_filter() {
+    in_namespace("kernel_without_egress_filter", || {
         let (stand, cgroup) = (
             Stand::open().variable("TIDEGATE_DISABLE", "packets"),
             TestCgroup::create(),

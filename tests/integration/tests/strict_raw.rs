@@ -49,8 +49,8 @@ fn arrives(spec: &str, rule: Option<&str>) -> bool {
 }
 
 #[test]
-fn headers_of_their_own() {
-    if !met("headers_of_their_own", &[Need::Root]) {
+fn own_ip_headers() {
+    if !met("own_ip_headers", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {

@@ -57,8 +57,8 @@ fn spec(family: Family, hop: &str, end: &str) -> String {
 }
 
 #[test]
-fn datagrams() {
-    in_namespace("datagrams", || {
+fn datagrams_by_a_source_route() {
+    in_namespace("datagrams_by_a_source_route", || {
         for (family, udp) in FAMILIES {
             let (stand, cgroup) = (Stand::open(), TestCgroup::create());
             let receiver = Receiver::listen(Transport::Udp, Namespace::near(family));
@@ -110,8 +110,8 @@ fn datagrams() {
 /// The end of a route is judged by the packet too, which the hop would pass it to: of an IPv4 socket that was
 /// connected before.
 #[test]
-fn the_end_of_a_route() {
-    in_namespace("the_end_of_a_route", || {
+fn final_destination_is_checked() {
+    in_namespace("final_destination_is_checked", || {
         let (stand, cgroup) = (Stand::open(), TestCgroup::create());
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
@@ -129,8 +129,8 @@ fn the_end_of_a_route() {
 /// The same over IPv6. (Of a datagram socket that is connected the kernel forgets the end of the route:
 /// `ip6_sk_dst_lookup_flow` with a route at hand.)
 #[test]
-fn the_end_of_a_route_of_a_connection() {
-    in_namespace("the_end_of_a_route_of_a_connection", || {
+fn final_destination_of_a_connection() {
+    in_namespace("final_destination_of_a_connection", || {
         let (stand, cgroup) = (Stand::open(), TestCgroup::create());
         let listener = TcpListener::bind((Namespace::near(Family::V6), 0)).unwrap();
         let to = listener.local_addr().unwrap();
@@ -164,8 +164,8 @@ fn expect_one(stand: &Stand, rule: &str, to: IpAddr) {
 
 /// A server that answers by a route of its own choice does not answer. (IPv4 keeps to the way it has.)
 #[test]
-fn answers_by_a_route() {
-    in_namespace("answers_by_a_route", || {
+fn answers_by_a_source_route() {
+    in_namespace("answers_by_a_source_route", || {
         let (stand, cgroup) = (Stand::open(), TestCgroup::create());
         let at = SocketAddr::new(Namespace::near(Family::V6), 4004);
         let mut process = ScriptedClient::start(&test_client(), &cgroup);

@@ -85,8 +85,8 @@ fn expect_silence(stream: &mut TcpStream) {
 }
 
 #[test]
-fn datagrams_of_a_socket_connected_before() {
-    in_namespace("datagrams_of_a_socket_connected_before", || {
+fn datagrams_of_an_existing_connection() {
+    in_namespace("datagrams_of_an_existing_connection", || {
         for (family, udp, _) in FAMILIES {
             let (stand, cgroup) = (Stand::open(), TestCgroup::create());
             let receiver = Receiver::listen(Transport::Udp, Namespace::near(family));
@@ -138,8 +138,8 @@ fn datagrams_of_a_socket_connected_before() {
 
 /// What vanishes is sent again by TCP, until somebody lets it.
 #[test]
-fn an_established_connection() {
-    in_namespace("an_established_connection", || {
+fn established_connection() {
+    in_namespace("established_connection", || {
         for (family, _, tcp) in FAMILIES {
             let (stand, cgroup) = (Stand::open(), TestCgroup::create());
             let far = FarEnd::listen(family);
@@ -172,8 +172,8 @@ fn an_established_connection() {
 /// Who was connected to may answer: listening before the policy or after it, for bytes that take many
 /// packets.
 #[test]
-fn accepted_connections_answer() {
-    in_namespace("accepted_connections_answer", || {
+fn accepted_connections_can_answer() {
+    in_namespace("accepted_connections_can_answer", || {
         for (family, _, tcp) in FAMILIES {
             let (stand, cgroup) = (Stand::open(), TestCgroup::create());
             let at = |port| SocketAddr::new(Namespace::near(family), port);
@@ -204,8 +204,8 @@ fn accepted_connections_answer() {
 
 /// To have listened is no way to pass for a server.
 #[test]
-fn who_has_listened_cannot_connect() {
-    in_namespace("who_has_listened_cannot_connect", || {
+fn listening_socket_cannot_connect() {
+    in_namespace("listening_socket_cannot_connect", || {
         for (family, _, tcp) in FAMILIES {
             let (stand, cgroup) = (Stand::open(), TestCgroup::create());
             let far = Receiver::listen(Transport::Tcp, Namespace::near(family));
@@ -244,8 +244,8 @@ fn who_has_listened_cannot_connect() {
 }
 
 #[test]
-fn what_is_allowed_goes_on() {
-    in_namespace("what_is_allowed_goes_on", || {
+fn allowed_traffic_continues() {
+    in_namespace("allowed_traffic_continues", || {
         for (family, udp, tcp) in FAMILIES {
             let (stand, cgroup) = (Stand::open(), TestCgroup::create());
             let (far, receiver) = (

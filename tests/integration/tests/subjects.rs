@@ -128,9 +128,9 @@ fn the_report_names_the_executable() {
 /// What runs a script is its interpreter: a rule for the interpreter binds it, one for the script's file
 /// binds nobody.
 #[test]
-fn a_script_is_its_interpreter() {
+fn script_runs_as_its_interpreter() {
     if !met(
-        "a_script_is_its_interpreter",
+        "script_runs_as_its_interpreter",
         &[Need::Root, Need::Program("bash")],
     ) {
         return;
@@ -165,8 +165,8 @@ fn a_script_is_its_interpreter() {
 
 /// The identity is the process's at the time of the attempt: an exec changes it.
 #[test]
-fn after_an_exec_it_is_the_new_program() {
-    if !met("after_an_exec_it_is_the_new_program", &[Need::Root]) {
+fn execve_changes_the_executable() {
+    if !met("execve_changes_the_executable", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {

@@ -108,8 +108,8 @@ fn complaint(kernel: &str, program: &str, count: Option<u32>, record: Option<Opt
 }
 
 #[test]
-fn no_program_takes_much_more_than_it_did() {
-    const NAME: &str = "no_program_takes_much_more_than_it_did";
+fn verifier_work_has_not_grown() {
+    const NAME: &str = "verifier_work_has_not_grown";
     if !met(NAME, &[Need::Root]) {
         return;
     }
@@ -139,7 +139,7 @@ fn no_program_takes_much_more_than_it_did() {
 }
 
 #[test]
-fn a_jump_is_more_than_the_margin() {
+fn growth_beyond_the_margin_is_an_error() {
     let says = |now, before| complaint("6.1", "connect4", now, before).unwrap_or_default();
     assert_eq!(says(Some(1200), Some(Some(1000))), "");
     assert_eq!(says(Some(10), Some(Some(1000))), "");
@@ -155,8 +155,8 @@ fn a_jump_is_more_than_the_margin() {
 }
 
 #[test]
-fn what_is_told_afterwards_is_what_the_verifier_says() {
-    const NAME: &str = "what_is_told_afterwards_is_what_the_verifier_says";
+fn program_info_matches_the_verifier_log() {
+    const NAME: &str = "program_info_matches_the_verifier_log";
     if !met(NAME, &[Need::Root]) {
         return;
     }

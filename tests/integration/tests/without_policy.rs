@@ -59,8 +59,8 @@ test_of_each_way!(arrives);
 
 /// Nobody listens: the test client tells so, and is not taken for a success.
 #[test]
-fn a_refusal_by_the_far_end_is_told() {
-    if !met("a_refusal_by_the_far_end_is_told", &[Need::Root]) {
+fn refused_connection_is_reported() {
+    if !met("refused_connection_is_reported", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -74,8 +74,8 @@ fn a_refusal_by_the_far_end_is_told() {
 
 /// Each test has a network of its own: the same port of the same address is free in both.
 #[test]
-fn namespaces_are_apart() {
-    if !met("namespaces_are_apart", &[Need::Root]) {
+fn namespaces_are_isolated() {
+    if !met("namespaces_are_isolated", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {

@@ -11,7 +11,7 @@ use crate::command::workspace;
 
 const DOCUMENT: &str = "docs/egress-paths.md";
 /// The test that says what became of each way, and the mark of a line that does.
-const TEST: &str = "selftest_cli::every_way_is_blocked_by_its_hook";
+const TEST: &str = "selftest_cli::every_method_is_blocked_by_its_hook";
 const MARK: &str = "SELFTEST ";
 
 const HEAD: &str = "\

@@ -17,8 +17,8 @@ use integration::{
 const EVIL: &str = "\u{1b}[45m\u{1b}]0;evil\u{7}\u{9b}45m\u{202e}";
 
 #[test]
-fn names_of_cgroups_are_escaped() {
-    if !met("names_of_cgroups_are_escaped", &[Need::Root]) {
+fn cgroup_names_are_escaped() {
+    if !met("cgroup_names_are_escaped", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -75,8 +75,8 @@ fn names_of_cgroups_are_escaped() {
 
 /// Pins and journal: no file of them is anybody else's to read.
 #[test]
-fn closed_to_others() {
-    if !met("closed_to_others", &[Need::Root]) {
+fn pins_and_journal_are_private() {
+    if !met("pins_and_journal_are_private", &[Need::Root]) {
         return;
     }
     let (stand, cgroup) = (Stand::open(), TestCgroup::create());

@@ -40,8 +40,8 @@ fn wait_until_released(stand: &Stand) {
 }
 
 #[test]
-fn a_cgroup_that_is_removed() {
-    if !met("a_cgroup_that_is_removed", &[Need::Root]) {
+fn removed_cgroup() {
+    if !met("removed_cgroup", &[Need::Root]) {
         return;
     }
     let (stand, cgroup) = (Stand::open(), TestCgroup::create());
@@ -95,8 +95,8 @@ fn one_of_two_cgroups_is_removed() {
 
 /// A unit that is started again has another cgroup of the same name, which nothing stands on.
 #[test]
-fn a_cgroup_that_is_made_again() {
-    if !met("a_cgroup_that_is_made_again", &[Need::Root]) {
+fn recreated_cgroup() {
+    if !met("recreated_cgroup", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -122,8 +122,8 @@ fn a_cgroup_that_is_made_again() {
 const KILLING: &str = r#"{default: allow, rules: [{name: trap, action: kill, to: [198.51.100.1]}]}"#;
 
 #[test]
-fn a_kernel_that_cannot_kill() {
-    if !met("a_kernel_that_cannot_kill", &[Need::Root]) {
+fn kernel_that_cannot_kill() {
+    if !met("kernel_that_cannot_kill", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -170,8 +170,8 @@ fn a_kernel_that_cannot_kill() {
 /// The attempt is denied at once; who made it is killed by a follower, and by nobody who only reads what
 /// was: the process may be another by then.
 #[test]
-fn the_kill_from_user_space() {
-    if !met("the_kill_from_user_space", &[Need::Root]) {
+fn kill_from_user_space() {
+    if !met("kill_from_user_space", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {

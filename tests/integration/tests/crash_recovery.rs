@@ -226,8 +226,8 @@ fn leftovers(pins: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn killed_at_any_moment() {
-    if !met("killed_at_any_moment", &[Need::Root]) {
+fn commands_killed_at_random_times() {
+    if !met("commands_killed_at_random_times", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {

@@ -210,8 +210,8 @@ mod engine_mode {
 }
 
 #[test]
-fn replaced_under_load() {
-    if !met("replaced_under_load", &[Need::Root]) {
+fn policy_replaced_under_load() {
+    if !met("policy_replaced_under_load", &[Need::Root]) {
         return;
     }
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -269,8 +269,8 @@ fn replaced_under_load() {
 }
 
 #[test]
-fn mode_flipped_under_load() {
-    if !met("mode_flipped_under_load", &[Need::Root]) {
+fn mode_switched_under_load() {
+    if !met("mode_switched_under_load", &[Need::Root]) {
         return;
     }
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -46,8 +46,8 @@ impl Ends {
 }
 
 #[test]
-fn a_process_that_is_moved() {
-    if !met("a_process_that_is_moved", &[Need::Root]) {
+fn process_migration() {
+    if !met("process_migration", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -117,8 +117,8 @@ fn a_process_that_is_moved() {
 
 /// Who uses a socket of a cgroup that he has left is denied, and lives.
 #[test]
-fn nobody_is_killed_for_an_older_socket() {
-    if !met("nobody_is_killed_for_an_older_socket", &[Need::Root]) {
+fn no_kill_for_a_socket_of_another_cgroup() {
+    if !met("no_kill_for_a_socket_of_another_cgroup", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -142,8 +142,8 @@ fn nobody_is_killed_for_an_older_socket() {
 
 /// Sockets that are there when a policy comes: new destinations are judged, what is connected is not cut.
 #[test]
-fn sockets_made_before_the_policy() {
-    if !met("sockets_made_before_the_policy", &[Need::Root]) {
+fn sockets_created_before_the_policy() {
+    if !met("sockets_created_before_the_policy", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -179,8 +179,8 @@ fn sockets_made_before_the_policy() {
 
 /// The same with another version of a policy: what it let connect before stays connected.
 #[test]
-fn sockets_connected_under_another_version() {
-    if !met("sockets_connected_under_another_version", &[Need::Root]) {
+fn sockets_connected_under_an_earlier_version() {
+    if !met("sockets_connected_under_an_earlier_version", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -200,8 +200,8 @@ fn sockets_connected_under_another_version() {
 
 /// The cgroup is removed while one of its sockets lives on in a process that has left: it is held still.
 #[test]
-fn a_socket_that_outlives_its_cgroup() {
-    if !met("a_socket_that_outlives_its_cgroup", &[Need::Root]) {
+fn socket_outlives_its_cgroup() {
+    if !met("socket_outlives_its_cgroup", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {

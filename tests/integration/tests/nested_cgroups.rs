@@ -100,8 +100,8 @@ fn parent_and_child_in_all_modes() {
 
 /// What the child allows the parent may still forbid, and the other way round.
 #[test]
-fn neither_opens_what_the_other_closes() {
-    if !met("neither_opens_what_the_other_closes", &[Need::Root]) {
+fn parent_and_child_deny_independently() {
+    if !met("parent_and_child_deny_independently", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -187,9 +187,9 @@ fn two_policies_on_one_cgroup() {
 /// A tree that was given to a user: he makes cgroups and starts things in them, and gets out of nothing,
 /// not even into another tree of his.
 #[test]
-fn a_tree_that_is_somebody_elses() {
+fn delegated_subtree() {
     if !met(
-        "a_tree_that_is_somebody_elses",
+        "delegated_subtree",
         &[Need::Root, Need::Program("setpriv")],
     ) {
         return;

@@ -109,8 +109,8 @@ fn told(existing: &Value) -> Vec<[&str; 4]> {
 const DESTROY: [&str; 2] = ["--existing", "destroy"];
 
 #[test]
-fn denied_ones_are_cut_and_others_live() {
-    if !possible("denied_ones_are_cut_and_others_live") {
+fn denied_connections_are_destroyed() {
+    if !possible("denied_connections_are_destroyed") {
         return;
     }
     Namespace::run(|_| {
@@ -152,8 +152,8 @@ fn denied_ones_are_cut_and_others_live() {
 }
 
 #[test]
-fn who_only_looks_cuts_nothing() {
-    if !possible("who_only_looks_cuts_nothing") {
+fn audit_destroys_nothing() {
+    if !possible("audit_destroys_nothing") {
         return;
     }
     Namespace::run(|_| {
@@ -188,8 +188,8 @@ fn who_only_looks_cuts_nothing() {
 
 /// Nothing is looked for unless that is asked for; what is audited is told of and goes on.
 #[test]
-fn what_is_allowed_or_audited_goes_on() {
-    if !possible("what_is_allowed_or_audited_goes_on") {
+fn allowed_and_audited_connections_survive() {
+    if !possible("allowed_and_audited_connections_survive") {
         return;
     }
     Namespace::run(|_| {
@@ -213,8 +213,8 @@ fn what_is_allowed_or_audited_goes_on() {
 }
 
 #[test]
-fn connections_of_others_are_left_alone() {
-    if !possible("connections_of_others_are_left_alone") {
+fn connections_outside_the_cgroup_survive() {
+    if !possible("connections_outside_the_cgroup_survive") {
         return;
     }
     Namespace::run(|_| {
@@ -275,8 +275,8 @@ fn connections_of_others_are_left_alone() {
 
 /// A connection that is not there yet, since nobody has room for it.
 #[test]
-fn a_connection_on_its_way() {
-    if !possible("a_connection_on_its_way") {
+fn connection_in_syn_sent() {
+    if !possible("connection_in_syn_sent") {
         return;
     }
     Namespace::run(|_| {
@@ -304,8 +304,8 @@ fn a_connection_on_its_way() {
 /// The scope is all below the cgroup, in whatever network, also when the process or its cgroup has gone, and
 /// nothing beside it.
 #[test]
-fn below_and_beside_and_in_other_networks() {
-    if !possible("below_and_beside_and_in_other_networks") {
+fn child_cgroups_and_other_namespaces() {
+    if !possible("child_cgroups_and_other_namespaces") {
         return;
     }
     Namespace::run(|_| {
@@ -390,8 +390,8 @@ fn several_policies_in_a_batch() {
 
 /// Policies about executables are asked about the process that holds the socket.
 #[test]
-fn by_whom_it_is_held() {
-    if !possible("by_whom_it_is_held") {
+fn executable_rules_use_the_socket_holder() {
+    if !possible("executable_rules_use_the_socket_holder") {
         return;
     }
     Namespace::run(|_| {
@@ -423,10 +423,10 @@ fn by_whom_it_is_held() {
 
 /// A raw socket cannot be cut for good: whoever has it can send on. That is no success.
 #[test]
-fn what_cannot_be_cut_is_told() {
-    if !possible("what_cannot_be_cut_is_told")
+fn sockets_that_cannot_be_destroyed_are_reported() {
+    if !possible("sockets_that_cannot_be_destroyed_are_reported")
         || !met(
-            "what_cannot_be_cut_is_told",
+            "sockets_that_cannot_be_destroyed_are_reported",
             &[Need::Kernel(
                 lists_sockets(libc::IPPROTO_RAW),
                 "cannot list raw sockets",

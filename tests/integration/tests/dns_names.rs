@@ -14,8 +14,8 @@ fn test_client() -> TestClient {
 }
 
 #[test]
-fn a_name_is_resolved_once_and_that_is_said() {
-    if !met("a_name_is_resolved_once_and_that_is_said", &[Need::Root]) {
+fn names_are_resolved_once() {
+    if !met("names_are_resolved_once", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -40,8 +40,8 @@ fn a_name_is_resolved_once_and_that_is_said() {
 
 /// Names below `.invalid` never exist (RFC 2606), and there is no resolver in this network.
 #[test]
-fn a_name_that_is_none() {
-    if !met("a_name_that_is_none", &[Need::Root]) {
+fn unresolvable_name() {
+    if !met("unresolvable_name", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -54,8 +54,8 @@ fn a_name_that_is_none() {
 
 /// The first flag that matches decides; the default is what the flags imply, or what is said.
 #[test]
-fn flags_in_their_order() {
-    if !met("flags_in_their_order", &[Need::Root]) {
+fn flag_order() {
+    if !met("flag_order", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {

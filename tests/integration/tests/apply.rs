@@ -51,8 +51,8 @@ fn expect_first(stand: &Stand, cgroup: &TestCgroup, generation: u64) {
 }
 
 #[test]
-fn what_changes_is_told_and_made() {
-    if !met("what_changes_is_told_and_made", &[Need::Root]) {
+fn changes_are_reported_and_applied() {
+    if !met("changes_are_reported_and_applied", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -105,8 +105,8 @@ fn what_changes_is_told_and_made() {
 
 /// Not valid, too big, not for this machine: the old version stays live.
 #[test]
-fn what_cannot_be_leaves_the_old_one() {
-    if !met("what_cannot_be_leaves_the_old_one", &[Need::Root]) {
+fn failed_apply_keeps_the_old_version() {
+    if !met("failed_apply_keeps_the_old_version", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -145,8 +145,8 @@ fn what_cannot_be_leaves_the_old_one() {
 }
 
 #[test]
-fn only_what_stands_is_changed() {
-    if !met("only_what_stands_is_changed", &[Need::Root]) {
+fn only_attached_policies_can_be_applied() {
+    if !met("only_attached_policies_can_be_applied", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -171,8 +171,8 @@ fn only_what_stands_is_changed() {
 }
 
 #[test]
-fn from_watching_to_acting_and_back() {
-    if !met("from_watching_to_acting_and_back", &[Need::Root]) {
+fn set_mode_audit_and_enforce() {
+    if !met("set_mode_audit_and_enforce", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -225,8 +225,8 @@ fn from_watching_to_acting_and_back() {
 
 /// A mode that is asked for is had, or it is said that it is not.
 #[test]
-fn one_mode_wherever_it_stands() {
-    if !met("one_mode_wherever_it_stands", &[Need::Root]) {
+fn set_mode_changes_every_attachment() {
+    if !met("set_mode_changes_every_attachment", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -263,8 +263,8 @@ fn one_mode_wherever_it_stands() {
 
 /// The name of a standing policy is no other's, wherever that one is to be put.
 #[test]
-fn one_name_one_policy() {
-    if !met("one_name_one_policy", &[Need::Root]) {
+fn policy_names_are_unique() {
+    if !met("policy_names_are_unique", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {

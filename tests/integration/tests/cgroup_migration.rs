@@ -79,8 +79,8 @@ fn links(stand: &Stand) -> Option<PathBuf> {
 }
 
 #[test]
-fn moved_out_by_root() {
-    if !ready("moved_out_by_root") {
+fn migration_by_root() {
+    if !ready("migration_by_root") {
         return;
     }
     let (stand, cgroup, other) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
@@ -151,8 +151,8 @@ fn moved_out_by_root() {
 
 /// Neither is it told when a process stays below, comes in, or has nothing to do with any policy.
 #[test]
-fn what_is_no_leaving() {
-    if !ready("what_is_no_leaving") {
+fn migrations_that_are_not_reported() {
+    if !ready("migrations_that_are_not_reported") {
         return;
     }
     let (stand, cgroup, other) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
@@ -187,8 +187,8 @@ fn what_is_no_leaving() {
 
 /// A hierarchy of the first version has cgroups of its own: a process is in one of each.
 #[test]
-fn another_hierarchy_is_another_matter() {
-    if !ready("another_hierarchy_is_another_matter") {
+fn cgroup_v1_migration_is_not_reported() {
+    if !ready("cgroup_v1_migration_is_not_reported") {
         return;
     }
     let (stand, cgroup) = (Stand::open(), TestCgroup::create());
@@ -219,8 +219,8 @@ fn another_hierarchy_is_another_matter() {
 
 /// One line for each cgroup with policies that is left.
 #[test]
-fn nested_cgroups_are_left_each() {
-    if !ready("nested_cgroups_are_left_each") {
+fn one_event_for_each_nested_cgroup() {
+    if !ready("one_event_for_each_nested_cgroup") {
         return;
     }
     let (stand, outer, other) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
@@ -252,8 +252,8 @@ fn nested_cgroups_are_left_each() {
 
 /// In a threaded cgroup threads move one at a time.
 #[test]
-fn a_thread_alone() {
-    if !ready("a_thread_alone") {
+fn migration_of_one_thread() {
+    if !ready("migration_of_one_thread") {
         return;
     }
     let (stand, whole) = (Stand::open(), TestCgroup::create());
@@ -279,8 +279,8 @@ fn a_thread_alone() {
 
 /// clone3(2) puts a process elsewhere from its beginning.
 #[test]
-fn born_outside() {
-    if !ready("born_outside") {
+fn clone_into_cgroup() {
+    if !ready("clone_into_cgroup") {
         return;
     }
     let (stand, cgroup, other) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
@@ -322,8 +322,8 @@ fn born_outside() {
 
 /// The programs are attached while some policy stands, and are put back where somebody has taken them away.
 #[test]
-fn attached_while_something_stands() {
-    if !ready("attached_while_something_stands") {
+fn programs_attached_only_while_needed() {
+    if !ready("programs_attached_only_while_needed") {
         return;
     }
     let (stand, cgroup, other) = (
@@ -386,8 +386,8 @@ fn attached_while_something_stands() {
 
 /// Without the programs all else is as it was, and it is said.
 #[test]
-fn without_the_programs() {
-    if !met("without_the_programs", &[Need::Root]) {
+fn without_the_migration_programs() {
+    if !met("without_the_migration_programs", &[Need::Root]) {
         return;
     }
     let stand = Stand::open().variable("TIDEGATE_DISABLE", "moves");

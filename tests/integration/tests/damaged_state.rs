@@ -32,8 +32,8 @@ fn expect_way_out(stand: &Stand, cgroups: &[&TestCgroup]) {
 }
 
 #[test]
-fn a_record_that_cannot_be_read() {
-    if !met("a_record_that_cannot_be_read", &[Need::Root]) {
+fn unreadable_journal_record() {
+    if !met("unreadable_journal_record", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -51,8 +51,8 @@ fn a_record_that_cannot_be_read() {
 }
 
 #[test]
-fn a_table_that_is_gone() {
-    if !met("a_table_that_is_gone", &[Need::Root]) {
+fn missing_map_pin() {
+    if !met("missing_map_pin", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -72,8 +72,8 @@ fn a_table_that_is_gone() {
 
 /// Of a policy that is written down and not in force anybody must hear.
 #[test]
-fn pins_that_are_gone() {
-    if !met("pins_that_are_gone", &[Need::Root]) {
+fn missing_pins() {
+    if !met("missing_pins", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -95,8 +95,8 @@ fn pins_that_are_gone() {
 
 /// Without its records a policy stands as before, and no other takes its place.
 #[test]
-fn a_journal_that_is_gone() {
-    if !met("a_journal_that_is_gone", &[Need::Root]) {
+fn missing_journal() {
+    if !met("missing_journal", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -128,8 +128,8 @@ fn a_journal_that_is_gone() {
 
 /// A hook that somebody took away is missed.
 #[test]
-fn a_hook_that_is_gone() {
-    if !met("a_hook_that_is_gone", &[Need::Root]) {
+fn missing_hook_link() {
+    if !met("missing_hook_link", &[Need::Root]) {
         return;
     }
     let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());

@@ -65,8 +65,8 @@ fn check(report: &Report) {
 }
 
 #[test]
-fn with_the_reader_stopped() {
-    if !met("with_the_reader_stopped", &[Need::Root]) {
+fn reader_stopped() {
+    if !met("reader_stopped", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -87,8 +87,8 @@ fn with_the_reader_stopped() {
 }
 
 #[test]
-fn with_a_slow_reader() {
-    if !met("with_a_slow_reader", &[Need::Root]) {
+fn slow_reader() {
+    if !met("slow_reader", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -103,8 +103,8 @@ fn with_a_slow_reader() {
 
 /// Allowed attempts write nothing, so they lose nothing; they are counted all the same.
 #[test]
-fn silence_loses_nothing() {
-    if !met("silence_loses_nothing", &[Need::Root]) {
+fn allowed_attempts_write_no_events() {
+    if !met("allowed_attempts_write_no_events", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {

@@ -53,8 +53,8 @@ fn exec(
 
 /// `tidegate exec` in a cgroup with a policy: both hold, and each tells its own.
 #[test]
-fn exec_inside() {
-    if !met("exec_inside", &[Need::Root]) {
+fn exec_in_a_cgroup_with_a_policy() {
+    if !met("exec_in_a_cgroup_with_a_policy", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -82,8 +82,8 @@ fn exec_inside() {
 
 /// Taking everything away that stands takes nothing from a run of `exec`.
 #[test]
-fn exec_goes_on_when_all_is_detached() {
-    if !met("exec_goes_on_when_all_is_detached", &[Need::Root]) {
+fn detach_all_does_not_affect_exec() {
+    if !met("detach_all_does_not_affect_exec", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {

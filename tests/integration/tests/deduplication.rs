@@ -60,8 +60,8 @@ impl Folds {
 
 /// One event, then silence; another version is reported at once, and tells how many there were.
 #[test]
-fn repeats_are_counted_and_told_with_the_next() {
-    if !met("repeats_are_counted_and_told_with_the_next", &[Need::Root]) {
+fn duplicates_are_counted_in_the_next_event() {
+    if !met("duplicates_are_counted_in_the_next_event", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -107,8 +107,8 @@ fn repeats_are_counted_and_told_with_the_next() {
 
 /// The window ends: the next attempt is told with all before it. In any case events and repeats are attempts.
 #[test]
-fn after_the_window_without_saying_so_in_the_policy() {
-    if !met("after_the_window_without_saying_so_in_the_policy", &[Need::Root]) {
+fn default_window() {
+    if !met("default_window", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -135,9 +135,9 @@ fn after_the_window_without_saying_so_in_the_policy() {
 }
 
 #[test]
-fn whatever_differs_is_another() {
+fn different_attempts_are_not_duplicates() {
     if !met(
-        "whatever_differs_is_another",
+        "different_attempts_are_not_duplicates",
         &[Need::Root, Need::Program("setpriv")],
     ) {
         return;
@@ -178,8 +178,8 @@ fn whatever_differs_is_another() {
 }
 
 #[test]
-fn what_is_not_folded() {
-    if !met("what_is_not_folded", &[Need::Root]) {
+fn events_without_deduplication() {
+    if !met("events_without_deduplication", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -216,8 +216,8 @@ fn what_is_not_folded() {
 
 /// `exec` has a report to write: it folds what its policy says, and nothing else.
 #[test]
-fn exec_folds_when_told_to() {
-    if !met("exec_folds_when_told_to", &[Need::Root]) {
+fn exec_with_deduplication() {
+    if !met("exec_with_deduplication", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -248,8 +248,8 @@ fn exec_folds_when_told_to() {
 
 /// What an event tells of is in the table.
 #[test]
-fn the_table_of_exec_counts_repeats() {
-    if !met("the_table_of_exec_counts_repeats", &[Need::Root]) {
+fn exec_table_counts_duplicates() {
+    if !met("exec_table_counts_duplicates", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {

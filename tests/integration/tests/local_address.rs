@@ -52,8 +52,8 @@ fn probe_is_attached(stand: &Stand) -> bool {
 }
 
 #[test]
-fn every_way_to_connect_tells_it() {
-    if !ready("every_way_to_connect_tells_it") {
+fn every_connect_method() {
+    if !ready("every_connect_method") {
         return;
     }
     Namespace::run(|_| {
@@ -87,9 +87,9 @@ fn every_way_to_connect_tells_it() {
 
 /// curl does not block in connect(2).
 #[test]
-fn a_connect_that_does_not_block_tells_it() {
-    if !ready("a_connect_that_does_not_block_tells_it")
-        || !met("a_connect_that_does_not_block_tells_it", &[Need::Program("curl")])
+fn nonblocking_connect() {
+    if !ready("nonblocking_connect")
+        || !met("nonblocking_connect", &[Need::Program("curl")])
     {
         return;
     }
@@ -106,8 +106,8 @@ fn a_connect_that_does_not_block_tells_it() {
 
 /// A SYN left, and nobody was there.
 #[test]
-fn a_connect_that_is_refused_tells_it() {
-    if !ready("a_connect_that_is_refused_tells_it") {
+fn refused_connect() {
+    if !ready("refused_connect") {
         return;
     }
     Namespace::run(|_| {
@@ -125,8 +125,8 @@ fn a_connect_that_is_refused_tells_it() {
 
 /// No SYN leaves: reported all the same, in its place, without a source.
 #[test]
-fn what_fails_before_is_reported_without() {
-    if !ready("what_fails_before_is_reported_without") {
+fn failed_connect_has_no_local_address() {
+    if !ready("failed_connect_has_no_local_address") {
         return;
     }
     Namespace::run(|_| {
@@ -151,8 +151,8 @@ fn what_fails_before_is_reported_without() {
 
 /// What is denied never leaves, and has none; what is audited beside has.
 #[test]
-fn an_enforcing_policy_tells_it_of_what_it_lets_through() {
-    if !ready("an_enforcing_policy_tells_it_of_what_it_lets_through") {
+fn enforcing_policy_with_audited_connects() {
+    if !ready("enforcing_policy_with_audited_connects") {
         return;
     }
     Namespace::run(|_| {
@@ -180,8 +180,8 @@ fn an_enforcing_policy_tells_it_of_what_it_lets_through() {
 
 /// Two policies have each their word about one connection.
 #[test]
-fn each_policy_is_told() {
-    if !ready("each_policy_is_told") {
+fn two_policies() {
+    if !ready("two_policies") {
         return;
     }
     Namespace::run(|_| {
@@ -200,8 +200,8 @@ fn each_policy_is_told() {
 }
 
 #[test]
-fn under_a_standing_policy() {
-    if !ready("under_a_standing_policy") {
+fn attached_policy() {
+    if !ready("attached_policy") {
         return;
     }
     Namespace::run(|_| {
@@ -246,8 +246,8 @@ fn under_a_standing_policy() {
 
 /// It is attached while some policy reports what it lets through, and only then.
 #[test]
-fn the_probe_comes_and_goes_with_the_need() {
-    if !ready("the_probe_comes_and_goes_with_the_need") {
+fn tracer_attached_only_while_needed() {
+    if !ready("tracer_attached_only_while_needed") {
         return;
     }
     Namespace::run(|_| {

@@ -78,8 +78,8 @@ fn expect_let_through(stand: &Stand, cgroup: &TestCgroup, to: std::net::IpAddr) 
 }
 
 #[test]
-fn it_holds_with_no_process_of_ours() {
-    if !met("it_holds_with_no_process_of_ours", &[Need::Root]) {
+fn enforced_without_a_running_process() {
+    if !met("enforced_without_a_running_process", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -127,8 +127,8 @@ fn it_holds_with_no_process_of_ours() {
 
 /// Reading is not needed for anything: with the reader killed, everything is as before.
 #[test]
-fn kill_9_of_a_reader_opens_nothing() {
-    if !met("kill_9_of_a_reader_opens_nothing", &[Need::Root]) {
+fn killing_the_event_reader_changes_nothing() {
+    if !met("killing_the_event_reader_changes_nothing", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -155,8 +155,8 @@ fn kill_9_of_a_reader_opens_nothing() {
 
 /// A page that a person understands.
 #[test]
-fn status_in_words() {
-    if !met("status_in_words", &[Need::Root]) {
+fn status_text() {
+    if !met("status_text", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -196,8 +196,8 @@ fn status_in_words() {
 }
 
 #[test]
-fn taken_away_from_one_cgroup_then_from_all() {
-    if !met("taken_away_from_one_cgroup_then_from_all", &[Need::Root]) {
+fn detach_from_one_cgroup_then_all() {
+    if !met("detach_from_one_cgroup_then_all", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -255,8 +255,8 @@ fn taken_away_from_one_cgroup_then_from_all() {
 
 /// A process is named, or a unit of systemd: the cgroup it is in.
 #[test]
-fn by_a_process_or_a_unit() {
-    if !met("by_a_process_or_a_unit", &[Need::Root]) {
+fn attach_by_pid_or_systemd_unit() {
+    if !met("attach_by_pid_or_systemd_unit", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {

@@ -29,8 +29,8 @@ fn with_lsm(test: &str, act: impl Fn(Stand, TestCgroup, TestCgroup) + Send + Syn
 
 /// A process that is moved under a policy with sockets that are connected: nothing more leaves over them.
 #[test]
-fn connected_before_the_move() {
-    with_lsm("connected_before_the_move", |stand, outside, inside| {
+fn connected_before_migration() {
+    with_lsm("connected_before_migration", |stand, outside, inside| {
         stand.attach(&inside, "gate", BLOCKING);
         for family in Family::ALL {
             let udp = Receiver::listen(Transport::Udp, Namespace::near(family));
@@ -75,8 +75,8 @@ fn connected_before_the_move() {
 
 /// What somebody else connected is answered: that is no way out that the process has opened.
 #[test]
-fn accepted_before_the_move() {
-    with_lsm("accepted_before_the_move", |stand, outside, inside| {
+fn accepted_before_migration() {
+    with_lsm("accepted_before_migration", |stand, outside, inside| {
         stand.attach(&inside, "gate", BLOCKING);
         let mut process = ScriptedClient::start(&test_client(), &outside);
         let here = "198.51.100.1:4711";
@@ -97,8 +97,8 @@ fn accepted_before_the_move() {
 
 /// Sockets without an address hook, made before the move.
 #[test]
-fn raw_sockets_from_before_the_move() {
-    with_lsm("raw_sockets_from_before_the_move", |stand, outside, inside| {
+fn raw_sockets_created_before_migration() {
+    with_lsm("raw_sockets_created_before_migration", |stand, outside, inside| {
         stand.attach(&inside, "gate", BLOCKING);
         let receiver = Receiver::listen(Transport::Raw, Namespace::near(Family::V4));
         let mut process = ScriptedClient::start(&test_client(), &outside);
@@ -120,8 +120,8 @@ fn raw_sockets_from_before_the_move() {
 
 /// Both policies are asked, that of the task first; the strictest answer holds.
 #[test]
-fn judged_by_both() {
-    with_lsm("judged_by_both", |stand, outside, inside| {
+fn both_policies_are_checked() {
+    with_lsm("both_policies_are_checked", |stand, outside, inside| {
         stand.attach(&inside, "task", "{default: audit, fold: {audit: off}}");
         stand.attach(&outside, "socket", "{default: audit, fold: {audit: off}}");
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
@@ -160,8 +160,8 @@ fn judged_by_both() {
 
 /// Who is in no scope is not judged, nor in one beside.
 #[test]
-fn others_are_left_alone() {
-    with_lsm("others_are_left_alone", |stand, outside, inside| {
+fn tasks_outside_the_scope_are_not_checked() {
+    with_lsm("tasks_outside_the_scope_are_not_checked", |stand, outside, inside| {
         stand.attach(&inside, "gate", BLOCKING);
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         let mut process = ScriptedClient::start(&test_client(), &outside);
@@ -176,7 +176,7 @@ fn others_are_left_alone() {
 
 /// An association by a socket option is a call that no other hook sees.
 #[test]
-fn an_association_by_an_option() {
+fn sctp_association_by_socket_option() {
     const TRY: &str = r"
 import errno, socket, struct, sys
 made_outside = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132)
@@ -190,13 +190,13 @@ try:
 except OSError as error:
     print(errno.errorcode[error.errno])
 ";
-    with_lsm("an_association_by_an_option", |stand, outside, inside| {
+    with_lsm("sctp_association_by_socket_option", |stand, outside, inside| {
         let receiver = Receiver::try_listen(Transport::Sctp, Namespace::near(Family::V4));
         let needs = [
             Need::Kernel(receiver.is_some(), "SCTP is not in this kernel"),
             Need::Program("python3"),
         ];
-        if !met("an_association_by_an_option", &needs) {
+        if !met("sctp_association_by_socket_option", &needs) {
             return;
         }
         let receiver = receiver.expect("a receiver");

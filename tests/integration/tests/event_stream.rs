@@ -46,8 +46,8 @@ fn unread(stand: &Stand) -> Vec<u16> {
 }
 
 #[test]
-fn once_each_with_names_and_generation() {
-    if !met("once_each_with_names_and_generation", &[Need::Root]) {
+fn each_event_once_with_names_and_generation() {
+    if !met("each_event_once_with_names_and_generation", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -101,8 +101,8 @@ fn once_each_with_names_and_generation() {
 
 /// Events of a policy that was taken away meanwhile are still told by its name.
 #[test]
-fn names_outlive_the_policy() {
-    if !met("names_outlive_the_policy", &[Need::Root]) {
+fn events_of_a_detached_policy_keep_its_name() {
+    if !met("events_of_a_detached_policy_keep_its_name", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -178,8 +178,8 @@ fn expect_quiet(ended: &Ended) {
 /// `tidegate events --follow | head -1`: it ends when nobody listens, not at the next event, which
 /// is left for the next reader.
 #[test]
-fn nobody_listens_any_more() {
-    if !met("nobody_listens_any_more", &[Need::Root]) {
+fn closed_output_pipe_ends_the_reader() {
+    if !met("closed_output_pipe_ends_the_reader", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -199,8 +199,8 @@ fn nobody_listens_any_more() {
 
 /// What a reader that has gone already did not hear is for the next one.
 #[test]
-fn what_was_not_written_is_not_lost() {
-    if !met("what_was_not_written_is_not_lost", &[Need::Root]) {
+fn unwritten_events_go_to_the_next_reader() {
+    if !met("unwritten_events_go_to_the_next_reader", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -218,8 +218,8 @@ fn what_was_not_written_is_not_lost() {
 
 /// With everything taken away there is nothing more to wait for, and a new start finds no reader.
 #[test]
-fn the_end_of_everything_ends_the_reader() {
-    if !met("the_end_of_everything_ends_the_reader", &[Need::Root]) {
+fn detach_all_ends_the_reader() {
+    if !met("detach_all_ends_the_reader", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -243,8 +243,8 @@ fn the_end_of_everything_ends_the_reader() {
 
 /// A ring that is full costs events, which are counted and told as a gap, and no verdict.
 #[test]
-fn what_is_lost_is_told() {
-    if !met("what_is_lost_is_told", &[Need::Root]) {
+fn lost_events_are_reported() {
+    if !met("lost_events_are_reported", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {

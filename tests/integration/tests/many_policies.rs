@@ -36,8 +36,8 @@ impl Drop for Pins {
 }
 
 #[test]
-fn a_thousand() {
-    if !met("a_thousand", &[Need::Root]) {
+fn thousand_policies() {
+    if !met("thousand_policies", &[Need::Root]) {
         return;
     }
     let bpffs = mount_of("bpf").unwrap_or_else(|| {

@@ -32,8 +32,8 @@ fn expect_nothing(stand: &Stand) {
 
 /// The root cgroup is every process of the machine: not by any spelling without --host.
 #[test]
-fn the_root_cgroup() {
-    if !met("the_root_cgroup", &[Need::Root]) {
+fn root_cgroup_needs_the_host_flag() {
+    if !met("root_cgroup_needs_the_host_flag", &[Need::Root]) {
         return;
     }
     let stand = Stand::open().of_its_own();
@@ -64,8 +64,8 @@ fn the_root_cgroup() {
 }
 
 #[test]
-fn cgroups_that_are_none() {
-    if !met("cgroups_that_are_none", &[Need::Root]) {
+fn invalid_cgroups() {
+    if !met("invalid_cgroups", &[Need::Root]) {
         return;
     }
     let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
@@ -92,8 +92,8 @@ fn cgroups_that_are_none() {
 }
 
 #[test]
-fn nine_policies() {
-    if !met("nine_policies", &[Need::Root]) {
+fn too_many_policies() {
+    if !met("too_many_policies", &[Need::Root]) {
         return;
     }
     let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
@@ -122,8 +122,8 @@ fn nine_policies() {
 
 /// All lines, or none.
 #[test]
-fn a_batch_with_a_wrong_line() {
-    if !met("a_batch_with_a_wrong_line", &[Need::Root]) {
+fn batch_with_an_invalid_line() {
+    if !met("batch_with_an_invalid_line", &[Need::Root]) {
         return;
     }
     let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
@@ -167,8 +167,8 @@ fn hold_lock(stand: &Stand) -> Flock<File> {
 
 /// The same when it turns out only amid the work: here a cgroup goes away after it was found.
 #[test]
-fn a_batch_that_fails_halfway() {
-    if !met("a_batch_that_fails_halfway", &[Need::Root]) {
+fn batch_that_fails_halfway() {
+    if !met("batch_that_fails_halfway", &[Need::Root]) {
         return;
     }
     let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
@@ -203,8 +203,8 @@ fn a_batch_that_fails_halfway() {
 
 /// Many at a time wait for one another, and all of them stand.
 #[test]
-fn commands_at_the_same_time() {
-    if !met("commands_at_the_same_time", &[Need::Root]) {
+fn concurrent_commands() {
+    if !met("concurrent_commands", &[Need::Root]) {
         return;
     }
     let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
@@ -224,8 +224,8 @@ fn commands_at_the_same_time() {
 
 /// One sentence, and nothing of what stands can be seen.
 #[test]
-fn whoever_is_not_root() {
-    if !met("whoever_is_not_root", &[Need::Root, Need::Program("setpriv")]) {
+fn unprivileged_user() {
+    if !met("unprivileged_user", &[Need::Root, Need::Program("setpriv")]) {
         return;
     }
     let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
@@ -263,8 +263,8 @@ fn whoever_is_not_root() {
 
 /// A journal that somebody else could write to, or that is none, is not used.
 #[test]
-fn a_journal_that_is_not_ours() {
-    if !met("a_journal_that_is_not_ours", &[Need::Root]) {
+fn unsafe_journal_permissions() {
+    if !met("unsafe_journal_permissions", &[Need::Root]) {
         return;
     }
     let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
