@@ -1,4 +1,5 @@
-//! The gate of the self-test: the programs of `exec` on a cgroup of our own, and running test clients in it.
+//! The cgroups of the self-test, one without a policy and one with the programs that `exec` attaches, and the
+//! test clients that run in them.
 
 use std::{
     cell::RefCell,
@@ -29,47 +30,47 @@ use crate::{
     policy::Policy,
 };
 
-/// What a test client may keep.
+/// The capabilities that a test client keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rights {
-    /// Everything: to find out whether a way exists at all.
+pub(super) enum Privileges {
+    /// All of them: to find out whether the kernel supports a method.
     All,
-    /// What a command of `exec` has.
+    /// Those of a command of `exec`.
     AsExec,
-    /// The same with raw sockets, so that it is a hook that decides.
-    WithRawSockets,
+    /// Only CAP_NET_RAW, so that a hook decides and not the missing capability.
+    WithNetRaw,
 }
 
-/// Where test clients run.
-pub(super) struct Bench<'a> {
+/// Two cgroups, removed by [`Fixture::remove`].
+pub(super) struct Fixture<'a> {
     signals: &'a SignalSource,
     program: PathBuf,
     plain: TransientCgroup,
-    gated: Gated,
+    enforced: EnforcedSide,
 }
 
-struct Gated {
+struct EnforcedSide {
     gate: RunGate,
     ring: RefCell<EventRing>,
     cgroup: TransientCgroup,
 }
 
-/// A run, and what the gate said meanwhile.
+/// The result of a test client, and the events of its run.
 pub(super) struct CaseRun {
-    /// What the test client told; `None` when it was ended before it could.
+    /// `None` when the test client died before it reported a result.
     pub(super) result: Option<ClientResult>,
     pub(super) events: Vec<Event>,
 }
 
-impl Bench<'_> {
-    /// Puts the policy live, as `exec` does, and a cgroup under it.
-    pub(super) fn set<'a>(
+impl Fixture<'_> {
+    /// Creates both cgroups and attaches the policy to one of them, as `exec` does.
+    pub(super) fn attach<'a>(
         signals: &'a SignalSource,
         hierarchy: &Hierarchy,
         image: &Image,
         policy: &Policy,
-    ) -> Result<Bench<'a>, SelftestError> {
-        let failed = |error: Box<dyn std::error::Error + Send + Sync>| SelftestError::Gate(error);
+    ) -> Result<Fixture<'a>, SelftestError> {
+        let failed = |error: Box<dyn std::error::Error + Send + Sync>| SelftestError::Datapath(error);
         let program = fs::read_link("/proc/self/exe").map_err(|error| failed(Box::new(error)))?;
         let plain = TransientCgroup::create(hierarchy).map_err(|error| failed(Box::new(error)))?;
         let cgroup = TransientCgroup::create(hierarchy).map_err(|error| failed(Box::new(error)))?;
@@ -91,11 +92,11 @@ impl Bench<'_> {
         gate.attach(cgroup.fd(), &scope)
             .map_err(|error| failed(Box::new(error)))?;
         let ring = gate.events().map_err(|error| failed(Box::new(error)))?;
-        Ok(Bench {
+        Ok(Fixture {
             signals,
             program,
             plain,
-            gated: Gated {
+            enforced: EnforcedSide {
                 gate,
                 ring: RefCell::new(ring),
                 cgroup,
@@ -103,49 +104,53 @@ impl Bench<'_> {
         })
     }
 
-    /// Sends a test client out without the gate.
-    pub(super) fn go_plain(&self, words: Vec<OsString>, handed: &[RawFd]) -> Result<CaseRun, SelftestError> {
-        self.go(&self.plain, words, handed, Rights::All)
-    }
-
-    /// Sends a test client out through the gate.
-    pub(super) fn go_gated(
+    /// Runs a test client in the cgroup without a policy.
+    pub(super) fn run_without_policy(
         &self,
-        words: Vec<OsString>,
-        handed: &[RawFd],
-        rights: Rights,
+        args: Vec<OsString>,
+        inherited_fds: &[RawFd],
     ) -> Result<CaseRun, SelftestError> {
-        self.go(&self.gated.cgroup, words, handed, rights)
+        self.run(&self.plain, args, inherited_fds, Privileges::All)
     }
 
-    fn go(
+    /// Runs a test client in the cgroup with the policy.
+    pub(super) fn run_under_policy(
+        &self,
+        args: Vec<OsString>,
+        inherited_fds: &[RawFd],
+        privileges: Privileges,
+    ) -> Result<CaseRun, SelftestError> {
+        self.run(&self.enforced.cgroup, args, inherited_fds, privileges)
+    }
+
+    fn run(
         &self,
         cgroup: &TransientCgroup,
-        words: Vec<OsString>,
-        handed: &[RawFd],
-        rights: Rights,
+        args: Vec<OsString>,
+        inherited_fds: &[RawFd],
+        privileges: Privileges,
     ) -> Result<CaseRun, SelftestError> {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| SelftestError::TestClient(error);
-        let (told, teller) = pipe().map_err(|errno| failed(Box::new(errno)))?;
+        let (result_reader, result_writer) = pipe().map_err(|errno| failed(Box::new(errno)))?;
         let mut command = Command::new(&self.program);
         command.args = vec![
             "selftest-client".into(),
-            format!("--tell={}", teller.as_raw_fd()).into(),
+            format!("--result-fd={}", result_writer.as_raw_fd()).into(),
         ];
-        command.args.extend(words);
-        command.keep_fds = KeepFds::Also([handed, &[teller.as_raw_fd()]].concat());
-        command.keep_capabilities = match rights {
-            Rights::All => CapabilitySet::ALL,
-            Rights::AsExec => CapabilitySet::NONE,
-            Rights::WithRawSockets => CapabilitySet::of(Capability::NET_RAW),
+        command.args.extend(args);
+        command.keep_fds = KeepFds::Also([inherited_fds, &[result_writer.as_raw_fd()]].concat());
+        command.keep_capabilities = match privileges {
+            Privileges::All => CapabilitySet::ALL,
+            Privileges::AsExec => CapabilitySet::NONE,
+            Privileges::WithNetRaw => CapabilitySet::of(Capability::NET_RAW),
         };
         let child = command
             .spawn(cgroup.fd(), self.signals)
             .map_err(|error| failed(Box::new(error)))?;
-        drop(teller);
+        drop(result_writer);
         let events = RefCell::new(Vec::new());
         let mut drain = || {
-            self.gated.ring.borrow_mut().drain(|record| {
+            self.enforced.ring.borrow_mut().drain(|record| {
                 let Ok(event) = decode(record) else { return };
                 if event.outcome == Outcome::KillPending {
                     cgroup.kill_member(event.pid);
@@ -153,7 +158,7 @@ impl Bench<'_> {
                 events.borrow_mut().push(event);
             });
         };
-        let watched = self.gated.ring.borrow().as_fd().try_clone_to_owned();
+        let watched = self.enforced.ring.borrow().as_fd().try_clone_to_owned();
         let watched = watched.map_err(|error| failed(Box::new(error)))?;
         let finished = {
             let mut watches = [Watch {
@@ -168,32 +173,32 @@ impl Bench<'_> {
             return Err(SelftestError::Interrupted);
         }
         Ok(CaseRun {
-            result: read_told(told),
+            result: read_result(result_reader),
             events: events.into_inner(),
         })
     }
 
-    /// Takes all away again: the cgroups, and then what was attached.
-    pub(super) fn clear(self) {
-        let Gated { mut gate, cgroup, .. } = self.gated;
+    /// Removes the cgroups, and then detaches the policy.
+    pub(super) fn remove(self) {
+        let EnforcedSide { mut gate, cgroup, .. } = self.enforced;
         let id = cgroup.id();
         let mut is_gone = true;
         for cgroup in [self.plain, cgroup] {
             if let Err(error) = cgroup.remove() {
-                tracing::warn!(%error, "the next run tries again");
+                tracing::warn!(%error, "failed to remove a cgroup; the next run will try again");
                 is_gone = false;
             }
         }
-        // As long as the cgroup is there, it is gated.
+        // A cgroup that still exists keeps its policy.
         if is_gone && let Err(error) = gate.detach(id) {
-            tracing::warn!(%error, "the next run tries again");
+            tracing::warn!(%error, "failed to detach the policy; the next run will try again");
         }
     }
 }
 
-/// What was told, once nobody can tell any more.
-fn read_told(told: OwnedFd) -> Option<ClientResult> {
+/// Reads the last result from the pipe, until every writer has closed it.
+fn read_result(reader: OwnedFd) -> Option<ClientResult> {
     let mut text = String::new();
-    fs::File::from(told).read_to_string(&mut text).ok()?;
+    fs::File::from(reader).read_to_string(&mut text).ok()?;
     ClientResult::read(&text).pop()
 }

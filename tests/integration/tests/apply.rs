@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use integration::{
-    attached::Stand,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::Family,
     namespace::Namespace,
@@ -23,11 +23,11 @@ const SECOND: &str = r#"{default: block, rules: [
 ]}"#;
 
 /// Whether a connect (of UDP: nothing is sent) is allowed.
-fn passes(stand: &Stand, cgroup: &TestCgroup, to: IpAddr) -> bool {
+fn passes(fixture: &AttachFixture, cgroup: &TestCgroup, to: IpAddr) -> bool {
     let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
     let to = format!("{to}:9");
-    stand
-        .run_client(cgroup, &test_client.task("go", &["udp-connect-send", &to]))
+    fixture
+        .run_client(cgroup, &test_client.task("run", &["udp-connect-send", &to]))
         .ok
 }
 
@@ -45,9 +45,9 @@ fn json(text: &str) -> Value {
 
 /// What stands is generation `n` of [`FIRST`], whatever was tried.
 #[track_caller]
-fn expect_first(stand: &Stand, cgroup: &TestCgroup, generation: u64) {
-    assert_eq!(stand.status().policy("shop")["generation"], generation);
-    assert!(passes(stand, cgroup, near()) && !passes(stand, cgroup, far()));
+fn expect_first(fixture: &AttachFixture, cgroup: &TestCgroup, generation: u64) {
+    assert_eq!(fixture.status().policy("shop")["generation"], generation);
+    assert!(passes(fixture, cgroup, near()) && !passes(fixture, cgroup, far()));
 }
 
 #[test]
@@ -56,12 +56,12 @@ fn changes_are_reported_and_applied() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
-        stand.attach(&cgroup, "shop", FIRST);
-        let second = stand.policy("shop", SECOND);
-        let apply = |more: &[&str]| stand.done([&["policy", "apply", "-f", &second], more].concat());
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
+        fixture.attach(&cgroup, "shop", FIRST);
+        let second = fixture.policy("shop", SECOND);
+        let apply = |more: &[&str]| fixture.run_ok([&["policy", "apply", "-f", &second], more].concat());
 
-        let told = apply(&["--dry-run"]);
+        let reported = apply(&["--dry-run"]);
         for text in [
             "generation 1 -> 2",
             "198.51.100.1",
@@ -70,22 +70,25 @@ fn changes_are_reported_and_applied() {
             "new",
             "nothing was changed (--dry-run)",
         ] {
-            assert!(told.contains(text), "no `{text}` in\n{told}");
+            assert!(reported.contains(text), "no `{text}` in\n{reported}");
         }
         let document = json(&apply(&["--dry-run", "--output", "json"]));
         assert_eq!(
             (&document["dry_run"], &document["applied"]),
             (&true.into(), &false.into())
         );
-        expect_first(&stand, &cgroup, 1);
+        expect_first(&fixture, &cgroup, 1);
 
-        let told = apply(&[]);
-        assert!(told.contains("shop is live in generation 2 (enforce)"), "{told}");
-        assert!(!passes(&stand, &cgroup, near()) && passes(&stand, &cgroup, far()));
+        let reported = apply(&[]);
+        assert!(
+            reported.contains("shop is live in generation 2 (enforce)"),
+            "{reported}"
+        );
+        assert!(!passes(&fixture, &cgroup, near()) && passes(&fixture, &cgroup, far()));
         assert_eq!(apply(&[]), "policy shop: nothing changes\n");
         assert_eq!(json(&apply(&["--output", "json"]))["applied"], false);
 
-        let status = stand.status();
+        let status = fixture.status();
         let shop = status.policy("shop");
         assert_eq!(
             (&shop["generation"], &shop["source"]),
@@ -98,7 +101,7 @@ fn changes_are_reported_and_applied() {
         );
         assert_eq!(shop["rules"][0]["attempts"], 1);
         assert_eq!(shop["totals"]["rules"]["bank"], 2);
-        let generations: Vec<_> = stand.events().iter().map(|event| event.generation).collect();
+        let generations: Vec<_> = fixture.events().iter().map(|event| event.generation).collect();
         assert_eq!(generations, [1, 2]);
     });
 }
@@ -110,12 +113,12 @@ fn failed_apply_keeps_the_old_version() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
-        stand.attach(&cgroup, "shop", FIRST);
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
+        fixture.attach(&cgroup, "shop", FIRST);
         let refuse = |spec: &str, code: i32, said: &[&str]| {
-            let file = stand.policy("shop", spec);
-            stand.refused(code, said, ["policy", "apply", "-f", &file]);
-            expect_first(&stand, &cgroup, 1);
+            let file = fixture.policy("shop", spec);
+            fixture.run_fails(code, said, ["policy", "apply", "-f", &file]);
+            expect_first(&fixture, &cgroup, 1);
         };
         refuse("{default: perhaps}", 3, &["perhaps"]);
         refuse("{default: [", 3, &[]);
@@ -124,23 +127,23 @@ fn failed_apply_keeps_the_old_version() {
             "{{default: allow, rules: [{}]}}",
             rules.collect::<Vec<_>>().join(", ")
         );
-        let file = stand.policy("shop", &many);
-        let ended = stand.run(["policy", "apply", "-f", &file]);
-        assert!(matches!(ended.code(), Some(1 | 3)), "{}", ended.stderr);
-        assert!(ended.stderr.contains("1024"), "{}", ended.stderr);
-        expect_first(&stand, &cgroup, 1);
+        let file = fixture.policy("shop", &many);
+        let output = fixture.run(["policy", "apply", "-f", &file]);
+        assert!(matches!(output.code(), Some(1 | 3)), "{}", output.stderr);
+        assert!(output.stderr.contains("1024"), "{}", output.stderr);
+        expect_first(&fixture, &cgroup, 1);
         refuse(
             "{default: allow, rules: [{name: x, action: allow, to: any, process: {binaries: [/no/such/file]}}]}",
             1,
             &["executable", "/no/such/file"],
         );
-        let missing = stand.folder().path().join("missing.yaml");
-        stand.refused(
+        let missing = fixture.dir().path().join("missing.yaml");
+        fixture.run_fails(
             1,
             &["missing.yaml"],
             ["policy", "apply", "-f", missing.to_str().unwrap()],
         );
-        expect_first(&stand, &cgroup, 1);
+        expect_first(&fixture, &cgroup, 1);
     });
 }
 
@@ -150,23 +153,23 @@ fn only_attached_policies_can_be_applied() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
-        let file = stand.policy("other", SECOND);
-        stand.refused(1, &["nothing stands"], ["policy", "apply", "-f", &file]);
-        stand.attach(&cgroup, "shop", FIRST);
-        stand.attach(&cgroup, "watch", "{default: allow}");
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
+        let file = fixture.policy("other", SECOND);
+        fixture.run_fails(1, &["nothing stands"], ["policy", "apply", "-f", &file]);
+        fixture.attach(&cgroup, "shop", FIRST);
+        fixture.attach(&cgroup, "watch", "{default: allow}");
         let there = ["no policy named other stands; there are: shop, watch"];
-        stand.refused(1, &there, ["policy", "apply", "-f", &file]);
-        stand.refused(1, &there, ["detach", "other"]);
-        stand.refused(1, &there, ["set-mode", "other", "audit"]);
-        stand.refused(1, &there, ["policy", "stats", "other"]);
+        fixture.run_fails(1, &there, ["policy", "apply", "-f", &file]);
+        fixture.run_fails(1, &there, ["detach", "other"]);
+        fixture.run_fails(1, &there, ["set-mode", "other", "audit"]);
+        fixture.run_fails(1, &there, ["policy", "stats", "other"]);
         for name in ["../shop", "a/b", "", "x y"] {
-            stand.refused(2, &["cannot be the name of a policy"], ["detach", name]);
+            fixture.run_fails(2, &["cannot be the name of a policy"], ["detach", name]);
         }
         // By the name it stands under.
-        stand.done(["policy", "apply", "-f", &file, "--name", "shop"]);
-        assert!(passes(&stand, &cgroup, far()));
-        assert_eq!(stand.status().names(), ["shop", "watch"]);
+        fixture.run_ok(["policy", "apply", "-f", &file, "--name", "shop"]);
+        assert!(passes(&fixture, &cgroup, far()));
+        assert_eq!(fixture.status().names(), ["shop", "watch"]);
     });
 }
 
@@ -176,37 +179,41 @@ fn set_mode_audit_and_enforce() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
-        let file = stand.policy("shop", FIRST);
-        let words = [
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
+        let file = fixture.policy("shop", FIRST);
+        let args = [
             "attach",
             "--policy",
             &file,
             "--mode",
             "audit",
             "--cgroup",
-            &cgroup.spelled(),
+            &cgroup.cgroup_path(),
         ];
-        stand.done(words);
-        assert!(passes(&stand, &cgroup, far()));
+        fixture.run_ok(args);
+        assert!(passes(&fixture, &cgroup, far()));
         assert!(
-            stand
-                .done(["set-mode", "shop", "enforce"])
+            fixture
+                .run_ok(["set-mode", "shop", "enforce"])
                 .contains("generation 2")
         );
-        assert!(!passes(&stand, &cgroup, far()));
+        assert!(!passes(&fixture, &cgroup, far()));
         assert!(
-            stand
-                .done(["set-mode", "shop", "enforce"])
+            fixture
+                .run_ok(["set-mode", "shop", "enforce"])
                 .contains("generation 2"),
             "no change, no generation"
         );
-        assert!(stand.done(["set-mode", "shop", "audit"]).contains("generation 3"));
-        assert!(passes(&stand, &cgroup, far()));
-        let status = stand.status();
+        assert!(
+            fixture
+                .run_ok(["set-mode", "shop", "audit"])
+                .contains("generation 3")
+        );
+        assert!(passes(&fixture, &cgroup, far()));
+        let status = fixture.status();
         let total = |of| status.total("shop", of);
         assert_eq!((total("would_block"), total("blocked")), (2, 1));
-        let told: Vec<_> = stand
+        let reported: Vec<_> = fixture
             .events()
             .into_iter()
             .map(|event| (event.generation, event.mode, event.outcome))
@@ -218,8 +225,8 @@ fn set_mode_audit_and_enforce() {
         ];
         let expected =
             expected.map(|(generation, mode, outcome)| (generation, mode.to_owned(), outcome.to_owned()));
-        assert_eq!(told, expected);
-        stand.refused(2, &["neither"], ["set-mode", "shop", "neither"]);
+        assert_eq!(reported, expected);
+        fixture.run_fails(2, &["neither"], ["set-mode", "shop", "neither"]);
     });
 }
 
@@ -230,34 +237,34 @@ fn set_mode_changes_every_attachment() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup, other) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
-        let file = stand.policy("shop", FIRST);
+        let (fixture, cgroup, other) = (AttachFixture::open(), TestCgroup::create(), TestCgroup::create());
+        let file = fixture.policy("shop", FIRST);
         let attach = |to: &TestCgroup, mode: &str| {
-            stand.run([
+            fixture.run([
                 "attach",
                 "--policy",
                 &file,
                 "--cgroup",
-                &to.spelled(),
+                &to.cgroup_path(),
                 "--mode",
                 mode,
             ])
         };
         attach(&cgroup, "audit").expect_code(0);
-        let ended = attach(&other, "enforce");
-        ended.expect_code(1);
+        let output = attach(&other, "enforce");
+        output.expect_code(1);
         for said in [
             "shop stands already, in mode audit",
             "tidegate set-mode shop enforce",
         ] {
-            assert!(ended.stderr.contains(said), "{}", ended.stderr);
+            assert!(output.stderr.contains(said), "{}", output.stderr);
         }
-        assert_eq!(stand.status().states("shop").len(), 1);
+        assert_eq!(fixture.status().states("shop").len(), 1);
         attach(&other, "audit").expect_code(0);
         // Not asked for, it is the live one's.
-        stand.done(["attach", "--policy", &file, "--cgroup", &other.spelled()]);
-        stand.done(["set-mode", "shop", "enforce"]);
-        assert!(!passes(&stand, &cgroup, far()) && !passes(&stand, &other, far()));
+        fixture.run_ok(["attach", "--policy", &file, "--cgroup", &other.cgroup_path()]);
+        fixture.run_ok(["set-mode", "shop", "enforce"]);
+        assert!(!passes(&fixture, &cgroup, far()) && !passes(&fixture, &other, far()));
     });
 }
 
@@ -268,31 +275,31 @@ fn policy_names_are_unique() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup, other) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
-        stand.attach(&cgroup, "shop", FIRST);
-        let second = stand
-            .folder()
+        let (fixture, cgroup, other) = (AttachFixture::open(), TestCgroup::create(), TestCgroup::create());
+        fixture.attach(&cgroup, "shop", FIRST);
+        let second = fixture
+            .dir()
             .write("second.yaml", &integration::exec::policy("shop", SECOND));
         let second = second.to_str().unwrap();
-        let words = ["attach", "--policy", second, "--cgroup", &other.spelled()];
-        stand.refused(
+        let args = ["attach", "--policy", second, "--cgroup", &other.cgroup_path()];
+        fixture.run_fails(
             1,
             &[
                 "another version of the policy shop stands already",
                 "policy apply",
             ],
-            words,
+            args,
         );
         assert!(
-            passes(&stand, &other, near()) && passes(&stand, &other, far()),
+            passes(&fixture, &other, near()) && passes(&fixture, &other, far()),
             "nothing is there"
         );
-        stand.done([&words[..], &["--name", "shop-two"]].concat());
-        assert!(!passes(&stand, &other, near()));
+        fixture.run_ok([&args[..], &["--name", "shop-two"]].concat());
+        assert!(!passes(&fixture, &other, near()));
         // The same one again is that one.
-        let first = stand.policy("shop", FIRST);
-        let again = stand.done(["attach", "--policy", &first, "--cgroup", &cgroup.spelled()]);
+        let first = fixture.policy("shop", FIRST);
+        let again = fixture.run_ok(["attach", "--policy", &first, "--cgroup", &cgroup.cgroup_path()]);
         assert!(again.contains("stands already on"), "{again}");
-        expect_first(&stand, &cgroup, 1);
+        expect_first(&fixture, &cgroup, 1);
     });
 }

@@ -8,11 +8,11 @@ use std::{
 };
 
 use integration::{
-    attached::Stand,
-    captured::Captured,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     mount_table::mount_of,
     requirement::{Need, met, tidegate_bin},
+    running_command::RunningCommand,
 };
 use nix::fcntl::{Flock, FlockArg};
 
@@ -21,10 +21,10 @@ const HARMLESS: &str = "{mode: audit, default: allow}";
 
 /// Nothing was pinned, nothing was written down.
 #[track_caller]
-fn expect_nothing(stand: &Stand) {
-    assert!(stand.status().names().is_empty());
-    let gate = fs::read_dir(stand.pins().join("tidegate")).unwrap().flatten();
-    let pinned: Vec<_> = gate.map(|entry| entry.path().join("links")).collect();
+fn expect_nothing(fixture: &AttachFixture) {
+    assert!(fixture.status().names().is_empty());
+    let exec = fs::read_dir(fixture.pins().join("tidegate")).unwrap().flatten();
+    let pinned: Vec<_> = exec.map(|entry| entry.path().join("links")).collect();
     for links in pinned.iter().filter(|links| links.is_dir()) {
         assert_eq!(fs::read_dir(links).unwrap().count(), 0, "{}", links.display());
     }
@@ -36,8 +36,8 @@ fn root_cgroup_needs_the_host_flag() {
     if !met("root_cgroup_needs_the_host_flag", &[Need::Root]) {
         return;
     }
-    let stand = Stand::open().of_its_own();
-    let file = stand.policy("shop", HARMLESS);
+    let fixture = AttachFixture::open().with_own_programs();
+    let file = fixture.policy("shop", HARMLESS);
     let mount = mount_of("cgroup2").unwrap();
     let mount = mount.to_str().unwrap();
     for root in [
@@ -48,19 +48,19 @@ fn root_cgroup_needs_the_host_flag() {
         &format!("{mount}/"),
         &format!("{mount}/."),
     ] {
-        stand.refused(
+        fixture.run_fails(
             2,
             &["root cgroup", "--host"],
             ["attach", "--policy", &file, "--cgroup", root],
         );
     }
-    let batch = stand.folder().write("batch", &format!("{file} /\n"));
-    stand.refused(
+    let batch = fixture.dir().write("batch", &format!("{file} /\n"));
+    fixture.run_fails(
         2,
         &["root cgroup"],
         ["attach", "--batch", batch.to_str().unwrap()],
     );
-    expect_nothing(&stand);
+    expect_nothing(&fixture);
 }
 
 #[test]
@@ -68,27 +68,27 @@ fn invalid_cgroups() {
     if !met("invalid_cgroups", &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
-    let file = stand.policy("shop", HARMLESS);
-    let own = cgroup.spelled();
-    let members = format!("{own}/cgroup.procs");
-    let folder = stand.folder().path().to_str().unwrap();
+    let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
+    let file = fixture.policy("shop", HARMLESS);
+    let own = cgroup.cgroup_path();
+    let procs_file = format!("{own}/cgroup.procs");
+    let dir = fixture.dir().path().to_str().unwrap();
     let full = cgroup.path().to_str().unwrap();
     let cases = [
         (format!("{own}/missing"), "there is no cgroup"),
         (format!("{own}/../.."), "is not in the cgroup2 hierarchy"),
         (format!("{full}/../../.."), "is not in the cgroup2 hierarchy"),
-        (members, "is not in the cgroup2 hierarchy"),
-        (folder.to_owned(), "there is no cgroup"),
+        (procs_file, "is not in the cgroup2 hierarchy"),
+        (dir.to_owned(), "there is no cgroup"),
     ];
-    for (path, said) in cases {
-        stand.refused(1, &[said], ["attach", "--policy", &file, "--cgroup", &path]);
+    for (path, message) in cases {
+        fixture.run_fails(1, &[message], ["attach", "--policy", &file, "--cgroup", &path]);
     }
-    stand.refused(2, &["--cgroup"], ["attach", "--policy", &file, "--cgroup", ""]);
-    expect_nothing(&stand);
+    fixture.run_fails(2, &["--cgroup"], ["attach", "--policy", &file, "--cgroup", ""]);
+    expect_nothing(&fixture);
     // In full, as the file system shows it, it is one.
-    stand.done(["attach", "--policy", &file, "--cgroup", full]);
-    assert_eq!(stand.status().policy("shop")["attachments"][0]["cgroup"], own);
+    fixture.run_ok(["attach", "--policy", &file, "--cgroup", full]);
+    assert_eq!(fixture.status().policy("shop")["attachments"][0]["cgroup"], own);
 }
 
 #[test]
@@ -96,28 +96,30 @@ fn too_many_policies() {
     if !met("too_many_policies", &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
-    let files: Vec<String> = (0..9).map(|i| stand.policy(&format!("p{i}"), HARMLESS)).collect();
-    let own = cgroup.spelled();
-    let words = |files: &[String]| {
-        let mut words = vec!["attach".to_owned(), "--cgroup".into(), own.clone()];
-        words.extend(
+    let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
+    let files: Vec<String> = (0..9)
+        .map(|i| fixture.policy(&format!("p{i}"), HARMLESS))
+        .collect();
+    let own = cgroup.cgroup_path();
+    let args = |files: &[String]| {
+        let mut args = vec!["attach".to_owned(), "--cgroup".into(), own.clone()];
+        args.extend(
             files
                 .iter()
                 .flat_map(|file| ["--policy".to_owned(), file.clone()]),
         );
-        words
+        args
     };
-    stand.refused(1, &["carries 8 policies already"], words(&files));
-    expect_nothing(&stand);
-    stand.done(words(&files[..8]));
-    stand.refused(1, &["carries 8 policies already"], words(&files[8..]));
-    assert_eq!(stand.status().names().len(), 8);
+    fixture.run_fails(1, &["carries 8 policies already"], args(&files));
+    expect_nothing(&fixture);
+    fixture.run_ok(args(&files[..8]));
+    fixture.run_fails(1, &["carries 8 policies already"], args(&files[8..]));
+    assert_eq!(fixture.status().names().len(), 8);
     // Those that are there already are no more.
-    stand.done(words(&files[..8]));
-    stand.done(["detach", "p3"]);
-    stand.done(words(&files[8..]));
-    assert_eq!(stand.status().states("p8"), ["in force"]);
+    fixture.run_ok(args(&files[..8]));
+    fixture.run_ok(["detach", "p3"]);
+    fixture.run_ok(args(&files[8..]));
+    assert_eq!(fixture.status().states("p8"), ["in force"]);
 }
 
 /// All lines, or none.
@@ -126,15 +128,15 @@ fn batch_with_an_invalid_line() {
     if !met("batch_with_an_invalid_line", &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
-    let (file, own) = (stand.policy("shop", HARMLESS), cgroup.spelled());
-    let wrong = stand.policy("wrong", "{default: perhaps}");
+    let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
+    let (file, own) = (fixture.policy("shop", HARMLESS), cgroup.cgroup_path());
+    let wrong = fixture.policy("wrong", "{default: perhaps}");
     let run = |lines: &str| {
-        let batch = stand.folder().write("batch", lines);
-        stand.run(["attach", "--batch", batch.to_str().unwrap()])
+        let batch = fixture.dir().write("batch", lines);
+        fixture.run(["attach", "--batch", batch.to_str().unwrap()])
     };
     let good = format!("# policy cgroup name\n\n{file} {own} one\n");
-    for (line, code, said) in [
+    for (line, code, message) in [
         (file.clone(), 2, "batch:4: "),
         (format!("{file} {own} two three"), 2, "batch:4: "),
         (format!("{file} {own}/missing two"), 1, "there is no cgroup"),
@@ -147,21 +149,25 @@ fn batch_with_an_invalid_line() {
         ),
         (format!("{file} {own} a/b"), 2, "cannot be the name of a policy"),
     ] {
-        let ended = run(&format!("{good}{line}\n"));
-        ended.expect_code(code);
-        assert!(ended.stderr.contains(said), "no `{said}` in\n{}", ended.stderr);
-        expect_nothing(&stand);
+        let output = run(&format!("{good}{line}\n"));
+        output.expect_code(code);
+        assert!(
+            output.stderr.contains(message),
+            "no `{message}` in\n{}",
+            output.stderr
+        );
+        expect_nothing(&fixture);
     }
     run(&format!("{good}{file} {own} two\n")).expect_code(0);
-    assert_eq!(stand.status().names(), ["one", "two"]);
+    assert_eq!(fixture.status().names(), ["one", "two"]);
 }
 
 /// Keeps others from the journal, as a command does while it works.
-fn hold_lock(stand: &Stand) -> Flock<File> {
+fn hold_lock(fixture: &AttachFixture) -> Flock<File> {
     let file = File::options()
         .read(true)
         .write(true)
-        .open(stand.journal().join("lock"));
+        .open(fixture.journal().join("lock"));
     Flock::lock(file.unwrap(), FlockArg::LockExclusive).unwrap()
 }
 
@@ -171,31 +177,32 @@ fn batch_that_fails_halfway() {
     if !met("batch_that_fails_halfway", &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
+    let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
     let (first, second, third) = (
         cgroup.child("first"),
         cgroup.child("second"),
         cgroup.child("third"),
     );
-    let file = stand.policy("shop", HARMLESS);
-    stand.attach(&third, "before", HARMLESS);
+    let file = fixture.policy("shop", HARMLESS);
+    fixture.attach(&third, "before", HARMLESS);
     let lines = [
         (&third, "one"),
         (&first, "two"),
         (&second, "three"),
         (&third, "four"),
     ];
-    let lines = lines.map(|(cgroup, name)| format!("{file} {} {name}\n", cgroup.spelled()));
-    let batch = stand.folder().write("batch", &lines.concat());
-    let lock = hold_lock(&stand);
-    let attaching = Captured::spawn(&mut stand.command(["attach", "--batch", batch.to_str().unwrap()]));
+    let lines = lines.map(|(cgroup, name)| format!("{file} {} {name}\n", cgroup.cgroup_path()));
+    let batch = fixture.dir().write("batch", &lines.concat());
+    let lock = hold_lock(&fixture);
+    let attaching =
+        RunningCommand::spawn(&mut fixture.command(["attach", "--batch", batch.to_str().unwrap()]));
     attaching.wait_for_stderr("waiting for process");
     second.remove();
     drop(lock);
-    let ended = attaching.finish();
-    ended.expect_code(1);
-    assert!(ended.stderr.contains(&second.spelled()), "{}", ended.stderr);
-    let status = stand.status();
+    let output = attaching.finish();
+    output.expect_code(1);
+    assert!(output.stderr.contains(&second.cgroup_path()), "{}", output.stderr);
+    let status = fixture.status();
     assert_eq!(status.names(), ["before"], "nothing was changed");
     assert_eq!(status.states("before"), ["in force"]);
     assert!(status.0["unknown_cgroups"].as_array().unwrap().is_empty());
@@ -207,17 +214,17 @@ fn concurrent_commands() {
     if !met("concurrent_commands", &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
+    let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
     let names = ["a", "b", "c", "d", "e", "f"];
-    let own = cgroup.spelled();
+    let own = cgroup.cgroup_path();
     let running = names.map(|name| {
-        let file = stand.policy(name, HARMLESS);
-        Captured::spawn(&mut stand.command(["attach", "--policy", &file, "--cgroup", &own]))
+        let file = fixture.policy(name, HARMLESS);
+        RunningCommand::spawn(&mut fixture.command(["attach", "--policy", &file, "--cgroup", &own]))
     });
     for attaching in running {
         attaching.finish().expect_code(0);
     }
-    let status = stand.status();
+    let status = fixture.status();
     assert_eq!(status.names(), names);
     assert!(names.iter().all(|name| status.states(name) == ["in force"]));
 }
@@ -228,11 +235,11 @@ fn unprivileged_user() {
     if !met("unprivileged_user", &[Need::Root, Need::Program("setpriv")]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
-    stand.attach(&cgroup, "shop", HARMLESS);
-    let file = stand.policy("shop", HARMLESS);
-    let program = stand.folder().copy_program(&tidegate_bin(), "tidegate");
-    let own = cgroup.spelled();
+    let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
+    fixture.attach(&cgroup, "shop", HARMLESS);
+    let file = fixture.policy("shop", HARMLESS);
+    let program = fixture.dir().copy_program(&tidegate_bin(), "tidegate");
+    let own = cgroup.cgroup_path();
     let lines: [&[&str]; 9] = [
         &["attach", "--policy", &file, "--cgroup", &own],
         &["detach", "--all"],
@@ -244,21 +251,25 @@ fn unprivileged_user() {
         &["policy", "list"],
         &["policy", "stats"],
     ];
-    for words in lines {
+    for args in lines {
         let mut command = Command::new("setpriv");
         command
             .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
             .arg(&program)
-            .args(words)
-            .env("TIDEGATE_RUN", stand.journal())
-            .env("TIDEGATE_BPFFS", stand.pins());
-        let ended = Captured::run(&mut command);
-        ended.expect_code(1);
-        assert_eq!(ended.stdout, "");
-        assert!(ended.stderr.contains("needs root"), "{words:?}: {}", ended.stderr);
-        assert!(ended.stderr.lines().count() <= 2, "{words:?}: {}", ended.stderr);
+            .args(args)
+            .env("TIDEGATE_RUN", fixture.journal())
+            .env("TIDEGATE_BPFFS", fixture.pins());
+        let output = RunningCommand::run(&mut command);
+        output.expect_code(1);
+        assert_eq!(output.stdout, "");
+        assert!(
+            output.stderr.contains("needs root"),
+            "{args:?}: {}",
+            output.stderr
+        );
+        assert!(output.stderr.lines().count() <= 2, "{args:?}: {}", output.stderr);
     }
-    assert_eq!(stand.status().states("shop"), ["in force"]);
+    assert_eq!(fixture.status().states("shop"), ["in force"]);
 }
 
 /// A journal that somebody else could write to, or that is none, is not used.
@@ -267,19 +278,19 @@ fn unsafe_journal_permissions() {
     if !met("unsafe_journal_permissions", &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
-    stand.attach(&cgroup, "shop", HARMLESS);
-    let other = stand.folder().path().join("journal");
+    let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
+    fixture.attach(&cgroup, "shop", HARMLESS);
+    let other = fixture.dir().path().join("journal");
     fs::create_dir(&other).unwrap();
-    let status = |folder: &std::path::Path| {
-        let mut command = stand.command(["status"]);
-        Captured::run(command.env("TIDEGATE_RUN", folder).stdin(Stdio::null()))
+    let status = |dir: &std::path::Path| {
+        let mut command = fixture.command(["status"]);
+        RunningCommand::run(command.env("TIDEGATE_RUN", dir).stdin(Stdio::null()))
     };
     fs::set_permissions(&other, fs::Permissions::from_mode(0o777)).unwrap();
     assert_eq!(status(&other).code(), Some(1));
     fs::set_permissions(&other, fs::Permissions::from_mode(0o700)).unwrap();
     std::os::unix::fs::chown(&other, Some(65534), None).unwrap();
     assert_eq!(status(&other).code(), Some(1));
-    std::os::unix::fs::symlink(stand.journal(), stand.folder().path().join("link")).unwrap();
-    assert_eq!(status(&stand.folder().path().join("link")).code(), Some(1));
+    std::os::unix::fs::symlink(fixture.journal(), fixture.dir().path().join("link")).unwrap();
+    assert_eq!(status(&fixture.dir().path().join("link")).code(), Some(1));
 }

@@ -4,13 +4,13 @@
 use std::fs;
 
 use integration::{
-    attached::Stand,
-    captured::Captured,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::{EgressMethod, Family, Transport},
     namespace::Namespace,
     receiver::Receiver,
     requirement::{Need, met},
+    running_command::RunningCommand,
     scripted_client::ScriptedClient,
     test_client::TestClient,
 };
@@ -34,12 +34,12 @@ fn test_client() -> TestClient {
 }
 
 /// Processes that were started with this stand's journal in their environment.
-fn processes_of(stand: &Stand) -> Vec<String> {
-    let folder = stand.journal().as_os_str().as_encoded_bytes();
+fn processes_of(fixture: &AttachFixture) -> Vec<String> {
+    let dir = fixture.journal().as_os_str().as_encoded_bytes();
     let is_ours = |pid: &str| {
         // A process that ended while we look is none of ours.
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.windows(folder.len()).any(|part| part == folder)
+        environment.windows(dir.len()).any(|part| part == dir)
     };
     let all = fs::read_dir("/proc").unwrap().flatten();
     let names = all.filter_map(|entry| entry.file_name().into_string().ok());
@@ -49,16 +49,16 @@ fn processes_of(stand: &Stand) -> Vec<String> {
 }
 
 /// Both families, connected and not: what the policy denies does not arrive.
-fn expect_held(stand: &Stand, cgroup: &TestCgroup) -> u64 {
+fn expect_held(fixture: &AttachFixture, cgroup: &TestCgroup) -> u64 {
     let mut denied = 0;
     for family in Family::ALL {
-        for way in [
+        for method in [
             EgressMethod::TcpConnect,
             EgressMethod::UdpConnectSend,
             EgressMethod::UdpSendto,
         ] {
-            let receiver = Receiver::listen(way.transport(), Namespace::near(family));
-            let result = stand.run_client(cgroup, &test_client().words(way, receiver.address(), None));
+            let receiver = Receiver::listen(method.transport(), Namespace::near(family));
+            let result = fixture.run_client(cgroup, &test_client().args(method, receiver.address(), None));
             assert_eq!(result.errno.as_deref(), Some("EACCES"), "{result:?}");
             receiver.expect_nothing("the policy stands");
             denied += 1;
@@ -67,11 +67,11 @@ fn expect_held(stand: &Stand, cgroup: &TestCgroup) -> u64 {
     denied
 }
 
-fn expect_let_through(stand: &Stand, cgroup: &TestCgroup, to: std::net::IpAddr) {
+fn expect_let_through(fixture: &AttachFixture, cgroup: &TestCgroup, to: std::net::IpAddr) {
     let receiver = Receiver::listen(Transport::Tcp, to);
-    let result = stand.run_client(
+    let result = fixture.run_client(
         cgroup,
-        &test_client().words(EgressMethod::TcpConnect, receiver.address(), None),
+        &test_client().args(EgressMethod::TcpConnect, receiver.address(), None),
     );
     assert!(result.ok, "{result:?}");
     assert_eq!(receiver.arrived().len(), 1);
@@ -83,18 +83,18 @@ fn enforced_without_a_running_process() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
-        stand.attach(&cgroup, "shop", HOLDING);
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
+        fixture.attach(&cgroup, "shop", HOLDING);
         assert!(
-            processes_of(&stand).is_empty(),
+            processes_of(&fixture).is_empty(),
             "attach has ended, and left nothing behind"
         );
-        let denied = expect_held(&stand, &cgroup);
-        expect_let_through(&stand, &cgroup, Namespace::far(Family::V4));
-        expect_let_through(&stand, &cgroup, Namespace::elsewhere(Family::V4));
+        let denied = expect_held(&fixture, &cgroup);
+        expect_let_through(&fixture, &cgroup, Namespace::far(Family::V4));
+        expect_let_through(&fixture, &cgroup, Namespace::elsewhere(Family::V4));
 
-        let status = stand.status();
-        assert_eq!(stand.run(["status"]).code(), Some(0));
+        let status = fixture.status();
+        assert_eq!(fixture.run(["status"]).code(), Some(0));
         let shop = status.policy("shop");
         assert_eq!(
             (&shop["enforcement"], &shop["mode"]),
@@ -102,9 +102,9 @@ fn enforced_without_a_running_process() {
         );
         assert_eq!(shop["generation"], 1);
         assert_eq!(status.states("shop"), ["in force"]);
-        let place = &shop["attachments"][0];
-        assert_eq!(place["cgroup"], cgroup.spelled());
-        let hooks = place["hooks"].as_array().unwrap();
+        let attachment = &shop["attachments"][0];
+        assert_eq!(attachment["cgroup"], cgroup.cgroup_path());
+        let hooks = attachment["hooks"].as_array().unwrap();
         for hook in HOOKS {
             let found = hooks.iter().find(|found| found["hook"] == hook).expect(hook);
             assert_eq!(found["state"], "attached", "{hook}");
@@ -132,10 +132,10 @@ fn killing_the_event_reader_changes_nothing() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
-        stand.attach(&cgroup, "shop", HOLDING);
-        let follower = Captured::spawn(&mut stand.command(["events", "--follow"]));
-        let denied = expect_held(&stand, &cgroup);
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
+        fixture.attach(&cgroup, "shop", HOLDING);
+        let follower = RunningCommand::spawn(&mut fixture.command(["events", "--follow"]));
+        let denied = expect_held(&fixture, &cgroup);
         follower.wait_for_lines(usize::try_from(denied).unwrap());
         follower.signal(Signal::SIGKILL);
         waitid(
@@ -144,11 +144,11 @@ fn killing_the_event_reader_changes_nothing() {
         )
         .unwrap();
 
-        let again = expect_held(&stand, &cgroup);
-        assert_eq!(stand.status().total("shop", "blocked"), denied + again);
+        let again = expect_held(&fixture, &cgroup);
+        assert_eq!(fixture.status().total("shop", "blocked"), denied + again);
         // The next reader takes the lock and reads on; the last event before may come once more, where the
         // reader died between printing it and saying that it was read.
-        let read = stand.events().len() as u64;
+        let read = fixture.events().len() as u64;
         assert!(read == again || read == again + 1, "{read} of {again}");
     });
 }
@@ -160,12 +160,12 @@ fn status_text() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
-        assert!(stand.done(["status"]).starts_with("nothing stands"));
-        stand.attach(&cgroup, "shop", HOLDING);
-        stand.attach(&cgroup, "watch", "{mode: audit, default: kill}");
-        expect_held(&stand, &cgroup);
-        let text = stand.done(["status"]);
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
+        assert!(fixture.run_ok(["status"]).starts_with("nothing stands"));
+        fixture.attach(&cgroup, "shop", HOLDING);
+        fixture.attach(&cgroup, "watch", "{mode: audit, default: kill}");
+        expect_held(&fixture, &cgroup);
+        let text = fixture.run_ok(["status"]);
         let row = |name: &str| -> Vec<String> {
             let line = text.lines().find(|line| line.trim_start().starts_with(name));
             line.expect(name).split_whitespace().map(str::to_owned).collect()
@@ -173,7 +173,7 @@ fn status_text() {
         let shop = row("shop");
         assert_eq!(
             shop[1..6],
-            [&cgroup.spelled(), "in", "force", "enforce", "1"],
+            [&cgroup.cgroup_path(), "in", "force", "enforce", "1"],
             "{text}"
         );
         assert_eq!(shop[shop.len() - 4..], ["0", "0", "6", "0"], "{text}");
@@ -182,15 +182,15 @@ fn status_text() {
         assert!(!text.contains('!'), "nothing is amiss: {text}");
         assert!(text.contains("events: 0 lost"), "{text}");
 
-        let listed = stand.done(["policy", "list"]);
+        let listed = fixture.run_ok(["policy", "list"]);
         assert!(
             listed.contains("shop") && listed.contains("shop.yaml"),
             "{listed}"
         );
-        let stats = stand.done(["policy", "stats", "shop"]);
+        let stats = fixture.run_ok(["policy", "stats", "shop"]);
         assert!(stats.contains("far") && !stats.contains("watch"), "{stats}");
         let stats: serde_json::Value =
-            serde_json::from_str(&stand.done(["policy", "stats", "shop", "--output", "json"])).unwrap();
+            serde_json::from_str(&fixture.run_ok(["policy", "stats", "shop", "--output", "json"])).unwrap();
         assert_eq!(stats["policies"][0]["default"]["attempts"], 6);
     });
 }
@@ -201,46 +201,50 @@ fn detach_from_one_cgroup_then_all() {
         return;
     }
     Namespace::run(|_| {
-        let stand = Stand::open();
+        let fixture = AttachFixture::open();
         let cgroups = [TestCgroup::create(), TestCgroup::create(), TestCgroup::create()];
         for cgroup in &cgroups {
-            stand.attach(cgroup, "shop", HOLDING);
+            fixture.attach(cgroup, "shop", HOLDING);
         }
-        stand.attach(&cgroups[0], "other", "{default: allow}");
-        assert_eq!(stand.status().states("shop"), ["in force"; 3]);
+        fixture.attach(&cgroups[0], "other", "{default: allow}");
+        assert_eq!(fixture.status().states("shop"), ["in force"; 3]);
 
-        let said = stand.done(["detach", "shop", "--cgroup", &cgroups[0].spelled()]);
+        let said = fixture.run_ok(["detach", "shop", "--cgroup", &cgroups[0].cgroup_path()]);
         assert!(said.contains("it stands elsewhere still"), "{said}");
-        expect_let_through(&stand, &cgroups[0], Namespace::near(Family::V4));
-        expect_held(&stand, &cgroups[1]);
-        assert_eq!(stand.status().states("other"), ["in force"]);
-        stand.refused(
+        expect_let_through(&fixture, &cgroups[0], Namespace::near(Family::V4));
+        expect_held(&fixture, &cgroups[1]);
+        assert_eq!(fixture.status().states("other"), ["in force"]);
+        fixture.run_fails(
             1,
             &["does not stand on the cgroup"],
-            ["detach", "shop", "--cgroup", &cgroups[0].spelled()],
+            ["detach", "shop", "--cgroup", &cgroups[0].cgroup_path()],
         );
 
-        stand.done(["detach", "shop"]);
-        expect_let_through(&stand, &cgroups[1], Namespace::near(Family::V4));
-        expect_let_through(&stand, &cgroups[2], Namespace::near(Family::V4));
-        assert_eq!(stand.status().names(), ["other"]);
+        fixture.run_ok(["detach", "shop"]);
+        expect_let_through(&fixture, &cgroups[1], Namespace::near(Family::V4));
+        expect_let_through(&fixture, &cgroups[2], Namespace::near(Family::V4));
+        assert_eq!(fixture.status().names(), ["other"]);
 
         // What is attached again stands again.
-        stand.attach(&cgroups[1], "shop", HOLDING);
-        expect_held(&stand, &cgroups[1]);
+        fixture.attach(&cgroups[1], "shop", HOLDING);
+        expect_held(&fixture, &cgroups[1]);
         assert_eq!(
-            stand.status().total("shop", "blocked"),
+            fixture.status().total("shop", "blocked"),
             6,
             "counted from its start"
         );
 
-        let said = stand.done(["detach", "--all"]);
+        let said = fixture.run_ok(["detach", "--all"]);
         assert!(said.contains("other") && said.contains("shop"), "{said}");
         for cgroup in &cgroups {
-            expect_let_through(&stand, cgroup, Namespace::near(Family::V4));
+            expect_let_through(&fixture, cgroup, Namespace::near(Family::V4));
         }
-        assert_eq!(fs::read_dir(stand.pins()).unwrap().count(), 0, "no pins are left");
-        let left = fs::read_dir(stand.journal()).unwrap().flatten();
+        assert_eq!(
+            fs::read_dir(fixture.pins()).unwrap().count(),
+            0,
+            "no pins are left"
+        );
+        let left = fs::read_dir(fixture.journal()).unwrap().flatten();
         let left: Vec<_> = left
             .map(|entry| entry.file_name().into_string().unwrap())
             .collect();
@@ -249,7 +253,7 @@ fn detach_from_one_cgroup_then_all() {
                 .all(|name| ["lock", "reader"].contains(&name.as_str())),
             "{left:?}"
         );
-        assert_eq!(stand.done(["detach", "--all"]), "nothing stood\n");
+        assert_eq!(fixture.run_ok(["detach", "--all"]), "nothing stood\n");
     });
 }
 
@@ -260,12 +264,12 @@ fn attach_by_pid_or_systemd_unit() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let name = format!("tgtest-{}.service", std::process::id());
         let (slice, other) = (cgroup.child("x.slice"), cgroup.child("y.slice"));
         let unit = slice.child(&name);
-        let file = stand.policy("shop", HOLDING);
-        let attach = |how: &str, which: &str| stand.run(["attach", "--policy", &file, how, which]);
+        let file = fixture.policy("shop", HOLDING);
+        let attach = |how: &str, which: &str| fixture.run(["attach", "--policy", &file, how, which]);
 
         let absent = attach("--unit", "tgtest-absent.service");
         absent.expect_code(1);
@@ -275,22 +279,22 @@ fn attach_by_pid_or_systemd_unit() {
             absent.stderr
         );
         attach("--unit", &name).expect_code(0);
-        expect_held(&stand, &unit);
-        stand.done(["detach", "shop", "--unit", &name]);
+        expect_held(&fixture, &unit);
+        fixture.run_ok(["detach", "shop", "--unit", &name]);
 
         let twin = other.child(&name);
         let ambiguous = attach("--unit", &name);
         ambiguous.expect_code(1);
-        for path in [unit.spelled(), twin.spelled()] {
+        for path in [unit.cgroup_path(), twin.cgroup_path()] {
             assert!(ambiguous.stderr.contains(&path), "{}", ambiguous.stderr);
         }
 
         let process = ScriptedClient::start(&test_client(), &twin);
         attach("--pid", &process.pid().to_string()).expect_code(0);
-        expect_held(&stand, &twin);
-        expect_let_through(&stand, &unit, Namespace::near(Family::V4));
+        expect_held(&fixture, &twin);
+        expect_let_through(&fixture, &unit, Namespace::near(Family::V4));
         let pid: Pid = process.pid();
-        process.goes_home();
+        process.quit();
         let gone = attach("--pid", &pid.to_string());
         gone.expect_code(1);
         assert!(

@@ -6,12 +6,12 @@
 use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, process};
 
 use integration::{
-    attached::Stand,
-    captured::Captured,
+    attached::AttachFixture,
     cgroup::TestCgroup,
-    kernel::{cgroup_hooks_choose_errno, is_whole_machine},
-    report::{Move, Report},
+    kernel::{cgroup_hooks_choose_errno, is_dedicated_machine},
+    report::{CgroupMigration, Report},
     requirement::{Need, met},
+    running_command::RunningCommand,
     scripted_client::ScriptedClient,
     test_client::TestClient,
 };
@@ -28,7 +28,7 @@ fn test_client() -> TestClient {
 }
 
 fn ready(test: &str) -> bool {
-    let alone = Need::Kernel(is_whole_machine(), "the machine is not the tests' alone");
+    let alone = Need::Kernel(is_dedicated_machine(), "the machine is not the tests' alone");
     met(test, &[Need::Root, alone])
 }
 
@@ -43,23 +43,28 @@ fn id(cgroup: &TestCgroup) -> u64 {
 
 #[track_caller]
 fn expect_in(pid: Pid, cgroup: &TestCgroup) {
-    let told = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-    let path = told.lines().find_map(|line| line.strip_prefix("0::"));
-    assert_eq!(path, Some(cgroup.spelled().as_str()));
+    let reported = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let path = reported.lines().find_map(|line| line.strip_prefix("0::"));
+    assert_eq!(path, Some(cgroup.cgroup_path().as_str()));
 }
 
 /// Moves a process as root, and looks whether it is there.
 #[track_caller]
 fn put(process: &ScriptedClient, cgroup: &TestCgroup) {
-    cgroup.take_in(process.pid());
+    cgroup.add_process(process.pid());
     expect_in(process.pid(), cgroup);
 }
 
 /// What was told, in short: the cgroup with the policies, where it was, where it is, and the policies.
-fn paths(told: &Move) -> (String, String, String, Vec<&str>) {
+fn paths(reported: &CgroupMigration) -> (String, String, String, Vec<&str>) {
     let text = |path: &Option<String>| path.clone().unwrap_or_default();
-    let policies = told.policies.iter().flatten().map(String::as_str).collect();
-    (text(&told.scope), text(&told.from), text(&told.to), policies)
+    let policies = reported.policies.iter().flatten().map(String::as_str).collect();
+    (
+        text(&reported.scope),
+        text(&reported.from),
+        text(&reported.to),
+        policies,
+    )
 }
 
 fn expected<'a>(
@@ -68,14 +73,19 @@ fn expected<'a>(
     to: &TestCgroup,
     policies: &[&'a str],
 ) -> (String, String, String, Vec<&'a str>) {
-    (scope.spelled(), from.spelled(), to.spelled(), policies.to_vec())
+    (
+        scope.cgroup_path(),
+        from.cgroup_path(),
+        to.cgroup_path(),
+        policies.to_vec(),
+    )
 }
 
 /// The folder of the pinned links, if there is one.
-fn links(stand: &Stand) -> Option<PathBuf> {
-    let gates = fs::read_dir(stand.pins().join("tidegate")).ok()?;
-    let mut folders = gates.map(|gate| gate.unwrap().path().join("links/moves"));
-    folders.find(|folder| folder.is_dir())
+fn links(fixture: &AttachFixture) -> Option<PathBuf> {
+    let gates = fs::read_dir(fixture.pins().join("tidegate")).ok()?;
+    let mut dirs = gates.map(|datapath| datapath.unwrap().path().join("links/moves"));
+    dirs.find(|dir| dir.is_dir())
 }
 
 #[test]
@@ -83,37 +93,44 @@ fn migration_by_root() {
     if !ready("migration_by_root") {
         return;
     }
-    let (stand, cgroup, other) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
-    stand.attach(&cgroup, "shop", POLICY);
-    stand.attach(&cgroup, "watch", "{default: audit}");
+    let (fixture, cgroup, other) = (AttachFixture::open(), TestCgroup::create(), TestCgroup::create());
+    fixture.attach(&cgroup, "shop", POLICY);
+    fixture.attach(&cgroup, "watch", "{default: audit}");
     // It moves in, which is nothing to tell.
     let process = ScriptedClient::start(&test_client(), &cgroup);
     expect_in(process.pid(), &cgroup);
-    assert!(stand.moves().is_empty());
+    assert!(fixture.migrations().is_empty());
 
     put(&process, &other);
-    let told = stand.moves();
-    let [told] = told.as_slice() else {
-        panic!("one move, not {told:#?}");
+    let reported = fixture.migrations();
+    let [reported] = reported.as_slice() else {
+        panic!("one move, not {reported:#?}");
     };
     assert_eq!(
-        paths(told),
+        paths(reported),
         expected(&cgroup, &cgroup, &other, &["shop", "watch"])
     );
     assert_eq!(
-        (told.scope_id, told.from_id, told.to_id),
+        (reported.scope_id, reported.from_id, reported.to_id),
         (id(&cgroup), id(&cgroup), id(&other))
     );
     let pid = process.pid().as_raw();
     assert_eq!(
-        (told.pid, told.tid, told.comm.as_str()),
+        (reported.pid, reported.tid, reported.comm.as_str()),
         (pid, pid, "test-client")
     );
-    assert!(told.whole_process && !told.born, "{told:?}");
+    assert!(
+        reported.whole_process && !reported.clone_into_cgroup,
+        "{reported:?}"
+    );
     let us = fs::read_to_string("/proc/thread-self/comm").unwrap();
     let us = us.trim_end();
     assert_eq!(
-        (told.by.pid, told.by.uid, told.by.comm.as_str()),
+        (
+            reported.migrated_by.pid,
+            reported.migrated_by.uid,
+            reported.migrated_by.comm.as_str()
+        ),
         (process::id() as i32, 0, us)
     );
 
@@ -121,32 +138,32 @@ fn migration_by_root() {
     let third = TestCgroup::create();
     put(&process, &third);
     put(&process, &cgroup);
-    assert!(stand.moves().is_empty());
+    assert!(fixture.migrations().is_empty());
 
     // As text, once more, with the names of what was taken away meanwhile.
     put(&process, &other);
-    stand.done(["detach", "watch"]);
-    let text = stand.done(["events"]);
+    fixture.run_ok(["detach", "watch"]);
+    let text = fixture.run_ok(["events"]);
     let line = format!(
         "MOVED test_client[{pid}] left {} for {}, by {us}[{}] uid 0  shop, watch\n",
-        cgroup.spelled(),
-        other.spelled(),
+        cgroup.cgroup_path(),
+        other.cgroup_path(),
         process::id()
     );
     assert!(text.ends_with(&line) && text.lines().count() == 1, "{text}");
 
     // To a reader who waits, among attempts.
     put(&process, &cgroup);
-    let follower = Captured::spawn(&mut stand.command(["events", "--follow", "--output", "json"]));
+    let follower = RunningCommand::spawn(&mut fixture.command(["events", "--follow", "--output", "json"]));
     put(&process, &other);
-    let told = follower.wait_for_stdout("\"type\":\"move\"");
+    let reported = follower.wait_for_stdout("\"type\":\"move\"");
     follower.signal(Signal::SIGINT);
     follower.finish();
     assert_eq!(
-        paths(&Report::moves(&told)[0]),
+        paths(&Report::migrations(&reported)[0]),
         expected(&cgroup, &cgroup, &other, &["shop"])
     );
-    process.goes_home();
+    process.quit();
 }
 
 /// Neither is it told when a process stays below, comes in, or has nothing to do with any policy.
@@ -155,34 +172,34 @@ fn migrations_that_are_not_reported() {
     if !ready("migrations_that_are_not_reported") {
         return;
     }
-    let (stand, cgroup, other) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
+    let (fixture, cgroup, other) = (AttachFixture::open(), TestCgroup::create(), TestCgroup::create());
     let (left, right, elsewhere) = (cgroup.child("left"), cgroup.child("right"), other.child("below"));
-    stand.attach(&cgroup, "shop", POLICY);
+    fixture.attach(&cgroup, "shop", POLICY);
     let process = ScriptedClient::start(&test_client(), &left);
-    for place in [&right, &cgroup, &left, &left] {
-        put(&process, place);
+    for target in [&right, &cgroup, &left, &left] {
+        put(&process, target);
     }
-    let stranger = ScriptedClient::start(&test_client(), &other);
-    put(&stranger, &elsewhere);
-    put(&stranger, &right);
-    assert!(stand.moves().is_empty());
+    let outsider = ScriptedClient::start(&test_client(), &other);
+    put(&outsider, &elsewhere);
+    put(&outsider, &right);
+    assert!(fixture.migrations().is_empty());
 
     put(&process, &elsewhere);
-    put(&stranger, &other);
-    let told: Vec<_> = stand.moves();
+    put(&outsider, &other);
+    let reported: Vec<_> = fixture.migrations();
     assert_eq!(
-        told.iter().map(paths).collect::<Vec<_>>(),
+        reported.iter().map(paths).collect::<Vec<_>>(),
         [
             expected(&cgroup, &left, &elsewhere, &["shop"]),
             expected(&cgroup, &right, &other, &["shop"])
         ]
     );
     assert_eq!(
-        told.iter().map(|told| told.pid).collect::<Vec<_>>(),
-        [process.pid().as_raw(), stranger.pid().as_raw()]
+        reported.iter().map(|reported| reported.pid).collect::<Vec<_>>(),
+        [process.pid().as_raw(), outsider.pid().as_raw()]
     );
-    process.goes_home();
-    stranger.goes_home();
+    process.quit();
+    outsider.quit();
 }
 
 /// A hierarchy of the first version has cgroups of its own: a process is in one of each.
@@ -191,8 +208,8 @@ fn cgroup_v1_migration_is_not_reported() {
     if !ready("cgroup_v1_migration_is_not_reported") {
         return;
     }
-    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
-    stand.attach(&cgroup, "shop", POLICY);
+    let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
+    fixture.attach(&cgroup, "shop", POLICY);
     let process = ScriptedClient::start(&test_client(), &cgroup);
     let pid = process.pid();
     let mounted = tempfile::tempdir().unwrap();
@@ -208,11 +225,14 @@ fn cgroup_v1_migration_is_not_reported() {
     let other = mounted.path().join("other");
     fs::create_dir(&other).unwrap();
     fs::write(other.join("cgroup.procs"), pid.to_string()).unwrap();
-    let places = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-    assert!(places.contains(":name=tidegate-leave:/other\n"), "{places}");
+    let memberships = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert!(
+        memberships.contains(":name=tidegate-leave:/other\n"),
+        "{memberships}"
+    );
     expect_in(pid, &cgroup);
-    assert!(stand.moves().is_empty());
-    process.goes_home();
+    assert!(fixture.migrations().is_empty());
+    process.quit();
     fs::remove_dir(&other).unwrap();
     umount(mounted.path()).unwrap();
 }
@@ -223,23 +243,23 @@ fn one_event_for_each_nested_cgroup() {
     if !ready("one_event_for_each_nested_cgroup") {
         return;
     }
-    let (stand, outer, other) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
+    let (fixture, outer, other) = (AttachFixture::open(), TestCgroup::create(), TestCgroup::create());
     let middle = outer.child("middle");
     let inner = middle.child("inner");
-    stand.attach(&outer, "above", POLICY);
-    stand.attach(&inner, "below", POLICY);
+    fixture.attach(&outer, "above", POLICY);
+    fixture.attach(&inner, "below", POLICY);
     let process = ScriptedClient::start(&test_client(), &inner);
-    let told = |to: &TestCgroup| {
+    let reported = |to: &TestCgroup| {
         put(&process, to);
-        stand.moves()
+        fixture.migrations()
     };
-    let inner_left = told(&middle);
+    let inner_left = reported(&middle);
     assert_eq!(
         inner_left.iter().map(paths).collect::<Vec<_>>(),
         [expected(&inner, &inner, &middle, &["below"])]
     );
-    assert!(told(&inner).is_empty());
-    let both_left = told(&other);
+    assert!(reported(&inner).is_empty());
+    let both_left = reported(&other);
     assert_eq!(
         both_left.iter().map(paths).collect::<Vec<_>>(),
         [
@@ -247,7 +267,7 @@ fn one_event_for_each_nested_cgroup() {
             expected(&inner, &inner, &other, &["below"])
         ]
     );
-    process.goes_home();
+    process.quit();
 }
 
 /// In a threaded cgroup threads move one at a time.
@@ -256,25 +276,28 @@ fn migration_of_one_thread() {
     if !ready("migration_of_one_thread") {
         return;
     }
-    let (stand, whole) = (Stand::open(), TestCgroup::create());
+    let (fixture, whole) = (AttachFixture::open(), TestCgroup::create());
     let (one, other) = (whole.child("one"), whole.child("other"));
     for cgroup in [&one, &other] {
         fs::write(cgroup.path().join("cgroup.type"), "threaded").unwrap();
     }
-    stand.attach(&one, "shop", POLICY);
+    fixture.attach(&one, "shop", POLICY);
     let process = ScriptedClient::start(&test_client(), &whole);
     let pid = process.pid();
     for cgroup in [&one, &other] {
         fs::write(cgroup.path().join("cgroup.threads"), pid.to_string()).unwrap();
         expect_in(pid, cgroup);
     }
-    let told = stand.moves();
+    let reported = fixture.migrations();
     assert_eq!(
-        told.iter().map(paths).collect::<Vec<_>>(),
+        reported.iter().map(paths).collect::<Vec<_>>(),
         [expected(&one, &one, &other, &["shop"])]
     );
-    assert!(!told[0].whole_process && !told[0].born, "{told:?}");
-    process.goes_home();
+    assert!(
+        !reported[0].whole_process && !reported[0].clone_into_cgroup,
+        "{reported:?}"
+    );
+    process.quit();
 }
 
 /// clone3(2) puts a process elsewhere from its beginning.
@@ -283,41 +306,44 @@ fn clone_into_cgroup() {
     if !ready("clone_into_cgroup") {
         return;
     }
-    let (stand, cgroup, other) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
+    let (fixture, cgroup, other) = (AttachFixture::open(), TestCgroup::create(), TestCgroup::create());
     let below = cgroup.child("below");
-    stand.attach(&cgroup, "shop", POLICY);
+    fixture.attach(&cgroup, "shop", POLICY);
     let mut parent = ScriptedClient::start(&test_client(), &cgroup);
-    let born = |parent: &mut ScriptedClient, place: &TestCgroup| {
-        parent.succeeds(&format!("born {}", place.path().display()));
-        let found = place.processes();
+    let clone_into = |parent: &mut ScriptedClient, target: &TestCgroup| {
+        parent.succeeds(&format!("clone-into {}", target.path().display()));
+        let found = target.processes();
         assert_eq!(found.len(), 1, "{found:?}");
         found[0]
     };
-    born(&mut parent, &below);
-    assert!(stand.moves().is_empty(), "it stays below");
+    clone_into(&mut parent, &below);
+    assert!(fixture.migrations().is_empty(), "it stays below");
 
-    let child = born(&mut parent, &other);
-    let told = stand.moves();
+    let child = clone_into(&mut parent, &other);
+    let reported = fixture.migrations();
     assert_eq!(
-        told.iter().map(paths).collect::<Vec<_>>(),
+        reported.iter().map(paths).collect::<Vec<_>>(),
         [expected(&cgroup, &cgroup, &other, &["shop"])]
     );
-    assert_eq!((told[0].pid, told[0].tid), (child, child));
-    assert!(told[0].born && told[0].whole_process, "{told:?}");
+    assert_eq!((reported[0].pid, reported[0].tid), (child, child));
+    assert!(
+        reported[0].clone_into_cgroup && reported[0].whole_process,
+        "{reported:?}"
+    );
     assert_eq!(
-        (told[0].by.pid, told[0].by.comm.as_str()),
+        (reported[0].migrated_by.pid, reported[0].migrated_by.comm.as_str()),
         (parent.pid().as_raw(), "test-client")
     );
-    parent.goes_home();
+    parent.quit();
 
     // From outside to the inside, and from nowhere to nowhere.
-    let mut stranger = ScriptedClient::start(&test_client(), &other);
+    let mut outsider = ScriptedClient::start(&test_client(), &other);
     below.wait_until_empty();
-    born(&mut stranger, &below);
+    clone_into(&mut outsider, &below);
     let third = TestCgroup::create();
-    born(&mut stranger, &third);
-    assert!(stand.moves().is_empty());
-    stranger.goes_home();
+    clone_into(&mut outsider, &third);
+    assert!(fixture.migrations().is_empty());
+    outsider.quit();
 }
 
 /// The programs are attached while some policy stands, and are put back where somebody has taken them away.
@@ -326,14 +352,14 @@ fn programs_attached_only_while_needed() {
     if !ready("programs_attached_only_while_needed") {
         return;
     }
-    let (stand, cgroup, other) = (
-        Stand::open().of_its_own(),
+    let (fixture, cgroup, other) = (
+        AttachFixture::open().with_own_programs(),
         TestCgroup::create(),
         TestCgroup::create(),
     );
-    stand.attach(&cgroup, "shop", POLICY);
-    stand.attach(&other, "second", POLICY);
-    let status = stand.status();
+    fixture.attach(&cgroup, "shop", POLICY);
+    fixture.attach(&other, "second", POLICY);
+    let status = fixture.status();
     assert_eq!(
         status.0["moves"],
         serde_json::json!([
@@ -346,37 +372,37 @@ fn programs_attached_only_while_needed() {
         "{:#}",
         status.0
     );
-    assert!(!stand.done(["status"]).contains("not reported"));
+    assert!(!fixture.run_ok(["status"]).contains("not reported"));
 
-    stand.done(["detach", "second"]);
-    assert!(links(&stand).is_some(), "the other needs them");
+    fixture.run_ok(["detach", "second"]);
+    assert!(links(&fixture).is_some(), "the other needs them");
     let nowhere = TestCgroup::create();
     let leaves = || {
         let process = ScriptedClient::start(&test_client(), &cgroup);
         put(&process, &nowhere);
-        process.goes_home();
-        stand.moves().len()
+        process.quit();
+        fixture.migrations().len()
     };
-    stand.done(["detach", "shop"]);
-    assert_eq!(links(&stand).is_some(), !attaches_again());
+    fixture.run_ok(["detach", "shop"]);
+    assert_eq!(links(&fixture).is_some(), !attaches_again());
     assert_eq!(leaves(), 0);
-    stand.attach(&cgroup, "shop", POLICY);
+    fixture.attach(&cgroup, "shop", POLICY);
     assert_eq!(leaves(), 1);
 
-    fs::remove_file(links(&stand).unwrap().join("cgroup_move")).unwrap();
-    let status = stand.status();
+    fs::remove_file(links(&fixture).unwrap().join("cgroup_move")).unwrap();
+    let status = fixture.status();
     let why = status.0["migration_unavailable_reason"].as_str().unwrap();
     assert!(why.contains("not attached: cgroup_move"), "{why}");
     assert_eq!(status.policy("shop")["enforcement"], "full");
-    let text = stand.done(["status"]);
+    let text = fixture.run_ok(["status"]);
     assert!(
         text.contains("not reported here: not attached: cgroup_move"),
         "{text}"
     );
     // A kernel that attaches a program once in its life leaves it at that, and the policy stands.
-    stand.attach(&cgroup, "shop", POLICY);
+    fixture.attach(&cgroup, "shop", POLICY);
     assert_eq!(
-        stand.status().0["migration_unavailable_reason"].is_null(),
+        fixture.status().0["migration_unavailable_reason"].is_null(),
         attaches_again()
     );
     if attaches_again() {
@@ -390,24 +416,24 @@ fn without_the_migration_programs() {
     if !met("without_the_migration_programs", &[Need::Root]) {
         return;
     }
-    let stand = Stand::open().variable("TIDEGATE_DISABLE", "moves");
+    let fixture = AttachFixture::open().variable("TIDEGATE_DISABLE", "moves");
     let (cgroup, other) = (TestCgroup::create(), TestCgroup::create());
-    stand.attach(&cgroup, "shop", POLICY);
+    fixture.attach(&cgroup, "shop", POLICY);
     let process = ScriptedClient::start(&test_client(), &cgroup);
     put(&process, &other);
-    assert!(stand.moves().is_empty());
-    process.goes_home();
-    let status = stand.status();
+    assert!(fixture.migrations().is_empty());
+    process.quit();
+    let status = fixture.status();
     assert_eq!(status.policy("shop")["enforcement"], "full");
     assert_eq!(status.0["moves"], serde_json::json!([]));
     assert_eq!(
         status.0["migration_unavailable_reason"],
         "TIDEGATE_DISABLE takes them away"
     );
-    let text = stand.done(["status"]);
+    let text = fixture.run_ok(["status"]);
     assert!(
         text.contains("processes that leave a cgroup are not reported here: TIDEGATE_DISABLE"),
         "{text}"
     );
-    assert!(links(&stand).is_none());
+    assert!(links(&fixture).is_none());
 }

@@ -15,14 +15,14 @@ use std::{
 };
 
 use integration::{
-    captured::Captured,
     cgroup::TestCgroup,
     egress_method::Family,
     exec::{enter, policy, tidegate},
+    load::CallCount,
     mount_table::mount_of,
     namespace::Namespace,
     requirement::{Need, met},
-    storm::Weather,
+    running_command::RunningCommand,
     test_client::TestClient,
 };
 use nix::{
@@ -62,18 +62,18 @@ enum State {
     Watched(usize),
 }
 
-struct Bench {
+struct CrashFixture {
     cgroup: TestCgroup,
     run: tempfile::TempDir,
     pins: PathBuf,
     files: [PathBuf; 2],
-    places: [SocketAddr; 2],
+    destinations: [SocketAddr; 2],
 }
 
 const ERRNO: [&str; 2] = ["EACCES", "EHOSTUNREACH"];
 
-impl Bench {
-    fn make() -> Bench {
+impl CrashFixture {
+    fn make() -> CrashFixture {
         let bpffs = mount_of("bpf").unwrap_or_else(|| {
             let mounted = Command::new("mount")
                 .args(["-t", "bpf", "bpf", "/sys/fs/bpf"])
@@ -82,11 +82,11 @@ impl Bench {
             "/sys/fs/bpf".into()
         });
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let pins = bpffs.join(format!("tidegate-crash-{}-{number}", std::process::id()));
+        let index = COUNT.fetch_add(1, Ordering::Relaxed);
+        let pins = bpffs.join(format!("tidegate-crash-{}-{index}", std::process::id()));
         fs::create_dir(&pins).unwrap();
         let run = tempfile::tempdir().unwrap();
-        let places =
+        let destinations =
             [Namespace::near(Family::V4), Namespace::far(Family::V4)].map(|ip| SocketAddr::new(ip, 9));
         let files = [0, 1].map(|version| {
             let file = run.path().join(format!("version-{version}.yaml"));
@@ -94,22 +94,22 @@ impl Bench {
                 "{{default: block, strict: {}, errno: {}, rules: [{{name: own, action: allow, to: [{}]}}]}}",
                 version == 1,
                 ERRNO[version],
-                places[version].ip()
+                destinations[version].ip()
             );
             fs::write(&file, policy("crash", &spec)).unwrap();
             file
         });
-        Bench {
+        CrashFixture {
             cgroup: TestCgroup::create(),
             run,
             pins,
             files,
-            places,
+            destinations,
         }
     }
 
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = tidegate(words);
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = tidegate(args);
         command
             .env("TIDEGATE_RUN", self.run.path().join("run"))
             .env("TIDEGATE_BPFFS", &self.pins);
@@ -122,9 +122,9 @@ impl Bench {
 
     /// Runs a command, and kills it after so many microseconds unless it has ended; gives whether it was
     /// killed.
-    fn killed(&self, words: &[&str], after: u64) -> bool {
+    fn killed(&self, args: &[&str], after: u64) -> bool {
         let mut child = self
-            .command(words)
+            .command(args)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -141,28 +141,28 @@ impl Bench {
     }
 
     /// A storm in the cgroup, with what time the commands leave it.
-    fn load(&self) -> Captured {
-        let places = self.places.map(|place| place.to_string());
-        let words = TestClient::at(env!("CARGO_BIN_EXE_test-client"))
-            .task("storm", &places.each_ref().map(String::as_str));
+    fn load(&self) -> RunningCommand {
+        let destinations = self.destinations.map(|to| to.to_string());
+        let args = TestClient::at(env!("CARGO_BIN_EXE_test-client"))
+            .task("load", &destinations.each_ref().map(String::as_str));
         let mut command = Command::new("nice");
-        command.args(["-n", "19"]).args(&words).stdin(Stdio::piped());
+        command.args(["-n", "19"]).args(&args).stdin(Stdio::piped());
         enter(&mut command, &self.cgroup);
-        let storm = Captured::spawn(&mut command);
-        storm.wait_for_stdout("ready");
-        storm
+        let load = RunningCommand::spawn(&mut command);
+        load.wait_for_stdout("ready");
+        load
     }
 
     /// What the kernel says, by trying.
     fn tried(&self) -> State {
         let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
-        let results = self.places.map(|to| {
-            let words = test_client.task("storm", &[&to.to_string()]);
-            let mut command = Command::new(&words[0]);
-            command.args(&words[1..]).stdin(Stdio::null());
+        let results = self.destinations.map(|to| {
+            let args = test_client.task("load", &[&to.to_string()]);
+            let mut command = Command::new(&args[0]);
+            command.args(&args[1..]).stdin(Stdio::null());
             enter(&mut command, &self.cgroup);
-            let ended = Captured::run(&mut command);
-            let mut results: Vec<String> = Weather::read(&ended.expect_code(0).stdout)
+            let output = RunningCommand::run(&mut command);
+            let mut results: Vec<String> = CallCount::read(&output.expect_code(0).stdout)
                 .into_iter()
                 .map(|kind| kind.result)
                 .collect();
@@ -179,15 +179,15 @@ impl Bench {
     }
 
     /// What the journal says, once it was looked at; checks that the kernel's pins agree.
-    fn told(&self) -> State {
-        let ended = Captured::run(&mut self.command(&["status", "--output", "json"]));
+    fn recorded(&self) -> State {
+        let output = RunningCommand::run(&mut self.command(&["status", "--output", "json"]));
         assert!(
-            matches!(ended.code(), Some(0 | 5)),
+            matches!(output.code(), Some(0 | 5)),
             "{} {}",
-            ended.stdout,
-            ended.stderr
+            output.stdout,
+            output.stderr
         );
-        let status: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+        let status: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
         let policies = status["policies"].as_array().unwrap();
         let links = self.pins.join("tidegate/standing-5/links");
         let carrying = || fs::read_dir(&links).map_or(0, |entries| entries.count());
@@ -211,7 +211,7 @@ impl Bench {
     }
 }
 
-impl Drop for Bench {
+impl Drop for CrashFixture {
     fn drop(&mut self) {
         let _ = self.command(&["detach", "--all"]).output();
         let _ = fs::remove_dir_all(&self.pins);
@@ -233,17 +233,17 @@ fn commands_killed_at_random_times() {
     Namespace::run(|_| {
         let mut random = Random::new();
         println!("seed {}", random.0);
-        let bench = Bench::make();
-        let cgroup = bench.cgroup.path().to_str().unwrap().to_owned();
-        let load = bench.load();
-        let attach = |version: usize| ["attach", "--policy", bench.file(version), "--cgroup", &cgroup];
-        bench.command(&attach(0)).output().unwrap();
+        let setup = CrashFixture::make();
+        let cgroup = setup.cgroup.path().to_str().unwrap().to_owned();
+        let load = setup.load();
+        let attach = |version: usize| ["attach", "--policy", setup.file(version), "--cgroup", &cgroup];
+        setup.command(&attach(0)).output().unwrap();
         let mut state = State::Version(0);
-        assert_eq!((bench.tried(), bench.told()), (state, state));
+        assert_eq!((setup.tried(), setup.recorded()), (state, state));
         let (mut kills, mut done) = (0, 0);
         for _ in 0..KILLS {
             let before = state;
-            let (words, wanted): (Vec<&str>, State) = match (before, random.below(4)) {
+            let (args, wanted): (Vec<&str>, State) = match (before, random.below(4)) {
                 (State::Nothing, version) => (
                     attach(version as usize % 2).to_vec(),
                     State::Version(version as usize % 2),
@@ -254,30 +254,33 @@ fn commands_killed_at_random_times() {
                 }
                 (_, 1) => (vec!["detach", "crash"], State::Nothing),
                 (State::Version(version) | State::Watched(version), _) => {
-                    let file = bench.file(1 - version);
+                    let file = setup.file(1 - version);
                     (vec!["policy", "apply", "-f", file], State::Version(1 - version))
                 }
             };
-            kills += usize::from(bench.killed(&words, random.below(LONGEST)));
-            let (tried, told) = (bench.tried(), bench.told());
-            assert!(told == before || told == wanted, "{before:?} {words:?}: {told:?}");
-            let agrees = match told {
+            kills += usize::from(setup.killed(&args, random.below(LONGEST)));
+            let (tried, recorded) = (setup.tried(), setup.recorded());
+            assert!(
+                recorded == before || recorded == wanted,
+                "{before:?} {args:?}: {recorded:?}"
+            );
+            let agrees = match recorded {
                 State::Watched(_) => State::Nothing,
                 other => other,
             };
-            assert_eq!(tried, agrees, "{before:?} {words:?}: {told:?}");
-            done += usize::from(told == wanted);
-            state = told;
+            assert_eq!(tried, agrees, "{before:?} {args:?}: {recorded:?}");
+            done += usize::from(recorded == wanted);
+            state = recorded;
         }
         println!("{kills} of {KILLS} commands were killed before their end, {done} had their effect");
         assert!(kills > KILLS / 4 && done > KILLS / 10, "{kills} {done}");
         // All of it can be taken away, whatever died before.
-        let all = Captured::run(&mut bench.command(&["detach", "--all"]));
+        let all = RunningCommand::run(&mut setup.command(&["detach", "--all"]));
         all.expect_code(0);
-        assert_eq!((bench.tried(), leftovers(&bench.pins)), (State::Nothing, vec![]));
-        let ended = load.finish();
-        for Weather { to, call, result, .. } in Weather::read(&ended.expect_code(0).stdout) {
-            let other = usize::from(to == bench.places[0]);
+        assert_eq!((setup.tried(), leftovers(&setup.pins)), (State::Nothing, vec![]));
+        let output = load.finish();
+        for CallCount { to, call, result, .. } in CallCount::read(&output.expect_code(0).stdout) {
+            let other = usize::from(to == setup.destinations[0]);
             // A datagram whose call the first version let pass may meet the packet floor of the second, which is
             // strict, on its way out.
             let dropped = other == 1 && call == "sendto" && result == "EPERM";
@@ -296,19 +299,19 @@ fn killed_while_loading() {
     Namespace::run(|_| {
         let mut random = Random::new();
         println!("seed {}", random.0);
-        let bench = Bench::make();
-        let cgroup = bench.cgroup.path().to_str().unwrap().to_owned();
-        let attach = ["attach", "--policy", bench.file(0), "--cgroup", &cgroup];
+        let setup = CrashFixture::make();
+        let cgroup = setup.cgroup.path().to_str().unwrap().to_owned();
+        let attach = ["attach", "--policy", setup.file(0), "--cgroup", &cgroup];
         for _ in 0..10 {
-            bench.killed(&attach, random.below(600_000));
-            let tried = bench.tried();
-            assert_eq!(bench.told(), tried);
+            setup.killed(&attach, random.below(600_000));
+            let tried = setup.tried();
+            assert_eq!(setup.recorded(), tried);
             assert!(matches!(tried, State::Nothing | State::Version(0)), "{tried:?}");
-            bench.killed(&["detach", "--all"], random.below(30_000));
-            let tried = bench.tried();
-            assert_eq!(bench.told(), tried);
+            setup.killed(&["detach", "--all"], random.below(30_000));
+            let tried = setup.tried();
+            assert_eq!(setup.recorded(), tried);
         }
-        Captured::run(&mut bench.command(&attach)).expect_code(0);
-        assert_eq!(bench.tried(), State::Version(0));
+        RunningCommand::run(&mut setup.command(&attach)).expect_code(0);
+        assert_eq!(setup.tried(), State::Version(0));
     });
 }

@@ -4,7 +4,7 @@
 use std::fs;
 
 use integration::{
-    attached::Stand,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::Family,
     namespace::Namespace,
@@ -14,21 +14,25 @@ use integration::{
 
 const BLOCKING: &str = "{default: block}";
 
-fn is_held(stand: &Stand, cgroup: &TestCgroup) -> bool {
+fn is_held(fixture: &AttachFixture, cgroup: &TestCgroup) -> bool {
     let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
     let to = format!("{}:9", Namespace::near(Family::V4));
-    !stand
-        .run_client(cgroup, &test_client.task("go", &["udp-connect-send", &to]))
+    !fixture
+        .run_client(cgroup, &test_client.task("run", &["udp-connect-send", &to]))
         .ok
 }
 
 #[track_caller]
-fn expect_way_out(stand: &Stand, cgroups: &[&TestCgroup]) {
-    let said = stand.done(["detach", "--all"]);
+fn expect_way_out(fixture: &AttachFixture, cgroups: &[&TestCgroup]) {
+    let said = fixture.run_ok(["detach", "--all"]);
     assert!(!said.contains("nothing stood"), "{said}");
-    assert!(cgroups.iter().all(|cgroup| !is_held(stand, cgroup)));
-    assert_eq!(fs::read_dir(stand.pins()).unwrap().count(), 0, "no pins are left");
-    assert!(stand.done(["status"]).starts_with("nothing stands"));
+    assert!(cgroups.iter().all(|cgroup| !is_held(fixture, cgroup)));
+    assert_eq!(
+        fs::read_dir(fixture.pins()).unwrap().count(),
+        0,
+        "no pins are left"
+    );
+    assert!(fixture.run_ok(["status"]).starts_with("nothing stands"));
 }
 
 #[test]
@@ -37,16 +41,16 @@ fn unreadable_journal_record() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
-        stand.attach(&cgroup, "shop", BLOCKING);
-        fs::write(stand.journal().join("policies/shop.json"), "{}").unwrap();
-        stand.refused(
+        let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
+        fixture.attach(&cgroup, "shop", BLOCKING);
+        fs::write(fixture.journal().join("policies/shop.json"), "{}").unwrap();
+        fixture.run_fails(
             1,
             &["shop.json", "`tidegate detach --all` starts over"],
             ["status"],
         );
-        assert!(is_held(&stand, &cgroup));
-        expect_way_out(&stand, &[&cgroup]);
+        assert!(is_held(&fixture, &cgroup));
+        expect_way_out(&fixture, &[&cgroup]);
     });
 }
 
@@ -56,17 +60,17 @@ fn missing_map_pin() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
-        stand.attach(&cgroup, "shop", BLOCKING);
-        let gate = fs::read_dir(stand.pins().join("tidegate")).unwrap().flatten();
-        let gate = gate
+        let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
+        fixture.attach(&cgroup, "shop", BLOCKING);
+        let datapath = fs::read_dir(fixture.pins().join("tidegate")).unwrap().flatten();
+        let datapath = datapath
             .map(|entry| entry.path())
             .find(|path| path.join("maps").is_dir())
             .unwrap();
-        fs::remove_file(gate.join("maps/IMAGES")).unwrap();
-        stand.refused(1, &["IMAGES", "removed by hand"], ["status"]);
-        assert!(is_held(&stand, &cgroup), "the programs have it still");
-        expect_way_out(&stand, &[&cgroup]);
+        fs::remove_file(datapath.join("maps/IMAGES")).unwrap();
+        fixture.run_fails(1, &["IMAGES", "removed by hand"], ["status"]);
+        assert!(is_held(&fixture, &cgroup), "the programs have it still");
+        expect_way_out(&fixture, &[&cgroup]);
     });
 }
 
@@ -77,19 +81,19 @@ fn missing_pins() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
-        stand.attach(&cgroup, "shop", BLOCKING);
-        fs::remove_dir_all(stand.pins().join("tidegate")).unwrap();
-        assert!(!is_held(&stand, &cgroup));
-        stand.refused(5, &["shop", "not in the kernel any more"], ["status"]);
-        stand.refused(5, &["shop", "not in the kernel any more"], ["policy", "list"]);
-        expect_way_out(&stand, &[&cgroup]);
+        let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
+        fixture.attach(&cgroup, "shop", BLOCKING);
+        fs::remove_dir_all(fixture.pins().join("tidegate")).unwrap();
+        assert!(!is_held(&fixture, &cgroup));
+        fixture.run_fails(5, &["shop", "not in the kernel any more"], ["status"]);
+        fixture.run_fails(5, &["shop", "not in the kernel any more"], ["policy", "list"]);
+        expect_way_out(&fixture, &[&cgroup]);
 
-        stand.attach(&cgroup, "shop", BLOCKING);
-        fs::remove_dir_all(stand.pins().join("tidegate")).unwrap();
-        stand.attach(&cgroup, "shop", BLOCKING);
-        assert!(is_held(&stand, &cgroup));
-        stand.done(["status"]);
+        fixture.attach(&cgroup, "shop", BLOCKING);
+        fs::remove_dir_all(fixture.pins().join("tidegate")).unwrap();
+        fixture.attach(&cgroup, "shop", BLOCKING);
+        assert!(is_held(&fixture, &cgroup));
+        fixture.run_ok(["status"]);
     });
 }
 
@@ -100,29 +104,29 @@ fn missing_journal() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup, other) = (
-            Stand::open().of_its_own(),
+        let (fixture, cgroup, other) = (
+            AttachFixture::open().with_own_programs(),
             TestCgroup::create(),
             TestCgroup::create(),
         );
-        stand.attach(&cgroup, "shop", BLOCKING);
+        fixture.attach(&cgroup, "shop", BLOCKING);
         for name in ["policies", "detached"] {
-            fs::remove_dir_all(stand.journal().join(name)).unwrap();
+            fs::remove_dir_all(fixture.journal().join(name)).unwrap();
         }
-        fs::remove_file(stand.journal().join("next-slot")).unwrap();
-        let ended = stand.run(["status"]);
-        ended.expect_code(5);
+        fs::remove_file(fixture.journal().join("next-slot")).unwrap();
+        let output = fixture.run(["status"]);
+        output.expect_code(5);
         assert!(
-            ended.stdout.contains("that the journal does not name"),
+            output.stdout.contains("that the journal does not name"),
             "{}",
-            ended.stdout
+            output.stdout
         );
-        assert_eq!(stand.status().0["unknown_cgroups"].as_array().unwrap().len(), 1);
+        assert_eq!(fixture.status().0["unknown_cgroups"].as_array().unwrap().len(), 1);
 
-        stand.attach(&other, "open", "{default: allow}");
-        assert!(is_held(&stand, &cgroup) && !is_held(&stand, &other));
-        stand.run(["status"]).expect_code(5);
-        expect_way_out(&stand, &[&cgroup, &other]);
+        fixture.attach(&other, "open", "{default: allow}");
+        assert!(is_held(&fixture, &cgroup) && !is_held(&fixture, &other));
+        fixture.run(["status"]).expect_code(5);
+        expect_way_out(&fixture, &[&cgroup, &other]);
     });
 }
 
@@ -132,11 +136,11 @@ fn missing_hook_link() {
     if !met("missing_hook_link", &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
-    stand.attach(&cgroup, "shop", BLOCKING);
-    let place = stand.status().policy("shop")["attachments"][0]["cgroup_id"].to_string();
-    let gate = fs::read_dir(stand.pins().join("tidegate")).unwrap().flatten();
-    let links = gate.map(|entry| entry.path().join("links").join(&place));
+    let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
+    fixture.attach(&cgroup, "shop", BLOCKING);
+    let cgroup_id = fixture.status().policy("shop")["attachments"][0]["cgroup_id"].to_string();
+    let datapath = fs::read_dir(fixture.pins().join("tidegate")).unwrap().flatten();
+    let links = datapath.map(|entry| entry.path().join("links").join(&cgroup_id));
     fs::remove_file(
         links
             .into_iter()
@@ -145,14 +149,14 @@ fn missing_hook_link() {
             .join("connect6"),
     )
     .unwrap();
-    let ended = stand.run(["status"]);
-    ended.expect_code(5);
+    let output = fixture.run(["status"]);
+    output.expect_code(5);
     assert!(
-        ended.stdout.contains("not attached: connect6"),
+        output.stdout.contains("not attached: connect6"),
         "{}",
-        ended.stdout
+        output.stdout
     );
     // Asked for again, it is put back.
-    stand.attach(&cgroup, "shop", BLOCKING);
-    stand.done(["status"]);
+    fixture.attach(&cgroup, "shop", BLOCKING);
+    fixture.run_ok(["status"]);
 }

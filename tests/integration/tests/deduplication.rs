@@ -4,10 +4,10 @@
 use std::{ffi::OsString, net::IpAddr};
 
 use integration::{
-    attached::{Stand, in_cgroup},
+    attached::{AttachFixture, in_cgroup},
     cgroup::TestCgroup,
     egress_method::Family,
-    exec::Gate,
+    exec::Exec,
     namespace::Namespace,
     report::Event,
     requirement::{Need, met},
@@ -29,12 +29,12 @@ fn flood(cgroup: &TestCgroup, to: IpAddr, port: u16, times: u64) {
         IpAddr::V4(_) => format!("{to}:{port}"),
         IpAddr::V6(_) => format!("[{to}]:{port}"),
     };
-    let ended = in_cgroup(cgroup, &test_client().task("flood", &[&to, &times.to_string()]));
-    ended.expect_code(0);
+    let output = in_cgroup(cgroup, &test_client().task("flood", &[&to, &times.to_string()]));
+    output.expect_code(0);
     assert!(
-        ended.stdout.contains(&format!("\"attempts\":{times}")),
+        output.stdout.contains(&format!("\"attempts\":{times}")),
         "{}",
-        ended.stdout
+        output.stdout
     );
 }
 
@@ -46,14 +46,14 @@ fn repeats(events: &[Event]) -> Vec<u64> {
 struct Folds(u64, u64);
 
 impl Folds {
-    fn of(stand: &Stand) -> Folds {
-        let status = stand.status();
-        Folds(status.number("repeats_folded"), status.number("repeats_untold"))
+    fn of(fixture: &AttachFixture) -> Folds {
+        let status = fixture.status();
+        Folds(status.counter("suppressed"), status.counter("suppressed_pending"))
     }
 
     #[track_caller]
-    fn expect(&self, stand: &Stand, folded: u64, untold: u64) {
-        let now = Folds::of(stand);
+    fn expect(&self, fixture: &AttachFixture, folded: u64, untold: u64) {
+        let now = Folds::of(fixture);
         assert_eq!((now.0 - self.0, now.1 - self.1), (folded, untold));
     }
 }
@@ -65,43 +65,43 @@ fn duplicates_are_counted_in_the_next_event() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let version = |port: u16| {
             format!(
                 "{{default: allow, fold: {{audit: 1h}}, rules: [{{name: seen, action: audit, to: [{}], ports: [9, {port}]}}]}}",
                 near()
             )
         };
-        stand.attach(&cgroup, "shop", &version(10));
-        let before = Folds::of(&stand);
+        fixture.attach(&cgroup, "shop", &version(10));
+        let before = Folds::of(&fixture);
         flood(&cgroup, near(), 9, 5);
         flood(&cgroup, near(), 9, 2);
-        let events = stand.events();
+        let events = fixture.events();
         assert_eq!(repeats(&events), [0]);
         assert_eq!(
             (events[0].outcome.as_str(), events[0].rule.as_deref()),
             ("audited", Some("seen"))
         );
-        before.expect(&stand, 6, 6);
-        assert_eq!(stand.status().policy("shop")["rules"][0]["attempts"], 7);
-        let text = stand.done(["status"]);
-        let (folded, untold) = (before.0 + 6, before.1 + 6);
-        let said = format!("{folded} repeats folded, {untold} of them still to be told");
-        assert!(text.contains(&said), "{text}");
+        before.expect(&fixture, 6, 6);
+        assert_eq!(fixture.status().policy("shop")["rules"][0]["attempts"], 7);
+        let text = fixture.run_ok(["status"]);
+        let (suppressed, pending) = (before.0 + 6, before.1 + 6);
+        let expected = format!("{suppressed} duplicates suppressed, {pending} not yet reported");
+        assert!(text.contains(&expected), "{text}");
 
-        stand.apply("shop", &version(11));
+        fixture.apply("shop", &version(11));
         flood(&cgroup, near(), 9, 3);
-        let events = stand.events();
+        let events = fixture.events();
         assert_eq!((repeats(&events), events[0].generation), (vec![6], 2));
-        before.expect(&stand, 8, 2);
+        before.expect(&fixture, 8, 2);
 
         // Nothing but the mode, and it is another version.
-        stand.done(["set-mode", "shop", "audit"]);
+        fixture.run_ok(["set-mode", "shop", "audit"]);
         flood(&cgroup, near(), 9, 1);
-        let events = stand.events();
+        let events = fixture.events();
         assert_eq!((repeats(&events), events[0].generation), (vec![2], 3));
-        before.expect(&stand, 8, 0);
-        assert_eq!(stand.status().total("shop", "audited"), 11, "over all versions");
+        before.expect(&fixture, 8, 0);
+        assert_eq!(fixture.status().total("shop", "audited"), 11, "over all versions");
     });
 }
 
@@ -112,25 +112,25 @@ fn default_window() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
-        stand.attach(&cgroup, "shop", "{default: audit}");
-        let before = Folds::of(&stand);
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
+        fixture.attach(&cgroup, "shop", "{default: audit}");
+        let before = Folds::of(&fixture);
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("udp4");
-        let (mut attempts, mut told, mut events) = (0, 0, 0);
+        let (mut attempts, mut reported, mut events) = (0, 0, 0);
         // Until an event tells of attempts that were folded before it.
-        while events < 2 || told == events {
+        while events < 2 || reported == events {
             process.succeeds(&format!("connect 0 {}:9", near()));
             attempts += 1;
-            let new = stand.events();
+            let new = fixture.events();
             events += new.len() as u64;
-            told += new.iter().map(|event| 1 + event.repeats).sum::<u64>();
+            reported += new.iter().map(|event| 1 + event.repeats).sum::<u64>();
             assert!(attempts < 10_000, "the window ends");
         }
-        process.goes_home();
-        assert_eq!(told, attempts);
-        before.expect(&stand, attempts - events, 0);
-        assert_eq!(stand.status().total("shop", "audited"), attempts);
+        process.quit();
+        assert_eq!(reported, attempts);
+        before.expect(&fixture, attempts - events, 0);
+        assert_eq!(fixture.status().total("shop", "audited"), attempts);
     });
 }
 
@@ -143,33 +143,33 @@ fn different_attempts_are_not_duplicates() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup, other) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
+        let (fixture, cgroup, other) = (AttachFixture::open(), TestCgroup::create(), TestCgroup::create());
         let spec = "{default: audit, fold: {audit: 1h, block: 1h}, rules: [{name: user, action: block, to: any, process: {uids: [65534]}}]}";
-        stand.attach(&cgroup, "shop", spec);
-        stand.attach(&other, "shop", spec);
-        let before = Folds::of(&stand);
-        let program = stand.folder().copy_program(test_client().path(), "another");
+        fixture.attach(&cgroup, "shop", spec);
+        fixture.attach(&other, "shop", spec);
+        let before = Folds::of(&fixture);
+        let program = fixture.dir().copy_program(test_client().path(), "another");
         let to = format!("{}:9", near());
-        let go = |program: &std::path::Path, way: &str| -> Vec<OsString> {
-            vec![program.into(), "go".into(), way.into(), to.clone().into()]
+        let run_method = |program: &std::path::Path, method: &str| -> Vec<OsString> {
+            vec![program.into(), "run".into(), method.into(), to.clone().into()]
         };
         let mut as_user: Vec<OsString> = ["setpriv", "--reuid=65534", "--"].map(OsString::from).to_vec();
-        as_user.extend(go(&program, "udp-connect-send"));
+        as_user.extend(run_method(&program, "udp-connect-send"));
         for _ in 0..2 {
             flood(&cgroup, near(), 9, 1);
             flood(&cgroup, near(), 10, 1);
             flood(&cgroup, Namespace::far(Family::V4), 9, 1);
             flood(&cgroup, Namespace::near(Family::V6), 9, 1);
             flood(&other, near(), 9, 1);
-            in_cgroup(&cgroup, &go(test_client().path(), "tcp-connect"));
-            in_cgroup(&cgroup, &go(&program, "udp-connect-send"));
+            in_cgroup(&cgroup, &run_method(test_client().path(), "tcp-connect"));
+            in_cgroup(&cgroup, &run_method(&program, "udp-connect-send"));
             in_cgroup(&cgroup, &as_user);
-            in_cgroup(&cgroup, &go(test_client().path(), "mapped-tcp-connect"));
+            in_cgroup(&cgroup, &run_method(test_client().path(), "mapped-tcp-connect"));
         }
-        let events = stand.events();
+        let events = fixture.events();
         assert_eq!(repeats(&events), [0; 9], "{events:#?}");
-        before.expect(&stand, 9, 9);
-        let status = stand.status();
+        before.expect(&fixture, 9, 9);
+        let status = fixture.status();
         assert_eq!(
             (status.total("shop", "audited"), status.total("shop", "blocked")),
             (16, 2)
@@ -183,7 +183,7 @@ fn events_without_deduplication() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         for (spec, events, outcome) in [
             ("{default: audit, fold: {audit: off}}", 4, "audited"),
             ("{default: block}", 4, "blocked"),
@@ -193,23 +193,28 @@ fn events_without_deduplication() {
             ("{mode: audit, default: kill, fold: {kill: 1h}}", 1, "would_kill"),
             ("{default: audit, fold: {audit: 1h}}", 1, "audited"),
         ] {
-            if stand.status().names().is_empty() {
-                stand.attach(&cgroup, "shop", spec);
+            if fixture.status().names().is_empty() {
+                fixture.attach(&cgroup, "shop", spec);
             } else {
-                stand.apply("shop", spec);
+                fixture.apply("shop", spec);
             }
-            let before = stand.status();
+            let before = fixture.status();
             flood(&cgroup, near(), 9, 4);
-            let told = stand.events();
-            assert_eq!(told.len(), events, "{spec}");
+            let reported = fixture.events();
+            assert_eq!(reported.len(), events, "{spec}");
             assert!(
-                told.iter()
+                reported
+                    .iter()
                     .all(|event| event.outcome == outcome && event.repeats == 0),
                 "{spec}"
             );
-            let folded = stand.status().number("repeats_folded") - before.number("repeats_folded");
+            let folded = fixture.status().counter("suppressed") - before.counter("suppressed");
             assert_eq!(folded, 4 - events as u64, "{spec}");
-            assert_eq!(stand.status().policy("shop")["default"]["attempts"], 4, "{spec}");
+            assert_eq!(
+                fixture.status().policy("shop")["default"]["attempts"],
+                4,
+                "{spec}"
+            );
         }
     });
 }
@@ -222,26 +227,26 @@ fn exec_with_deduplication() {
     }
     Namespace::run(|_| {
         let to = format!("{}:9", near());
-        for (spec, events, told) in [
+        for (spec, events, reported) in [
             ("{default: audit}", 40, ""),
             ("{default: audit, fold: {audit: 1h}}", 1, "and 39 more repeats"),
             ("{default: block, fold: {block: 1h}}", 1, "and 39 more repeats"),
         ] {
-            let gate = Gate::with(spec);
-            let ended = gate.run(test_client().task("flood", &[&to, "40"]));
-            ended.expect_code(0);
-            let report = gate.report();
+            let exec = Exec::with(spec);
+            let output = exec.run(test_client().task("flood", &[&to, "40"]));
+            output.expect_code(0);
+            let report = exec.report();
             assert_eq!(report.events.len(), events, "{spec}");
             assert_eq!(report.summary.policies[0].default.attempts, 40, "{spec}");
             let heading = format!("tidegate: {events} ");
-            assert!(ended.stderr.contains(&heading), "{spec}: {}", ended.stderr);
+            assert!(output.stderr.contains(&heading), "{spec}: {}", output.stderr);
             assert_eq!(
-                !told.is_empty(),
-                ended.stderr.contains("more repeats"),
+                !reported.is_empty(),
+                output.stderr.contains("more repeats"),
                 "{spec}: {}",
-                ended.stderr
+                output.stderr
             );
-            assert!(ended.stderr.contains(told), "{spec}: {}", ended.stderr);
+            assert!(output.stderr.contains(reported), "{spec}: {}", output.stderr);
         }
     });
 }
@@ -253,23 +258,23 @@ fn exec_table_counts_duplicates() {
         return;
     }
     Namespace::run(|_| {
-        let gate = Gate::with("{default: audit, fold: {audit: 1ms}}");
+        let exec = Exec::with("{default: audit, fold: {audit: 1ms}}");
         // More than fit into one window.
         let to = format!("{}:9", near());
-        let ended = gate.run(test_client().task("flood", &[&to, "5000"]));
-        ended.expect_code(0);
-        let report = gate.report();
-        let told: u64 = report.events.iter().map(|event| 1 + event.repeats).sum();
+        let output = exec.run(test_client().task("flood", &[&to, "5000"]));
+        output.expect_code(0);
+        let report = exec.report();
+        let reported: u64 = report.events.iter().map(|event| 1 + event.repeats).sum();
         assert!(
-            report.events.len() > 1 && told > report.events.len() as u64,
+            report.events.len() > 1 && reported > report.events.len() as u64,
             "some were folded"
         );
-        assert_eq!(told + report.summary.repeats_untold, 5000);
-        let row = ended
+        assert_eq!(reported + report.summary.suppressed_pending, 5000);
+        let row = output
             .stderr
             .lines()
             .find(|line| line.trim_start().starts_with("audited"));
         let count = row.unwrap().split_whitespace().nth(1).unwrap().replace(',', "");
-        assert_eq!(count, told.to_string(), "{}", ended.stderr);
+        assert_eq!(count, reported.to_string(), "{}", output.stderr);
     });
 }

@@ -2,7 +2,7 @@
 
 use integration::{
     egress_method::{EgressMethod, Family, Transport},
-    exec::Gate,
+    exec::Exec,
     namespace::Namespace,
     receiver::Receiver,
     requirement::{Need, met},
@@ -22,19 +22,19 @@ fn names_are_resolved_once() {
         let here = Receiver::listen(Transport::Tcp, "127.0.0.1".parse().unwrap());
         let other = Receiver::listen(Transport::Tcp, "127.0.0.1".parse().unwrap());
         let port = here.address().port();
-        let gate = Gate::open().options(["--allow".to_owned(), format!("localhost:{port}")]);
-        let ended = gate.run(test_client().words(EgressMethod::TcpConnect, here.address(), None));
-        ended.expect_code(0);
+        let exec = Exec::open().options(["--allow".to_owned(), format!("localhost:{port}")]);
+        let output = exec.run(test_client().args(EgressMethod::TcpConnect, here.address(), None));
+        output.expect_code(0);
         assert_eq!(here.arrived().len(), 1);
-        let said = ended.stderr.lines().find(|line| line.contains("localhost"));
-        let said = said.unwrap_or_else(|| panic!("{}", ended.stderr));
-        assert!(said.contains("127.0.0.1") && said.contains("once"), "{said}");
+        let line = output.stderr.lines().find(|line| line.contains("localhost"));
+        let line = line.unwrap_or_else(|| panic!("{}", output.stderr));
+        assert!(line.contains("127.0.0.1") && line.contains("once"), "{line}");
 
         // What is not allowed is blocked, since something is.
-        let result = gate.run_client(test_client().words(EgressMethod::TcpConnect, other.address(), None));
+        let result = exec.run_client(test_client().args(EgressMethod::TcpConnect, other.address(), None));
         assert_eq!(result.errno.as_deref(), Some("EPERM"));
         other.expect_nothing("another port");
-        assert_eq!(gate.report().only_event().policy.as_deref(), Some("command-line"));
+        assert_eq!(exec.report().only_event().policy.as_deref(), Some("command-line"));
     });
 }
 
@@ -45,10 +45,10 @@ fn unresolvable_name() {
         return;
     }
     Namespace::run(|_| {
-        let gate = Gate::open().options(["--allow", "nobody.invalid:443"]);
-        let ended = gate.run(["true"]);
-        ended.expect_code(125);
-        assert!(ended.stderr.contains("nobody.invalid"), "{}", ended.stderr);
+        let exec = Exec::open().options(["--allow", "nobody.invalid:443"]);
+        let output = exec.run(["true"]);
+        output.expect_code(125);
+        assert!(output.stderr.contains("nobody.invalid"), "{}", output.stderr);
     });
 }
 
@@ -86,9 +86,9 @@ fn flag_order() {
             (vec!["--deny", "any", "--mode", "audit"], [true, true, true]),
         ] {
             for (receiver, passes) in [&near, &far, &elsewhere].into_iter().zip(expected) {
-                let gate = Gate::open().options(options.clone());
+                let exec = Exec::open().options(options.clone());
                 let result =
-                    gate.run_client(test_client().words(EgressMethod::TcpConnect, receiver.address(), None));
+                    exec.run_client(test_client().args(EgressMethod::TcpConnect, receiver.address(), None));
                 assert_eq!(result.ok, passes, "{options:?} to {}", receiver.address());
                 assert_eq!(receiver.arrived().len(), usize::from(passes));
             }

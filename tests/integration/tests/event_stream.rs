@@ -9,14 +9,14 @@ use std::{
 };
 
 use integration::{
-    attached::Stand,
-    captured::{Captured, Ended},
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::Family,
     kernel::cgroup_hooks_choose_errno,
     namespace::Namespace,
     report::Report,
     requirement::{Need, met},
+    running_command::{CommandOutput, RunningCommand},
     test_client::TestClient,
 };
 use nix::sys::signal::Signal;
@@ -24,11 +24,11 @@ use nix::sys::signal::Signal;
 const BLOCKING: &str = "{default: block}";
 
 /// Denied attempts from a cgroup, one a port.
-fn attempts(stand: &Stand, cgroup: &TestCgroup, ports: impl IntoIterator<Item = u16>) {
+fn attempts(fixture: &AttachFixture, cgroup: &TestCgroup, ports: impl IntoIterator<Item = u16>) {
     let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
     for port in ports {
         let to = format!("{}:{port}", Namespace::near(Family::V4));
-        let result = stand.run_client(cgroup, &test_client.task("go", &["udp-connect-send", &to]));
+        let result = fixture.run_client(cgroup, &test_client.task("run", &["udp-connect-send", &to]));
         assert_eq!(result.errno.as_deref(), Some("EPERM"));
     }
 }
@@ -41,8 +41,8 @@ fn ports(text: &str) -> Vec<u16> {
         .collect()
 }
 
-fn unread(stand: &Stand) -> Vec<u16> {
-    ports(&stand.done(["events", "--output", "json"]))
+fn unread(fixture: &AttachFixture) -> Vec<u16> {
+    ports(&fixture.run_ok(["events", "--output", "json"]))
 }
 
 #[test]
@@ -51,26 +51,26 @@ fn each_event_once_with_names_and_generation() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
-        assert_eq!(stand.done(["events"]), "", "nothing stands");
-        stand.refused(1, &["nothing stands"], ["events", "--follow"]);
-        stand.attach(&cgroup, "shop", "{default: block, errno: EACCES, rules: [{name: one, action: block, to: [198.51.100.1], reason: for a reason}]}");
+        let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
+        assert_eq!(fixture.run_ok(["events"]), "", "nothing stands");
+        fixture.run_fails(1, &["nothing stands"], ["events", "--follow"]);
+        fixture.attach(&cgroup, "shop", "{default: block, errno: EACCES, rules: [{name: one, action: block, to: [198.51.100.1], reason: for a reason}]}");
         let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
-        stand.run_client(
+        fixture.run_client(
             &cgroup,
-            &test_client.task("go", &["udp-sendto", "198.51.100.1:9"]),
+            &test_client.task("run", &["udp-sendto", "198.51.100.1:9"]),
         );
         let text = format!(
             "{{default: block, rules: [{{name: two, action: kill, to: [203.0.113.1]}}, {{name: three, action: block, to: [{}]}}]}}",
             Namespace::near(Family::V4)
         );
-        stand.apply("shop", &text);
-        stand.run_client(
+        fixture.apply("shop", &text);
+        fixture.run_client(
             &cgroup,
-            &test_client.task("go", &["udp-sendto", "198.51.100.1:9"]),
+            &test_client.task("run", &["udp-sendto", "198.51.100.1:9"]),
         );
 
-        let events = stand.events();
+        let events = fixture.events();
         assert_eq!(events.len(), 2, "{events:#?}");
         // Where a cgroup hook has no errno but EPERM, an LSM program denies with this one.
         let by = if cgroup_hooks_choose_errno() {
@@ -83,7 +83,7 @@ fn each_event_once_with_names_and_generation() {
             .zip([(1, "one", "EACCES", by), (2, "three", "EPERM", "sendmsg4")])
         {
             assert_eq!(event.policy.as_deref(), Some("shop"));
-            assert_eq!(event.scope.as_deref(), Some(cgroup.spelled().as_str()));
+            assert_eq!(event.scope.as_deref(), Some(cgroup.cgroup_path().as_str()));
             assert_eq!(
                 (event.generation, event.rule.as_deref()),
                 (generation, Some(rule))
@@ -94,8 +94,8 @@ fn each_event_once_with_names_and_generation() {
             );
             assert_eq!((event.hook.as_str(), event.mode.as_str()), (hook, "enforce"));
         }
-        assert!(stand.events().is_empty(), "each is told once");
-        assert_eq!(stand.done(["events"]), "");
+        assert!(fixture.events().is_empty(), "each is told once");
+        assert_eq!(fixture.run_ok(["events"]), "");
     });
 }
 
@@ -106,18 +106,18 @@ fn events_of_a_detached_policy_keep_its_name() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
-        stand.attach(&cgroup, "first", BLOCKING);
-        attempts(&stand, &cgroup, [1]);
-        stand.done(["detach", "first"]);
-        stand.attach(&cgroup, "second", BLOCKING);
-        attempts(&stand, &cgroup, [2]);
-        let told: Vec<_> = stand
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
+        fixture.attach(&cgroup, "first", BLOCKING);
+        attempts(&fixture, &cgroup, [1]);
+        fixture.run_ok(["detach", "first"]);
+        fixture.attach(&cgroup, "second", BLOCKING);
+        attempts(&fixture, &cgroup, [2]);
+        let reported: Vec<_> = fixture
             .events()
             .into_iter()
             .map(|event| event.policy.unwrap())
             .collect();
-        assert_eq!(told, ["first", "second"]);
+        assert_eq!(reported, ["first", "second"]);
     });
 }
 
@@ -127,52 +127,53 @@ fn one_reader_at_a_time() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
-        stand.attach(&cgroup, "shop", BLOCKING);
-        attempts(&stand, &cgroup, [1]);
-        let follower = Captured::spawn(&mut stand.command(["events", "--follow", "--output", "json"]));
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
+        fixture.attach(&cgroup, "shop", BLOCKING);
+        attempts(&fixture, &cgroup, [1]);
+        let follower =
+            RunningCommand::spawn(&mut fixture.command(["events", "--follow", "--output", "json"]));
         follower.wait_for_stdout("\"port\":1}");
-        let told = [
+        let reported = [
             &format!("process {} ", follower.pid()),
             "(tidegate events --follow)",
         ];
-        for words in [&["events"][..], &["events", "--follow"]] {
-            stand.refused(1, &told, words);
+        for args in [&["events"][..], &["events", "--follow"]] {
+            fixture.run_fails(1, &reported, args);
         }
         // What is changed meanwhile he learns.
-        stand.attach(&cgroup, "late", BLOCKING);
-        attempts(&stand, &cgroup, [2]);
+        fixture.attach(&cgroup, "late", BLOCKING);
+        attempts(&fixture, &cgroup, [2]);
         let heard = follower.wait_for_stdout("\"late\"");
         assert!(!heard.contains("\"policy\":null"), "{heard}");
         follower.wait_for_stdout("\"port\":2}");
         follower.signal(Signal::SIGINT);
-        let ended = follower.finish();
-        assert_eq!(ended.stderr, "");
-        assert_eq!(ports(&ended.stdout), [1, 2, 2]);
-        assert!(unread(&stand).is_empty());
+        let output = follower.finish();
+        assert_eq!(output.stderr, "");
+        assert_eq!(ports(&output.stdout), [1, 2, 2]);
+        assert!(unread(&fixture).is_empty());
     });
 }
 
 /// A follower with a pipe of ours, and the end that we read.
-fn follow(stand: &Stand) -> (Captured, BufReader<File>) {
+fn follow(fixture: &AttachFixture) -> (RunningCommand, BufReader<File>) {
     let (ours, theirs) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
-    let mut command = stand.command(["events", "--follow", "--output", "json"]);
-    let place = theirs.as_raw_fd();
+    let mut command = fixture.command(["events", "--follow", "--output", "json"]);
+    let fd = theirs.as_raw_fd();
     // SAFETY: between fork and exec only dup2(2) is called; the pipe is open until after the start.
     unsafe {
-        std::os::unix::process::CommandExt::pre_exec(&mut command, move || match libc::dup2(place, 1) {
+        std::os::unix::process::CommandExt::pre_exec(&mut command, move || match libc::dup2(fd, 1) {
             1 => Ok(()),
             _ => Err(std::io::Error::last_os_error()),
         });
     }
-    let follower = Captured::spawn(&mut command);
+    let follower = RunningCommand::spawn(&mut command);
     drop(theirs);
     (follower, BufReader::new(File::from(ours)))
 }
 
-fn expect_quiet(ended: &Ended) {
-    ended.expect_code(0);
-    assert_eq!(ended.stderr, "");
+fn expect_quiet(output: &CommandOutput) {
+    output.expect_code(0);
+    assert_eq!(output.stderr, "");
 }
 
 /// `tidegate events --follow | head -1`: it ends when nobody listens, not at the next event, which
@@ -183,17 +184,17 @@ fn closed_output_pipe_ends_the_reader() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
-        stand.attach(&cgroup, "shop", BLOCKING);
-        let (follower, mut pipe) = follow(&stand);
-        attempts(&stand, &cgroup, [1]);
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
+        fixture.attach(&cgroup, "shop", BLOCKING);
+        let (follower, mut pipe) = follow(&fixture);
+        attempts(&fixture, &cgroup, [1]);
         let mut line = String::new();
         pipe.read_line(&mut line).unwrap();
         assert_eq!(ports(&line), [1]);
         drop(pipe);
         expect_quiet(&follower.finish());
-        attempts(&stand, &cgroup, [2]);
-        assert_eq!(unread(&stand), [2]);
+        attempts(&fixture, &cgroup, [2]);
+        assert_eq!(unread(&fixture), [2]);
     });
 }
 
@@ -204,15 +205,15 @@ fn unwritten_events_go_to_the_next_reader() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
-        stand.attach(&cgroup, "shop", BLOCKING);
-        attempts(&stand, &cgroup, 1..=5);
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
+        fixture.attach(&cgroup, "shop", BLOCKING);
+        attempts(&fixture, &cgroup, 1..=5);
         let (ours, theirs) = nix::unistd::pipe().unwrap();
         drop(ours);
-        let mut command = stand.command(["events"]);
+        let mut command = fixture.command(["events"]);
         let status = command.stdin(Stdio::null()).stdout(theirs).status().unwrap();
         assert_eq!(status.code(), Some(0));
-        assert_eq!(unread(&stand), [1, 2, 3, 4, 5]);
+        assert_eq!(unread(&fixture), [1, 2, 3, 4, 5]);
     });
 }
 
@@ -223,57 +224,60 @@ fn detach_all_ends_the_reader() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
-        stand.attach(&cgroup, "shop", BLOCKING);
-        let (follower, mut pipe) = follow(&stand);
-        attempts(&stand, &cgroup, [1]);
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
+        fixture.attach(&cgroup, "shop", BLOCKING);
+        let (follower, mut pipe) = follow(&fixture);
+        attempts(&fixture, &cgroup, [1]);
         let mut line = String::new();
         pipe.read_line(&mut line).unwrap();
-        stand.done(["detach", "--all"]);
+        fixture.run_ok(["detach", "--all"]);
         expect_quiet(&follower.finish());
         let mut rest = String::new();
         pipe.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "");
 
-        stand.attach(&cgroup, "shop", BLOCKING);
-        attempts(&stand, &cgroup, [2]);
-        assert_eq!(unread(&stand), [2]);
+        fixture.attach(&cgroup, "shop", BLOCKING);
+        attempts(&fixture, &cgroup, [2]);
+        assert_eq!(unread(&fixture), [2]);
     });
 }
 
-/// A ring that is full costs events, which are counted and told as a gap, and no verdict.
+/// A full ring buffer loses events, which are counted and reported. Verdicts do not change.
 #[test]
 fn lost_events_are_reported() {
     if !met("lost_events_are_reported", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
-        let stand = Stand::open().variable("TIDEGATE_EVENT_RING_BYTES", "4096");
+        let fixture = AttachFixture::open().variable("TIDEGATE_EVENT_RING_BYTES", "4096");
         let cgroup = TestCgroup::create();
-        stand.attach(&cgroup, "shop", BLOCKING);
+        fixture.attach(&cgroup, "shop", BLOCKING);
         let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
         let flood = |times: u64| {
-            let ended = integration::attached::in_cgroup(
+            let output = integration::attached::in_cgroup(
                 &cgroup,
                 &test_client.task("flood", &["198.51.100.1:9", &times.to_string()]),
             );
             assert!(
-                ended.stdout.contains(&format!("\"refused\":{times}")),
+                output.stdout.contains(&format!("\"refused\":{times}")),
                 "{}",
-                ended.stdout
+                output.stdout
             );
         };
         flood(300);
-        let lost = stand.status().number("events_lost");
-        let (events, gaps) = Report::stream(&stand.done(["events", "--output", "json"]));
-        assert_eq!(events.len() as u64 + lost, 300);
-        assert!(lost > 0 && gaps.is_empty(), "the gap comes before the next event");
+        let total = fixture.status().counter("events_lost");
+        let (events, lost) = Report::stream(&fixture.run_ok(["events", "--output", "json"]));
+        assert_eq!(events.len() as u64 + total, 300);
+        assert!(
+            total > 0 && lost.is_empty(),
+            "the loss is reported before the next event"
+        );
         flood(1);
-        let (events, gaps) = Report::stream(&stand.done(["events", "--output", "json"]));
-        assert_eq!((events.len(), gaps.len()), (1, 1));
-        assert_eq!(gaps[0].lost, lost);
+        let (events, lost) = Report::stream(&fixture.run_ok(["events", "--output", "json"]));
+        assert_eq!((events.len(), lost.len()), (1, 1));
+        assert_eq!((lost[0].lost, lost[0].cause.as_str()), (total, "ring_full"));
         flood(1);
-        assert_eq!(stand.events().len(), 1, "a gap is told once");
-        assert_eq!(stand.status().total("shop", "blocked"), 302);
+        assert_eq!(fixture.events().len(), 1, "a loss is reported once");
+        assert_eq!(fixture.status().total("shop", "blocked"), 302);
     });
 }

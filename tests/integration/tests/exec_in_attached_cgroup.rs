@@ -4,8 +4,7 @@
 use std::{ffi::OsString, io::Write, process::Stdio};
 
 use integration::{
-    attached::Stand,
-    captured::Captured,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     client_result::ClientResult,
     egress_method::{EgressMethod, Family, Transport},
@@ -14,15 +13,12 @@ use integration::{
     receiver::Receiver,
     report::Report,
     requirement::{Need, met},
+    running_command::RunningCommand,
     test_client::TestClient,
 };
 
 fn to_near(receiver: &Receiver) -> Vec<OsString> {
-    TestClient::at(env!("CARGO_BIN_EXE_test-client")).words(
-        EgressMethod::TcpConnect,
-        receiver.address(),
-        None,
-    )
+    TestClient::at(env!("CARGO_BIN_EXE_test-client")).args(EgressMethod::TcpConnect, receiver.address(), None)
 }
 
 fn listen() -> Receiver {
@@ -30,13 +26,13 @@ fn listen() -> Receiver {
 }
 
 fn exec(
-    stand: &Stand,
+    fixture: &AttachFixture,
     cgroup: &TestCgroup,
     spec: &str,
-    words: Vec<OsString>,
-) -> (Captured, std::path::PathBuf) {
-    let report = stand.folder().path().join("report.jsonl");
-    let file = stand.policy("inner", spec);
+    args: Vec<OsString>,
+) -> (RunningCommand, std::path::PathBuf) {
+    let report = fixture.dir().path().join("report.jsonl");
+    let file = fixture.policy("inner", spec);
     let own = [
         "exec",
         "--policy",
@@ -45,10 +41,10 @@ fn exec(
         report.to_str().unwrap(),
         "--",
     ];
-    let mut command = stand.command(own.into_iter().map(OsString::from).chain(words));
+    let mut command = fixture.command(own.into_iter().map(OsString::from).chain(args));
     command.stdin(Stdio::piped());
     enter(&mut command, cgroup);
-    (Captured::spawn(&mut command), report)
+    (RunningCommand::spawn(&mut command), report)
 }
 
 /// `tidegate exec` in a cgroup with a policy: both hold, and each tells its own.
@@ -58,24 +54,24 @@ fn exec_in_a_cgroup_with_a_policy() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup, receiver) = (Stand::open(), TestCgroup::create(), listen());
-        stand.attach(&cgroup, "shop", "{default: block, errno: EACCES}");
-        let (running, report) = exec(&stand, &cgroup, "{default: allow}", to_near(&receiver));
-        let told = ClientResult::read(&running.finish().expect_code(0).stdout);
-        assert_eq!(told[0].errno.as_deref(), Some("EACCES"));
+        let (fixture, cgroup, receiver) = (AttachFixture::open(), TestCgroup::create(), listen());
+        fixture.attach(&cgroup, "shop", "{default: block, errno: EACCES}");
+        let (running, report) = exec(&fixture, &cgroup, "{default: allow}", to_near(&receiver));
+        let reported = ClientResult::read(&running.finish().expect_code(0).stdout);
+        assert_eq!(reported[0].errno.as_deref(), Some("EACCES"));
         assert!(Report::read(&report).events.is_empty());
-        let told = stand.events();
-        assert_eq!((told.len(), told[0].policy.as_deref()), (1, Some("shop")));
+        let reported = fixture.events();
+        assert_eq!((reported.len(), reported[0].policy.as_deref()), (1, Some("shop")));
 
-        stand.apply("shop", "{default: allow}");
-        let (running, report) = exec(&stand, &cgroup, "{default: block}", to_near(&receiver));
-        let told = ClientResult::read(&running.finish().expect_code(0).stdout);
-        assert_eq!(told[0].errno.as_deref(), Some("EPERM"));
+        fixture.apply("shop", "{default: allow}");
+        let (running, report) = exec(&fixture, &cgroup, "{default: block}", to_near(&receiver));
+        let reported = ClientResult::read(&running.finish().expect_code(0).stdout);
+        assert_eq!(reported[0].errno.as_deref(), Some("EPERM"));
         assert_eq!(
             Report::read(&report).only_event().policy.as_deref(),
             Some("inner")
         );
-        assert!(stand.events().is_empty());
+        assert!(fixture.events().is_empty());
         receiver.expect_nothing("one of them forbids it");
     });
 }
@@ -87,18 +83,18 @@ fn detach_all_does_not_affect_exec() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup, receiver) = (Stand::open(), TestCgroup::create(), listen());
-        stand.attach(&cgroup, "shop", "{default: allow}");
-        let mut words: Vec<OsString> = ["/bin/sh", "-c", "echo ready; read go; exec \"$@\"", "sh"]
+        let (fixture, cgroup, receiver) = (AttachFixture::open(), TestCgroup::create(), listen());
+        fixture.attach(&cgroup, "shop", "{default: allow}");
+        let mut args: Vec<OsString> = ["/bin/sh", "-c", "echo ready; read go; exec \"$@\"", "sh"]
             .map(OsString::from)
             .to_vec();
-        words.extend(to_near(&receiver));
-        let (mut running, _) = exec(&stand, &cgroup, "{default: block}", words);
+        args.extend(to_near(&receiver));
+        let (mut running, _) = exec(&fixture, &cgroup, "{default: block}", args);
         running.wait_for_stdout("ready");
-        stand.done(["detach", "--all"]);
+        fixture.run_ok(["detach", "--all"]);
         running.take_stdin().write_all(b"go\n").unwrap();
-        let told = ClientResult::read(&running.finish().expect_code(0).stdout);
-        assert_eq!(told[0].errno.as_deref(), Some("EPERM"));
+        let reported = ClientResult::read(&running.finish().expect_code(0).stdout);
+        assert_eq!(reported[0].errno.as_deref(), Some("EPERM"));
         receiver.expect_nothing("the run's own policy");
     });
 }

@@ -6,14 +6,14 @@ use std::{
 };
 
 use integration::{
-    attached::Stand,
-    captured::Ended,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::{Family, MARKER, Transport},
     kernel::{has_lsm, lists_sockets},
     namespace::Namespace,
     receiver::Receiver,
     requirement::{Need, met},
+    running_command::CommandOutput,
     scripted_client::ScriptedClient,
     test_client::TestClient,
 };
@@ -53,11 +53,11 @@ impl Four {
             Receiver::listen(Transport::Udp, far),
         ];
         let mut process = ScriptedClient::start(&test_client(), cgroup);
-        for (number, receiver) in receivers.iter().enumerate() {
-            process.succeeds(kinds[number / 2]);
-            let to = spelled(receiver.address(), is_mapped);
-            process.succeeds(&format!("connect {number} {to}"));
-            process.succeeds(&format!("send {number}"));
+        for (index, receiver) in receivers.iter().enumerate() {
+            process.succeeds(kinds[index / 2]);
+            let to = mapped_if(receiver.address(), is_mapped);
+            process.succeeds(&format!("connect {index} {to}"));
+            process.succeeds(&format!("send {index}"));
         }
         Four { process, receivers }
     }
@@ -65,7 +65,7 @@ impl Four {
     /// How often the marker arrived at each, after the process has ended.
     #[track_caller]
     fn arrived(self, expected: [usize; 4]) {
-        self.process.goes_home();
+        self.process.quit();
         let counts = self.receivers.map(|receiver| {
             let all = receiver.arrived().concat();
             assert_eq!(all.len() % MARKER.len(), 0);
@@ -75,7 +75,7 @@ impl Four {
     }
 }
 
-fn spelled(address: SocketAddr, is_mapped: bool) -> SocketAddr {
+fn mapped_if(address: SocketAddr, is_mapped: bool) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(v4) if is_mapped => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
         _ => address,
@@ -83,27 +83,33 @@ fn spelled(address: SocketAddr, is_mapped: bool) -> SocketAddr {
 }
 
 /// Attaches, and returns what was said about sockets that existed.
-fn attach(stand: &Stand, cgroup: &TestCgroup, name: &str, spec: &str, more: &[&str]) -> (Ended, Value) {
-    let (file, own) = (stand.policy(name, spec), cgroup.spelled());
-    let words = ["attach", "--policy", &file, "--cgroup", &own, "--output", "json"];
-    let ended = stand.run([&words[..], more].concat());
-    let said: Value = serde_json::from_str(&ended.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {}{}", ended.stdout, ended.stderr));
-    let existing = said["existing"].clone();
-    (ended, existing)
+fn attach(
+    fixture: &AttachFixture,
+    cgroup: &TestCgroup,
+    name: &str,
+    spec: &str,
+    more: &[&str],
+) -> (CommandOutput, Value) {
+    let (file, own) = (fixture.policy(name, spec), cgroup.cgroup_path());
+    let args = ["attach", "--policy", &file, "--cgroup", &own, "--output", "json"];
+    let output = fixture.run([&args[..], more].concat());
+    let report: Value = serde_json::from_str(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}{}", output.stdout, output.stderr));
+    let existing = report["existing"].clone();
+    (output, existing)
 }
 
 /// Protocol, verdict, rule and fate of those that are told of, in the order of their names.
-fn told(existing: &Value) -> Vec<[&str; 4]> {
+fn reported(existing: &Value) -> Vec<[&str; 4]> {
     let sockets = existing["sockets"].as_array().map_or(&[][..], Vec::as_slice);
-    let mut told: Vec<[&str; 4]> = sockets
+    let mut reported: Vec<[&str; 4]> = sockets
         .iter()
         .map(|socket| {
             ["protocol", "verdict", "rule", "fate"].map(|field| socket[field].as_str().unwrap_or("-"))
         })
         .collect();
-    told.sort_unstable();
-    told
+    reported.sort_unstable();
+    reported
 }
 
 const DESTROY: [&str; 2] = ["--existing", "destroy"];
@@ -119,12 +125,12 @@ fn denied_connections_are_destroyed() {
             (Family::V6, ["tcp6", "udp6"], false),
             (Family::V4, ["tcp6", "udp6"], true),
         ] {
-            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
             let mut four = Four::start(&cgroup, family, kinds, is_mapped);
-            let (ended, existing) = attach(&stand, &cgroup, "shop", NOT_NEAR, &DESTROY);
-            ended.expect_code(0);
+            let (output, existing) = attach(&fixture, &cgroup, "shop", NOT_NEAR, &DESTROY);
+            output.expect_code(0);
             assert_eq!(
-                told(&existing),
+                reported(&existing),
                 [
                     ["tcp", "block", "it", "destroyed"],
                     ["udp", "block", "it", "destroyed"]
@@ -140,11 +146,11 @@ fn denied_connections_are_destroyed() {
             four.process.fails(&format!("send {TCP_NEAR}"), "EPIPE");
             four.process.fails(&format!("receive {UDP_NEAR}"), "ECONNABORTED");
             four.process.fails(&format!("send {UDP_NEAR}"), "EDESTADDRREQ");
-            for number in [TCP_FAR, UDP_FAR] {
-                four.process.succeeds(&format!("send {number}"));
+            for index in [TCP_FAR, UDP_FAR] {
+                four.process.succeeds(&format!("send {index}"));
             }
             // The sockets themselves are the process's still, and go where the policy lets them.
-            let near = spelled(four.receivers[UDP_NEAR].address(), is_mapped);
+            let near = mapped_if(four.receivers[UDP_NEAR].address(), is_mapped);
             four.process.fails(&format!("connect {UDP_NEAR} {near}"), "EPERM");
             four.arrived([1, 2, 1, 2]);
         }
@@ -162,12 +168,12 @@ fn audit_destroys_nothing() {
             (&["--existing", "audit", "--mode", "audit"], "left"),
             (&["--existing", "destroy", "--mode", "audit"], "would_destroy"),
         ] {
-            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
             let mut four = Four::start(&cgroup, Family::V4, ["tcp4", "udp4"], false);
-            let (ended, existing) = attach(&stand, &cgroup, "shop", NOT_NEAR, more);
-            ended.expect_code(0);
+            let (output, existing) = attach(&fixture, &cgroup, "shop", NOT_NEAR, more);
+            output.expect_code(0);
             assert_eq!(
-                told(&existing),
+                reported(&existing),
                 [["tcp", "block", "it", fate], ["udp", "block", "it", fate]]
             );
             let first = &existing["sockets"][0];
@@ -175,11 +181,11 @@ fn audit_destroys_nothing() {
             assert_eq!(first["processes"][0]["comm"], "test-client");
             assert_eq!(
                 (&first["cgroup"], &first["policy"], &first["uid"]),
-                (&cgroup.spelled().into(), &"shop".into(), &0.into())
+                (&cgroup.cgroup_path().into(), &"shop".into(), &0.into())
             );
             assert_eq!(first["peer"], four.receivers[TCP_NEAR].address().to_string());
-            for number in [TCP_NEAR, TCP_FAR, UDP_NEAR, UDP_FAR] {
-                four.process.succeeds(&format!("send {number}"));
+            for index in [TCP_NEAR, TCP_FAR, UDP_NEAR, UDP_FAR] {
+                four.process.succeeds(&format!("send {index}"));
             }
             four.arrived([2, 2, 2, 2]);
         }
@@ -193,20 +199,20 @@ fn allowed_and_audited_connections_survive() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let mut four = Four::start(&cgroup, Family::V4, ["tcp4", "udp4"], false);
-        let (ended, existing) = attach(&stand, &cgroup, "first", NOT_NEAR, &[]);
-        ended.expect_code(0);
+        let (output, existing) = attach(&fixture, &cgroup, "first", NOT_NEAR, &[]);
+        output.expect_code(0);
         assert_eq!(existing, Value::Null);
         let audit = "{default: audit, rules: [{name: udp, action: allow, to: any, protocols: [udp]}]}";
-        let (ended, existing) = attach(&stand, &cgroup, "second", audit, &DESTROY);
-        ended.expect_code(0);
+        let (output, existing) = attach(&fixture, &cgroup, "second", audit, &DESTROY);
+        output.expect_code(0);
         assert_eq!(
-            told(&existing),
+            reported(&existing),
             [["tcp", "audit", "-", "left"], ["tcp", "audit", "-", "left"]]
         );
-        for number in [TCP_NEAR, TCP_FAR, UDP_NEAR, UDP_FAR] {
-            four.process.succeeds(&format!("send {number}"));
+        for index in [TCP_NEAR, TCP_FAR, UDP_NEAR, UDP_FAR] {
+            four.process.succeeds(&format!("send {index}"));
         }
         four.arrived([2, 2, 2, 2]);
     });
@@ -219,7 +225,7 @@ fn connections_outside_the_cgroup_survive() {
     }
     Namespace::run(|_| {
         for (family, kind) in [(Family::V4, "tcp4"), (Family::V6, "tcp6")] {
-            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
             let at = SocketAddr::new(Namespace::far(family), 8080);
             let near = Receiver::listen(Transport::Tcp, Namespace::near(family));
             let mut process = ScriptedClient::start(&test_client(), &cgroup);
@@ -248,10 +254,10 @@ fn connections_outside_the_cgroup_survive() {
             ));
             process.succeeds("listen 4 8");
 
-            let (ended, existing) = attach(&stand, &cgroup, "shop", "{default: block}", &DESTROY);
-            ended.expect_code(0);
+            let (output, existing) = attach(&fixture, &cgroup, "shop", "{default: block}", &DESTROY);
+            output.expect_code(0);
             assert_eq!(
-                told(&existing),
+                reported(&existing),
                 [
                     ["tcp", "-", "-", "left"],
                     ["tcp", "-", "-", "left"],
@@ -261,13 +267,13 @@ fn connections_outside_the_cgroup_survive() {
             );
             assert_eq!(existing["inbound"], 2);
             process.fails("receive 3", "ECONNABORTED");
-            for (stream, number) in [(&mut quiet, 1), (&mut busy, 2)] {
-                process.succeeds(&format!("send {number}"));
+            for (stream, index) in [(&mut quiet, 1), (&mut busy, 2)] {
+                process.succeeds(&format!("send {index}"));
                 stream.read_exact(&mut [0; MARKER.len()]).expect("received");
                 stream.write_all(MARKER).expect("sent");
-                process.succeeds(&format!("receive {number}"));
+                process.succeeds(&format!("receive {index}"));
             }
-            process.goes_home();
+            process.quit();
             assert_eq!(near.arrived().concat(), b"");
         }
     });
@@ -280,7 +286,8 @@ fn connection_in_syn_sent() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup, elsewhere) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
+        let (fixture, cgroup, elsewhere) =
+            (AttachFixture::open(), TestCgroup::create(), TestCgroup::create());
         let at = SocketAddr::new(Namespace::near(Family::V4), 8080);
         let mut full = ScriptedClient::start(&test_client(), &elsewhere);
         for step in ["tcp4", &format!("bind 0 {at}"), "listen 0 0"] {
@@ -290,14 +297,14 @@ fn connection_in_syn_sent() {
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("tcp4");
         process.succeeds(&format!("begin 0 {at}"));
-        let (ended, existing) = attach(&stand, &cgroup, "shop", "{default: block}", &DESTROY);
-        ended.expect_code(0);
-        assert_eq!(told(&existing), [["tcp", "block", "-", "destroyed"]]);
+        let (output, existing) = attach(&fixture, &cgroup, "shop", "{default: block}", &DESTROY);
+        output.expect_code(0);
+        assert_eq!(reported(&existing), [["tcp", "block", "-", "destroyed"]]);
         assert_eq!(existing["sockets"][0]["state"], "syn-sent");
         process.fails("receive 0", "ECONNABORTED");
         drop(first);
-        process.goes_home();
-        full.goes_home();
+        process.quit();
+        full.quit();
     });
 }
 
@@ -309,24 +316,24 @@ fn child_cgroups_and_other_namespaces() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup, other) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
+        let (fixture, cgroup, other) = (AttachFixture::open(), TestCgroup::create(), TestCgroup::create());
         let (inner, passing) = (cgroup.child("inner"), cgroup.child("passing"));
         let mut below = Four::start(&inner, Family::V4, ["tcp4", "udp4"], false);
         let mut beside = Four::start(&other, Family::V4, ["tcp4", "udp4"], false);
         let mut came = Four::start(&other, Family::V4, ["tcp4", "udp4"], false);
-        cgroup.take_in(came.process.pid());
+        cgroup.add_process(came.process.pid());
         let mut left = Four::start(&inner, Family::V4, ["tcp4", "udp4"], false);
-        other.take_in(left.process.pid());
+        other.add_process(left.process.pid());
         let mut orphaned = Four::start(&passing, Family::V4, ["tcp4", "udp4"], false);
-        cgroup.take_in(orphaned.process.pid());
+        cgroup.add_process(orphaned.process.pid());
         passing.remove();
 
-        let mut said = None;
+        let mut report = None;
         // Another network than that of the sockets.
-        Namespace::run(|_| said = Some(attach(&stand, &cgroup, "shop", NOT_NEAR, &DESTROY)));
-        let (ended, existing) = said.expect("an answer");
-        ended.expect_code(0);
-        assert_eq!(told(&existing).len(), 6, "{existing:#}");
+        Namespace::run(|_| report = Some(attach(&fixture, &cgroup, "shop", NOT_NEAR, &DESTROY)));
+        let (output, existing) = report.expect("an answer");
+        output.expect_code(0);
+        assert_eq!(reported(&existing).len(), 6, "{existing:#}");
         assert_eq!(existing["networks"], 2);
         for four in [&mut below, &mut left, &mut orphaned] {
             four.process.fails(&format!("receive {TCP_NEAR}"), "ECONNABORTED");
@@ -359,29 +366,29 @@ fn several_policies_in_a_batch() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let inner = cgroup.child("inner");
         let mut four = Four::start(&inner, Family::V4, ["tcp4", "udp4"], false);
         let watching = "{mode: audit, default: kill}";
         let batch = format!(
             "{} {}\n{} {}\n{} {}\n",
-            stand.policy("watching", watching),
-            inner.spelled(),
-            stand.policy("outer", NOT_NEAR),
-            cgroup.spelled(),
-            stand.policy("idle", "{default: allow}"),
-            inner.spelled(),
+            fixture.policy("watching", watching),
+            inner.cgroup_path(),
+            fixture.policy("outer", NOT_NEAR),
+            cgroup.cgroup_path(),
+            fixture.policy("idle", "{default: allow}"),
+            inner.cgroup_path(),
         );
-        let file = stand.folder().write("batch", &batch);
+        let file = fixture.dir().write("batch", &batch);
         let file = file.display().to_string();
-        let ended = stand.run(["attach", "--batch", &file, "--existing", "destroy"]);
-        ended.expect_code(0);
-        let rows = |text: &str| ended.stdout.lines().filter(|line| line.contains(text)).count();
-        assert_eq!(rows("outer/it"), 2, "{}", ended.stdout);
-        assert_eq!(rows("watching/(default)"), 2, "{}", ended.stdout);
-        assert_eq!(rows("test-client["), 4, "{}", ended.stdout);
+        let output = fixture.run(["attach", "--batch", &file, "--existing", "destroy"]);
+        output.expect_code(0);
+        let rows = |text: &str| output.stdout.lines().filter(|line| line.contains(text)).count();
+        assert_eq!(rows("outer/it"), 2, "{}", output.stdout);
+        assert_eq!(rows("watching/(default)"), 2, "{}", output.stdout);
+        assert_eq!(rows("test-client["), 4, "{}", output.stdout);
         let sum = "sockets that existed: 0 allowed, 4 not silently allowed, 2 cut, 2 would have been cut, 0 inbound, left alone";
-        assert!(ended.stdout.contains(sum), "no `{sum}` in\n{}", ended.stdout);
+        assert!(output.stdout.contains(sum), "no `{sum}` in\n{}", output.stdout);
         four.process.fails(&format!("receive {TCP_NEAR}"), "ECONNABORTED");
         four.process.succeeds(&format!("send {TCP_FAR}"));
         four.arrived([1, 2, 1, 1]);
@@ -395,8 +402,8 @@ fn executable_rules_use_the_socket_holder() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
-        let copied = |name: &str| stand.folder().copy_program(test_client().path(), name);
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
+        let copied = |name: &str| fixture.dir().copy_program(test_client().path(), name);
         let (own, other) = (copied("test-client"), copied("other"));
         let spec = |file: &std::path::Path| {
             format!(
@@ -408,15 +415,15 @@ fn executable_rules_use_the_socket_holder() {
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         process.succeeds("udp4");
         process.succeeds(&format!("connect 0 {}", receiver.address()));
-        let (ended, existing) = attach(&stand, &cgroup, "own", &spec(&own), &DESTROY);
-        ended.expect_code(0);
-        assert_eq!((told(&existing).len(), &existing["allowed"]), (0, &1.into()));
+        let (output, existing) = attach(&fixture, &cgroup, "own", &spec(&own), &DESTROY);
+        output.expect_code(0);
+        assert_eq!((reported(&existing).len(), &existing["allowed"]), (0, &1.into()));
         process.succeeds("send 0");
-        let (ended, existing) = attach(&stand, &cgroup, "other", &spec(&other), &DESTROY);
-        ended.expect_code(0);
-        assert_eq!(told(&existing), [["udp", "block", "-", "destroyed"]]);
+        let (output, existing) = attach(&fixture, &cgroup, "other", &spec(&other), &DESTROY);
+        output.expect_code(0);
+        assert_eq!(reported(&existing), [["udp", "block", "-", "destroyed"]]);
         process.fails("receive 0", "ECONNABORTED");
-        process.goes_home();
+        process.quit();
         assert_eq!(receiver.arrived().len(), 1);
     });
 }
@@ -436,14 +443,14 @@ fn sockets_that_cannot_be_destroyed_are_reported() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
         let receiver = Receiver::listen(Transport::Raw, Namespace::near(Family::V4));
         process.succeeds("raw4");
         process.succeeds(&format!("connect 0 {}", receiver.address()));
-        let (ended, existing) = attach(&stand, &cgroup, "shop", "{default: block}", &DESTROY);
-        ended.expect_code(5);
-        assert_eq!(told(&existing), [["raw", "block", "-", "disconnected"]]);
+        let (output, existing) = attach(&fixture, &cgroup, "shop", "{default: block}", &DESTROY);
+        output.expect_code(5);
+        assert_eq!(reported(&existing), [["raw", "block", "-", "disconnected"]]);
         assert_eq!(
             existing["sockets"][0]["peer"],
             receiver.address().ip().to_string()
@@ -452,7 +459,7 @@ fn sockets_that_cannot_be_destroyed_are_reported() {
         process.fails("send 0", "EDESTADDRREQ");
         // What makes it no success.
         process.succeeds(&format!("sendto 0 {}", receiver.address()));
-        process.goes_home();
+        process.quit();
         assert_eq!(receiver.arrived().len(), 1);
     });
 }

@@ -14,7 +14,7 @@ use std::{
 use integration::{
     client_result::ClientResult,
     egress_method::{Family, MARKER, Transport},
-    exec::Gate,
+    exec::Exec,
     kernel::has_lsm,
     namespace::Namespace,
     receiver::Receiver,
@@ -58,10 +58,10 @@ fn socket_passed_out_is_denied_without_a_kill() {
     Namespace::run(|_| {
         for action in ["block", "kill"] {
             let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
-            let gate = Gate::with(&format!("{{default: {action}}}"));
-            let place = gate.folder().path().join("socket");
-            let listener = UnixListener::bind(&place).unwrap();
-            let running = gate.start(test_client().task("give-socket", &[place.to_str().unwrap()]));
+            let exec = Exec::with(&format!("{{default: {action}}}"));
+            let path = exec.dir().path().join("socket");
+            let listener = UnixListener::bind(&path).unwrap();
+            let running = exec.start(test_client().task("give-socket", &[path.to_str().unwrap()]));
             let (stream, _) = listener.accept().unwrap();
             let socket = receive_socket(&stream);
 
@@ -71,7 +71,7 @@ fn socket_passed_out_is_denied_without_a_kill() {
 
             drop(stream);
             running.finish().expect_code(0);
-            let report = gate.report();
+            let report = exec.report();
             let event = report.only_event();
             assert!(event.foreign_socket);
             assert_eq!(
@@ -95,19 +95,24 @@ fn socket_passed_in_is_checked_by_lsm_programs() {
         for action in ["audit", "block", "kill"] {
             let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
             let to = receiver.address().to_string();
-            let gate = Gate::with(&format!("{{default: {action}, errno: EACCES}}"));
-            let place = gate.folder().path().join("socket");
-            let listener = UnixListener::bind(&place).unwrap();
-            let running = gate.start(test_client().task("take-socket", &[place.to_str().unwrap(), &to]));
+            let exec = Exec::with(&format!("{{default: {action}, errno: EACCES}}"));
+            let path = exec.dir().path().join("socket");
+            let listener = UnixListener::bind(&path).unwrap();
+            let running = exec.start(test_client().task("take-socket", &[path.to_str().unwrap(), &to]));
             let (stream, _) = listener.accept().unwrap();
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
             hand_in(&stream, socket.as_raw_fd());
             let mut rest = Vec::new();
             (&stream).read_to_end(&mut rest).unwrap();
-            let ended = running.finish();
-            let report = gate.report();
+            let output = running.finish();
+            let report = exec.report();
             if !has_lsm() {
-                assert!(ClientResult::read(&ended.expect_code(0).stdout).pop().unwrap().ok);
+                assert!(
+                    ClientResult::read(&output.expect_code(0).stdout)
+                        .pop()
+                        .unwrap()
+                        .ok
+                );
                 assert_eq!(receiver.arrived(), [MARKER]);
                 assert!(report.events.is_empty());
                 continue;
@@ -124,17 +129,22 @@ fn socket_passed_in_is_checked_by_lsm_programs() {
             );
             match action {
                 "audit" => {
-                    assert!(ClientResult::read(&ended.expect_code(0).stdout).pop().unwrap().ok);
+                    assert!(
+                        ClientResult::read(&output.expect_code(0).stdout)
+                            .pop()
+                            .unwrap()
+                            .ok
+                    );
                     assert_eq!(receiver.arrived(), [MARKER]);
                 }
                 "block" => {
-                    let result = ClientResult::read(&ended.expect_code(0).stdout).pop().unwrap();
+                    let result = ClientResult::read(&output.expect_code(0).stdout).pop().unwrap();
                     assert_eq!(result.errno.as_deref(), Some("EACCES"), "{result:?}");
                     receiver.expect_nothing("blocked");
                 }
                 _ => {
                     assert_eq!(event.outcome, "killed");
-                    ended.expect_code(128 + libc::SIGKILL);
+                    output.expect_code(128 + libc::SIGKILL);
                     receiver.expect_nothing("killed");
                 }
             }

@@ -8,14 +8,14 @@ use std::{
 };
 
 use integration::{
-    attached::{Stand, in_cgroup},
-    captured::Captured,
+    attached::{AttachFixture, in_cgroup},
     cgroup::TestCgroup,
     egress_method::{EgressMethod, Family},
-    kernel::{is_whole_machine, probe_hook},
+    kernel::{is_dedicated_machine, tracer_hook},
     namespace::Namespace,
     report::Event,
     requirement::{Need, met},
+    running_command::RunningCommand,
     test_client::TestClient,
 };
 
@@ -23,7 +23,7 @@ use integration::{
 static HOST: Mutex<()> = Mutex::new(());
 
 fn ready(test: &str) -> bool {
-    let alone = Need::Kernel(is_whole_machine(), "the machine is not the tests' alone");
+    let alone = Need::Kernel(is_dedicated_machine(), "the machine is not the tests' alone");
     met(test, &[Need::Root, alone])
 }
 
@@ -42,10 +42,10 @@ fn listener(address: IpAddr) -> TcpListener {
 /// Connects, from a cgroup or from the test's own, and tells who the listener saw.
 fn connect(listener: &TcpListener, cgroup: Option<&TestCgroup>) -> SocketAddr {
     let to = listener.local_addr().unwrap();
-    let words = TestClient::at(env!("CARGO_BIN_EXE_test-client")).words(EgressMethod::TcpConnect, to, None);
+    let args = TestClient::at(env!("CARGO_BIN_EXE_test-client")).args(EgressMethod::TcpConnect, to, None);
     match cgroup {
-        Some(cgroup) => in_cgroup(cgroup, &words),
-        None => Captured::run(Command::new(&words[0]).args(&words[1..])),
+        Some(cgroup) => in_cgroup(cgroup, &args),
+        None => RunningCommand::run(Command::new(&args[0]).args(&args[1..])),
     }
     .expect_code(0);
     let (_, peer) = listener.accept().unwrap();
@@ -64,25 +64,25 @@ fn from_to(event: &Event) -> (SocketAddr, SocketAddr) {
 fn audits_the_host(hooks: &str, hook: fn(Family) -> &'static str) {
     let _host = HOST.lock().unwrap_or_else(|broken| broken.into_inner());
     Namespace::run(|_| {
-        let stand = Stand::open();
-        let file = stand.policy("external", &spec(hooks));
-        stand.done(["attach", "--policy", &file, "--host"]);
+        let fixture = AttachFixture::open();
+        let file = fixture.policy("external", &spec(hooks));
+        fixture.run_ok(["attach", "--policy", &file, "--host"]);
         let cgroup = TestCgroup::create();
-        let status = stand.status();
+        let status = fixture.status();
         assert_eq!(status.policy("external")["attachments"][0]["cgroup"], "/");
         assert_eq!(status.policy("external")["enforcement"], "full");
 
         let mut expected = Vec::new();
         for family in Family::ALL {
-            for place in [Some(&cgroup), None] {
-                connect(&listener(Namespace::near(family)), place);
+            for cgroup in [Some(&cgroup), None] {
+                connect(&listener(Namespace::near(family)), cgroup);
                 let outside = listener(Namespace::elsewhere(family));
-                let peer = connect(&outside, place);
+                let peer = connect(&outside, cgroup);
                 expected.push((peer, outside.local_addr().unwrap()));
             }
         }
         connect(&listener(IpAddr::from([127, 0, 0, 1])), Some(&cgroup));
-        let events = stand.events();
+        let events = fixture.events();
         assert_eq!(events.iter().map(from_to).collect::<Vec<_>>(), expected);
         for event in &events {
             let family = if event.destination.unwrap().address.is_ipv4() {
@@ -99,17 +99,17 @@ fn audits_the_host(hooks: &str, hook: fn(Family) -> &'static str) {
 
         let outside = listener(Namespace::elsewhere(Family::V4));
         let peer = connect(&outside, None);
-        let text = stand.done(["events"]);
+        let text = fixture.run_ok(["events"]);
         let line = format!(
             " {peer} -> {}/tcp  external/(default)",
             outside.local_addr().unwrap()
         );
         assert!(text.contains(&line), "{text}");
 
-        stand.done(["detach", "external"]);
+        fixture.run_ok(["detach", "external"]);
         connect(&listener(Namespace::elsewhere(Family::V4)), None);
-        stand.done(["attach", "--policy", &file, "--host"]);
-        assert!(stand.events().is_empty(), "nothing stood meanwhile");
+        fixture.run_ok(["attach", "--policy", &file, "--host"]);
+        assert!(fixture.events().is_empty(), "nothing stood meanwhile");
     });
 }
 
@@ -126,6 +126,6 @@ fn cgroup_hooks_on_the_root_cgroup() {
 #[test]
 fn tracer_on_the_root_cgroup() {
     if ready("tracer_on_the_root_cgroup") {
-        audits_the_host("[kprobe]", |_| probe_hook());
+        audits_the_host("[kprobe]", |_| tracer_hook());
     }
 }

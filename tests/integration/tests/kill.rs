@@ -4,7 +4,7 @@
 use integration::{
     client_result::ClientResult,
     egress_method::{EgressMethod, Family, Transport},
-    exec::Gate,
+    exec::Exec,
     kernel::{hook_that_kills, kills_at_once, outcome_of_kill},
     namespace::Namespace,
     receiver::Receiver,
@@ -23,29 +23,33 @@ fn test_client() -> TestClient {
 }
 
 /// One event, with what was done; whatever the way.
-fn dies_on(test: &str, ways: &[EgressMethod]) {
+fn dies_on(test: &str, methods: &[EgressMethod]) {
     if !met(test, &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
-        for &way in ways {
-            for &family in way.families() {
-                let receiver = Receiver::try_listen(way.transport(), Namespace::near(family));
+        for &method in methods {
+            for &family in method.families() {
+                let receiver = Receiver::try_listen(method.transport(), Namespace::near(family));
                 let there = receiver.is_some();
                 if !met(test, &[Need::Kernel(there, "the protocol is not in this kernel")]) {
                     continue;
                 }
                 let receiver = receiver.expect("a receiver");
-                let gate = Gate::with(KILLING);
-                gate.last_result(test_client().words(way, receiver.address(), None));
+                let exec = Exec::with(KILLING);
+                exec.run_until_killed(test_client().args(method, receiver.address(), None));
                 receiver.expect_nothing("killed");
-                let report = gate.report();
+                let report = exec.report();
                 let event = report.only_event();
                 assert_eq!(
                     (event.verdict.as_str(), event.outcome.as_str()),
                     ("kill", outcome_of_kill())
                 );
-                assert_eq!(Some(event.hook.as_str()), hook_that_kills(way, family), "{way:?}");
+                assert_eq!(
+                    Some(event.hook.as_str()),
+                    hook_that_kills(method, family),
+                    "{method:?}"
+                );
                 assert_eq!(event.rule.as_deref(), Some("trap"));
                 assert_eq!(report.summary.exit.signal, Some(libc::SIGKILL));
             }
@@ -128,17 +132,17 @@ fn parent_is_not_killed() {
     }
     Namespace::run(|_| {
         let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
-        let gate = Gate::with(KILLING);
+        let exec = Exec::with(KILLING);
         let result =
-            gate.run_client(test_client().words(EgressMethod::GrandchildConnect, receiver.address(), None));
+            exec.run_client(test_client().args(EgressMethod::GrandchildConnect, receiver.address(), None));
         // Where the kill comes later, it may tell of the denial before.
-        let told = result.errno.as_deref();
+        let reported = result.errno.as_deref();
         assert!(
-            told == Some("DIED") || !kills_at_once() && told == Some("EPERM"),
-            "{told:?}"
+            reported == Some("DIED") || !kills_at_once() && reported == Some("EPERM"),
+            "{reported:?}"
         );
         receiver.expect_nothing("killed");
-        let report = gate.report();
+        let report = exec.report();
         assert_eq!(report.only_event().outcome, outcome_of_kill());
         assert_eq!(report.summary.exit.code, Some(0));
     });
@@ -152,29 +156,29 @@ fn delayed_kill_from_user_space() {
         return;
     }
     Namespace::run(|_| {
-        for way in [EgressMethod::TcpConnect, EgressMethod::UdpSendto] {
-            let receiver = Receiver::listen(way.transport(), Namespace::near(Family::V4));
-            let gate = Gate::with(KILLING)
+        for method in [EgressMethod::TcpConnect, EgressMethod::UdpSendto] {
+            let receiver = Receiver::listen(method.transport(), Namespace::near(Family::V4));
+            let exec = Exec::with(KILLING)
                 .variable("TIDEGATE_DISABLE", "send_signal,lsm")
                 .with_input();
-            let mut words = test_client().words(way, receiver.address(), None);
-            words.push("--stay".into());
-            let mut running = gate.start(words);
+            let mut args = test_client().args(method, receiver.address(), None);
+            args.push("--stay".into());
+            let mut running = exec.start(args);
             let input = running.take_stdin();
-            let ended = running.finish();
+            let output = running.finish();
             drop(input);
-            ended.expect_code(SIGKILLED);
+            output.expect_code(SIGKILLED);
             // It may have told of the denial before it died.
-            for told in ClientResult::read(&ended.stdout) {
-                assert_eq!(told.errno.as_deref(), Some("EPERM"));
+            for reported in ClientResult::read(&output.stdout) {
+                assert_eq!(reported.errno.as_deref(), Some("EPERM"));
             }
             receiver.expect_nothing("denied at once");
             assert!(
-                ended.stderr.contains("asynchronous"),
+                output.stderr.contains("asynchronous"),
                 "it is said that the kill is asynchronous: {}",
-                ended.stderr
+                output.stderr
             );
-            let report = gate.report();
+            let report = exec.report();
             let event = report.only_event();
             assert_eq!(
                 (event.verdict.as_str(), event.outcome.as_str()),

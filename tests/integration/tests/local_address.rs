@@ -5,15 +5,15 @@
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use integration::{
-    attached::Stand,
-    captured::Captured,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::{EgressMethod, Family},
-    exec::Gate,
-    kernel::is_whole_machine,
+    exec::Exec,
+    kernel::is_dedicated_machine,
     namespace::Namespace,
     report::{Event, Report},
     requirement::{Need, met},
+    running_command::RunningCommand,
     test_client::TestClient,
 };
 use nix::sys::signal::Signal;
@@ -25,7 +25,7 @@ fn test_client() -> TestClient {
 }
 
 fn ready(test: &str) -> bool {
-    let alone = Need::Kernel(is_whole_machine(), "the machine is not the tests' alone");
+    let alone = Need::Kernel(is_dedicated_machine(), "the machine is not the tests' alone");
     met(test, &[Need::Root, alone])
 }
 
@@ -45,10 +45,10 @@ fn source(event: &Event) -> Option<SocketAddr> {
 }
 
 /// The pinned link of the probe, by the folder that a test's pins are below.
-fn probe_is_attached(stand: &Stand) -> bool {
-    let gates = std::fs::read_dir(stand.pins().join("tidegate")).unwrap();
-    let mut folders = gates.map(|gate| gate.unwrap().path().join("links/probe"));
-    folders.any(|folder| folder.is_dir())
+fn probe_is_attached(fixture: &AttachFixture) -> bool {
+    let gates = std::fs::read_dir(fixture.pins().join("tidegate")).unwrap();
+    let mut dirs = gates.map(|datapath| datapath.unwrap().path().join("links/probe"));
+    dirs.any(|dir| dir.is_dir())
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn every_connect_method() {
         return;
     }
     Namespace::run(|_| {
-        let ways = [
+        let methods = [
             (EgressMethod::TcpConnect, Family::V4),
             (EgressMethod::TcpConnect, Family::V6),
             (EgressMethod::MappedTcpConnect, Family::V4),
@@ -67,20 +67,21 @@ fn every_connect_method() {
             (EgressMethod::MptcpConnect, Family::V4),
             (EgressMethod::ThreadConnect, Family::V6),
         ];
-        for (way, family) in ways {
+        for (method, family) in methods {
             let listener = listener(family);
-            let gate = Gate::with(WATCHING);
-            let result = gate.run_client(test_client().words(way, listener.local_addr().unwrap(), None));
-            if result.is_impossible() {
+            let datapath = Exec::with(WATCHING);
+            let result =
+                datapath.run_client(test_client().args(method, listener.local_addr().unwrap(), None));
+            if result.is_unsupported() {
                 // Which ways each kernel has, `ways_out` says.
                 continue;
             }
             assert!(result.ok, "{result:?}");
-            let report = gate.report();
+            let report = datapath.report();
             let event = report.only_event();
-            assert_eq!(source(event), Some(peer(&listener)), "{way:?} {family:?}");
+            assert_eq!(source(event), Some(peer(&listener)), "{method:?} {family:?}");
             assert_eq!(event.outcome, "would_block");
-            assert_eq!(Some(event.hook.as_str()), way.hook(family));
+            assert_eq!(Some(event.hook.as_str()), method.hook(family));
         }
     });
 }
@@ -88,19 +89,17 @@ fn every_connect_method() {
 /// curl does not block in connect(2).
 #[test]
 fn nonblocking_connect() {
-    if !ready("nonblocking_connect")
-        || !met("nonblocking_connect", &[Need::Program("curl")])
-    {
+    if !ready("nonblocking_connect") || !met("nonblocking_connect", &[Need::Program("curl")]) {
         return;
     }
     Namespace::run(|_| {
         let listener = listener(Family::V4);
-        let gate = Gate::with(WATCHING);
+        let datapath = Exec::with(WATCHING);
         let url = format!("http://{}/", listener.local_addr().unwrap());
-        let running = gate.start(["curl", "--silent", "--max-time", "20", &url]);
+        let running = datapath.start(["curl", "--silent", "--max-time", "20", &url]);
         let peer = peer(&listener);
         running.finish();
-        assert_eq!(source(gate.report().only_event()), Some(peer));
+        assert_eq!(source(datapath.report().only_event()), Some(peer));
     });
 }
 
@@ -112,11 +111,14 @@ fn refused_connect() {
     }
     Namespace::run(|_| {
         let address = Namespace::near(Family::V4);
-        let gate = Gate::with(WATCHING);
-        let result =
-            gate.run_client(test_client().words(EgressMethod::TcpConnect, SocketAddr::new(address, 9), None));
+        let datapath = Exec::with(WATCHING);
+        let result = datapath.run_client(test_client().args(
+            EgressMethod::TcpConnect,
+            SocketAddr::new(address, 9),
+            None,
+        ));
         assert_eq!(result.errno.as_deref(), Some("ECONNREFUSED"));
-        let source = source(gate.report().only_event()).unwrap();
+        let source = source(datapath.report().only_event()).unwrap();
         // The other end is on the same interface, which it reaches from its own address.
         assert_eq!(source.ip(), address);
         assert_ne!(source.port(), 0);
@@ -133,19 +135,24 @@ fn failed_connect_has_no_local_address() {
         let nowhere = "192.0.2.9:443";
         let listener = listener(Family::V4);
         let to = listener.local_addr().unwrap().to_string();
-        let gate = Gate::with(WATCHING);
-        let script = r#""$0" go tcp-connect "$1"; "$0" go tcp-connect "$2"; "$0" go tcp-connect "$1""#;
-        let words = ["/bin/sh", "-c", script];
+        let datapath = Exec::with(WATCHING);
+        let script = r#""$0" run tcp-connect "$1"; "$0" run tcp-connect "$2"; "$0" run tcp-connect "$1""#;
+        let args = ["/bin/sh", "-c", script];
         let test_client = test_client();
-        let words = words.into_iter().map(Into::into).chain([
+        let args = args.into_iter().map(Into::into).chain([
             test_client.path().as_os_str().to_owned(),
             nowhere.into(),
             to.into(),
         ]);
-        let ended = gate.run(words);
-        assert_eq!(ended.stdout.matches("ENETUNREACH").count(), 2, "{}", ended.stdout);
-        let told: Vec<_> = gate.report().events.iter().map(source).collect();
-        assert_eq!(told, [None, Some(peer(&listener)), None]);
+        let output = datapath.run(args);
+        assert_eq!(
+            output.stdout.matches("ENETUNREACH").count(),
+            2,
+            "{}",
+            output.stdout
+        );
+        let reported: Vec<_> = datapath.report().events.iter().map(source).collect();
+        assert_eq!(reported, [None, Some(peer(&listener)), None]);
     });
 }
 
@@ -158,19 +165,19 @@ fn enforcing_policy_with_audited_connects() {
     Namespace::run(|_| {
         let listener = listener(Family::V4);
         let address = Namespace::near(Family::V4);
-        let gate = Gate::with(&format!(
+        let datapath = Exec::with(&format!(
             "{{default: block, rules: [{{name: seen, action: audit, to: [{address}]}}]}}"
         ));
         let to = listener.local_addr().unwrap();
-        let result = gate.run_client(test_client().words(EgressMethod::UnspecTcpReconnect, to, Some(to)));
+        let result = datapath.run_client(test_client().args(EgressMethod::UnspecTcpReconnect, to, Some(to)));
         assert!(result.ok, "{result:?}");
-        let report = gate.report();
-        let told: Vec<_> = report.events.iter().map(source).collect();
-        assert_eq!(told, [Some(peer(&listener)), Some(peer(&listener))]);
+        let report = datapath.report();
+        let reported: Vec<_> = report.events.iter().map(source).collect();
+        assert_eq!(reported, [Some(peer(&listener)), Some(peer(&listener))]);
 
-        let gate = Gate::with(WATCHING.replace("audit", "enforce").as_str());
-        gate.run_client(test_client().words(EgressMethod::TcpConnect, to, None));
-        let report = gate.report();
+        let datapath = Exec::with(WATCHING.replace("audit", "enforce").as_str());
+        datapath.run_client(test_client().args(EgressMethod::TcpConnect, to, None));
+        let report = datapath.report();
         assert_eq!(
             (report.only_event().outcome.as_str(), source(report.only_event())),
             ("blocked", None)
@@ -186,16 +193,16 @@ fn two_policies() {
     }
     Namespace::run(|_| {
         let listener = listener(Family::V4);
-        let gate = Gate::with(WATCHING).policy(&integration::exec::policy("other", "{default: audit}"));
-        let result = gate.run_client(test_client().words(
+        let datapath = Exec::with(WATCHING).policy(&integration::exec::policy("other", "{default: audit}"));
+        let result = datapath.run_client(test_client().args(
             EgressMethod::TcpConnect,
             listener.local_addr().unwrap(),
             None,
         ));
         assert!(result.ok, "{result:?}");
         let peer = Some(peer(&listener));
-        let told: Vec<_> = gate.report().events.iter().map(source).collect();
-        assert_eq!(told, [peer, peer]);
+        let reported: Vec<_> = datapath.report().events.iter().map(source).collect();
+        assert_eq!(reported, [peer, peer]);
     });
 }
 
@@ -205,42 +212,43 @@ fn attached_policy() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
-        stand.attach(&cgroup, "shop", WATCHING);
-        assert!(probe_is_attached(&stand));
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
+        fixture.attach(&cgroup, "shop", WATCHING);
+        assert!(probe_is_attached(&fixture));
         let connect = |listener: &TcpListener| {
             let to = listener.local_addr().unwrap();
-            let result = stand.run_client(&cgroup, &test_client().words(EgressMethod::TcpConnect, to, None));
+            let result = fixture.run_client(&cgroup, &test_client().args(EgressMethod::TcpConnect, to, None));
             assert!(result.ok, "{result:?}");
             (peer(listener), to)
         };
         // As JSON, as text, and to a reader who waits. (Another port each: repeats are folded.)
         let (peer, _) = connect(&listener(Family::V4));
-        let events = stand.events();
+        let events = fixture.events();
         assert_eq!(events.iter().map(source).collect::<Vec<_>>(), [Some(peer)]);
 
         let (peer, to) = connect(&listener(Family::V6));
-        let text = stand.done(["events"]);
+        let text = fixture.run_ok(["events"]);
         assert!(
             text.contains(&format!("uid 0 {peer} -> {to}/tcp  shop/(default)")),
             "{text}"
         );
 
-        let follower = Captured::spawn(&mut stand.command(["events", "--follow", "--output", "json"]));
+        let follower =
+            RunningCommand::spawn(&mut fixture.command(["events", "--follow", "--output", "json"]));
         let (peer, _) = connect(&listener(Family::V4));
         follower.wait_for_stdout(&format!(",\"port\":{}}}", peer.port()));
         let nowhere = SocketAddr::new(IpAddr::from([192, 0, 2, 9]), 443);
-        stand.run_client(
+        fixture.run_client(
             &cgroup,
-            &test_client().words(EgressMethod::TcpConnect, nowhere, None),
+            &test_client().args(EgressMethod::TcpConnect, nowhere, None),
         );
         follower.wait_for_stdout("192.0.2.9");
         follower.signal(Signal::SIGINT);
         let (events, _) = Report::stream(&follower.finish().stdout);
         assert_eq!(events.iter().map(source).collect::<Vec<_>>(), [Some(peer), None]);
 
-        stand.done(["detach", "shop"]);
-        assert!(!probe_is_attached(&stand));
+        fixture.run_ok(["detach", "shop"]);
+        assert!(!probe_is_attached(&fixture));
     });
 }
 
@@ -251,25 +259,25 @@ fn tracer_attached_only_while_needed() {
         return;
     }
     Namespace::run(|_| {
-        let stand = Stand::open();
+        let fixture = AttachFixture::open();
         let (one, other) = (TestCgroup::create(), TestCgroup::create());
-        stand.attach(&one, "acts", "{default: block}");
-        assert!(!probe_is_attached(&stand));
-        stand.done(["set-mode", "acts", "audit"]);
-        assert!(probe_is_attached(&stand));
+        fixture.attach(&one, "acts", "{default: block}");
+        assert!(!probe_is_attached(&fixture));
+        fixture.run_ok(["set-mode", "acts", "audit"]);
+        assert!(probe_is_attached(&fixture));
         let listener = listener(Family::V4);
-        stand.run_client(
+        fixture.run_client(
             &one,
-            &test_client().words(EgressMethod::TcpConnect, listener.local_addr().unwrap(), None),
+            &test_client().args(EgressMethod::TcpConnect, listener.local_addr().unwrap(), None),
         );
-        assert_eq!(source(&stand.events()[0]), Some(peer(&listener)));
+        assert_eq!(source(&fixture.events()[0]), Some(peer(&listener)));
 
-        stand.attach(&other, "watches", "{default: audit}");
-        stand.done(["set-mode", "acts", "enforce"]);
-        assert!(probe_is_attached(&stand), "the other needs it");
-        stand.done(["detach", "watches"]);
-        assert!(!probe_is_attached(&stand));
-        stand.attach(&other, "plain", "{default: audit, hooks: [cgroup]}");
-        assert!(!probe_is_attached(&stand), "a list says what is wanted");
+        fixture.attach(&other, "watches", "{default: audit}");
+        fixture.run_ok(["set-mode", "acts", "enforce"]);
+        assert!(probe_is_attached(&fixture), "the other needs it");
+        fixture.run_ok(["detach", "watches"]);
+        assert!(!probe_is_attached(&fixture));
+        fixture.attach(&other, "plain", "{default: audit, hooks: [cgroup]}");
+        assert!(!probe_is_attached(&fixture), "a list says what is wanted");
     });
 }

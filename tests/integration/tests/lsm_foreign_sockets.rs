@@ -3,7 +3,7 @@
 use std::{io::Read, net::TcpStream};
 
 use integration::{
-    attached::{Stand, in_cgroup},
+    attached::{AttachFixture, in_cgroup},
     cgroup::TestCgroup,
     egress_method::{Family, MARKER, Transport},
     kernel::has_lsm,
@@ -20,18 +20,18 @@ fn test_client() -> TestClient {
     TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
-fn with_lsm(test: &str, act: impl Fn(Stand, TestCgroup, TestCgroup) + Send + Sync) {
+fn with_lsm(test: &str, act: impl Fn(AttachFixture, TestCgroup, TestCgroup) + Send + Sync) {
     let needs = [Need::Root, Need::Kernel(has_lsm(), "LSM programs do not run")];
     if met(test, &needs) {
-        Namespace::run(|_| act(Stand::open(), TestCgroup::create(), TestCgroup::create()));
+        Namespace::run(|_| act(AttachFixture::open(), TestCgroup::create(), TestCgroup::create()));
     }
 }
 
 /// A process that is moved under a policy with sockets that are connected: nothing more leaves over them.
 #[test]
 fn connected_before_migration() {
-    with_lsm("connected_before_migration", |stand, outside, inside| {
-        stand.attach(&inside, "gate", BLOCKING);
+    with_lsm("connected_before_migration", |fixture, outside, inside| {
+        fixture.attach(&inside, "test", BLOCKING);
         for family in Family::ALL {
             let udp = Receiver::listen(Transport::Udp, Namespace::near(family));
             let tcp = Receiver::listen(Transport::Tcp, Namespace::near(family));
@@ -45,18 +45,18 @@ fn connected_before_migration() {
             process.succeeds(&format!("connect 0 {}", udp.address()));
             process.succeeds(&format!("connect 1 {}", tcp.address()));
             process.succeeds("send 0");
-            inside.take_in(process.pid());
+            inside.add_process(process.pid());
             process.fails("send 0", "EACCES");
             process.fails("send 1", "EACCES");
-            process.goes_home();
+            process.quit();
             assert_eq!(udp.arrived(), [MARKER], "{family:?}");
             assert_eq!(
                 tcp.arrived(),
                 [b""],
                 "a connection, from before the move, and nothing over it"
             );
-            let told = stand.events();
-            for (event, receiver) in told.iter().zip([&udp, &tcp]) {
+            let reported = fixture.events();
+            for (event, receiver) in reported.iter().zip([&udp, &tcp]) {
                 assert!(event.foreign_socket, "{event:?}");
                 assert_eq!(
                     (event.hook.as_str(), event.outcome.as_str()),
@@ -68,7 +68,7 @@ fn connected_before_migration() {
                     (receiver.address().ip(), Some(receiver.address().port()))
                 );
             }
-            assert_eq!(told.len(), 2);
+            assert_eq!(reported.len(), 2);
         }
     });
 }
@@ -76,8 +76,8 @@ fn connected_before_migration() {
 /// What somebody else connected is answered: that is no way out that the process has opened.
 #[test]
 fn accepted_before_migration() {
-    with_lsm("accepted_before_migration", |stand, outside, inside| {
-        stand.attach(&inside, "gate", BLOCKING);
+    with_lsm("accepted_before_migration", |fixture, outside, inside| {
+        fixture.attach(&inside, "test", BLOCKING);
         let mut process = ScriptedClient::start(&test_client(), &outside);
         let here = "198.51.100.1:4711";
         process.succeeds("tcp4");
@@ -85,57 +85,60 @@ fn accepted_before_migration() {
         process.succeeds("listen 0 1");
         let mut client = TcpStream::connect(here).expect("it listens");
         process.succeeds("accept 0");
-        inside.take_in(process.pid());
+        inside.add_process(process.pid());
         process.succeeds("send 1");
-        process.goes_home();
+        process.quit();
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).expect("an answer");
         assert_eq!(answer, MARKER);
-        assert!(stand.events().is_empty());
+        assert!(fixture.events().is_empty());
     });
 }
 
 /// Sockets without an address hook, made before the move.
 #[test]
 fn raw_sockets_created_before_migration() {
-    with_lsm("raw_sockets_created_before_migration", |stand, outside, inside| {
-        stand.attach(&inside, "gate", BLOCKING);
-        let receiver = Receiver::listen(Transport::Raw, Namespace::near(Family::V4));
-        let mut process = ScriptedClient::start(&test_client(), &outside);
-        process.succeeds("socket 2 3 253");
-        process.succeeds("socket 17 2 8");
-        let to = receiver.address();
-        process.succeeds(&format!("sendto 0 {to}"));
-        inside.take_in(process.pid());
-        process.fails(&format!("sendto 0 {to}"), "EACCES");
-        // Whatever the address: it is the family that is denied.
-        process.fails(&format!("sendto 1 {to}"), "EACCES");
-        process.goes_home();
-        assert_eq!(receiver.arrived(), [MARKER]);
-        let told = stand.events();
-        let told: Vec<_> = told.iter().map(|event| event.protocol.as_str()).collect();
-        assert_eq!(told, ["raw", "packet"]);
-    });
+    with_lsm(
+        "raw_sockets_created_before_migration",
+        |fixture, outside, inside| {
+            fixture.attach(&inside, "test", BLOCKING);
+            let receiver = Receiver::listen(Transport::Raw, Namespace::near(Family::V4));
+            let mut process = ScriptedClient::start(&test_client(), &outside);
+            process.succeeds("socket 2 3 253");
+            process.succeeds("socket 17 2 8");
+            let to = receiver.address();
+            process.succeeds(&format!("sendto 0 {to}"));
+            inside.add_process(process.pid());
+            process.fails(&format!("sendto 0 {to}"), "EACCES");
+            // Whatever the address: it is the family that is denied.
+            process.fails(&format!("sendto 1 {to}"), "EACCES");
+            process.quit();
+            assert_eq!(receiver.arrived(), [MARKER]);
+            let reported = fixture.events();
+            let reported: Vec<_> = reported.iter().map(|event| event.protocol.as_str()).collect();
+            assert_eq!(reported, ["raw", "packet"]);
+        },
+    );
 }
 
 /// Both policies are asked, that of the task first; the strictest answer holds.
 #[test]
 fn both_policies_are_checked() {
-    with_lsm("both_policies_are_checked", |stand, outside, inside| {
-        stand.attach(&inside, "task", "{default: audit, fold: {audit: off}}");
-        stand.attach(&outside, "socket", "{default: audit, fold: {audit: off}}");
+    with_lsm("both_policies_are_checked", |fixture, outside, inside| {
+        fixture.attach(&inside, "task", "{default: audit, fold: {audit: off}}");
+        fixture.attach(&outside, "socket", "{default: audit, fold: {audit: off}}");
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         let mut process = ScriptedClient::start(&test_client(), &outside);
         process.succeeds("udp4");
-        inside.take_in(process.pid());
+        inside.add_process(process.pid());
         let step = format!("sendto 0 {}", receiver.address());
         process.succeeds(&step);
-        stand.apply("socket", "{default: block, errno: EACCES}");
+        fixture.apply("socket", "{default: block, errno: EACCES}");
         process.fails(&step, "EACCES");
-        process.goes_home();
+        process.quit();
         assert_eq!(receiver.arrived(), [MARKER]);
-        let told = stand.events();
-        let told: Vec<_> = told
+        let reported = fixture.events();
+        let reported: Vec<_> = reported
             .iter()
             .map(|event| {
                 (
@@ -147,7 +150,7 @@ fn both_policies_are_checked() {
             .collect();
         let (task, socket) = (Some("task"), Some("socket"));
         assert_eq!(
-            told,
+            reported,
             [
                 (task, "lsm_sendmsg", "audited"),
                 (socket, "sendmsg4", "audited"),
@@ -161,17 +164,20 @@ fn both_policies_are_checked() {
 /// Who is in no scope is not judged, nor in one beside.
 #[test]
 fn tasks_outside_the_scope_are_not_checked() {
-    with_lsm("tasks_outside_the_scope_are_not_checked", |stand, outside, inside| {
-        stand.attach(&inside, "gate", BLOCKING);
-        let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
-        let mut process = ScriptedClient::start(&test_client(), &outside);
-        process.succeeds("udp4");
-        process.succeeds("socket 17 2 8");
-        process.succeeds(&format!("sendto 0 {}", receiver.address()));
-        process.goes_home();
-        assert_eq!(receiver.arrived(), [MARKER]);
-        assert!(stand.events().is_empty());
-    });
+    with_lsm(
+        "tasks_outside_the_scope_are_not_checked",
+        |fixture, outside, inside| {
+            fixture.attach(&inside, "test", BLOCKING);
+            let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
+            let mut process = ScriptedClient::start(&test_client(), &outside);
+            process.succeeds("udp4");
+            process.succeeds("socket 17 2 8");
+            process.succeeds(&format!("sendto 0 {}", receiver.address()));
+            process.quit();
+            assert_eq!(receiver.arrived(), [MARKER]);
+            assert!(fixture.events().is_empty());
+        },
+    );
 }
 
 /// An association by a socket option is a call that no other hook sees.
@@ -190,7 +196,7 @@ try:
 except OSError as error:
     print(errno.errorcode[error.errno])
 ";
-    with_lsm("sctp_association_by_socket_option", |stand, outside, inside| {
+    with_lsm("sctp_association_by_socket_option", |fixture, outside, inside| {
         let receiver = Receiver::try_listen(Transport::Sctp, Namespace::near(Family::V4));
         let needs = [
             Need::Kernel(receiver.is_some(), "SCTP is not in this kernel"),
@@ -206,23 +212,23 @@ except OSError as error:
         );
         let into = |cgroup: &TestCgroup| {
             let processes = cgroup.path().join("cgroup.procs").display().to_string();
-            let words = ["python3", "-c", TRY, &processes, &to, &port].map(Into::into);
-            in_cgroup(&outside, &words).stdout.trim().to_owned()
+            let args = ["python3", "-c", TRY, &processes, &to, &port].map(Into::into);
+            in_cgroup(&outside, &args).stdout.trim().to_owned()
         };
-        stand.attach(&inside, "gate", BLOCKING);
+        fixture.attach(&inside, "test", BLOCKING);
         assert_eq!(into(&inside), "EACCES");
         assert!(receiver.arrived().is_empty(), "no association is made");
-        let told = stand.events();
-        assert_eq!(told.len(), 1, "{told:#?}");
+        let reported = fixture.events();
+        assert_eq!(reported.len(), 1, "{reported:#?}");
         assert_eq!(
             (
-                told[0].hook.as_str(),
-                told[0].outcome.as_str(),
-                told[0].protocol.as_str()
+                reported[0].hook.as_str(),
+                reported[0].outcome.as_str(),
+                reported[0].protocol.as_str()
             ),
             ("lsm_sctp", "blocked", "sctp")
         );
-        assert!(told[0].foreign_socket);
+        assert!(reported[0].foreign_socket);
         // It is the gate that keeps it from being made.
         assert_eq!(into(&outside), "done");
     });

@@ -11,15 +11,15 @@ use std::{
 };
 
 use integration::{
-    captured::Captured,
     cgroup::TestCgroup,
     egress_method::Family,
     exec::{policy, tidegate},
+    load::CallCount,
     mount_table::mount_of,
     namespace::Namespace,
     requirement::{Need, met},
-    shared_file::fast_folder,
-    storm::Weather,
+    running_command::RunningCommand,
+    shared_dir::tmpfs_dir,
     test_client::TestClient,
 };
 
@@ -49,29 +49,29 @@ fn thousand_policies() {
     });
     let pins = Pins(bpffs.join(format!("tidegate-many-{}", std::process::id())));
     fs::create_dir(&pins.0).unwrap();
-    let folder = fast_folder();
+    let dir = tmpfs_dir();
     Namespace::run(|_| {
         let cgroup = TestCgroup::create();
-        let run = |words: &[&str]| {
-            let mut command = tidegate(words);
+        let run = |args: &[&str]| {
+            let mut command = tidegate(args);
             command
-                .env("TIDEGATE_RUN", folder.path().join("run"))
+                .env("TIDEGATE_RUN", dir.path().join("run"))
                 .env("TIDEGATE_BPFFS", &pins.0);
-            Captured::run(&mut command)
+            RunningCommand::run(&mut command)
         };
         let mut batch = String::new();
         for i in 0..POLICIES {
-            let (name, place) = (format!("p{i}"), cgroup.path().join(format!("c{i}")));
-            fs::create_dir(&place).unwrap();
-            let file = folder.path().join(format!("{name}.yaml"));
+            let (name, path) = (format!("p{i}"), cgroup.path().join(format!("c{i}")));
+            fs::create_dir(&path).unwrap();
+            let file = dir.path().join(format!("{name}.yaml"));
             let port = PORT + i;
             let spec = format!(
                 "{{default: block, rules: [{{name: own, action: allow, to: any, ports: [{port}]}}]}}"
             );
             fs::write(&file, policy(&name, &spec)).unwrap();
-            writeln!(batch, "{} {}", file.display(), place.display()).unwrap();
+            writeln!(batch, "{} {}", file.display(), path.display()).unwrap();
         }
-        let batch_file = folder.path().join("batch.txt");
+        let batch_file = dir.path().join("batch.txt");
         fs::write(&batch_file, batch).unwrap();
         run(&["attach", "--batch", batch_file.to_str().unwrap()]).expect_code(0);
 
@@ -80,15 +80,15 @@ fn thousand_policies() {
         for i in 0..POLICIES {
             let to = |i: u16| SocketAddr::new(Namespace::near(Family::V4), PORT + i % POLICIES);
             let (own, next) = (to(i), to(i + 1));
-            let words = test_client.task("storm", &[&own.to_string(), &next.to_string()]);
-            let mut command = Command::new(&words[0]);
-            command.args(&words[1..]).stdin(Stdio::null());
-            let members = cgroup.path().join(format!("c{i}/cgroup.procs"));
-            integration::exec::enter_at(&mut command, &members);
-            let ended = Captured::run(&mut command);
-            for Weather {
+            let args = test_client.task("load", &[&own.to_string(), &next.to_string()]);
+            let mut command = Command::new(&args[0]);
+            command.args(&args[1..]).stdin(Stdio::null());
+            let procs_file = cgroup.path().join(format!("c{i}/cgroup.procs"));
+            integration::exec::enter_at(&mut command, &procs_file);
+            let output = RunningCommand::run(&mut command);
+            for CallCount {
                 to, result, count, ..
-            } in Weather::read(&ended.expect_code(0).stdout)
+            } in CallCount::read(&output.expect_code(0).stdout)
             {
                 assert_eq!(result == "ok", to == own, "policy {i}: {to}: {result}");
                 *attempts.entry((format!("p{i}"), to == own)).or_insert(0u64) += count;

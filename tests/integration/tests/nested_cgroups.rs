@@ -5,14 +5,14 @@
 use std::{ffi::OsString, fs};
 
 use integration::{
-    attached::{Stand, in_cgroup},
-    captured::Ended,
+    attached::{AttachFixture, in_cgroup},
     cgroup::TestCgroup,
     client_result::ClientResult,
     egress_method::{EgressMethod, Family, Transport},
     namespace::Namespace,
     receiver::Receiver,
     requirement::{Need, met},
+    running_command::CommandOutput,
     test_client::TestClient,
 };
 
@@ -23,7 +23,7 @@ fn test_client() -> TestClient {
 }
 
 fn to_near(receiver: &Receiver) -> Vec<OsString> {
-    test_client().words(EgressMethod::TcpConnect, receiver.address(), None)
+    test_client().args(EgressMethod::TcpConnect, receiver.address(), None)
 }
 
 fn listen() -> Receiver {
@@ -31,13 +31,13 @@ fn listen() -> Receiver {
 }
 
 /// Policies and outcomes of the events that nobody has read yet, by name.
-fn said(stand: &Stand) -> Vec<(String, String)> {
-    let events = stand.events().into_iter();
-    let mut said: Vec<_> = events
+fn outcomes(fixture: &AttachFixture) -> Vec<(String, String)> {
+    let events = fixture.events().into_iter();
+    let mut outcomes: Vec<_> = events
         .map(|event| (event.policy.unwrap(), event.outcome))
         .collect();
-    said.sort();
-    said
+    outcomes.sort();
+    outcomes
 }
 
 fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -53,19 +53,19 @@ fn parent_and_child_in_all_modes() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, parent, receiver) = (Stand::open(), TestCgroup::create(), listen());
+        let (fixture, parent, receiver) = (AttachFixture::open(), TestCgroup::create(), listen());
         let child = parent.child("child");
-        stand.attach(&parent, "above", "{default: block, errno: EACCES}");
-        stand.attach(&child, "below", "{default: block, errno: ENETUNREACH}");
+        fixture.attach(&parent, "above", "{default: block, errno: EACCES}");
+        fixture.attach(&child, "below", "{default: block, errno: ENETUNREACH}");
         for (above, below, errno) in [
             ("enforce", "enforce", Some("ENETUNREACH")),
             ("enforce", "audit", Some("EACCES")),
             ("audit", "enforce", Some("ENETUNREACH")),
             ("audit", "audit", None),
         ] {
-            stand.done(["set-mode", "above", above]);
-            stand.done(["set-mode", "below", below]);
-            let result = stand.run_client(&child, &to_near(&receiver));
+            fixture.run_ok(["set-mode", "above", above]);
+            fixture.run_ok(["set-mode", "below", below]);
+            let result = fixture.run_client(&child, &to_near(&receiver));
             assert_eq!(result.errno.as_deref(), errno, "{above} above {below}");
             assert_eq!(
                 receiver.arrived().len(),
@@ -80,17 +80,17 @@ fn parent_and_child_in_all_modes() {
                 }
             };
             assert_eq!(
-                said(&stand),
+                outcomes(&fixture),
                 pairs(&[("above", outcome(above)), ("below", outcome(below))])
             );
 
             // In the parent only its own policy has a say.
-            let result = stand.run_client(&parent, &to_near(&receiver));
+            let result = fixture.run_client(&parent, &to_near(&receiver));
             assert_eq!(result.ok, above == "audit");
             assert_eq!(receiver.arrived().len(), usize::from(result.ok));
-            assert_eq!(said(&stand), pairs(&[("above", outcome(above))]));
+            assert_eq!(outcomes(&fixture), pairs(&[("above", outcome(above))]));
         }
-        let status = stand.status();
+        let status = fixture.status();
         for (name, denied, would) in [("above", 4, 4), ("below", 2, 2)] {
             assert_eq!(status.total(name, "blocked"), denied, "{name}");
             assert_eq!(status.total(name, "would_block"), would, "{name}");
@@ -105,10 +105,10 @@ fn parent_and_child_deny_independently() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, parent, receiver) = (Stand::open(), TestCgroup::create(), listen());
+        let (fixture, parent, receiver) = (AttachFixture::open(), TestCgroup::create(), listen());
         let child = parent.child("child");
-        stand.attach(&parent, "above", "{default: allow}");
-        stand.attach(&child, "below", "{default: allow}");
+        fixture.attach(&parent, "above", "{default: allow}");
+        fixture.attach(&child, "below", "{default: allow}");
         // No pair has an audit in common with the one before: it would be a repeat.
         let versions = [
             ("block", "allow"),
@@ -118,12 +118,12 @@ fn parent_and_child_deny_independently() {
             ("allow", "audit"),
         ];
         for (above, below) in versions {
-            stand.apply("above", &format!("{{default: {above}}}"));
-            stand.apply("below", &format!("{{default: {below}}}"));
-            let ended = in_cgroup(&child, &to_near(&receiver));
+            fixture.apply("above", &format!("{{default: {above}}}"));
+            fixture.apply("below", &format!("{{default: {below}}}"));
+            let output = in_cgroup(&child, &to_near(&receiver));
             let killed = [above, below].contains(&"kill");
             assert_eq!(
-                ended.signal(),
+                output.signal(),
                 killed.then_some(libc::SIGKILL),
                 "{above} above {below}"
             );
@@ -133,16 +133,16 @@ fn parent_and_child_deny_independently() {
                 usize::from(!denied),
                 "{above} above {below}"
             );
-            let outcomes = [
+            let outcome_of = [
                 ("allow", ""),
                 ("audit", "audited"),
                 ("block", "blocked"),
                 ("kill", "killed"),
             ];
-            let outcome = |action| outcomes.iter().find(|(name, _)| *name == action).unwrap().1;
+            let outcome = |action| outcome_of.iter().find(|(name, _)| *name == action).unwrap().1;
             let mut expected = vec![("above", outcome(above)), ("below", outcome(below))];
             expected.retain(|(_, outcome)| !outcome.is_empty());
-            assert_eq!(said(&stand), pairs(&expected), "{above} above {below}");
+            assert_eq!(outcomes(&fixture), pairs(&expected), "{above} above {below}");
         }
     });
 }
@@ -153,34 +153,37 @@ fn two_policies_on_one_cgroup() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup, receiver) = (Stand::open(), TestCgroup::create(), listen());
-        stand.attach(&cgroup, "one", "{default: audit}");
-        stand.attach(&cgroup, "two", "{default: block, errno: EACCES}");
-        let result = stand.run_client(&cgroup, &to_near(&receiver));
+        let (fixture, cgroup, receiver) = (AttachFixture::open(), TestCgroup::create(), listen());
+        fixture.attach(&cgroup, "one", "{default: audit}");
+        fixture.attach(&cgroup, "two", "{default: block, errno: EACCES}");
+        let result = fixture.run_client(&cgroup, &to_near(&receiver));
         assert_eq!(result.errno.as_deref(), Some("EACCES"));
-        assert_eq!(said(&stand), pairs(&[("one", "audited"), ("two", "blocked")]));
-        stand.apply("one", "{default: block, errno: ENETUNREACH}");
-        let result = stand.run_client(&cgroup, &to_near(&receiver));
+        assert_eq!(
+            outcomes(&fixture),
+            pairs(&[("one", "audited"), ("two", "blocked")])
+        );
+        fixture.apply("one", "{default: block, errno: ENETUNREACH}");
+        let result = fixture.run_client(&cgroup, &to_near(&receiver));
         assert_eq!(
             result.errno.as_deref(),
             Some("ENETUNREACH"),
             "that of the first that denies"
         );
-        stand.apply("two", "{default: kill}");
+        fixture.apply("two", "{default: kill}");
         assert_eq!(
             in_cgroup(&cgroup, &to_near(&receiver)).signal(),
             Some(libc::SIGKILL)
         );
         receiver.expect_nothing("denied by one or both");
-        stand.events();
+        fixture.events();
         // The first one goes, the other stays in force.
-        stand.done(["detach", "one"]);
-        stand.apply("two", "{default: block, errno: EACCES}");
+        fixture.run_ok(["detach", "one"]);
+        fixture.apply("two", "{default: block, errno: EACCES}");
         assert_eq!(
-            stand.run_client(&cgroup, &to_near(&receiver)).errno.as_deref(),
+            fixture.run_client(&cgroup, &to_near(&receiver)).errno.as_deref(),
             Some("EACCES")
         );
-        assert_eq!(said(&stand), pairs(&[("two", "blocked")]));
+        assert_eq!(outcomes(&fixture), pairs(&[("two", "blocked")]));
     });
 }
 
@@ -188,15 +191,12 @@ fn two_policies_on_one_cgroup() {
 /// not even into another tree of his.
 #[test]
 fn delegated_subtree() {
-    if !met(
-        "delegated_subtree",
-        &[Need::Root, Need::Program("setpriv")],
-    ) {
+    if !met("delegated_subtree", &[Need::Root, Need::Program("setpriv")]) {
         return;
     }
     Namespace::run(|_| {
-        let (stand, parent, sibling, receiver) = (
-            Stand::open(),
+        let (fixture, parent, sibling, receiver) = (
+            AttachFixture::open(),
             TestCgroup::create(),
             TestCgroup::create(),
             listen(),
@@ -207,10 +207,10 @@ fn delegated_subtree() {
                 std::os::unix::fs::chown(cgroup.path().join(name), Some(NOBODY), Some(NOBODY)).unwrap();
             }
         }
-        stand.attach(&parent, "shop", "{default: block, errno: EACCES}");
-        let program = stand.folder().copy_program(test_client().path(), "test-client");
-        let run = |script: &str| -> Ended {
-            let words = [
+        fixture.attach(&parent, "shop", "{default: block, errno: EACCES}");
+        let program = fixture.dir().copy_program(test_client().path(), "test-client");
+        let run = |script: &str| -> CommandOutput {
+            let args = [
                 "setpriv",
                 "--reuid=65534",
                 "--regid=65534",
@@ -219,22 +219,22 @@ fn delegated_subtree() {
                 "/bin/sh",
                 "-c",
             ];
-            let mut words: Vec<OsString> = words.map(OsString::from).to_vec();
-            words.extend([
+            let mut args: Vec<OsString> = args.map(OsString::from).to_vec();
+            args.extend([
                 script.into(),
                 "sh".into(),
                 tree.path().into(),
                 sibling.path().into(),
             ]);
-            words.extend([
+            args.extend([
                 parent.path().into(),
                 program.clone().into(),
                 receiver.address().to_string().into(),
             ]);
-            in_cgroup(&tree, &words)
+            in_cgroup(&tree, &args)
         };
         let held = run(
-            r#"mkdir "$1/own" && echo $$ >"$1/own/cgroup.procs" && cat /proc/self/cgroup && "$4" go tcp-connect "$5""#,
+            r#"mkdir "$1/own" && echo $$ >"$1/own/cgroup.procs" && cat /proc/self/cgroup && "$4" run tcp-connect "$5""#,
         );
         assert!(
             held.expect_code(0).stdout.contains("/tree/own"),
@@ -245,23 +245,23 @@ fn delegated_subtree() {
             ClientResult::read(&held.stdout)[0].errno.as_deref(),
             Some("EACCES")
         );
-        for place in ["$2", "$3", "$3/.."] {
+        for dir in ["$2", "$3", "$3/.."] {
             let tried = run(&format!(
-                r#"(echo $$ >"{place}/cgroup.procs") 2>/dev/null && echo out; exec "$4" go tcp-connect "$5""#
+                r#"(echo $$ >"{dir}/cgroup.procs") 2>/dev/null && echo out; exec "$4" run tcp-connect "$5""#
             ));
             assert!(
                 !tried.expect_code(0).stdout.contains("out"),
-                "{place}: {}",
+                "{dir}: {}",
                 tried.stdout
             );
             assert_eq!(
                 ClientResult::read(&tried.stdout)[0].errno.as_deref(),
                 Some("EACCES"),
-                "{place}"
+                "{dir}"
             );
         }
         receiver.expect_nothing("the parent's policy holds in all of it");
-        assert!(fs::read_dir(stand.pins()).is_ok());
-        assert_eq!(stand.status().total("shop", "blocked"), 4);
+        assert!(fs::read_dir(fixture.pins()).is_ok());
+        assert_eq!(fixture.status().total("shop", "blocked"), 4);
     });
 }

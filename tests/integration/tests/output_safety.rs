@@ -4,7 +4,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use integration::{
-    attached::Stand,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::Family,
     namespace::Namespace,
@@ -22,54 +22,54 @@ fn cgroup_names_are_escaped() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let evil = cgroup.child(EVIL);
         let unit = format!("tgtest-{}.service", std::process::id());
         let (_one, _two) = (evil.child(&unit), cgroup.child(&unit));
         let mut process = ScriptedClient::start(&TestClient::at(env!("CARGO_BIN_EXE_test-client")), &evil);
         let (file, pid) = (
-            stand.policy("shop", "{default: block}"),
+            fixture.policy("shop", "{default: block}"),
             process.pid().to_string(),
         );
-        let clean = |words: &[&str]| {
+        let clean = |args: &[&str]| {
             // Without a terminal the colours of both sides would be left out.
-            let words = [words, &["--color", "always"]].concat();
-            let ended = stand.run(&words);
-            for text in [&ended.stdout, &ended.stderr] {
+            let args = [args, &["--color", "always"]].concat();
+            let output = fixture.run(&args);
+            for text in [&output.stdout, &output.stderr] {
                 let raw = ["\u{1b}[45m", "\u{7}", "\u{9b}", "\u{202e}"]
                     .iter()
                     .any(|raw| text.contains(raw));
-                assert!(!raw, "{words:?}: {text:?}");
+                assert!(!raw, "{args:?}: {text:?}");
             }
-            (ended.stdout, ended.stderr)
+            (output.stdout, output.stderr)
         };
         clean(&["attach", "--policy", &file, "--unit", &unit]);
         let (said, _) = clean(&["attach", "--policy", &file, "--pid", &pid]);
         assert!(said.contains("shop stands on"), "{said}");
         process.fails(
-            &format!("go udp-sendto {}:9", Namespace::near(Family::V4)),
+            &format!("run udp-sendto {}:9", Namespace::near(Family::V4)),
             "EPERM",
         );
         process.fails(
-            &format!("go udp-sendto {}:9", Namespace::far(Family::V4)),
+            &format!("run udp-sendto {}:9", Namespace::far(Family::V4)),
             "EPERM",
         );
         let (events, _) = clean(&["events"]);
         assert!(events.contains("198.51.100.1:9"), "{events}");
-        for words in [
+        for args in [
             &["status"][..],
             &["status", "--output", "json"],
             &["events", "--output", "json"],
             &["policy", "list"],
             &["policy", "list", "--output", "json"],
             &["detach", "shop", "--cgroup", "/missing"],
-            &["detach", "shop", "--cgroup", &cgroup.spelled()],
+            &["detach", "shop", "--cgroup", &cgroup.cgroup_path()],
             &["detach", "shop", "--pid", &pid],
         ] {
-            clean(words);
+            clean(args);
         }
-        assert!(stand.status().names().is_empty());
-        process.goes_home();
+        assert!(fixture.status().names().is_empty());
+        process.quit();
     });
 }
 
@@ -79,16 +79,16 @@ fn pins_and_journal_are_private() {
     if !met("pins_and_journal_are_private", &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
-    stand.attach(&cgroup, "shop", "{default: block}");
-    stand.done(["detach", "shop"]);
-    stand.attach(&cgroup, "shop", "{default: block}");
+    let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
+    fixture.attach(&cgroup, "shop", "{default: block}");
+    fixture.run_ok(["detach", "shop"]);
+    fixture.attach(&cgroup, "shop", "{default: block}");
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    let mut left = vec![stand.pins().join("tidegate"), stand.journal().to_owned()];
+    let mut left = vec![fixture.pins().join("tidegate"), fixture.journal().to_owned()];
     let mut seen = 0;
-    while let Some(folder) = left.pop() {
-        assert_eq!(mode(&folder), 0o700, "{}", folder.display());
-        for entry in fs::read_dir(&folder).unwrap().flatten() {
+    while let Some(dir) = left.pop() {
+        assert_eq!(mode(&dir), 0o700, "{}", dir.display());
+        for entry in fs::read_dir(&dir).unwrap().flatten() {
             let path = entry.path();
             if path.is_dir() {
                 left.push(path);

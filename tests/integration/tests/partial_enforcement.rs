@@ -2,13 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
 
 use integration::{
-    attached::Stand,
-    captured::Captured,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::{Family, Transport},
     namespace::Namespace,
     receiver::Receiver,
     requirement::{Need, met},
+    running_command::RunningCommand,
     scripted_client::ScriptedClient,
     test_client::TestClient,
 };
@@ -19,17 +19,17 @@ fn test_client() -> TestClient {
     TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
-fn is_held(stand: &Stand, cgroup: &TestCgroup) -> bool {
+fn is_held(fixture: &AttachFixture, cgroup: &TestCgroup) -> bool {
     let to = format!("{}:9", Namespace::near(Family::V4));
-    !stand
-        .run_client(cgroup, &test_client().task("go", &["udp-connect-send", &to]))
+    !fixture
+        .run_client(cgroup, &test_client().task("run", &["udp-connect-send", &to]))
         .ok
 }
 
 /// The kernel lets go of what was attached to a cgroup some time after it is removed.
-fn wait_until_released(stand: &Stand) {
+fn wait_until_released(fixture: &AttachFixture) {
     let released = |_: &u32| {
-        let status = stand.status();
+        let status = fixture.status();
         let hooks = status.policy("shop")["attachments"][0]["hooks"]
             .as_array()
             .unwrap()
@@ -44,23 +44,23 @@ fn removed_cgroup() {
     if !met("removed_cgroup", &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
     let inner = cgroup.child("inner");
-    stand.attach(&inner, "shop", BLOCKING);
+    fixture.attach(&inner, "shop", BLOCKING);
     inner.remove();
-    let status = stand.status();
+    let status = fixture.status();
     assert_eq!(status.policy("shop")["enforcement"], "none");
     assert_eq!(status.states("shop"), ["gone"]);
-    let ended = stand.run(["status"]);
-    ended.expect_code(5);
+    let output = fixture.run(["status"]);
+    output.expect_code(5);
     assert!(
-        ended.stdout.contains("was removed, and the policy went with it"),
+        output.stdout.contains("was removed, and the policy went with it"),
         "{}",
-        ended.stdout
+        output.stdout
     );
-    let said = stand.done(["detach", "shop"]);
-    assert!(said.contains(&inner.spelled()), "{said}");
-    assert!(stand.status().names().is_empty());
+    let printed = fixture.run_ok(["detach", "shop"]);
+    assert!(printed.contains(&inner.cgroup_path()), "{printed}");
+    assert!(fixture.status().names().is_empty());
 }
 
 /// What is said to forget the one that is gone must not take the policy from where it stands still.
@@ -70,26 +70,29 @@ fn one_of_two_cgroups_is_removed() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let (gone, left) = (cgroup.child("gone"), cgroup.child("left"));
-        stand.attach(&gone, "shop", BLOCKING);
-        stand.attach(&left, "shop", BLOCKING);
+        fixture.attach(&gone, "shop", BLOCKING);
+        fixture.attach(&left, "shop", BLOCKING);
         gone.remove();
-        let status = stand.status();
+        let status = fixture.status();
         assert_eq!(status.states("shop"), ["gone", "in force"]);
         assert_eq!(status.policy("shop")["enforcement"], "partial");
-        let ended = stand.run(["status"]);
-        ended.expect_code(5);
-        let advice = format!("`tidegate detach shop --cgroup {}` forgets it", gone.spelled());
-        assert!(
-            ended.stdout.contains(&advice),
-            "no `{advice}` in\n{}",
-            ended.stdout
+        let output = fixture.run(["status"]);
+        output.expect_code(5);
+        let advice = format!(
+            "`tidegate detach shop --cgroup {}` forgets it",
+            gone.cgroup_path()
         );
-        stand.done(["detach", "shop", "--cgroup", &gone.spelled()]);
-        assert_eq!(stand.status().states("shop"), ["in force"]);
-        assert!(is_held(&stand, &left));
-        stand.done(["status"]);
+        assert!(
+            output.stdout.contains(&advice),
+            "no `{advice}` in\n{}",
+            output.stdout
+        );
+        fixture.run_ok(["detach", "shop", "--cgroup", &gone.cgroup_path()]);
+        assert_eq!(fixture.status().states("shop"), ["in force"]);
+        assert!(is_held(&fixture, &left));
+        fixture.run_ok(["status"]);
     });
 }
 
@@ -100,22 +103,22 @@ fn recreated_cgroup() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let first = cgroup.child("unit");
-        stand.attach(&first, "shop", BLOCKING);
+        fixture.attach(&first, "shop", BLOCKING);
         first.remove();
         let second = cgroup.child("unit");
-        assert!(!is_held(&stand, &second));
-        stand.run(["status"]).expect_code(5);
-        wait_until_released(&stand);
-        stand.attach(&second, "shop", BLOCKING);
-        assert!(is_held(&stand, &second));
+        assert!(!is_held(&fixture, &second));
+        fixture.run(["status"]).expect_code(5);
+        wait_until_released(&fixture);
+        fixture.attach(&second, "shop", BLOCKING);
+        assert!(is_held(&fixture, &second));
         assert_eq!(
-            stand.status().states("shop"),
+            fixture.status().states("shop"),
             ["in force"],
             "the one before it is forgotten"
         );
-        stand.done(["status"]);
+        fixture.run_ok(["status"]);
     });
 }
 
@@ -127,41 +130,41 @@ fn kernel_that_cannot_kill() {
         return;
     }
     Namespace::run(|_| {
-        let stand = Stand::open().variable("TIDEGATE_DISABLE", "send_signal,lsm");
+        let fixture = AttachFixture::open().variable("TIDEGATE_DISABLE", "send_signal,lsm");
         let cgroup = TestCgroup::create();
-        let (file, own) = (stand.policy("trap", KILLING), cgroup.spelled());
+        let (file, own) = (fixture.policy("trap", KILLING), cgroup.cgroup_path());
         let attach = ["attach", "--policy", &file, "--cgroup", &own];
-        stand.refused(
+        fixture.run_fails(
             1,
             &["cannot be enforced fully here", "kill", "--best-effort"],
             attach,
         );
-        assert!(stand.status().names().is_empty());
+        assert!(fixture.status().names().is_empty());
 
         // What does not act needs nothing.
-        stand.done([&attach[..], &["--mode", "audit"]].concat());
-        stand.refused(
+        fixture.run_ok([&attach[..], &["--mode", "audit"]].concat());
+        fixture.run_fails(
             1,
             &["cannot be enforced fully here"],
             ["set-mode", "trap", "enforce"],
         );
-        assert_eq!(stand.status().policy("trap")["mode"], "audit");
-        stand
+        assert_eq!(fixture.status().policy("trap")["mode"], "audit");
+        fixture
             .run(["set-mode", "trap", "enforce", "--best-effort"])
             .expect_code(5);
-        stand.done(["detach", "trap"]);
+        fixture.run_ok(["detach", "trap"]);
 
-        let ended = stand.run([&attach[..], &["--best-effort"]].concat());
-        ended.expect_code(5);
-        assert!(ended.stdout.contains("partial: kill"), "{}", ended.stdout);
-        let ended = stand.run(["status"]);
-        ended.expect_code(5);
-        assert!(ended.stdout.contains("trap: kill: "), "{}", ended.stdout);
-        assert_eq!(stand.status().policy("trap")["enforcement"], "partial");
-        let file = stand.policy("trap", &KILLING.replace("198.51.100.1", "198.51.100.2"));
+        let output = fixture.run([&attach[..], &["--best-effort"]].concat());
+        output.expect_code(5);
+        assert!(output.stdout.contains("partial: kill"), "{}", output.stdout);
+        let output = fixture.run(["status"]);
+        output.expect_code(5);
+        assert!(output.stdout.contains("trap: kill: "), "{}", output.stdout);
+        assert_eq!(fixture.status().policy("trap")["enforcement"], "partial");
+        let file = fixture.policy("trap", &KILLING.replace("198.51.100.1", "198.51.100.2"));
         let apply = ["policy", "apply", "-f", &file];
-        stand.refused(1, &["cannot be enforced fully here"], apply);
-        stand
+        fixture.run_fails(1, &["cannot be enforced fully here"], apply);
+        fixture
             .run([&apply[..], &["--best-effort"]].concat())
             .expect_code(5);
     });
@@ -175,29 +178,30 @@ fn kill_from_user_space() {
         return;
     }
     Namespace::run(|_| {
-        let stand = Stand::open().variable("TIDEGATE_DISABLE", "send_signal,lsm");
+        let fixture = AttachFixture::open().variable("TIDEGATE_DISABLE", "send_signal,lsm");
         let cgroup = TestCgroup::create();
-        let (file, own) = (stand.policy("trap", KILLING), cgroup.spelled());
-        stand
+        let (file, own) = (fixture.policy("trap", KILLING), cgroup.cgroup_path());
+        fixture
             .run(["attach", "--policy", &file, "--cgroup", &own, "--best-effort"])
             .expect_code(5);
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         let to = receiver.address();
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
-        process.fails(&format!("go udp-sendto {to}"), "EPERM");
-        let events = stand.events();
+        process.fails(&format!("run udp-sendto {to}"), "EPERM");
+        let events = fixture.events();
         assert_eq!(events.len(), 1);
         assert_eq!(
             (events[0].verdict.as_str(), events[0].outcome.as_str()),
             ("kill", "kill_pending")
         );
-        process.fails(&format!("go udp-sendto {to}"), "EPERM");
+        process.fails(&format!("run udp-sendto {to}"), "EPERM");
 
-        let follower = Captured::spawn(&mut stand.command(["events", "--follow", "--output", "json"]));
+        let follower =
+            RunningCommand::spawn(&mut fixture.command(["events", "--follow", "--output", "json"]));
         follower.wait_for_stdout("kill_pending");
-        process.succeeds(&format!("go udp-sendto {}:9", Namespace::far(Family::V4)));
+        process.succeeds(&format!("run udp-sendto {}:9", Namespace::far(Family::V4)));
         // Whether it can still tell depends on who is faster.
-        process.attempts(&format!("go udp-sendto {to}"));
+        process.start_step(&format!("run udp-sendto {to}"));
         assert_eq!(process.finish().signal(), Some(libc::SIGKILL));
         receiver.expect_nothing("denied at once");
     });

@@ -14,12 +14,12 @@ use std::{
 };
 
 use integration::{
-    captured::{Captured, Ended},
     cgroup::TestCgroup,
     exec::{enter, tidegate},
     kernel::{TRIAL_PROGRAM, cgroup_hooks_choose_errno, cgroup_hooks_kill, chooses_errno, programs_named},
     mount_table::mount_of,
     requirement::{Need, met},
+    running_command::{CommandOutput, RunningCommand},
 };
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
@@ -54,23 +54,23 @@ fn own_machine() -> bool {
     env::var("TIDEGATE_OWN_MACHINE").is_ok_and(|value| value == "1")
 }
 
-fn command(cgroup: &TestCgroup, words: &[&str]) -> Command {
+fn command(cgroup: &TestCgroup, args: &[&str]) -> Command {
     let mut all = vec!["probe"];
     if !own_machine() {
         all.push("--no-global");
     }
-    all.extend(words);
+    all.extend(args);
     let mut command = tidegate(all);
     enter(&mut command, cgroup);
     command
 }
 
-fn probe(cgroup: &TestCgroup, words: &[&str]) -> Ended {
-    Captured::run(&mut command(cgroup, words))
+fn probe(cgroup: &TestCgroup, args: &[&str]) -> CommandOutput {
+    RunningCommand::run(&mut command(cgroup, args))
 }
 
-fn report(ended: &Ended) -> Value {
-    serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {}", ended.stdout))
+fn report(output: &CommandOutput) -> Value {
+    serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", output.stdout))
 }
 
 fn all(report: &Value) -> Vec<&Value> {
@@ -118,10 +118,10 @@ fn helpers_match_the_kernel() {
     ] {
         let finding = finding(&report, name);
         // The verifier's own words about the helper, not those about how long it took.
-        let words = finding["words"].as_str();
-        assert_eq!(words.is_none(), works, "{finding:#}");
+        let args = finding["words"].as_str();
+        assert_eq!(args.is_none(), works, "{finding:#}");
         assert!(
-            words.is_none_or(|words| words.contains("func") || words.contains("helper")),
+            args.is_none_or(|args| args.contains("func") || args.contains("helper")),
             "{finding:#}"
         );
     }
@@ -270,8 +270,8 @@ fn cgroup_namespace_is_reported() {
     let mut command = command(&cgroup, &["--output", "json"]);
     // SAFETY: between fork and exec only unshare(2) is called. It comes after the move into the cgroup.
     unsafe { command.pre_exec(|| Ok(unshare(CloneFlags::CLONE_NEWCGROUP)?)) };
-    let ended = Captured::run(&mut command);
-    let report = report(&ended);
+    let output = RunningCommand::run(&mut command);
+    let report = report(&output);
     expect_answer(&report, "cgroup namespace", false);
     expect_answer(&report, "user namespace", true);
 }
@@ -284,9 +284,8 @@ fn leaves_nothing_behind() {
     }
     let _alone = alone();
     let pins = || -> BTreeSet<_> {
-        let folder = mount_of("bpf").and_then(|bpffs| fs::read_dir(bpffs.join("tidegate")).ok());
-        folder
-            .into_iter()
+        let dir = mount_of("bpf").and_then(|bpffs| fs::read_dir(bpffs.join("tidegate")).ok());
+        dir.into_iter()
             .flatten()
             .flatten()
             .map(|entry| entry.path())
@@ -325,8 +324,8 @@ fn no_attach_creates_nothing() {
     assert_eq!(finding(&report, "cutting TCP sockets")["answer"], "unknown");
     assert_eq!(report["plan"]["existing_sockets"], Value::Null);
     // With attaching, that the cgroup cannot be made is told, and is no yes of a hook that was called.
-    let ended = probe(&cgroup, &["--output", "json"]);
-    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let output = probe(&cgroup, &["--output", "json"]);
+    let report: Value = serde_json::from_str(&output.stdout).unwrap();
     let connect4 = finding(&report, "cgroup/connect4");
     assert!(
         connect4["reason"]
@@ -340,22 +339,19 @@ fn no_attach_creates_nothing() {
 
 #[test]
 fn unprivileged_user_sees_what_was_not_tried() {
-    if !met(
-        "unprivileged_user_sees_what_was_not_tried",
-        &[Need::Root],
-    ) {
+    if !met("unprivileged_user_sees_what_was_not_tried", &[Need::Root]) {
         return;
     }
     let _alone = alone();
     const NOBODY: u32 = 65_534;
-    let run = |words: &[&str]| {
-        let mut command = tidegate(["probe"].iter().chain(words));
+    let run = |args: &[&str]| {
+        let mut command = tidegate(["probe"].iter().chain(args));
         command.uid(NOBODY).gid(NOBODY);
-        Captured::run(&mut command)
+        RunningCommand::run(&mut command)
     };
-    let ended = run(&["--output", "json"]);
-    ended.expect_code(1);
-    let report = report(&ended);
+    let output = run(&["--output", "json"]);
+    output.expect_code(1);
+    let report = report(&output);
     expect_answer(&report, "capabilities", false);
     for hook in report["hooks"].as_array().unwrap() {
         assert_eq!(hook["answer"], "unknown", "{hook:#}");
@@ -376,10 +372,10 @@ fn disabled_features_change_the_plan() {
     let cgroup = TestCgroup::create();
     let mut command = command(&cgroup, &["--output", "json"]);
     command.env("TIDEGATE_DISABLE", "send_signal,set_retval,lsm");
-    let ended = Captured::run(&mut command);
+    let output = RunningCommand::run(&mut command);
     // Nothing is left that could kill before the call returns.
-    ended.expect_code(0);
-    let report = report(&ended);
+    output.expect_code(0);
+    let report = report(&output);
     expect_answer(&report, "bpf_send_signal", false);
     assert_eq!(report["plan"]["block_errno"], "EPERM");
     assert_eq!(report["plan"]["kill"]["by"], "user_space");
@@ -403,12 +399,12 @@ fn text_matches_json() {
             finding["answer"].as_str().unwrap(),
         );
         let answer = if answer == "unknown" { "?" } else { answer };
-        let told = text.stdout.lines().any(|line| {
+        let reported = text.stdout.lines().any(|line| {
             line.strip_prefix("  ")
                 .and_then(|line| line.strip_prefix(name))
                 .is_some_and(|rest| rest.split_whitespace().next() == Some(answer))
         });
-        assert!(told, "{name} {answer}\n{}", text.stdout);
+        assert!(reported, "{name} {answer}\n{}", text.stdout);
         if let Some(remedy) = finding["remedy"].as_str() {
             assert!(text.stdout.contains(remedy), "{remedy}\n{}", text.stdout);
         }

@@ -5,12 +5,12 @@
 use std::io::Write;
 
 use integration::{
-    captured::Captured,
     egress_method::Family,
-    exec::Gate,
+    exec::Exec,
     namespace::Namespace,
     report::Report,
     requirement::{Need, met},
+    running_command::RunningCommand,
     test_client::TestClient,
 };
 use nix::sys::{
@@ -31,36 +31,40 @@ fn blocking() -> String {
 }
 
 /// A command that floods once it is told to, and what tidegate reported.
-fn flood(gate: Gate, before: impl Fn(&Captured), after: impl Fn(&Captured)) -> (u64, u64, Report) {
+fn flood(
+    exec: Exec,
+    before: impl Fn(&RunningCommand),
+    after: impl Fn(&RunningCommand),
+) -> (u64, u64, Report) {
     let to = format!("{}:9", Namespace::near(Family::V4));
     let flood =
         TestClient::at(env!("CARGO_BIN_EXE_test-client")).task("flood", &[&to, &ATTEMPTS.to_string()]);
-    let mut words = vec![
+    let mut args = vec![
         "/bin/sh".into(),
         "-c".into(),
         "echo ready; read go; exec \"$@\"".into(),
         "sh".into(),
     ];
-    words.extend(flood);
-    let mut running = gate.start(words);
+    args.extend(flood);
+    let mut running = exec.start(args);
     let mut input = running.take_stdin();
     running.wait_for_stdout("ready");
     before(&running);
     input.write_all(b"go\n").unwrap();
-    let told = running.wait_for_stdout("refused");
+    let reported = running.wait_for_stdout("refused");
     after(&running);
     running.finish().expect_code(0);
-    let told = told.lines().find(|line| line.starts_with('{')).unwrap();
-    let told: serde_json::Value = serde_json::from_str(told).unwrap();
-    let number = |name: &str| told[name].as_u64().unwrap();
-    (number("attempts"), number("refused"), gate.report())
+    let reported = reported.lines().find(|line| line.starts_with('{')).unwrap();
+    let reported: serde_json::Value = serde_json::from_str(reported).unwrap();
+    let index = |name: &str| reported[name].as_u64().unwrap();
+    (index("attempts"), index("refused"), exec.report())
 }
 
 /// Nothing is lost, or what is lost is counted: in all cases attempts are events and lost ones.
 fn check(report: &Report) {
-    let gaps: u64 = report.gaps.iter().map(|gap| gap.lost).sum();
-    assert_eq!(gaps, report.summary.lost, "the gaps in the stream are the loss");
-    assert_eq!(report.events.len() as u64 + gaps, ATTEMPTS);
+    let lost: u64 = report.lost.iter().map(|gap| gap.lost).sum();
+    assert_eq!(lost, report.summary.lost, "the gaps in the stream are the loss");
+    assert_eq!(report.events.len() as u64 + lost, ATTEMPTS);
     assert_eq!(report.attempts_of("it"), ATTEMPTS, "the rule's counter is exact");
 }
 
@@ -70,15 +74,15 @@ fn reader_stopped() {
         return;
     }
     Namespace::run(|_| {
-        let gate = Gate::with(&blocking())
+        let exec = Exec::with(&blocking())
             .variable("TIDEGATE_EVENT_RING_BYTES", SMALLEST)
             .with_input();
-        let stop = |running: &Captured| {
+        let stop = |running: &RunningCommand| {
             running.signal(Signal::SIGSTOP);
             let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT;
             waitid(Id::Pid(running.pid()), flags).unwrap();
         };
-        let (attempts, refused, report) = flood(gate, stop, |running| running.signal(Signal::SIGCONT));
+        let (attempts, refused, report) = flood(exec, stop, |running| running.signal(Signal::SIGCONT));
         assert_eq!((attempts, refused), (ATTEMPTS, ATTEMPTS));
         check(&report);
         assert!(report.summary.lost > 0, "a page does not hold them all");
@@ -92,10 +96,10 @@ fn slow_reader() {
         return;
     }
     Namespace::run(|_| {
-        let gate = Gate::with(&blocking())
+        let exec = Exec::with(&blocking())
             .variable("TIDEGATE_EVENT_RING_BYTES", SMALLEST)
             .with_input();
-        let (attempts, refused, report) = flood(gate, |_| {}, |_| {});
+        let (attempts, refused, report) = flood(exec, |_| {}, |_| {});
         assert_eq!((attempts, refused), (ATTEMPTS, ATTEMPTS));
         check(&report);
     });
@@ -108,12 +112,12 @@ fn allowed_attempts_write_no_events() {
         return;
     }
     Namespace::run(|_| {
-        let gate = Gate::with("{default: allow, rules: [{name: it, action: allow, to: any}]}")
+        let exec = Exec::with("{default: allow, rules: [{name: it, action: allow, to: any}]}")
             .variable("TIDEGATE_EVENT_RING_BYTES", SMALLEST)
             .with_input();
-        let (attempts, refused, report) = flood(gate, |_| {}, |_| {});
+        let (attempts, refused, report) = flood(exec, |_| {}, |_| {});
         assert_eq!((attempts, refused), (ATTEMPTS, 0));
-        assert!(report.events.is_empty() && report.gaps.is_empty());
+        assert!(report.events.is_empty() && report.lost.is_empty());
         assert_eq!((report.summary.lost, report.attempts_of("it")), (0, ATTEMPTS));
     });
 }

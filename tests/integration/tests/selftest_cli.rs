@@ -10,23 +10,23 @@ use std::{
 };
 
 use integration::{
-    captured::{Captured, Ended},
     cgroup::TestCgroup,
-    egress_method::{EgressMethod, Family, Gatekeeper},
+    egress_method::{EgressMethod, EnforcedBy, Family},
     exec::{enter, policy, tidegate},
     kernel::{errno_seen, has_lsm, hook_that_blocks, outcome_of_kill},
     mount_table::mount_of,
     requirement::{Need, met},
-    shared_file::SharedFolder,
+    running_command::{CommandOutput, RunningCommand},
+    shared_dir::SharedDir,
 };
 use serde_json::Value;
 
-fn selftest<W: AsRef<OsStr>>(cgroup: &TestCgroup, words: impl IntoIterator<Item = W>) -> Ended {
+fn selftest<W: AsRef<OsStr>>(cgroup: &TestCgroup, args: impl IntoIterator<Item = W>) -> CommandOutput {
     let mut all = vec![OsStr::new("selftest").to_owned()];
-    all.extend(words.into_iter().map(|word| word.as_ref().to_owned()));
+    all.extend(args.into_iter().map(|word| word.as_ref().to_owned()));
     let mut command = tidegate(all);
     enter(&mut command, cgroup);
-    Captured::run(&mut command)
+    RunningCommand::run(&mut command)
 }
 
 /// What it ends with where nothing is open but what must be.
@@ -34,23 +34,23 @@ fn open_code() -> i32 {
     if has_lsm() { 0 } else { 5 }
 }
 
-fn under(spec: &str) -> (Ended, Value) {
-    let folder = SharedFolder::create();
-    let file = folder.write("policy.yaml", &policy("strict", spec));
-    let words: [&OsStr; 4] = [
+fn under(spec: &str) -> (CommandOutput, Value) {
+    let dir = SharedDir::create();
+    let file = dir.write("policy.yaml", &policy("strict", spec));
+    let args: [&OsStr; 4] = [
         "--output".as_ref(),
         "json".as_ref(),
         "--policy".as_ref(),
         file.as_ref(),
     ];
-    let ended = selftest(&TestCgroup::create(), words);
-    let report = document(&ended);
-    (ended, report)
+    let output = selftest(&TestCgroup::create(), args);
+    let report = document(&output);
+    (output, report)
 }
 
-fn document(ended: &Ended) -> Value {
-    let read = serde_json::from_str(&ended.stdout);
-    read.unwrap_or_else(|error| panic!("{error}\n{}\n{}", ended.stdout, ended.stderr))
+fn document(output: &CommandOutput) -> Value {
+    let read = serde_json::from_str(&output.stdout);
+    read.unwrap_or_else(|error| panic!("{error}\n{}\n{}", output.stdout, output.stderr))
 }
 
 fn lines(report: &Value) -> &Vec<Value> {
@@ -59,7 +59,7 @@ fn lines(report: &Value) -> &Vec<Value> {
 
 /// Those that this kernel has, by sockets that are made inside.
 fn tried(report: &Value) -> Vec<&Value> {
-    let there = |line: &&Value| line["status"] != "not_here" && line["way"] != "older-socket";
+    let there = |line: &&Value| line["status"] != "not_here" && line["method"] != "older-socket";
     let tried: Vec<&Value> = lines(report).iter().filter(there).collect();
     // No kernel of ours lacks more than MPTCP or UDP-Lite.
     assert!(tried.len() > 50, "{report:#}");
@@ -71,10 +71,10 @@ fn every_method_is_blocked_by_its_hook() {
     if !met("every_method_is_blocked_by_its_hook", &[Need::Root]) {
         return;
     }
-    let ended = selftest(&TestCgroup::create(), ["--output", "json"]);
+    let output = selftest(&TestCgroup::create(), ["--output", "json"]);
     // Sockets from outside are a way that is known to be open where no LSM programs run.
-    ended.expect_code(open_code());
-    let report = document(&ended);
+    output.expect_code(open_code());
+    let report = document(&output);
     // `cargo xtask vm --selftest` makes docs/egress-paths.md of these.
     for line in lines(&report) {
         println!("SELFTEST {line}");
@@ -86,7 +86,7 @@ fn every_method_is_blocked_by_its_hook() {
             (&0.into(), &true.into()),
             "{line:#}"
         );
-        let way: EgressMethod = line["way"].as_str().unwrap().parse().unwrap();
+        let method: EgressMethod = line["method"].as_str().unwrap().parse().unwrap();
         let family = match line["destination"].as_str().unwrap() {
             "IPv4" => Family::V4,
             "IPv6" => Family::V6,
@@ -94,11 +94,11 @@ fn every_method_is_blocked_by_its_hook() {
             "0.0.0.0" | "127.0.0.2" | "metadata service" => Family::V4,
             _ => Family::V6,
         };
-        let (hook, errno) = match way.gatekeeper() {
-            Gatekeeper::Capability if has_lsm() => (way.lsm_hook(), "EHOSTUNREACH"),
-            Gatekeeper::Capability => (None, "EPERM"),
+        let (hook, errno) = match method.enforced_by() {
+            EnforcedBy::Capability if has_lsm() => (method.lsm_hook(), "EHOSTUNREACH"),
+            EnforcedBy::Capability => (None, "EPERM"),
             _ => (
-                hook_that_blocks(way, family, "EHOSTUNREACH"),
+                hook_that_blocks(method, family, "EHOSTUNREACH"),
                 errno_seen("EHOSTUNREACH"),
             ),
         };
@@ -107,7 +107,7 @@ fn every_method_is_blocked_by_its_hook() {
     }
     let older: Vec<&Value> = lines(&report)
         .iter()
-        .filter(|line| line["way"] == "older-socket")
+        .filter(|line| line["method"] == "older-socket")
         .collect();
     assert_eq!(older.len(), 2);
     for line in older {
@@ -129,10 +129,10 @@ fn every_method_is_blocked_by_its_hook() {
     // Every way that there is.
     let named: BTreeSet<&str> = lines(&report)
         .iter()
-        .filter_map(|line| line["way"].as_str())
+        .filter_map(|line| line["method"].as_str())
         .collect();
-    for way in EgressMethod::all() {
-        assert!(named.contains(way.name()), "{way:?} is not tried");
+    for method in EgressMethod::all() {
+        assert!(named.contains(method.name()), "{method:?} is not tried");
     }
 }
 
@@ -142,9 +142,9 @@ fn custom_policy() {
         return;
     }
     // What it denies by default does not arrive; loopback it allows.
-    let (ended, report) =
+    let (output, report) =
         under("{default: block, rules: [{name: home, action: allow, to: [127.0.0.0/8, \"::1\"]}]}");
-    ended.expect_code(open_code());
+    output.expect_code(open_code());
     assert_eq!(report["policy"], "strict");
     for line in tried(&report) {
         let expected = match line["destination"].as_str().unwrap() {
@@ -161,13 +161,16 @@ fn policy_for_some_hooks() {
     if !met("policy_for_some_hooks", &[Need::Root]) {
         return;
     }
-    let (ended, report) = under("{default: block, hooks: [cgroup]}");
-    ended.expect_code(if has_lsm() { 6 } else { 5 });
-    for line in lines(&report).iter().filter(|line| line["way"] == "older-socket") {
+    let (output, report) = under("{default: block, hooks: [cgroup]}");
+    output.expect_code(if has_lsm() { 6 } else { 5 });
+    for line in lines(&report)
+        .iter()
+        .filter(|line| line["method"] == "older-socket")
+    {
         assert_eq!(line["status"], "open", "{line:#}");
         assert!(line["arrived"].as_u64().unwrap() > 0, "{line:#}");
     }
-    for line in tried(&report).iter().filter(|line| line["way"] != "packet") {
+    for line in tried(&report).iter().filter(|line| line["method"] != "packet") {
         assert_eq!(line["status"], "blocked", "{line:#}");
     }
 }
@@ -177,11 +180,11 @@ fn policy_that_kills() {
     if !met("policy_that_kills", &[Need::Root]) {
         return;
     }
-    let (ended, report) = under("{default: kill}");
-    ended.expect_code(open_code());
+    let (output, report) = under("{default: kill}");
+    output.expect_code(open_code());
     for line in tried(&report) {
         assert_eq!(line["status"], "blocked", "{line:#}");
-        if line["way"] != "packet" {
+        if line["method"] != "packet" {
             assert_eq!(
                 line["outcome"].as_str().unwrap().replace(' ', "_"),
                 outcome_of_kill(),
@@ -197,18 +200,18 @@ fn audit_policy() {
     if !met("audit_policy", &[Need::Root]) {
         return;
     }
-    let (ended, report) = under("{mode: audit, default: block}");
-    ended.expect_code(0);
+    let (output, report) = under("{mode: audit, default: block}");
+    output.expect_code(0);
     for line in tried(&report) {
         assert_eq!(line["forbidden"], false, "{line:#}");
-        if line["way"] != "packet" {
+        if line["method"] != "packet" {
             assert_eq!(line["status"], "reported", "{line:#}");
             assert!(line["arrived"].as_u64().unwrap() > 0, "{line:#}");
         }
     }
     let older = lines(&report)
         .iter()
-        .find(|line| line["way"] == "older-socket")
+        .find(|line| line["method"] == "older-socket")
         .unwrap();
     let expected = if has_lsm() { "reported" } else { "allowed" };
     assert_eq!(older["status"], expected, "{older:#}");
@@ -221,8 +224,8 @@ fn leaves_nothing_behind() {
     }
     // Links to a cgroup, by its id, of programs of one run and of those that stay loaded.
     let links = || -> BTreeSet<PathBuf> {
-        let names = |folder: &Path| -> Vec<PathBuf> {
-            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let names = |dir: &Path| -> Vec<PathBuf> {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
             entries.map(|entry| entry.path()).collect()
         };
         let own = mount_of("bpf")
@@ -230,7 +233,7 @@ fn leaves_nothing_behind() {
             .unwrap_or_default();
         let loaded = names(&own)
             .into_iter()
-            .flat_map(|gate| names(&gate.join("links")));
+            .flat_map(|datapath| names(&datapath.join("links")));
         let is_cgroup = |path: &PathBuf| {
             let name = path.file_name().and_then(|name| name.to_str());
             name.is_some_and(|name| name.parse::<u64>().is_ok())
@@ -241,38 +244,38 @@ fn leaves_nothing_behind() {
             .collect()
     };
     let cgroup = TestCgroup::create();
-    let ended = selftest(&cgroup, [""; 0]);
-    ended.expect_code(open_code());
+    let output = selftest(&cgroup, [""; 0]);
+    output.expect_code(open_code());
     assert_eq!(cgroup.children(), Vec::<PathBuf>::new());
     assert!(cgroup.processes().is_empty());
     assert!(links().is_empty(), "{:?}", links());
     // In words, too.
     assert!(
-        ended.stdout.contains(" blocked") && ended.stdout.contains("blocked, 2 OPEN") != has_lsm(),
+        output.stdout.contains(" blocked") && output.stdout.contains("blocked, 2 OPEN") != has_lsm(),
         "{}",
-        ended.stdout
+        output.stdout
     );
-    assert_eq!(ended.stderr, "", "no progress where nobody watches");
+    assert_eq!(output.stderr, "", "no progress where nobody watches");
 }
 
 #[test]
 fn invalid_arguments() {
     let mut command = tidegate(["selftest", "--policy", "/nowhere.yaml"]);
     if met("invalid_arguments", &[Need::Root]) {
-        Captured::run(&mut command).expect_code(1);
-        let folder = SharedFolder::create();
-        let file = folder.write("policy.yaml", "spec: {}");
-        let words = ["selftest".as_ref(), "--policy".as_ref(), file.as_os_str()];
-        Captured::run(&mut tidegate(words)).expect_code(3);
+        RunningCommand::run(&mut command).expect_code(1);
+        let dir = SharedDir::create();
+        let file = dir.write("policy.yaml", "spec: {}");
+        let args = ["selftest".as_ref(), "--policy".as_ref(), file.as_os_str()];
+        RunningCommand::run(&mut tidegate(args)).expect_code(3);
     }
     // The hidden command takes no descriptor that it was not given.
-    let ended = Captured::run(&mut tidegate([
+    let output = RunningCommand::run(&mut tidegate([
         "selftest-client",
         "--tell=99",
-        "go",
+        "run",
         "tcp-connect",
         "127.0.0.1:9",
     ]));
-    ended.expect_code(2);
-    assert!(ended.stderr.contains("99"), "{}", ended.stderr);
+    output.expect_code(2);
+    assert!(output.stderr.contains("99"), "{}", output.stderr);
 }

@@ -2,7 +2,7 @@
 //! that of its user as well (SECURITY.md).
 
 use integration::{
-    attached::Stand,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::{Family, Transport},
     kernel::has_lsm,
@@ -51,9 +51,9 @@ fn process_migration() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, first, second) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
-        stand.attach(&first, "first", &but("block", NEAR));
-        stand.attach(&second, "second", &but("block", FAR));
+        let (fixture, first, second) = (AttachFixture::open(), TestCgroup::create(), TestCgroup::create());
+        fixture.attach(&first, "first", &but("block", NEAR));
+        fixture.attach(&second, "second", &but("block", FAR));
         for (family, udp, tcp) in [(Family::V4, "udp4", "tcp4"), (Family::V6, "udp6", "tcp6")] {
             let udps = Ends::listen(Transport::Udp, family);
             let tcps = Ends::listen(Transport::Tcp, family);
@@ -62,7 +62,7 @@ fn process_migration() {
             process.succeeds(udp);
             process.succeeds(tcp);
             process.fails(&format!("sendto 0 {near}"), "EACCES");
-            second.take_in(process.pid());
+            second.add_process(process.pid());
 
             // Sockets made before the move: the first policy, and the second as well where LSM programs run, for
             // the process is there now.
@@ -89,12 +89,12 @@ fn process_migration() {
             process.fails(&format!("connect 3 {}", tcps.far.address()), "EACCES");
             process.succeeds(&format!("connect 3 {}", tcps.near.address()));
             process.succeeds("send 3");
-            process.goes_home();
+            process.quit();
             let by_older = usize::from(!has_lsm());
             udps.expect(1, by_older);
             tcps.expect(1, by_older);
-            let told = stand.events();
-            let told: Vec<_> = told
+            let reported = fixture.events();
+            let reported: Vec<_> = reported
                 .iter()
                 .map(|event| (event.policy.as_deref().unwrap(), event.foreign_socket))
                 .collect();
@@ -110,7 +110,7 @@ fn process_migration() {
                 by_second,
                 &[("second", false), ("second", false)],
             ];
-            assert_eq!(told, expected.concat());
+            assert_eq!(reported, expected.concat());
         }
     });
 }
@@ -122,20 +122,20 @@ fn no_kill_for_a_socket_of_another_cgroup() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, first, second) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
-        stand.attach(&first, "first", &but("kill", NEAR));
+        let (fixture, first, second) = (AttachFixture::open(), TestCgroup::create(), TestCgroup::create());
+        fixture.attach(&first, "first", &but("kill", NEAR));
         let ends = Ends::listen(Transport::Udp, Family::V4);
         let mut process = ScriptedClient::start(&test_client(), &first);
         process.succeeds("udp4");
-        second.take_in(process.pid());
+        second.add_process(process.pid());
         process.fails(&format!("sendto 0 {}", ends.near.address()), "EACCES");
         process.succeeds("udp4");
         process.succeeds(&format!("sendto 1 {}", ends.near.address()));
-        first.take_in(process.pid());
-        process.attempts(&format!("sendto 0 {}", ends.near.address()));
+        first.add_process(process.pid());
+        process.start_step(&format!("sendto 0 {}", ends.near.address()));
         assert_eq!(process.finish().signal(), Some(libc::SIGKILL));
         ends.expect(1, 0);
-        let outcomes: Vec<_> = stand.events().into_iter().map(|event| event.outcome).collect();
+        let outcomes: Vec<_> = fixture.events().into_iter().map(|event| event.outcome).collect();
         assert_eq!(outcomes, ["blocked", "killed"]);
     });
 }
@@ -148,7 +148,7 @@ fn sockets_created_before_the_policy() {
     }
     Namespace::run(|_| {
         for (family, udp, tcp) in [(Family::V4, "udp4", "tcp4"), (Family::V6, "udp6", "tcp6")] {
-            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
             let udps = Ends::listen(Transport::Udp, family);
             let tcps = Ends::listen(Transport::Tcp, family);
             let (near, far) = (udps.near.address(), udps.far.address());
@@ -158,7 +158,7 @@ fn sockets_created_before_the_policy() {
             }
             process.succeeds(&format!("connect 1 {near}"));
             process.succeeds(&format!("connect 3 {}", tcps.near.address()));
-            stand.attach(&cgroup, "shop", "{default: block, errno: EACCES}");
+            fixture.attach(&cgroup, "shop", "{default: block, errno: EACCES}");
 
             process.fails(&format!("sendto 0 {near}"), "EACCES");
             process.fails(&format!("connect 0 {near}"), "EACCES");
@@ -169,10 +169,10 @@ fn sockets_created_before_the_policy() {
             process.succeeds("send 3");
             process.fails(&format!("sendto 1 {far}"), "EACCES");
             process.fails(&format!("connect 1 {far}"), "EACCES");
-            process.goes_home();
+            process.quit();
             udps.expect(1, 0);
             tcps.expect(1, 0);
-            assert_eq!(stand.status().total("shop", "blocked"), 5);
+            assert_eq!(fixture.status().total("shop", "blocked"), 5);
         }
     });
 }
@@ -184,16 +184,16 @@ fn sockets_connected_under_an_earlier_version() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let ends = Ends::listen(Transport::Udp, Family::V4);
-        stand.attach(&cgroup, "shop", "{default: allow}");
+        fixture.attach(&cgroup, "shop", "{default: allow}");
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("udp4");
         process.succeeds(&format!("connect 0 {}", ends.near.address()));
-        stand.apply("shop", &but("block", NEAR));
+        fixture.apply("shop", &but("block", NEAR));
         process.succeeds("send 0");
         process.fails(&format!("sendto 0 {}", ends.near.address()), "EACCES");
-        process.goes_home();
+        process.quit();
         ends.expect(1, 0);
     });
 }
@@ -205,22 +205,22 @@ fn socket_outlives_its_cgroup() {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup, other) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
+        let (fixture, cgroup, other) = (AttachFixture::open(), TestCgroup::create(), TestCgroup::create());
         let inner = cgroup.child("inner");
         let ends = Ends::listen(Transport::Udp, Family::V4);
-        stand.attach(&inner, "shop", &but("block", NEAR));
+        fixture.attach(&inner, "shop", &but("block", NEAR));
         let mut process = ScriptedClient::start(&test_client(), &inner);
         process.succeeds("udp4");
-        other.take_in(process.pid());
+        other.add_process(process.pid());
         inner.remove();
-        assert_eq!(stand.status().states("shop"), ["gone"]);
+        assert_eq!(fixture.status().states("shop"), ["gone"]);
         process.fails(&format!("sendto 0 {}", ends.near.address()), "EACCES");
-        stand.apply("shop", &but("block", FAR));
+        fixture.apply("shop", &but("block", FAR));
         process.succeeds(&format!("sendto 0 {}", ends.near.address()));
         process.fails(&format!("sendto 0 {}", ends.far.address()), "EACCES");
-        stand.done(["detach", "shop"]);
+        fixture.run_ok(["detach", "shop"]);
         process.succeeds(&format!("sendto 0 {}", ends.far.address()));
-        process.goes_home();
+        process.quit();
         ends.expect(1, 1);
     });
 }

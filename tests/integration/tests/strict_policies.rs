@@ -2,10 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
 
 use integration::{
-    attached::Stand,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::{EgressMethod, Family, MARKER, Transport},
-    exec::Gate,
+    exec::Exec,
     kernel::kills_at_once,
     namespace::Namespace,
     receiver::Receiver,
@@ -25,8 +25,8 @@ fn in_namespace(test: &str, check: impl Fn() + Send + Sync) {
 }
 
 /// Hooks of the first place where a policy stands.
-fn hooks(stand: &Stand, policy: &str) -> Vec<(String, String)> {
-    let status = stand.status();
+fn hooks(fixture: &AttachFixture, policy: &str) -> Vec<(String, String)> {
+    let status = fixture.status();
     let hooks = status.policy(policy)["attachments"][0]["hooks"]
         .as_array()
         .unwrap();
@@ -37,8 +37,8 @@ fn hooks(stand: &Stand, policy: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-fn has_egress_filter(stand: &Stand, policy: &str) -> bool {
-    let hooks = hooks(stand, policy);
+fn has_egress_filter(fixture: &AttachFixture, policy: &str) -> bool {
+    let hooks = hooks(fixture, policy);
     assert!(hooks.iter().all(|(_, state)| state == "attached"), "{hooks:?}");
     hooks.iter().any(|(hook, _)| hook == "egress")
 }
@@ -47,7 +47,7 @@ fn has_egress_filter(stand: &Stand, policy: &str) -> bool {
 #[test]
 fn egress_filter_attached_only_while_needed() {
     in_namespace("egress_filter_attached_only_while_needed", || {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("udp4");
@@ -61,28 +61,28 @@ fn egress_filter_attached_only_while_needed() {
                 receiver.expect_nothing("it is blocked");
             }
         };
-        stand.attach(&cgroup, "one", "{default: block}");
+        fixture.attach(&cgroup, "one", "{default: block}");
         sends(true);
-        assert!(!has_egress_filter(&stand, "one"));
-        let told = stand.apply("one", "{default: block, strict: true}");
-        assert!(told.contains("strict: false -> true"), "{told}");
+        assert!(!has_egress_filter(&fixture, "one"));
+        let reported = fixture.apply("one", "{default: block, strict: true}");
+        assert!(reported.contains("strict: false -> true"), "{reported}");
         sends(false);
-        assert!(has_egress_filter(&stand, "one"));
+        assert!(has_egress_filter(&fixture, "one"));
         // One that is not strict has nothing to say about packets; the strict one still has.
-        stand.attach(&cgroup, "two", "{default: block}");
+        fixture.attach(&cgroup, "two", "{default: block}");
         sends(false);
-        stand.apply("one", "{default: block}");
+        fixture.apply("one", "{default: block}");
         sends(true);
-        assert!(!has_egress_filter(&stand, "one"));
-        stand.apply("two", "{default: block, strict: true}");
+        assert!(!has_egress_filter(&fixture, "one"));
+        fixture.apply("two", "{default: block, strict: true}");
         sends(false);
-        stand.apply("one", "{default: allow, strict: true}");
-        stand.done(["detach", "two"]);
+        fixture.apply("one", "{default: allow, strict: true}");
+        fixture.run_ok(["detach", "two"]);
         sends(true);
-        assert!(has_egress_filter(&stand, "one"));
-        stand.done(["detach", "one"]);
+        assert!(has_egress_filter(&fixture, "one"));
+        fixture.run_ok(["detach", "one"]);
         sends(true);
-        assert_eq!(stand.status().names(), [""; 0]);
+        assert_eq!(fixture.status().names(), [""; 0]);
     });
 }
 
@@ -90,12 +90,12 @@ fn egress_filter_attached_only_while_needed() {
 #[test]
 fn detached_egress_filter() {
     in_namespace("detached_egress_filter", || {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let spec = "{default: block, strict: true}";
-        stand.attach(&cgroup, "shop", spec);
-        let links = std::fs::read_dir(stand.pins().join("tidegate"))
+        fixture.attach(&cgroup, "shop", spec);
+        let links = std::fs::read_dir(fixture.pins().join("tidegate"))
             .into_iter()
-            .chain(std::fs::read_dir(stand.pins()))
+            .chain(std::fs::read_dir(fixture.pins()))
             .flatten()
             .flatten()
             .map(|entry| entry.path())
@@ -108,16 +108,16 @@ fn detached_egress_filter() {
             .unwrap()
             .join("links");
         // One folder is the cgroup's; others are those of programs for the whole machine.
-        let folders = std::fs::read_dir(links).unwrap().flatten();
-        let pins = folders.map(|folder| folder.path().join("egress"));
+        let dirs = std::fs::read_dir(links).unwrap().flatten();
+        let pins = dirs.map(|dir| dir.path().join("egress"));
         let pin = pins.filter(|pin| pin.exists()).collect::<Vec<_>>();
         std::fs::remove_file(&pin[0]).unwrap();
-        let status = stand.status();
+        let status = fixture.status();
         assert_eq!(status.policy("shop")["enforcement"], "partial");
         let reasons = status.policy("shop")["reasons"].to_string();
         assert!(reasons.contains("not attached: egress"), "{reasons}");
-        stand.attach(&cgroup, "shop", spec);
-        assert!(has_egress_filter(&stand, "shop"));
+        fixture.attach(&cgroup, "shop", spec);
+        assert!(has_egress_filter(&fixture, "shop"));
     });
 }
 
@@ -125,19 +125,19 @@ fn detached_egress_filter() {
 #[test]
 fn audit_mode() {
     in_namespace("audit_mode", || {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         let stream = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
         let to = receiver.address();
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("udp4");
         process.succeeds(&format!("connect 0 {to}"));
-        stand.attach(&cgroup, "shop", "{mode: audit, default: block, strict: true}");
+        fixture.attach(&cgroup, "shop", "{mode: audit, default: block, strict: true}");
         for _ in 0..3 {
             process.succeeds("send 0");
         }
         assert_eq!(receiver.arrived().len(), 3);
-        let events = stand.events();
+        let events = fixture.events();
         assert_eq!(events.len(), 1, "{events:#?}");
         assert_eq!(
             (events[0].hook.as_str(), events[0].outcome.as_str()),
@@ -153,11 +153,11 @@ fn audit_mode() {
         process.succeeds("tcp4");
         process.succeeds(&format!("connect 3 {}", stream.address()));
         process.succeeds("send 3");
-        process.goes_home();
+        process.quit();
         assert_eq!((receiver.arrived().len(), stream.arrived().len()), (2, 1));
-        let hooks: Vec<_> = stand.events().into_iter().map(|event| event.hook).collect();
+        let hooks: Vec<_> = fixture.events().into_iter().map(|event| event.hook).collect();
         assert_eq!(hooks, ["connect4", "sendmsg4", "connect4"]);
-        let status = stand.status();
+        let status = fixture.status();
         assert_eq!(
             status.total("shop", "would_block"),
             4,
@@ -171,24 +171,24 @@ fn audit_mode() {
 #[test]
 fn kill_from_user_space() {
     in_namespace("kill_from_user_space", || {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
-        stand.attach(&cgroup, "shop", "{default: allow, strict: true}");
+        fixture.attach(&cgroup, "shop", "{default: allow, strict: true}");
         process.succeeds("udp4");
         process.succeeds(&format!("connect 0 {}", receiver.address()));
         process.succeeds("send 0");
         assert_eq!(receiver.arrived().len(), 1);
         // Nobody follows the events: the packet is dropped, and that is all. A kernel that cannot kill by
         // itself takes the policy in part only.
-        let file = stand.policy("shop", "{default: kill, strict: true}");
-        let applied = stand.run(["policy", "apply", "--best-effort", "-f", &file]);
+        let file = fixture.policy("shop", "{default: kill, strict: true}");
+        let applied = fixture.run(["policy", "apply", "--best-effort", "-f", &file]);
         applied.expect_code(if kills_at_once() { 0 } else { 5 });
         process.fails("send 0", "EPERM");
         receiver.expect_nothing("it is dropped");
         let pid = process.pid();
-        process.goes_home();
-        let events = stand.events();
+        process.quit();
+        let events = fixture.events();
         assert_eq!(events.len(), 1, "{events:#?}");
         assert_eq!(
             (events[0].outcome.as_str(), events[0].pid),
@@ -203,21 +203,21 @@ fn kill_from_user_space() {
 fn exec_command() {
     in_namespace("exec_command", || {
         let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
-        for way in [EgressMethod::TcpConnect, EgressMethod::MappedTcpConnect] {
-            let gate = Gate::with(
+        for method in [EgressMethod::TcpConnect, EgressMethod::MappedTcpConnect] {
+            let exec = Exec::with(
                 "{default: block, strict: true, rules: [{name: near, action: allow, to: [198.51.100.1]}]}",
             );
-            let result = gate.run_client(test_client().words(way, receiver.address(), None));
+            let result = exec.run_client(test_client().args(method, receiver.address(), None));
             assert!(result.ok, "{result:?}");
             assert_eq!(receiver.arrived(), [MARKER]);
-            let report = gate.report();
+            let report = exec.report();
             assert!(report.events.is_empty(), "{:#?}", report.events);
             assert_eq!(report.attempts_of("near"), 1);
         }
-        let gate = Gate::with("{default: block, strict: true}");
-        let result = gate.run_client(test_client().words(EgressMethod::TcpConnect, receiver.address(), None));
+        let exec = Exec::with("{default: block, strict: true}");
+        let result = exec.run_client(test_client().args(EgressMethod::TcpConnect, receiver.address(), None));
         assert!(!result.ok);
-        assert_eq!(gate.report().only_event().hook, "connect4");
+        assert_eq!(exec.report().only_event().hook, "connect4");
     });
 }
 
@@ -225,26 +225,26 @@ fn exec_command() {
 #[test]
 fn kernel_without_egress_filter() {
     in_namespace("kernel_without_egress_filter", || {
-        let (stand, cgroup) = (
-            Stand::open().variable("TIDEGATE_DISABLE", "packets"),
+        let (fixture, cgroup) = (
+            AttachFixture::open().variable("TIDEGATE_DISABLE", "packets"),
             TestCgroup::create(),
         );
-        let file = stand.policy("shop", "{default: block, strict: true}");
-        let at = cgroup.spelled();
-        let words = ["attach", "--policy", &file, "--cgroup", &at];
-        stand.refused(1, &["shop cannot be enforced fully", "strict"], words);
-        let ended = stand.run([words.as_slice(), &["--best-effort"]].concat());
-        ended.expect_code(5);
-        assert_eq!(stand.status().policy("shop")["enforcement"], "partial");
-        assert!(!has_egress_filter(&stand, "shop"));
+        let file = fixture.policy("shop", "{default: block, strict: true}");
+        let at = cgroup.cgroup_path();
+        let args = ["attach", "--policy", &file, "--cgroup", &at];
+        fixture.run_fails(1, &["shop cannot be enforced fully", "strict"], args);
+        let output = fixture.run([args.as_slice(), &["--best-effort"]].concat());
+        output.expect_code(5);
+        assert_eq!(fixture.status().policy("shop")["enforcement"], "partial");
+        assert!(!has_egress_filter(&fixture, "shop"));
 
-        let gate = Gate::with("{default: block, strict: true}").variable("TIDEGATE_DISABLE", "packets");
-        let ended = gate.run(["true"]);
-        ended.expect_code(125);
+        let exec = Exec::with("{default: block, strict: true}").variable("TIDEGATE_DISABLE", "packets");
+        let output = exec.run(["true"]);
+        output.expect_code(125);
         assert!(
-            ended.stderr.contains("the policy gate is strict"),
+            output.stderr.contains("the policy test is strict"),
             "{}",
-            ended.stderr
+            output.stderr
         );
     });
 }

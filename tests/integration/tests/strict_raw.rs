@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use integration::{
-    attached::Stand,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::{Family, MARKER, Transport},
     namespace::Namespace,
@@ -18,24 +18,24 @@ use integration::{
 /// it arrived.
 #[track_caller]
 fn arrives(spec: &str, rule: Option<&str>) -> bool {
-    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
     let receiver = Receiver::listen(Transport::Raw, Namespace::near(Family::V4));
     let to = SocketAddr::new(Namespace::near(Family::V4), 0);
     let mut process = ScriptedClient::start(&TestClient::at(env!("CARGO_BIN_EXE_test-client")), &cgroup);
     process.succeeds("header4");
-    stand.attach(&cgroup, "shop", spec);
+    fixture.attach(&cgroup, "shop", spec);
     // What the call says is not what counts: the header does.
     let asked = SocketAddr::new(Namespace::far(Family::V4), 0);
-    let told = process.does(&format!("packet 0 {asked} {to}"));
-    process.goes_home();
+    let reported = process.run_step(&format!("packet 0 {asked} {to}"));
+    process.quit();
     let arrived = receiver.arrived();
-    let events = stand.events();
-    if told.ok {
+    let events = fixture.events();
+    if reported.ok {
         assert_eq!(arrived, [MARKER], "{spec}");
         assert!(events.is_empty(), "{spec}: {events:#?}");
     } else {
         assert!(arrived.is_empty(), "{spec}");
-        assert_eq!(told.errno.as_deref(), Some("EPERM"), "{spec}: {told:?}");
+        assert_eq!(reported.errno.as_deref(), Some("EPERM"), "{spec}: {reported:?}");
         assert_eq!(events.len(), 1, "{spec}: {events:#?}");
         assert_eq!(
             (events[0].hook.as_str(), events[0].rule.as_deref()),
@@ -45,7 +45,7 @@ fn arrives(spec: &str, rule: Option<&str>) -> bool {
         let destination = events[0].destination.as_ref().map(|there| there.address);
         assert_eq!(destination, Some(to.ip()), "{spec}");
     }
-    told.ok
+    reported.ok
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use integration::{
-    attached::Stand,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::{Family, MARKER, Transport},
     namespace::Namespace,
@@ -60,7 +60,7 @@ fn spec(family: Family, hop: &str, end: &str) -> String {
 fn datagrams_by_a_source_route() {
     in_namespace("datagrams_by_a_source_route", || {
         for (family, udp) in FAMILIES {
-            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
             let receiver = Receiver::listen(Transport::Udp, Namespace::near(family));
             let (to, hop) = (receiver.address(), Namespace::elsewhere(family));
             let mut process = ScriptedClient::start(&test_client(), &cgroup);
@@ -69,10 +69,10 @@ fn datagrams_by_a_source_route() {
             process.succeeds(&format!("sendto 0 {to}"));
             assert_eq!(receiver.arrived(), [MARKER], "without a policy the route works");
 
-            stand.attach(&cgroup, "shop", &spec(family, "block", "allow"));
+            fixture.attach(&cgroup, "shop", &spec(family, "block", "allow"));
             process.fails(&format!("sendto 0 {to}"), "EPERM");
             receiver.expect_nothing("the hop is blocked");
-            let events = stand.events();
+            let events = fixture.events();
             let [event] = events.as_slice() else {
                 panic!("one event, not {events:#?}");
             };
@@ -97,12 +97,12 @@ fn datagrams_by_a_source_route() {
                     "" => spec(family, "allow", "allow"),
                     text => text.replace("END", &format!("\"{}\"", to.ip())),
                 };
-                stand.apply("shop", &spec);
+                fixture.apply("shop", &spec);
                 process.succeeds(&format!("sendto 0 {to}"));
                 assert_eq!(receiver.arrived(), [MARKER]);
             }
-            assert!(stand.events().is_empty());
-            process.goes_home();
+            assert!(fixture.events().is_empty());
+            process.quit();
         }
     });
 }
@@ -112,17 +112,17 @@ fn datagrams_by_a_source_route() {
 #[test]
 fn final_destination_is_checked() {
     in_namespace("final_destination_is_checked", || {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("udp4");
         process.succeeds(&format!("route 0 {}", Namespace::elsewhere(Family::V4)));
         process.succeeds(&format!("connect 0 {}", receiver.address()));
-        stand.attach(&cgroup, "shop", &spec(Family::V4, "allow", "block"));
+        fixture.attach(&cgroup, "shop", &spec(Family::V4, "allow", "block"));
         process.fails("send 0", "EPERM");
         receiver.expect_nothing("its end is blocked");
-        expect_one(&stand, "end", receiver.address().ip());
-        process.goes_home();
+        expect_one(&fixture, "end", receiver.address().ip());
+        process.quit();
     });
 }
 
@@ -131,7 +131,7 @@ fn final_destination_is_checked() {
 #[test]
 fn final_destination_of_a_connection() {
     in_namespace("final_destination_of_a_connection", || {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let listener = TcpListener::bind((Namespace::near(Family::V6), 0)).unwrap();
         let to = listener.local_addr().unwrap();
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
@@ -142,18 +142,18 @@ fn final_destination_of_a_connection() {
         process.succeeds("send 0");
         let mut bytes = [0; MARKER.len()];
         stream.read_exact(&mut bytes).unwrap();
-        stand.attach(&cgroup, "shop", &spec(Family::V6, "allow", "block"));
+        fixture.attach(&cgroup, "shop", &spec(Family::V6, "allow", "block"));
         process.succeeds("send 0");
-        expect_one(&stand, "end", to.ip());
+        expect_one(&fixture, "end", to.ip());
         stream.set_nonblocking(true).unwrap();
         assert_eq!(stream.read(&mut bytes).unwrap_err().kind(), ErrorKind::WouldBlock);
-        process.goes_home();
+        process.quit();
     });
 }
 
 #[track_caller]
-fn expect_one(stand: &Stand, rule: &str, to: IpAddr) {
-    let events = stand.events();
+fn expect_one(fixture: &AttachFixture, rule: &str, to: IpAddr) {
+    let events = fixture.events();
     assert_eq!(events.len(), 1, "{events:#?}");
     assert_eq!(
         (events[0].hook.as_str(), events[0].rule.as_deref()),
@@ -166,20 +166,20 @@ fn expect_one(stand: &Stand, rule: &str, to: IpAddr) {
 #[test]
 fn answers_by_a_source_route() {
     in_namespace("answers_by_a_source_route", || {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let at = SocketAddr::new(Namespace::near(Family::V6), 4004);
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("tcp6");
         process.succeeds(&format!("listen 0 {at} 16"));
-        stand.attach(&cgroup, "shop", &spec(Family::V6, "block", "allow"));
+        fixture.attach(&cgroup, "shop", &spec(Family::V6, "block", "allow"));
         let mut peer = TcpStream::connect(at).unwrap();
         process.succeeds("accept 0");
         process.succeeds(&format!("route 1 {}", Namespace::elsewhere(Family::V6)));
-        assert!(stand.events().is_empty());
+        assert!(fixture.events().is_empty());
         process.succeeds("send 1");
-        expect_one(&stand, "hop", Namespace::elsewhere(Family::V6));
+        expect_one(&fixture, "hop", Namespace::elsewhere(Family::V6));
         peer.set_nonblocking(true).unwrap();
         assert_eq!(peer.read(&mut [0; 64]).unwrap_err().kind(), ErrorKind::WouldBlock);
-        process.goes_home();
+        process.quit();
     });
 }

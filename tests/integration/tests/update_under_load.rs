@@ -14,15 +14,15 @@ use std::{
 };
 
 use integration::{
-    captured::Captured,
     cgroup::TestCgroup,
     egress_method::Family,
     exec::{enter, policy},
+    load::CallCount,
     mount_table::mount_of,
     namespace::Namespace,
     requirement::{Need, met},
-    shared_file::fast_folder,
-    storm::Weather,
+    running_command::RunningCommand,
+    shared_dir::tmpfs_dir,
     test_client::TestClient,
 };
 use tidegate::{
@@ -42,13 +42,13 @@ const FLIPS: u64 = 400;
 static ONE: Mutex<()> = Mutex::new(());
 
 /// A place for the journal and the pins of this test.
-struct Place {
+struct InstanceDirs {
     run: tempfile::TempDir,
     pins: PathBuf,
 }
 
-impl Place {
-    fn make() -> Place {
+impl InstanceDirs {
+    fn make() -> InstanceDirs {
         let bpffs = mount_of("bpf").unwrap_or_else(|| {
             let mounted = Command::new("mount")
                 .args(["-t", "bpf", "bpf", "/sys/fs/bpf"])
@@ -56,22 +56,22 @@ impl Place {
             assert!(mounted.unwrap().success());
             "/sys/fs/bpf".into()
         });
-        let place = Place {
-            run: fast_folder(),
+        let destination = InstanceDirs {
+            run: tmpfs_dir(),
             pins: bpffs.join(format!("tidegate-change-{}", std::process::id())),
         };
-        std::fs::create_dir(&place.pins).unwrap();
+        std::fs::create_dir(&destination.pins).unwrap();
         // SAFETY: tests of this file hold `ONE`, and nothing else in this process reads or writes the
         // environment meanwhile.
         unsafe {
-            std::env::set_var("TIDEGATE_RUN", place.run.path().join("run"));
-            std::env::set_var("TIDEGATE_BPFFS", &place.pins);
+            std::env::set_var("TIDEGATE_RUN", destination.run.path().join("run"));
+            std::env::set_var("TIDEGATE_BPFFS", &destination.pins);
         }
-        place
+        destination
     }
 }
 
-impl Drop for Place {
+impl Drop for InstanceDirs {
     fn drop(&mut self) {
         if let Ok(Some(standing)) = Standing::open(Hierarchy::find().unwrap(), |_| {}) {
             let _ = standing.detach_all();
@@ -83,7 +83,7 @@ impl Drop for Place {
 /// Two versions that say the opposite of two places, agree about two others, and deny with errnos of their
 /// own. The second one has pages of addresses.
 struct Versions {
-    places: [[SocketAddr; 4]; 2],
+    destinations: [[SocketAddr; 4]; 2],
     policies: [Policy; 2],
 }
 
@@ -95,7 +95,7 @@ const NEVER: usize = 3;
 
 impl Versions {
     fn make() -> Versions {
-        let places = [Family::V4, Family::V6].map(|family| {
+        let destinations = [Family::V4, Family::V6].map(|family| {
             let port = |address, port| SocketAddr::new(address, port);
             [
                 port(Namespace::near(family), 9),
@@ -104,7 +104,13 @@ impl Versions {
                 port(Namespace::elsewhere(family), 10),
             ]
         });
-        let list = |of: usize| format!("\"{}\", \"{}\"", places[0][of].ip(), places[1][of].ip());
+        let list = |of: usize| {
+            format!(
+                "\"{}\", \"{}\"",
+                destinations[0][of].ip(),
+                destinations[1][of].ip()
+            )
+        };
         let mut feed = String::new();
         for i in 0..700u32 {
             write!(feed, "10.{}.{}.0/25, ", i >> 8, i & 255).unwrap();
@@ -131,42 +137,42 @@ impl Versions {
                 .unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
         };
         Versions {
-            places,
+            destinations,
             policies: [version(0, ""), version(1, &feed)],
         }
     }
 
     fn all(&self) -> Vec<SocketAddr> {
-        self.places.as_flattened().to_vec()
+        self.destinations.as_flattened().to_vec()
     }
 
     /// The place's number, 0 to 3.
-    fn number(&self, place: SocketAddr) -> usize {
-        let of = |places: &[SocketAddr; 4]| places.iter().position(|&there| there == place);
-        self.places.iter().find_map(of).unwrap()
+    fn index_of(&self, destination: SocketAddr) -> usize {
+        let of = |destinations: &[SocketAddr; 4]| destinations.iter().position(|&there| there == destination);
+        self.destinations.iter().find_map(of).unwrap()
     }
 }
 
-struct Storm(Captured);
+struct Load(RunningCommand);
 
-impl Storm {
-    fn begin(cgroup: &TestCgroup, places: &[SocketAddr]) -> Storm {
-        let places: Vec<String> = places.iter().map(SocketAddr::to_string).collect();
-        let places: Vec<&str> = places.iter().map(String::as_str).collect();
-        let words = TestClient::at(env!("CARGO_BIN_EXE_test-client")).task("storm", &places);
+impl Load {
+    fn begin(cgroup: &TestCgroup, destinations: &[SocketAddr]) -> Load {
+        let destinations: Vec<String> = destinations.iter().map(SocketAddr::to_string).collect();
+        let destinations: Vec<&str> = destinations.iter().map(String::as_str).collect();
+        let args = TestClient::at(env!("CARGO_BIN_EXE_test-client")).task("load", &destinations);
         // It takes every processor there is: so that something is left for the flips.
         let mut command = Command::new("nice");
-        command.args(["-n", "19"]).args(&words).stdin(Stdio::piped());
+        command.args(["-n", "19"]).args(&args).stdin(Stdio::piped());
         enter(&mut command, cgroup);
-        let storm = Captured::spawn(&mut command);
-        storm.wait_for_stdout("ready");
-        Storm(storm)
+        let load = RunningCommand::spawn(&mut command);
+        load.wait_for_stdout("ready");
+        Load(load)
     }
 
-    fn end(self) -> Vec<Weather> {
-        let ended = self.0.finish();
-        ended.expect_code(0);
-        Weather::read(&ended.stdout)
+    fn end(self) -> Vec<CallCount> {
+        let output = self.0.finish();
+        output.expect_code(0);
+        CallCount::read(&output.stdout)
     }
 }
 
@@ -193,9 +199,9 @@ fn check_event(versions: &Versions, event: &Event, version: usize) {
     let Target::Destination { address, port, .. } = event.target else {
         panic!("{event:?}");
     };
-    let number = versions.number(SocketAddr::new(address, port));
-    assert_ne!(number, version, "its own place is allowed: {event:?}");
-    assert_ne!(number, ALWAYS, "{event:?}");
+    let index_of = versions.index_of(SocketAddr::new(address, port));
+    assert_ne!(index_of, version, "its own place is allowed: {event:?}");
+    assert_ne!(index_of, ALWAYS, "{event:?}");
     let errno = event.errno_name();
     if event.mode == engine_mode::ENFORCE {
         assert_eq!(errno.as_deref(), Some(ERRNO[version]), "{event:?}");
@@ -215,16 +221,16 @@ fn policy_replaced_under_load() {
         return;
     }
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let place = Place::make();
+    let destination = InstanceDirs::make();
     Namespace::run(|_| {
         let versions = Versions::make();
         let cgroup = TestCgroup::create();
         let mut standing = attached(&cgroup, &versions.policies[0]);
         let mut ring = standing.events().unwrap();
-        let storm = Storm::begin(&cgroup, &versions.all());
+        let load = Load::begin(&cgroup, &versions.all());
         let mut seen = [0u64; 2];
         let wanted = std::env::var("TIDEGATE_TEST_REPLACEMENTS").ok();
-        let replacements = wanted.map_or(REPLACEMENTS, |number| number.parse().unwrap());
+        let replacements = wanted.map_or(REPLACEMENTS, |index_of| index_of.parse().unwrap());
         for generation in 2..2 + replacements {
             let next = &versions.policies[((generation + 1) % 2) as usize];
             let change = standing.change("change", next, "change.yaml", false).unwrap();
@@ -237,13 +243,13 @@ fn policy_replaced_under_load() {
                 seen[version] += 1;
             });
         }
-        let weather = storm.end();
+        let counts = load.end();
         assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
-        for Weather {
+        for CallCount {
             to, result, count, ..
-        } in &weather
+        } in &counts
         {
-            let may_be: &[&str] = match versions.number(*to) {
+            let may_be: &[&str] = match versions.index_of(*to) {
                 0 => &["ok", ERRNO[1]],
                 1 => &["ok", ERRNO[0]],
                 ALWAYS => &["ok"],
@@ -251,12 +257,12 @@ fn policy_replaced_under_load() {
             };
             assert!(
                 may_be.contains(&result.as_str()),
-                "{to}: {result}, {count} times: {weather:?}"
+                "{to}: {result}, {count} times: {counts:?}"
             );
         }
         // Each verdict was seen from both versions, of both calls, on both families.
-        assert_eq!(weather.len(), 2 * 2 * (2 + 2 + 1 + 2), "{weather:?}");
-        let attempts: u64 = weather.iter().map(|kind| kind.count).sum();
+        assert_eq!(counts.len(), 2 * 2 * (2 + 2 + 1 + 2), "{counts:?}");
+        let attempts: u64 = counts.iter().map(|kind| kind.count).sum();
         let status = standing.status().unwrap();
         assert_eq!(
             status.policies[0].totals.attempts(),
@@ -265,7 +271,7 @@ fn policy_replaced_under_load() {
         );
         drop(standing);
     });
-    drop(place);
+    drop(destination);
 }
 
 #[test]
@@ -274,14 +280,14 @@ fn mode_switched_under_load() {
         return;
     }
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let place = Place::make();
+    let destination = InstanceDirs::make();
     Namespace::run(|_| {
         use engine_mode::Mode;
         let versions = Versions::make();
         let cgroup = TestCgroup::create();
         let mut standing = attached(&cgroup, &versions.policies[0]);
         let mut ring = standing.events().unwrap();
-        let storm = Storm::begin(&cgroup, &versions.all());
+        let load = Load::begin(&cgroup, &versions.all());
         for flip in 0..FLIPS {
             let mode = if flip % 2 == 0 { Mode::Audit } else { Mode::Enforce };
             let generation = standing.set_mode("change", mode, false).unwrap().generation;
@@ -296,11 +302,11 @@ fn mode_switched_under_load() {
                 check_event(&versions, &event, 0);
             });
         }
-        for Weather {
+        for CallCount {
             to, result, count, ..
-        } in storm.end()
+        } in load.end()
         {
-            let may_be: &[&str] = match versions.number(to) {
+            let may_be: &[&str] = match versions.index_of(to) {
                 0 | ALWAYS => &["ok"],
                 1 | NEVER => &["ok", ERRNO[0]],
                 other => panic!("{other}"),
@@ -309,5 +315,5 @@ fn mode_switched_under_load() {
         }
         drop(standing);
     });
-    drop(place);
+    drop(destination);
 }

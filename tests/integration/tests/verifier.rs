@@ -13,7 +13,7 @@ use std::{
 };
 
 use integration::{
-    attached::Stand,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     program_info::verified_instructions,
     requirement::{Need, met},
@@ -39,12 +39,12 @@ struct Row {
 const POLICY: &str = "{default: audit}";
 
 /// The programs that are pinned below a folder, wherever that may be.
-fn programs(folder: &Path, found: &mut BTreeMap<String, PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
+fn programs(dir: &Path, found: &mut BTreeMap<String, PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             programs(&path, found);
-        } else if folder.ends_with("programs") {
+        } else if dir.ends_with("programs") {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             found.insert(name, path);
         }
@@ -53,25 +53,25 @@ fn programs(folder: &Path, found: &mut BTreeMap<String, PathBuf>) {
 
 /// What the verifier did for each program of a standing gate.
 fn counted() -> BTreeMap<String, Option<u32>> {
-    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
-    let policy = stand.policy("counted", POLICY);
-    let words = ["attach", "--policy", &policy, "--cgroup", &cgroup.spelled()];
-    stand.done(words);
+    let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
+    let policy = fixture.policy("counted", POLICY);
+    let args = ["attach", "--policy", &policy, "--cgroup", &cgroup.cgroup_path()];
+    fixture.run_ok(args);
     let mut pins = BTreeMap::new();
-    programs(stand.pins(), &mut pins);
+    programs(fixture.pins(), &mut pins);
     assert!(
         pins.contains_key("connect4"),
         "no gate below {}",
-        stand.pins().display()
+        fixture.pins().display()
     );
-    let told = pins
+    let reported = pins
         .into_iter()
         .map(|(name, pin)| (name, verified_instructions(&pin).expect("a program")));
-    let mut counts: BTreeMap<String, Option<u32>> = told.collect();
+    let mut counts: BTreeMap<String, Option<u32>> = reported.collect();
     if counts.values().all(Option::is_none) {
         // A kernel that says so only while it loads them.
-        stand.done(["detach", "--all"]);
-        let logged = verifier_log::counted(&mut stand.command(words));
+        fixture.run_ok(["detach", "--all"]);
+        let logged = verifier_log::counted(&mut fixture.command(args));
         for (name, count) in &mut counts {
             // The kernel keeps 15 characters of a name.
             let kept = name.get(..15).unwrap_or(name);
@@ -124,8 +124,8 @@ fn verifier_work_has_not_grown() {
     let counts = counted();
     for (program, count) in &counts {
         // Read by `cargo xtask vm --record-verifier`.
-        let told = count.map_or("-".to_owned(), |count| count.to_string());
-        println!("VERIFIER {kernel} {program} {told}");
+        let reported = count.map_or("-".to_owned(), |count| count.to_string());
+        println!("VERIFIER {kernel} {program} {reported}");
     }
     if is_recording {
         return;
@@ -160,27 +160,27 @@ fn program_info_matches_the_verifier_log() {
     if !met(NAME, &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
-    let policy = stand.policy("counted", POLICY);
-    let words = ["attach", "--policy", &policy, "--cgroup", &cgroup.spelled()];
-    let logged = verifier_log::counted(&mut stand.command(words));
+    let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
+    let policy = fixture.policy("counted", POLICY);
+    let args = ["attach", "--policy", &policy, "--cgroup", &cgroup.cgroup_path()];
+    let logged = verifier_log::counted(&mut fixture.command(args));
     let mut pins = BTreeMap::new();
-    programs(stand.pins(), &mut pins);
-    let told: Vec<Option<u32>> = pins
+    programs(fixture.pins(), &mut pins);
+    let reported: Vec<Option<u32>> = pins
         .values()
         .map(|pin| verified_instructions(pin).unwrap())
         .collect();
-    let tells = told.iter().all(Option::is_some);
+    let tells = reported.iter().all(Option::is_some);
     if !met(
         NAME,
         &[Need::Kernel(tells, "bpf_prog_info.verified_insns (Linux 5.16)")],
     ) {
         return;
     }
-    for ((name, _), told) in pins.iter().zip(told) {
+    for ((name, _), reported) in pins.iter().zip(reported) {
         assert_eq!(
             logged.get(name.get(..15).unwrap_or(name)).copied(),
-            told,
+            reported,
             "{name}"
         );
     }

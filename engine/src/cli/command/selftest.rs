@@ -1,4 +1,4 @@
-//! `tidegate selftest`: whether anything gets out.
+//! `tidegate selftest`: tests whether any egress method bypasses a policy.
 
 use std::{
     io::{IsTerminal, Write},
@@ -14,35 +14,43 @@ use crate::{
     events::{escape::escaped, json::document},
     selftest::{
         Progress, built_in,
-        report::{Line, Report, Status},
-        run as try_all,
+        report::{CaseResult, Report, TestResult},
+        run as run_all,
     },
 };
 
-/// Try every known way out against a receiver of our own, on this kernel
+/// Test every known egress method against a local receiver on this kernel
 ///
-/// Makes a network namespace (loopback only) and a cgroup, listens there, and sends something by every way out
-/// that this version knows: first without a gate, to see that it arrives, then behind the gate of `exec`. What
-/// counts is what arrived at the receiver. Nothing leaves the machine, nothing stays.
+/// Creates a network namespace (loopback only) and two cgroups, starts a receiver, and sends a message by every
+/// egress method that this version knows: first without a policy, to check that it arrives, then under the policy,
+/// with the programs that `exec` attaches. The result is what arrives at the receiver. Nothing leaves the machine,
+/// and everything is removed afterwards.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
-STATUS: blocked (HOOK says by which hook, as its event said); reported (it arrived: the policy only audits);
-allowed (it arrived: the policy allows it); OPEN (the policy forbids it, and it arrived; WHY says why); not on
-this kernel (it does not arrive without the gate either); failed (nothing arrived, but no hook said so).
+Results:
+  BLOCKED      nothing arrived; HOOK is the hook that denied it, from its event
+  REPORTED     it arrived, and the policy only audits it
+  ALLOWED      it arrived, and the policy allows it
+  BYPASS       it arrived, although the policy denies it; see REASON
+  UNSUPPORTED  it does not arrive without a policy either
+  FAILED       nothing arrived, but no event reports a denial
 
-Not tried: further subflows of MPTCP, IPv6 routing headers, DCCP, families without IP (vsock and others), unix
-sockets, moves between cgroups.
+Not tested: additional MPTCP subflows, IPv6 routing headers, DCCP, address families other than IP (such as vsock),
+unix sockets, cgroup migration.
 
 Examples:
   sudo tidegate selftest
   sudo tidegate selftest --policy policies/build-sandbox.yaml
-  sudo tidegate selftest --output json | jq '.ways[] | select(.status == \"open\")'
+  sudo tidegate selftest --output json | jq '.cases[] | select(.result == \"bypass\")'
 
 Exit codes:
-  0 nothing arrived that the policy forbids; 5 only by ways that are known to be open (SECURITY.md); 6 by others;
-  1 could not run; 3 the policy is not valid.")]
+  0  no bypass
+  1  could not run
+  3  the policy is not valid
+  5  only bypasses that are known limitations (SECURITY.md)
+  6  found a bypass")]
 pub struct SelftestArgs {
-    /// The policy to try; without, one that forbids the receivers
+    /// The policy to test; by default, one that blocks the receivers
     #[arg(long, short, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub policy: Option<PathBuf>,
 
@@ -51,10 +59,10 @@ pub struct SelftestArgs {
     pub variables: VariableArgs,
 }
 
-/// Tries, and prints.
+/// Runs the self-test and prints its report.
 ///
 /// # Errors
-/// When it could not be tried to the end.
+/// When the policy cannot be loaded, or the self-test cannot be run.
 pub fn run(args: &SelftestArgs, output: Output) -> Result<ExitCode, Failure> {
     require_root("selftest")?;
     let failed = |error: &dyn std::error::Error| Failure::by(Exit::CouldNotRun, error);
@@ -71,19 +79,19 @@ pub fn run(args: &SelftestArgs, output: Output) -> Result<ExitCode, Failure> {
         }
     };
     let is_watched = std::io::stderr().is_terminal();
-    let tell = |progress: Progress<'_>| {
+    let show = |progress: Progress<'_>| {
         if is_watched {
-            let Progress { done, all, way } = progress;
-            // Where it cannot be written, it is not wanted.
-            let _ = write!(std::io::stderr(), "\r\x1b[K{done}/{all} {way}");
+            let Progress { done, total, method } = progress;
+            // Progress is optional: ignore a write error.
+            let _ = write!(std::io::stderr(), "\r\x1b[K{done}/{total} {method}");
         }
     };
-    let report = try_all(&policy, tell);
+    let report = run_all(&policy, show);
     if is_watched {
         let _ = write!(std::io::stderr(), "\r\x1b[K");
     }
     let report =
-        report.map_err(|error| failed(&error).hint("`tidegate probe` tells what this machine lets us do"))?;
+        report.map_err(|error| failed(&error).hint("`tidegate probe` shows what this machine supports"))?;
     print(&match output {
         Output::Json => document(&json!(report)),
         Output::Text => text(&report),
@@ -92,7 +100,7 @@ pub fn run(args: &SelftestArgs, output: Output) -> Result<ExitCode, Failure> {
 }
 
 fn exit(report: &Report) -> Exit {
-    match (report.has_escaped(), report.count(Status::Open)) {
+    match (report.has_unknown_bypass(), report.count(TestResult::Bypass)) {
         (true, _) => Exit::Escaped,
         (false, 0) => Exit::Fine,
         (false, _) => Exit::Partial,
@@ -100,33 +108,27 @@ fn exit(report: &Report) -> Exit {
 }
 
 fn text(report: &Report) -> String {
-    let header = ["WAY", "DESTINATION", "STATUS", "HOOK", "CALLER SAW", "WHY"];
-    let nothing = "-".to_owned();
-    let row = |line: &Line| {
+    let header = ["METHOD", "DESTINATION", "RESULT", "HOOK", "ERRNO", "REASON"];
+    let none = "-".to_owned();
+    let row = |case: &CaseResult| {
         [
-            line.way.to_owned(),
-            line.destination.to_owned(),
-            line.status.as_str().to_owned(),
-            line.hook.map_or(nothing.clone(), str::to_owned),
-            line.errno.clone().unwrap_or_else(|| nothing.clone()),
-            line.why.clone().unwrap_or_default(),
+            case.method.to_owned(),
+            case.destination.to_owned(),
+            case.result.as_str().to_owned(),
+            case.hook.map_or(none.clone(), str::to_owned),
+            case.errno.clone().unwrap_or_else(|| none.clone()),
+            case.reason.clone().unwrap_or_default(),
         ]
     };
-    let counts: Vec<String> = [
-        Status::Blocked,
-        Status::Reported,
-        Status::Allowed,
-        Status::Open,
-        Status::Failed,
-        Status::NotHere,
-    ]
-    .into_iter()
-    .filter(|status| report.count(*status) > 0)
-    .map(|status| format!("{} {}", report.count(status), status.as_str()))
-    .collect();
+    let counts: Vec<String> = TestResult::ALL
+        .into_iter()
+        .map(|result| (report.count(result), result.as_str()))
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, result)| format!("{count} {result}"))
+        .collect();
     format!(
-        "{}\nLinux {}, policy {} ({}): {}\n",
-        table(header, report.ways.iter().map(row), &[]),
+        "{}\nLinux {}, policy {} (mode {}): {}\n",
+        table(header, report.cases.iter().map(row), &[]),
         escaped(report.kernel.as_bytes()),
         report.policy,
         report.mode,
@@ -138,34 +140,31 @@ fn text(report: &Report) -> String {
 mod tests {
     use super::*;
 
-    fn report(ways: &[(Status, bool)]) -> Report {
-        let line = |&(status, known): &(Status, bool)| Line {
-            way: "",
+    fn report(results: &[(TestResult, bool)]) -> Report {
+        let case = |&(result, known_limitation): &(TestResult, bool)| CaseResult {
+            method: "",
             destination: "",
-            status,
+            result,
             forbidden: true,
             arrived: 0,
             hook: None,
             outcome: None,
             errno: None,
-            known,
-            why: None,
+            known_limitation,
+            reason: None,
         };
-        Report {
-            kernel: String::new(),
-            policy: String::new(),
-            mode: "enforce",
-            ways: ways.iter().map(line).collect(),
-        }
+        let policy = built_in().unwrap();
+        Report::new(String::new(), &policy, results.iter().map(case).collect())
     }
 
     #[test]
-    fn the_exit_code_is_the_worst() {
-        let blocked = (Status::Blocked, false);
+    fn the_exit_code_is_that_of_the_worst_result() {
+        let blocked = (TestResult::Blocked, false);
+        let limitation = (TestResult::Bypass, true);
         assert_eq!(exit(&report(&[blocked])), Exit::Fine);
-        assert_eq!(exit(&report(&[blocked, (Status::Open, true)])), Exit::Partial);
+        assert_eq!(exit(&report(&[blocked, limitation])), Exit::Partial);
         assert_eq!(
-            exit(&report(&[(Status::Open, true), (Status::Open, false), blocked])),
+            exit(&report(&[limitation, (TestResult::Bypass, false), blocked])),
             Exit::Escaped
         );
     }

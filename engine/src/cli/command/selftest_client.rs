@@ -1,10 +1,10 @@
-//! `tidegate run`: what `selftest` starts inside its cgroup. Not for people.
+//! `tidegate selftest-client`: the test client that `selftest` starts inside its cgroups. Hidden: it is not for users.
 
 use std::{
     fs::File,
     io::Write,
     net::SocketAddr,
-    os::fd::{FromRawFd, RawFd},
+    os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd},
     process::ExitCode,
 };
 
@@ -13,69 +13,69 @@ use nix::fcntl::{FcntlArg, fcntl};
 use crate::{
     cli::{Exit, Failure},
     selftest::{
-        client::{go, send_over, told},
+        client::{result_line, run_method, send_over},
         egress_method::EgressMethod,
     },
 };
 
-/// Go one way out, and tell how far it came
+/// Run one egress method and report the result
 #[derive(Clone, Debug, clap::Args)]
 pub struct SelftestClientArgs {
-    /// The descriptor to tell it to
+    /// The file descriptor to write the result to
     #[arg(long, value_name = "FD")]
-    pub tell: RawFd,
+    pub result_fd: RawFd,
 
     #[command(subcommand)]
     #[expect(missing_docs, reason = "a doc comment here would replace the help text")]
     pub task: Task,
 }
 
-/// What to do.
+/// What the test client does.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Task {
-    /// Go one way
-    Go {
-        /// The way
-        way: EgressMethod,
-        /// Where to
+    /// Run an egress method
+    Run {
+        /// The egress method
+        method: EgressMethod,
+        /// The destination
         to: SocketAddr,
-        /// Where to go first
+        /// The destination to connect to first
         #[arg(long)]
         via: Option<SocketAddr>,
     },
-    /// Send over a socket that was handed in
+    /// Send over an inherited socket
     Send {
-        /// Its descriptor
+        /// Its file descriptor
         fd: RawFd,
     },
 }
 
-/// Goes, and tells; refused is no failure.
+/// Runs the task and writes its result. A denied attempt is a result, not an error.
 ///
 /// # Errors
-/// When a descriptor is not open, or nobody listens to what is told.
+/// When a descriptor is not open, or the result cannot be written.
 pub fn run(args: &SelftestClientArgs) -> Result<ExitCode, Failure> {
-    let tell = open(args.tell)?;
+    let results = open(args.result_fd)?;
     let line = match args.task {
-        Task::Go { way, to, via } => told(way.name(), go(way, to, via)),
+        Task::Run { method, to, via } => result_line(method.name(), run_method(method, to, via)),
         Task::Send { fd } => {
             let socket = open(fd)?;
-            told("send", send_over(socket))
+            result_line("send", send_over(socket))
         }
     };
-    writeln!(File::from(tell), "{line}")
-        .map_err(|error| Failure::of(Exit::CouldNotRun, "cannot tell how it went").because(&error))?;
+    writeln!(File::from(results), "{line}")
+        .map_err(|error| Failure::of(Exit::CouldNotRun, "failed to write the result").because(&error))?;
     Ok(Exit::Fine.into())
 }
 
-fn open(fd: RawFd) -> Result<std::os::fd::OwnedFd, Failure> {
-    let not_there = || Failure::of(Exit::Usage, format!("descriptor {fd} was not handed in"));
+fn open(fd: RawFd) -> Result<OwnedFd, Failure> {
+    let not_open = || Failure::of(Exit::Usage, format!("file descriptor {fd} is not open"));
     if fd <= libc::STDERR_FILENO {
-        return Err(not_there());
+        return Err(not_open());
     }
-    // SAFETY: borrowed for this call only, which fails for a number that is not open.
-    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
-    fcntl(borrowed, FcntlArg::F_GETFD).map_err(|_| not_there())?;
-    // SAFETY: it is open, came with exec, and is named for us: nothing in this process opened it.
-    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
+    // SAFETY: borrowed for this call only, which fails if the descriptor is not open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    fcntl(borrowed, FcntlArg::F_GETFD).map_err(|_| not_open())?;
+    // SAFETY: it is open, inherited through execve, and passed for this use: nothing in this process opened it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -1,4 +1,4 @@
-//! What a policy says of a course: asked of its compiled image, as the kernel asks it.
+//! The verdict that a policy must give for a test case, evaluated from its compiled image.
 
 use std::env;
 
@@ -14,13 +14,13 @@ use crate::{
     policy::{LoadContext, Policy, load_text},
 };
 
-/// Generation of a policy that is never replaced.
+/// Generation of the policy, which is never updated.
 const GENERATION: u64 = 1;
 
-/// The policy of the self-test.
+/// The policy of the self-test when the caller has none.
 ///
 /// # Errors
-/// When it is not valid: then this is not the file that was built in.
+/// When the embedded file is not valid, which is a bug.
 pub fn built_in() -> Result<Policy, SelftestError> {
     let loaded = load_text(
         "built-in",
@@ -28,46 +28,46 @@ pub fn built_in() -> Result<Policy, SelftestError> {
         "".as_ref(),
         &LoadContext::default(),
     );
-    let faults = loaded.render(false);
-    loaded.policy.ok_or(SelftestError::BuiltIn(faults))
+    let diagnostics = loaded.render(false);
+    loaded.policy.ok_or(SelftestError::BuiltIn(diagnostics))
 }
 
-/// A policy, ready to be put live and to be asked.
-pub(super) struct Judge<'a> {
+/// A policy with the identities of its executables, ready to be compiled and evaluated.
+pub(super) struct Expectation<'a> {
     policy: &'a Policy,
-    // Held open: as long as they are, the files' numbers are nobody else's.
+    // Holds the executables open, so that their inode numbers are not reused.
     identified: Identified,
-    ours: ExecutableId,
+    own_executable: ExecutableId,
 }
 
-impl Judge<'_> {
-    pub(super) fn of(policy: &Policy) -> Result<Judge<'_>, SelftestError> {
+impl Expectation<'_> {
+    pub(super) fn of(policy: &Policy) -> Result<Expectation<'_>, SelftestError> {
         let identified = Identified::of([policy]).map_err(|error| SelftestError::Policy(Box::new(error)))?;
         let executables: &Identities = &identified.identities;
-        let ours = env::current_exe()
+        let own_executable = env::current_exe()
             .ok()
             .and_then(|path| executables.executable(&path))
             .unwrap_or(UNKNOWN_EXECUTABLE);
-        Ok(Judge {
+        Ok(Expectation {
             policy,
             identified,
-            ours,
+            own_executable,
         })
     }
 
     pub(super) fn image(&self) -> Result<Image, SelftestError> {
-        let life = Revision {
+        let revision = Revision {
             generation: GENERATION,
             mode: self.policy.mode,
         };
-        compile(self.policy, &self.identified.identities, life)
+        compile(self.policy, &self.identified.identities, revision)
             .map_err(|error| SelftestError::Policy(Box::new(error)))
     }
 
-    /// Whether the policy denies it.
-    pub(super) fn forbids(&self, course: &TestCase, port: u16) -> Result<bool, SelftestError> {
+    /// Whether the policy denies a test case, with a receiver on this port.
+    pub(super) fn forbids(&self, case: &TestCase, port: u16) -> Result<bool, SelftestError> {
         let uid = nix::unistd::getuid().as_raw();
-        let attempt = attempt_at(course.spelled, port, course.protocol(), uid, self.ours);
+        let attempt = attempt_at(case.requested, port, case.protocol(), uid, self.own_executable);
         explain(self.policy, &self.identified.identities, &attempt)
             .map(|explanation| explanation.denied)
             .map_err(|error| SelftestError::Policy(Box::new(error)))
@@ -79,14 +79,14 @@ mod tests {
     use super::*;
     use crate::selftest::test_case;
 
-    /// Also in every other spelling of an address.
+    /// In every representation of an address too.
     #[test]
-    fn the_built_in_policy_forbids_every_course() {
+    fn the_built_in_policy_denies_every_test_case() {
         let policy = built_in().unwrap();
-        let judge = Judge::of(&policy).unwrap();
-        for course in test_case::all() {
-            let what = (course.passage.name(), course.destination);
-            assert!(judge.forbids(&course, 4433).unwrap(), "{what:?}");
+        let expectation = Expectation::of(&policy).unwrap();
+        for case in test_case::all() {
+            let what = (case.technique.name(), case.destination);
+            assert!(expectation.forbids(&case, 4433).unwrap(), "{what:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Ways whose destinations no address hook sees: SCTP, UDP-Lite, raw IP, ping, packet sockets.
+//! Methods whose destinations no cgroup address hook sees: SCTP, UDP-Lite, raw IP, ping, packet sockets.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -52,7 +52,7 @@ pub(super) fn raw_own_header(to: SocketAddr) -> Result<(), Failure> {
     socket.send_to(&packet_for(to), &Address::of(to), 0)
 }
 
-/// The number of the protocol, and an echo request: identifier and checksum are put in by the kernel.
+/// The IP protocol and an echo request; the kernel sets identifier and checksum.
 pub(super) fn echo(to: SocketAddr) -> (i32, Vec<u8>) {
     let (protocol, request) = match to {
         SocketAddr::V4(_) => (libc::IPPROTO_ICMP, 8),
@@ -77,15 +77,15 @@ pub(super) fn ping_send_to(to: SocketAddr) -> Result<(), Failure> {
     socket.send_to(&request, &Address::of(to), 0)
 }
 
-/// A datagram socket of AF_PACKET: the kernel writes the link header, we the IP header.
+/// A datagram socket of AF_PACKET: the kernel writes the link header, this function the IP header.
 pub(super) fn packet(to: SocketAddr) -> Result<(), Failure> {
     let protocol = (libc::ETH_P_IP as u16).to_be();
     let socket = Socket::new(libc::AF_PACKET, libc::SOCK_DGRAM, i32::from(protocol))?;
-    // SAFETY: plain numbers, for which zero is a value.
+    // SAFETY: plain integers, for which zero is valid.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
     address.sll_protocol = protocol;
-    // The loopback device is the first of its namespace.
+    // The loopback device is the first one of a namespace.
     address.sll_ifindex = 1;
     address.sll_halen = 6;
     let packet = packet_for(to);
@@ -106,8 +106,7 @@ pub(super) fn packet(to: SocketAddr) -> Result<(), Failure> {
     Ok(())
 }
 
-/// An IPv4 packet of the experimental protocol, from 127.0.0.1's neighbour to itself: the source is
-/// the destination, which loopback takes.
+/// An IPv4 packet of the experimental protocol. Its source address is its destination, which loopback accepts.
 pub fn packet_for(to: SocketAddr) -> Vec<u8> {
     let to = match to.ip() {
         IpAddr::V4(v4) => v4,

@@ -1,4 +1,4 @@
-//! Files that a test and the command under the gate share.
+//! Files that a test shares with the command under a policy.
 
 use std::{
     fs,
@@ -9,19 +9,19 @@ use std::{
 
 use tempfile::TempDir;
 
-/// A folder that any user may enter and read; gone with the test.
-pub struct SharedFolder(TempDir);
+/// A temporary directory that any user may read and write; removed when dropped.
+pub struct SharedDir(TempDir);
 
-impl SharedFolder {
-    /// Makes one.
+impl SharedDir {
+    /// Creates a directory.
     ///
     /// # Panics
-    /// When there is no place for temporary files.
-    pub fn create() -> SharedFolder {
-        let folder = tempfile::Builder::new().prefix("tidegate-test-").tempdir();
-        let folder = folder.expect("temporary folder");
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("permissions");
-        SharedFolder(folder)
+    /// When it cannot be created.
+    pub fn create() -> SharedDir {
+        let dir = tempfile::Builder::new().prefix("tidegate-test-").tempdir();
+        let dir = dir.expect("temporary directory");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("permissions");
+        SharedDir(dir)
     }
 
     /// Its path.
@@ -39,7 +39,7 @@ impl SharedFolder {
         path
     }
 
-    /// Writes a program into it.
+    /// Writes an executable script into it.
     ///
     /// # Panics
     /// When it cannot be written.
@@ -48,14 +48,14 @@ impl SharedFolder {
         self.copy_program(&text, name)
     }
 
-    /// Copies a program into it.
+    /// Copies an executable into it.
     ///
     /// # Panics
     /// When it cannot be copied.
     pub fn copy_program(&self, from: &Path, name: &str) -> PathBuf {
         let path = self.0.path().join(name);
-        // Copied by another process: were the file open for writing in this one, a child that another
-        // thread starts would hold it open too, and running it would fail (ETXTBSY).
+        // Copied by another process: if this process opened the file for writing, a child that another thread starts
+        // could inherit the descriptor, and running the file would fail (ETXTBSY).
         let status = Command::new("install")
             .arg("--mode=755")
             .arg(from)
@@ -63,23 +63,23 @@ impl SharedFolder {
             .status();
         assert!(
             status.expect("install").success(),
-            "{} is not copied",
+            "failed to copy {}",
             from.display()
         );
         path
     }
 }
 
-/// A folder in memory where there is one: for a journal that is written thousands of times, as `/run` has it.
+/// A directory on tmpfs if possible, like `/run`: for a journal that is written thousands of times.
 ///
 /// # Panics
-/// When it cannot be made.
-pub fn fast_folder() -> tempfile::TempDir {
+/// When it cannot be created.
+pub fn tmpfs_dir() -> tempfile::TempDir {
     let memory = std::path::Path::new("/dev/shm");
     let made = if memory.is_dir() {
         tempfile::tempdir_in(memory)
     } else {
         tempfile::tempdir()
     };
-    made.expect("a folder")
+    made.expect("a directory")
 }

@@ -1,4 +1,4 @@
-//! Addresses for the loopback device, over rtnetlink: no program is needed for it.
+//! Configures the loopback device over rtnetlink, without ip(8).
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -25,44 +25,44 @@ const NLMSG_ERROR: u16 = 2;
 const IFF_UP: u32 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
-/// No duplicate address detection: the address is usable at once.
+/// No duplicate address detection: the address is usable immediately.
 const IFA_F_NODAD: u8 = 0x02;
 
 const RTM_NEWROUTE: u16 = 24;
-/// Group of those who hear of IPv6 routes (RTMGRP_IPV6_ROUTE).
+/// Multicast group of IPv6 route changes (RTMGRP_IPV6_ROUTE).
 const GROUP_V6_ROUTES: u32 = 0x400;
 const RTN_LOCAL: u8 = 2;
 
-/// Longest wait for a route, milliseconds.
-const PATIENCE: u16 = 20_000;
+/// Time limit for a route to appear, in milliseconds.
+const TIMEOUT: u16 = 20_000;
 
-/// A connection to the kernel's routing tables.
+/// A socket for requests, and one that is subscribed to route changes.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct Rtnetlink {
     requests: OwnedFd,
     routes: OwnedFd,
 }
 
-impl Link {
-    pub(super) fn open() -> Result<Link, Errno> {
+impl Rtnetlink {
+    pub(super) fn open() -> Result<Rtnetlink, Errno> {
         let routes = netlink()?;
         bind(routes.as_raw_fd(), &NetlinkAddr::new(0, GROUP_V6_ROUTES))?;
-        Ok(Link {
+        Ok(Rtnetlink {
             requests: netlink()?,
             routes,
         })
     }
 
-    /// Sets `lo` up.
+    /// Sets the loopback device up.
     pub(super) fn up(&self) -> Result<(), Errno> {
         let mut body = vec![0; 4];
         body.extend(LOOPBACK.to_ne_bytes());
         body.extend(IFF_UP.to_ne_bytes());
         body.extend(IFF_UP.to_ne_bytes());
-        self.ask(RTM_NEWLINK, 0, &body)
+        self.request(RTM_NEWLINK, 0, &body)
     }
 
-    /// Gives `lo` an address. Of an IPv4 network on loopback every address is local.
+    /// Adds an address to the loopback device. Every address of an IPv4 network on it becomes local.
     pub(super) fn add(&self, address: IpAddr, prefix: u8) -> Result<(), Errno> {
         let (family, bytes) = match address {
             IpAddr::V4(v4) => (libc::AF_INET as u8, v4.octets().to_vec()),
@@ -75,20 +75,20 @@ impl Link {
             body.extend(kind.to_ne_bytes());
             body.extend(&bytes);
         }
-        self.ask(RTM_NEWADDR, NLM_F_CREATE, &body)?;
+        self.request(RTM_NEWADDR, NLM_F_CREATE, &body)?;
         match address {
             IpAddr::V4(_) => Ok(()),
             IpAddr::V6(v6) => self.wait_for_route(v6),
         }
     }
 
-    /// Waits until an IPv6 address can be reached: its route is made later, by a kernel worker
+    /// Waits until an IPv6 address is reachable: a kernel worker adds its route later
     /// (`addrconf_dad_work`, net/ipv6/addrconf.c).
     fn wait_for_route(&self, address: Ipv6Addr) -> Result<(), Errno> {
         let mut buffer = [0; 4096];
         loop {
             let mut fds = [PollFd::new(self.routes.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut fds, PollTimeout::from(PATIENCE))? == 0 {
+            if poll(&mut fds, PollTimeout::from(TIMEOUT))? == 0 {
                 return Err(Errno::ETIMEDOUT);
             }
             let length = recv(self.routes.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
@@ -98,7 +98,7 @@ impl Link {
         }
     }
 
-    fn ask(&self, kind: u16, flags: u16, body: &[u8]) -> Result<(), Errno> {
+    fn request(&self, kind: u16, flags: u16, body: &[u8]) -> Result<(), Errno> {
         let mut message = Vec::new();
         message.extend((16 + body.len() as u32).to_ne_bytes());
         message.extend(kind.to_ne_bytes());
@@ -107,13 +107,13 @@ impl Link {
         message.extend(body);
         let kernel = NetlinkAddr::new(0, 0);
         sendto(self.requests.as_raw_fd(), &message, &kernel, MsgFlags::empty())?;
-        let mut answer = [0; 512];
-        let length = recv(self.requests.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-        // nlmsghdr (length, type, ...: 16 bytes), then nlmsgerr: a negative errno, 0 for done.
-        if length < 20 || u16::from_ne_bytes([answer[4], answer[5]]) != NLMSG_ERROR {
+        let mut reply = [0; 512];
+        let length = recv(self.requests.as_raw_fd(), &mut reply, MsgFlags::empty())?;
+        // struct nlmsghdr (16 bytes), then struct nlmsgerr: a negative errno, or 0.
+        if length < 20 || u16::from_ne_bytes([reply[4], reply[5]]) != NLMSG_ERROR {
             return Err(Errno::EPROTO);
         }
-        match i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]) {
+        match i32::from_ne_bytes([reply[16], reply[17], reply[18], reply[19]]) {
             0 => Ok(()),
             error => Err(Errno::from_raw(-error)),
         }
@@ -129,7 +129,7 @@ fn netlink() -> Result<OwnedFd, Errno> {
     )
 }
 
-/// Whether a message (`nlmsghdr`, `rtmsg`, attributes) tells of a local route to an address.
+/// Whether a message (`nlmsghdr`, `rtmsg`, attributes) announces a local route to an address.
 fn is_route_to(message: &[u8], address: Ipv6Addr) -> bool {
     if message.len() < 28 || u16::from_ne_bytes([message[4], message[5]]) != RTM_NEWROUTE {
         return false;

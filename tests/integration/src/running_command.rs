@@ -1,4 +1,4 @@
-//! A process whose output is read while it runs, and whose end is awaited for a limited time.
+//! A process whose output is read while it runs, with a time limit for every wait.
 
 use std::{
     io::Read,
@@ -18,11 +18,11 @@ use nix::{
     unistd::Pid,
 };
 
-/// How long a process of a test may take; far more than any takes.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit for a process of a test; all of them take far less.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A running process. It is killed when this is dropped.
-pub struct Captured {
+/// A running process, killed when dropped.
+pub struct RunningCommand {
     child: Child,
     pidfd: OwnedFd,
     stdout: Stream,
@@ -30,32 +30,32 @@ pub struct Captured {
     description: String,
 }
 
-/// A process that has ended.
+/// The result of a finished process.
 #[derive(Clone, Debug)]
-pub struct Ended {
-    /// How it ended.
+pub struct CommandOutput {
+    /// The exit status.
     pub status: ExitStatus,
-    /// Its standard output.
+    /// Its standard output, lossily decoded.
     pub stdout: String,
-    /// Its standard error.
+    /// Its standard error, lossily decoded.
     pub stderr: String,
 }
 
-impl Ended {
-    /// The exit code, or `None` when a signal ended it.
+impl CommandOutput {
+    /// The exit code; `None` when a signal killed it.
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
-    /// The signal that ended it.
+    /// The signal that killed it.
     pub fn signal(&self) -> Option<i32> {
         self.status.signal()
     }
 
     /// # Panics
-    /// When the exit code is another one; the output is shown.
+    /// When the exit code differs; the message contains the output.
     #[track_caller]
-    pub fn expect_code(&self, code: i32) -> &Ended {
+    pub fn expect_code(&self, code: i32) -> &CommandOutput {
         assert_eq!(
             self.code(),
             Some(code),
@@ -68,13 +68,12 @@ impl Ended {
     }
 }
 
-impl Captured {
-    /// Starts a command. Its standard input is a pipe when that was asked for by
-    /// [`Command::stdin`], else nothing.
+impl RunningCommand {
+    /// Starts a command. Its standard input is what [`Command::stdin`] says.
     ///
     /// # Panics
     /// When it does not start.
-    pub fn spawn(command: &mut Command) -> Captured {
+    pub fn spawn(command: &mut Command) -> RunningCommand {
         let description = format!("{command:?}");
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command
@@ -83,9 +82,9 @@ impl Captured {
         // SAFETY: a system call with a process id and no flags; the child has not been waited for.
         let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
         assert!(pidfd >= 0, "pidfd_open: {}", std::io::Error::last_os_error());
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: the descriptor is new and owned here.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd as i32) };
-        Captured {
+        RunningCommand {
             stdout: Stream::read(child.stdout.take().expect("stdout")),
             stderr: Stream::read(child.stderr.take().expect("stderr")),
             child,
@@ -94,12 +93,12 @@ impl Captured {
         }
     }
 
-    /// Starts a command without input and waits for its end.
+    /// Runs a command with /dev/null as standard input and waits for its end.
     ///
     /// # Panics
-    /// When it does not start or does not end.
-    pub fn run(command: &mut Command) -> Ended {
-        Captured::spawn(command.stdin(Stdio::null())).finish()
+    /// When it does not start, or does not end in time.
+    pub fn run(command: &mut Command) -> CommandOutput {
+        RunningCommand::spawn(command.stdin(Stdio::null())).finish()
     }
 
     /// The process id.
@@ -107,10 +106,10 @@ impl Captured {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// The other end of standard input, once.
+    /// Takes the write end of its standard input.
     ///
     /// # Panics
-    /// When it was not asked for, or is taken.
+    /// When standard input is not a pipe, or was taken before.
     pub fn take_stdin(&mut self) -> ChildStdin {
         self.child.stdin.take().expect("a pipe to standard input")
     }
@@ -118,30 +117,30 @@ impl Captured {
     /// Sends a signal.
     ///
     /// # Panics
-    /// When the process is gone.
+    /// When the process has been reaped.
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).expect("kill");
     }
 
-    /// Waits until standard output holds a text, and returns all of it so far.
+    /// Waits until standard output contains a text, and returns all of it so far.
     ///
     /// # Panics
-    /// When the output ends without, or it takes too long.
+    /// When the output ends without it, or after [`TIMEOUT`].
     pub fn wait_for_stdout(&self, text: &str) -> String {
         self.stdout.wait_for(text, &self.description, &self.stderr)
     }
 
-    /// Waits until standard output holds so many lines, and returns all of it so far.
+    /// Waits until standard output contains `count` lines, and returns all of it so far.
     ///
     /// # Panics
-    /// When the output ends before, or it takes too long.
+    /// When the output ends before, or after [`TIMEOUT`].
     pub fn wait_for_lines(&self, count: usize) -> String {
         self.stdout.wait_until(
             |so_far| so_far.lines().count() >= count && so_far.ends_with('\n'),
             || {
                 let other = self.stderr.text();
                 format!(
-                    "{}: not {count} lines, and on the other stream\n{other}",
+                    "{}: fewer than {count} lines; the other stream:\n{other}",
                     self.description
                 )
             },
@@ -151,48 +150,47 @@ impl Captured {
     /// The same for standard error.
     ///
     /// # Panics
-    /// When the output ends without, or it takes too long.
+    /// When the output ends without it, or after [`TIMEOUT`].
     pub fn wait_for_stderr(&self, text: &str) -> String {
         self.stderr.wait_for(text, &self.description, &self.stdout)
     }
 
-    /// Waits for the end.
+    /// Waits until the process ends.
     ///
     /// # Panics
-    /// When it takes longer than [`PATIENCE`].
-    pub fn finish(self) -> Ended {
-        self.finish_within(PATIENCE)
+    /// When it takes longer than [`TIMEOUT`].
+    pub fn finish(self) -> CommandOutput {
+        self.finish_within(TIMEOUT)
     }
 
-    /// Waits for the end.
+    /// Waits until the process ends.
     ///
     /// # Panics
-    /// When it takes longer.
-    pub fn finish_within(mut self, patience: Duration) -> Ended {
+    /// When it takes longer than `timeout`.
+    pub fn finish_within(mut self, timeout: Duration) -> CommandOutput {
         drop(self.child.stdin.take());
-        let ended = self.ends_within(patience);
+        let has_ended = self.ends_within(timeout);
         assert!(
-            ended,
+            has_ended,
             "{} has not ended\n--- stdout\n{}\n--- stderr\n{}",
             self.description,
             self.stdout.text(),
             self.stderr.text()
         );
         let status = self.child.wait().expect("wait");
-        Ended {
+        CommandOutput {
             status,
-            // A process that outlives this one may hold the pipes open: what it writes later is not
-            // waited for.
+            // A descendant may hold the pipes open; its later output is not waited for.
             stdout: self.stdout.rest(),
             stderr: self.stderr.rest(),
         }
     }
 
-    fn ends_within(&self, patience: Duration) -> bool {
+    fn ends_within(&self, timeout: Duration) -> bool {
         let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-        let patience = PollTimeout::try_from(patience).expect("a time that poll takes");
+        let timeout = PollTimeout::try_from(timeout).expect("a timeout that poll accepts");
         loop {
-            match poll(&mut fds, patience) {
+            match poll(&mut fds, timeout) {
                 Err(nix::errno::Errno::EINTR) => {}
                 answer => return answer.expect("poll") > 0,
             }
@@ -200,22 +198,22 @@ impl Captured {
     }
 }
 
-impl Drop for Captured {
+impl Drop for RunningCommand {
     fn drop(&mut self) {
-        // Nothing happens to one that has been waited for.
+        // Both do nothing for a process that has been reaped.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What is read from a pipe, as far as it came.
+/// A pipe that a thread reads to its end.
 #[derive(Clone)]
 struct Stream(Arc<(Mutex<Content>, Condvar)>);
 
 #[derive(Default)]
 struct Content {
     bytes: Vec<u8>,
-    ended: bool,
+    is_closed: bool,
 }
 
 impl Stream {
@@ -229,9 +227,9 @@ impl Stream {
                 let (content, changed) = &*reader.0;
                 let mut content = content.lock().unwrap();
                 content.bytes.extend(&buffer[..length]);
-                content.ended = length == 0;
+                content.is_closed = length == 0;
                 changed.notify_all();
-                if content.ended {
+                if content.is_closed {
                     return;
                 }
             }
@@ -242,24 +240,21 @@ impl Stream {
     fn wait_for(&self, text: &str, description: &str, other: &Stream) -> String {
         self.wait_until(
             |so_far| so_far.contains(text),
-            || {
-                format!(
-                    "{description}: no `{text}`, and on the other stream\n{}",
-                    other.text()
-                )
-            },
+            || format!("{description}: no `{text}`; the other stream:\n{}", other.text()),
         )
     }
 
-    fn wait_until(&self, is_there: impl Fn(&str) -> bool, what: impl Fn() -> String) -> String {
+    fn wait_until(&self, is_done: impl Fn(&str) -> bool, what: impl Fn() -> String) -> String {
         let (content, changed) = &*self.0;
         let content = content.lock().unwrap();
-        let is_there = |content: &Content| is_there(&String::from_utf8_lossy(&content.bytes));
+        let is_done = |content: &Content| is_done(&String::from_utf8_lossy(&content.bytes));
         let (content, _) = changed
-            .wait_timeout_while(content, PATIENCE, |content| !content.ended && !is_there(content))
+            .wait_timeout_while(content, TIMEOUT, |content| {
+                !content.is_closed && !is_done(content)
+            })
             .unwrap();
         let so_far = String::from_utf8_lossy(&content.bytes).into_owned();
-        assert!(is_there(&content), "{}\n--- so far\n{so_far}", what());
+        assert!(is_done(&content), "{}\n--- so far\n{so_far}", what());
         so_far
     }
 
@@ -267,7 +262,7 @@ impl Stream {
         let (content, changed) = &*self.0;
         let content = content.lock().unwrap();
         let (content, _) = changed
-            .wait_timeout_while(content, Duration::from_secs(5), |content| !content.ended)
+            .wait_timeout_while(content, Duration::from_secs(5), |content| !content.is_closed)
             .unwrap();
         String::from_utf8_lossy(&content.bytes).into_owned()
     }

@@ -1,13 +1,14 @@
-//! What a storm of attempts came to: how often each result was seen of each call to each place.
+//! The result of continuous load (task `load` of the test client): how often each call to each destination had each
+//! result.
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// One kind of result.
+/// How often a call to a destination had one result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Weather {
-    /// Where to.
+pub struct CallCount {
+    /// The destination.
     pub to: SocketAddr,
     /// `connect` or `sendto`.
     pub call: String,
@@ -17,14 +18,14 @@ pub struct Weather {
     pub count: u64,
 }
 
-impl Weather {
-    /// What a storm told, in its output.
+impl CallCount {
+    /// Reads the counts from the output of the test client.
     ///
     /// # Panics
-    /// When it told nothing.
-    pub fn read(output: &str) -> Vec<Weather> {
+    /// When it does not contain them.
+    pub fn read(output: &str) -> Vec<CallCount> {
         let line = output.lines().find(|line| line.starts_with('['));
-        let line = line.unwrap_or_else(|| panic!("the storm told nothing: {output}"));
+        let line = line.unwrap_or_else(|| panic!("no counts in {output}"));
         serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 }
