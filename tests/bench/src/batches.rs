@@ -5,17 +5,17 @@ use anyhow::{Result, ensure};
 use crate::{address::Address, call::Batch, row::Row};
 
 /// The targets of one batch after the other, and how the calls are to end.
-pub(crate) struct Turns<'a> {
+pub(crate) struct Batches<'a> {
     targets: &'a [Address],
     calls: usize,
     at: usize,
     refused: usize,
 }
 
-impl<'a> Turns<'a> {
-    pub(crate) fn new(row: &Row, targets: &'a [Address]) -> Turns<'a> {
+impl<'a> Batches<'a> {
+    pub(crate) fn new(row: &Row, targets: &'a [Address]) -> Batches<'a> {
         let calls = row.call.batch();
-        Turns {
+        Batches {
             targets,
             calls,
             at: 0,
@@ -33,13 +33,13 @@ impl<'a> Turns<'a> {
     }
 
     /// A row must measure what it says.
-    pub(crate) fn check(&self, (plain, gated): (Batch, Batch)) -> Result<()> {
+    pub(crate) fn check(&self, (baseline, with_policy): (Batch, Batch)) -> Result<()> {
         ensure!(
-            (plain.refused, gated.refused) == (0, self.refused),
+            (baseline.refused, with_policy.refused) == (0, self.refused),
             "of {} calls {} were refused without a gate and {} with it; {} should be",
             self.calls,
-            plain.refused,
-            gated.refused,
+            baseline.refused,
+            with_policy.refused,
             self.refused
         );
         Ok(())

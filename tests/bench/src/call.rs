@@ -126,7 +126,7 @@ impl Caller {
             };
             set_option(&socket, libc::SOL_SOCKET, libc::SO_LINGER, &at_once)?;
         }
-        self.network.hang_up(self.family);
+        self.network.close_accepted(self.family);
         Ok(batch)
     }
 }

@@ -27,9 +27,9 @@ pub(crate) struct Cgroup {
 
 impl Cgroup {
     /// Makes one below `folder`.
-    pub(crate) fn create(hierarchy: &Hierarchy, folder: &Path) -> Result<Cgroup> {
+    pub(crate) fn create(hierarchy: &Hierarchy, dir: &Path) -> Result<Cgroup> {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(number.to_string());
+        let path = dir.join(number.to_string());
         fs::create_dir(&path).with_context(|| format!("cannot make the cgroup {}", path.display()))?;
         let directory = File::open(&path)?;
         Ok(Cgroup {

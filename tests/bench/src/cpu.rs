@@ -30,7 +30,7 @@ fn given() -> Vec<usize> {
 }
 
 /// Keeps this thread to the cores of its role; with one core for all there is nothing to keep to.
-pub(crate) fn keep_to(role: Role) {
+pub(crate) fn pin_to(role: Role) {
     let cores = given();
     let cores: &[usize] = match (role, cores.as_slice()) {
         (Role::Caller, [.., last]) => &[*last],

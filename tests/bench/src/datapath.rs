@@ -28,7 +28,7 @@ use tidegate::{
 use crate::{cgroup::Cgroup, cpu};
 
 /// Programs and tables in the kernel, and a thread that reads the events.
-pub(crate) struct LoadedGate {
+pub(crate) struct LoadedDatapath {
     gate: Gate,
     reader: Option<Reader>,
 }
@@ -42,11 +42,11 @@ pub(crate) fn image_of(policy: &Policy) -> Result<Image> {
     compile(policy, &Identities::default(), life).context("a policy of the benchmark is not compiled")
 }
 
-impl LoadedGate {
-    pub(crate) fn load() -> Result<LoadedGate> {
+impl LoadedDatapath {
+    pub(crate) fn load() -> Result<LoadedDatapath> {
         let mut gate = Gate::load(Features::detect(), WakeUp::AtLeisure)?;
         let reader = Reader::start(gate.events()?)?;
-        Ok(LoadedGate {
+        Ok(LoadedDatapath {
             gate,
             reader: Some(reader),
         })
@@ -68,7 +68,7 @@ impl LoadedGate {
     }
 
     /// Stands policies on a cgroup.
-    pub(crate) fn stand(&mut self, cgroup: &Cgroup, slots: &[Slot]) -> Result<Standing> {
+    pub(crate) fn attach(&mut self, cgroup: &Cgroup, slots: &[Slot]) -> Result<Attached> {
         let mut references = [SlotRef::NONE; MAX_STACKED];
         for (reference, slot) in references.iter_mut().zip(slots) {
             *reference = SlotRef::new(slot.0, Mode::Enforce);
@@ -80,7 +80,7 @@ impl LoadedGate {
             slots: references,
         };
         let pins = PinFolder::create(cgroup.id())?;
-        Ok(Standing(Some(self.gate.attach(cgroup.fd(), &scope, pins)?)))
+        Ok(Attached(Some(self.gate.attach(cgroup.fd(), &scope, pins)?)))
     }
 
     /// Events that the ring had no room for.
@@ -95,9 +95,9 @@ impl LoadedGate {
 }
 
 /// Policies on a cgroup, until this is dropped.
-pub(crate) struct Standing(Option<Attachment>);
+pub(crate) struct Attached(Option<Attachment>);
 
-impl Drop for Standing {
+impl Drop for Attached {
     fn drop(&mut self) {
         // What resists goes with the mount namespace.
         if let Some(Err(error)) = self.0.take().map(Attachment::detach) {
@@ -118,7 +118,7 @@ impl Reader {
         let (ends, read) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (its_ends, its_read) = (Arc::clone(&ends), Arc::clone(&read));
         let thread = thread::Builder::new().name("reader".into()).spawn(move || {
-            cpu::keep_to(cpu::Role::Reader);
+            cpu::pin_to(cpu::Role::Reader);
             loop {
                 // Asked before the ring is: what was written before is then read.
                 let last = its_ends.load(Ordering::Acquire);

@@ -13,7 +13,6 @@ mod cgroup;
 mod cpu;
 mod datapath;
 mod fixture;
-mod keeper;
 mod network;
 mod networks;
 mod nft;
@@ -23,6 +22,7 @@ mod report;
 mod row;
 mod samples;
 mod statistics;
+mod supervisor;
 mod tables;
 
 use std::{io::Write, process::ExitCode};
@@ -32,11 +32,11 @@ use clap::{Parser, ValueEnum};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::{
-    fixture::Laboratory,
-    keeper::Places,
+    fixture::Fixture,
     report::{Machine, Report},
     row::Planned,
-    samples::Effort,
+    samples::Samples,
+    supervisor::WorkDirs,
 };
 
 /// Measure what the gate costs, beside the same without it.
@@ -67,7 +67,7 @@ enum Output {
 }
 
 /// The tables beside that of the calls, by the names that --only takes.
-const TABLES: [&str; 4] = ["compile", "standing", "exec", "events"];
+const TABLES: [&str; 4] = ["compile", "attach", "exec", "events"];
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
@@ -90,17 +90,17 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         println!("{}", TABLES.join("\n"));
         return Ok(ExitCode::SUCCESS);
     }
-    match keeper::inside()? {
+    match supervisor::inside()? {
         None => {
-            let status = keeper::keep()?;
+            let status = supervisor::supervise()?;
             Ok(if status.success() {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE
             })
         }
-        Some(places) => {
-            let report = measure(cli, &places)?;
+        Some(work_dirs) => {
+            let report = measure(cli, &work_dirs)?;
             let text = match cli.output {
                 Output::Text => report.text(),
                 Output::Json => format!("{:#}\n", report.json()),
@@ -132,7 +132,7 @@ impl Cli {
     }
 }
 
-fn measure(cli: &Cli, places: &Places) -> Result<Report> {
+fn measure(cli: &Cli, work_dirs: &WorkDirs) -> Result<Report> {
     let rows = cli.rows();
     if rows.is_empty() && !TABLES.iter().any(|table| cli.wants(table)) {
         bail!("no row or table is named like that: see --list");
@@ -140,29 +140,29 @@ fn measure(cli: &Cli, places: &Places) -> Result<Report> {
     // Stream sockets are made in advance.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    let mut laboratory = Laboratory::open(places, Effort { quick: cli.quick })?;
-    let mut left_out = Vec::new();
+    let mut fixture = Fixture::open(work_dirs, Samples { quick: cli.quick })?;
+    let mut skipped = Vec::new();
     let mut sections = Vec::new();
     if !rows.is_empty() {
-        sections.push(tables::calls::measure(&mut laboratory, rows, &mut left_out)?);
+        sections.push(tables::calls::measure(&mut fixture, rows, &mut skipped)?);
     }
     if cli.wants("compile") {
-        sections.push(tables::compiling::measure(&mut laboratory)?);
+        sections.push(tables::compiling::measure(&mut fixture)?);
     }
-    laboratory.unload();
-    if cli.wants("standing") {
-        sections.push(tables::attached::measure(&mut laboratory)?);
+    fixture.unload();
+    if cli.wants("attach") {
+        sections.push(tables::attached::measure(&mut fixture)?);
     }
     if cli.wants("exec") {
-        sections.push(tables::commands::measure(&laboratory, &mut left_out)?);
+        sections.push(tables::commands::measure(&fixture, &mut skipped)?);
     }
     if cli.wants("events") {
-        sections.push(tables::events::measure(&mut laboratory)?);
+        sections.push(tables::events::measure(&mut fixture)?);
     }
     Ok(Report {
         machine: Machine::of_now(),
         quick: cli.quick,
         sections,
-        left_out,
+        skipped,
     })
 }

@@ -35,7 +35,7 @@ impl Network {
             UdpSocket::from(only_v6(libc::SOCK_DGRAM)?),
         ];
         for sink in &sinks {
-            take_nothing(sink)?;
+            discard_all(sink)?;
         }
         let listeners = [
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?,
@@ -57,7 +57,7 @@ impl Network {
     }
 
     /// Takes every connection that is there, and ends it.
-    pub(crate) fn hang_up(&self, family: Family) {
+    pub(crate) fn close_accepted(&self, family: Family) {
         let listener = &self.listeners[usize::from(family == Family::V6)];
         while let Ok((stream, _)) = listener.accept() {
             drop(stream);
@@ -88,7 +88,7 @@ fn only_v6(kind: libc::c_int) -> Result<OwnedFd> {
 
 /// Drops what arrives, by a filter that accepts no byte of it: a full queue would cost otherwise than an
 /// empty one.
-fn take_nothing(sink: &UdpSocket) -> Result<()> {
+fn discard_all(sink: &UdpSocket) -> Result<()> {
     let mut return_zero = libc::sock_filter {
         code: (libc::BPF_RET | libc::BPF_K) as u16,
         jt: 0,
@@ -118,9 +118,9 @@ pub(crate) fn set_option<T>(socket: &impl AsRawFd, level: i32, name: i32, value:
     Ok(())
 }
 
-fn ip(words: &str) -> Result<()> {
-    let status = Command::new("ip").args(words.split(' ')).status();
+fn ip(args: &str) -> Result<()> {
+    let status = Command::new("ip").args(args.split(' ')).status();
     let status = status.context("ip (Debian package iproute2) does not start")?;
-    ensure!(status.success(), "`ip {words}` failed");
+    ensure!(status.success(), "`ip {args}` failed");
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::{address::Family, networks::Networks};
 const INLINE: usize = 64;
 
 /// Lines of a policy about repeated reports.
-pub(crate) struct Folding {
+pub(crate) struct Deduplication {
     /// Folds them.
     pub(crate) on: &'static str,
     /// Reports each.
@@ -19,10 +19,10 @@ pub(crate) struct Folding {
 }
 
 /// How a policy of this version says it; `None`: it cannot, and each is reported.
-pub(crate) const fn folding() -> Option<Folding> {
-    Some(Folding {
-        on: "  fold: {audit: 1s, block: off, kill: off}\n",
-        off: "  fold: {audit: off, block: off, kill: off}\n",
+pub(crate) const fn deduplication() -> Option<Deduplication> {
+    Some(Deduplication {
+        on: "  deduplicate: {audit: 1s, block: off, kill: off}\n",
+        off: "  deduplicate: {audit: off, block: off, kill: off}\n",
     })
 }
 
@@ -34,8 +34,8 @@ pub(crate) struct Shape {
     pub(crate) rules: usize,
     /// Generated networks, dealt out to the rules; none: the documentation networks of both families.
     pub(crate) networks: Option<(Family, usize)>,
-    /// Whether repeated reports are folded, see [`folding`].
-    pub(crate) folds: bool,
+    /// Whether repeated reports are folded, see [`deduplication`].
+    pub(crate) deduplicates: bool,
     /// Tells apart what is otherwise alike.
     pub(crate) number: usize,
 }
@@ -47,7 +47,7 @@ impl Shape {
             action,
             rules: 1,
             networks: None,
-            folds: false,
+            deduplicates: false,
             number: 0,
         }
     }
@@ -58,7 +58,7 @@ impl Shape {
             action: "allow",
             rules,
             networks: Some((family, networks)),
-            folds: false,
+            deduplicates: false,
             number: 0,
         }
     }
@@ -66,14 +66,14 @@ impl Shape {
 
 /// Writes policies, and keeps the networks that were generated for them.
 pub(crate) struct Policies {
-    folder: PathBuf,
+    dir: PathBuf,
     networks: HashMap<(Family, usize), Rc<Networks>>,
 }
 
 impl Policies {
-    pub(crate) fn new(folder: PathBuf) -> Policies {
+    pub(crate) fn new(dir: PathBuf) -> Policies {
         Policies {
-            folder,
+            dir,
             networks: HashMap::new(),
         }
     }
@@ -98,7 +98,7 @@ impl Policies {
                 format!("\"{}\"", mine.join("\", \""))
             } else {
                 let file = format!("{family}-{}-{i}-of-{}.txt", networks.len(), shape.rules);
-                fs::write(self.folder.join(&file), mine.join("\n") + "\n")?;
+                fs::write(self.dir.join(&file), mine.join("\n") + "\n")?;
                 writeln!(sets, "    s{i}: {{file: {file}}}")?;
                 format!("\"@s{i}\"")
             };
@@ -108,20 +108,20 @@ impl Policies {
         if !sets.is_empty() {
             sets.insert_str(0, "  sets:\n");
         }
-        let folding = match folding() {
-            Some(folding) if shape.folds => folding.on,
-            Some(folding) => folding.off,
+        let deduplication = match deduplication() {
+            Some(deduplication) if shape.deduplicates => deduplication.on,
+            Some(deduplication) => deduplication.off,
             None => "",
         };
         Ok(format!(
             "apiVersion: tidegate.io/v1\nkind: EgressPolicy\nmetadata: {{name: bench}}\nspec:\n  \
-             mode: enforce\n  default: allow\n  errno: ECONNREFUSED\n{folding}{sets}  rules:\n{rules}"
+             mode: enforce\n  default: allow\n  errno: ECONNREFUSED\n{deduplication}{sets}  rules:\n{rules}"
         ))
     }
 
     /// What a text says.
     pub(crate) fn parse(&self, text: &str) -> Result<Policy> {
-        let loaded = load_text("bench.yaml", text, &self.folder, &LoadContext::default());
+        let loaded = load_text("bench.yaml", text, &self.dir, &LoadContext::default());
         if loaded.has_errors() {
             bail!(
                 "a policy of the benchmark is not valid:\n{}",
@@ -138,8 +138,8 @@ mod tests {
 
     #[test]
     fn every_shape_is_a_valid_policy() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut policies = Policies::new(folder.path().to_owned());
+        let dir = tempfile::tempdir().unwrap();
+        let mut policies = Policies::new(dir.path().to_owned());
         for shape in [
             Shape::small("audit"),
             Shape::allowing(1, Family::V6, 1000),

@@ -4,11 +4,11 @@ use crate::call::Call;
 
 /// Many samples, or few.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Effort {
+pub(crate) struct Samples {
     pub(crate) quick: bool,
 }
 
-impl Effort {
+impl Samples {
     /// Times that sockets are made anew, and pairs of batches for each.
     pub(crate) const fn rounds(self, call: Call) -> (usize, usize) {
         match (call, self.quick) {
@@ -20,7 +20,7 @@ impl Effort {
     }
 
     /// Times that a gate elsewhere is attached, and pairs of batches for each.
-    pub(crate) const fn turns(self, call: Call) -> (usize, usize) {
+    pub(crate) const fn toggles(self, call: Call) -> (usize, usize) {
         match (call, self.quick) {
             (Call::TcpConnect, false) => (24, 24),
             (Call::TcpConnect, true) => (6, 16),

@@ -36,8 +36,8 @@ impl Spread {
 /// What pairs of batches took, a call: nanoseconds, and the ratios and differences within the pairs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Paired {
-    pub(crate) plain_ns: Spread,
-    pub(crate) gated_ns: Spread,
+    pub(crate) baseline_ns: Spread,
+    pub(crate) with_policy_ns: Spread,
     pub(crate) added_ns: Spread,
     pub(crate) ratio: Spread,
     /// Of the means, without the dearest fiftieth of each side (in which other processes ran): what happens in a
@@ -52,15 +52,19 @@ impl Paired {
     pub(crate) fn of(pairs: &[(Batch, Batch)], calls: usize) -> Paired {
         let ns = |batch: &Batch| batch.took.as_nanos() as f64 / calls as f64;
         let over = |each: &dyn Fn(f64, f64) -> f64| {
-            Spread::of(pairs.iter().map(|(plain, gated)| each(ns(plain), ns(gated))))
+            Spread::of(
+                pairs
+                    .iter()
+                    .map(|(baseline, with_policy)| each(ns(baseline), ns(with_policy))),
+            )
         };
         Paired {
-            plain_ns: over(&|plain, _| plain),
-            gated_ns: over(&|_, gated| gated),
-            added_ns: over(&|plain, gated| gated - plain),
-            ratio: over(&|plain, gated| gated / plain),
-            mean_ratio: mean(pairs.iter().map(|(_, gated)| ns(gated)))
-                / mean(pairs.iter().map(|(plain, _)| ns(plain))),
+            baseline_ns: over(&|baseline, _| baseline),
+            with_policy_ns: over(&|_, with_policy| with_policy),
+            added_ns: over(&|baseline, with_policy| with_policy - baseline),
+            ratio: over(&|baseline, with_policy| with_policy / baseline),
+            mean_ratio: mean(pairs.iter().map(|(_, with_policy)| ns(with_policy)))
+                / mean(pairs.iter().map(|(baseline, _)| ns(baseline))),
             pairs: pairs.len(),
         }
     }
@@ -97,6 +101,6 @@ mod tests {
         let pairs = [(100, 200), (1000, 2000), (100, 200)].map(|(p, g)| (batch(p), batch(g)));
         let paired = Paired::of(&pairs, 10);
         assert_eq!((paired.ratio.p10, paired.ratio.p90), (2.0, 2.0));
-        assert_eq!((paired.plain_ns.median, paired.added_ns.median), (10.0, 10.0));
+        assert_eq!((paired.baseline_ns.median, paired.added_ns.median), (10.0, 10.0));
     }
 }

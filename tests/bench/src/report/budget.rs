@@ -21,14 +21,14 @@ pub(crate) enum Budget {
 
 /// A budget and whether it was kept. It decides nothing: times are not asserted.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Judged {
+pub(crate) struct BudgetResult {
     pub(crate) budget: Budget,
     pub(crate) met: bool,
 }
 
 impl Budget {
     /// Holds it against what was measured; of [`Budget::TimeAndMemory`] that is the time.
-    pub(crate) fn judge(self, measured: f64) -> Judged {
+    pub(crate) fn check(self, measured: f64) -> BudgetResult {
         let most = match self {
             Budget::Ratio(most)
             | Budget::AddedNs(most)
@@ -37,21 +37,21 @@ impl Budget {
             Budget::Nothing => 1.01,
             Budget::Uncounted(most) => most as f64,
         };
-        Judged {
+        BudgetResult {
             budget: self,
             met: measured <= most,
         }
     }
 }
 
-impl Judged {
+impl BudgetResult {
     pub(crate) const fn verdict(self) -> &'static str {
         if self.met { "met" } else { "MISSED" }
     }
 
     /// The same, with a second condition.
-    pub(crate) const fn and(self, condition: bool) -> Judged {
-        Judged {
+    pub(crate) const fn and(self, condition: bool) -> BudgetResult {
+        BudgetResult {
             budget: self.budget,
             met: self.met && condition,
         }

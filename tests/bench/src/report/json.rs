@@ -13,7 +13,7 @@ pub(super) fn json(report: &Report) -> Value {
         "cores": report.machine.cores,
         "quick": report.quick,
         "sections": report.sections.iter().map(section).collect::<Vec<_>>(),
-        "left_out": report.left_out,
+        "skipped": report.skipped,
     })
 }
 
@@ -22,9 +22,9 @@ fn section(section: &Section) -> Value {
         json!({
             "name": line.name,
             "values": line.values,
-            "budget": line.judged.map(|judged| json!({
-                "text": judged.budget.to_string(),
-                "met": judged.met,
+            "budget": line.budget_result.map(|budget_result| json!({
+                "text": budget_result.budget.to_string(),
+                "met": budget_result.met,
             })),
         })
     });

@@ -21,10 +21,10 @@ pub(super) fn markdown(report: &Report) -> String {
             text += &row(section.cells(line).iter().map(String::as_str));
         }
     }
-    if !report.left_out.is_empty() {
+    if !report.skipped.is_empty() {
         text += "\n## Left out\n\n";
     }
-    for reason in &report.left_out {
+    for reason in &report.skipped {
         text += &format!("- {reason}\n");
     }
     text

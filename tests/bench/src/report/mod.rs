@@ -7,7 +7,7 @@ mod markdown;
 mod save;
 mod text;
 
-pub(crate) use budget::{Budget, Judged};
+pub(crate) use budget::{Budget, BudgetResult};
 pub(crate) use machine::Machine;
 pub(crate) use save::save;
 
@@ -33,7 +33,7 @@ pub(crate) struct Line {
     /// For programs.
     pub(crate) values: Value,
     /// What it was to be, and whether it is.
-    pub(crate) judged: Option<Judged>,
+    pub(crate) budget_result: Option<BudgetResult>,
 }
 
 /// Everything.
@@ -43,7 +43,7 @@ pub(crate) struct Report {
     pub(crate) quick: bool,
     pub(crate) sections: Vec<Section>,
     /// What was not measured, and why.
-    pub(crate) left_out: Vec<String>,
+    pub(crate) skipped: Vec<String>,
 }
 
 impl Report {
@@ -65,8 +65,8 @@ impl Report {
     /// How many budgets are met, and which are not.
     fn budgets(&self) -> String {
         let lines = self.sections.iter().flat_map(|section| &section.lines);
-        let judged = lines.filter_map(|line| Some((line, line.judged?)));
-        let (met, missed): (Vec<_>, Vec<_>) = judged.partition(|(_, judged)| judged.met);
+        let budget_result = lines.filter_map(|line| Some((line, line.budget_result?)));
+        let (met, missed): (Vec<_>, Vec<_>) = budget_result.partition(|(_, budget_result)| budget_result.met);
         let names: Vec<&str> = missed.iter().map(|(line, _)| line.name.as_str()).collect();
         match (met.len(), names.len()) {
             (0, 0) => "No budget is set for what was measured.".to_owned(),
@@ -104,8 +104,11 @@ impl Section {
         let mut cells = vec![line.name.clone()];
         cells.extend(line.cells.iter().cloned());
         if self.has_budgets() {
-            let (budget, verdict) = match &line.judged {
-                Some(judged) => (judged.budget.to_string(), judged.verdict().to_owned()),
+            let (budget, verdict) = match &line.budget_result {
+                Some(budget_result) => (
+                    budget_result.budget.to_string(),
+                    budget_result.verdict().to_owned(),
+                ),
                 None => (String::new(), String::new()),
             };
             cells.extend([budget, verdict]);
@@ -114,6 +117,6 @@ impl Section {
     }
 
     fn has_budgets(&self) -> bool {
-        self.lines.iter().any(|line| line.judged.is_some())
+        self.lines.iter().any(|line| line.budget_result.is_some())
     }
 }

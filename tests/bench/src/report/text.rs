@@ -21,7 +21,7 @@ pub(super) fn text(report: &Report) -> String {
         );
     }
     text += &format!("\n{}\n", report.budgets());
-    for reason in &report.left_out {
+    for reason in &report.skipped {
         text += &format!("LEFT OUT: {reason}\n");
     }
     text

@@ -8,10 +8,10 @@ use serde_json::json;
 use super::progress;
 use crate::{
     cpu,
-    fixture::Laboratory,
+    fixture::Fixture,
     nft,
     report::{Budget, Line, Section},
-    row::{Contrast, Planned, Row, Side},
+    row::{Comparison, Planned, Row, Side},
     statistics::Paired,
 };
 
@@ -21,12 +21,12 @@ const MILLION: &str = "cidrs/v4/1m/hit-spread";
 
 /// Measures the rows; what is left out goes to `left_out`.
 pub(crate) fn measure(
-    laboratory: &mut Laboratory<'_>,
+    fixture: &mut Fixture<'_>,
     rows: Vec<Planned>,
-    left_out: &mut Vec<String>,
+    skipped: &mut Vec<String>,
 ) -> Result<Section> {
-    cpu::keep_to(cpu::Role::Caller);
-    let nftables = nft::usable(laboratory.cgroups());
+    cpu::pin_to(cpu::Role::Caller);
+    let nftables = nft::usable(fixture.cgroups());
     let mut lines = Vec::new();
     let mut added = HashMap::new();
     let count = rows.len();
@@ -34,18 +34,18 @@ pub(crate) fn measure(
         let row = match planned {
             Ok(row) => row,
             Err(reason) => {
-                left_out.push(reason);
+                skipped.push(reason);
                 continue;
             }
         };
-        if let (Contrast::Sides(_, Side::Nftables(_)), Err(why)) = (&row.contrast, &nftables) {
-            left_out.push(format!("{}: {why}", row.name));
+        if let (Comparison::Sides(_, Side::Nftables(_)), Err(why)) = (&row.comparison, &nftables) {
+            skipped.push(format!("{}: {why}", row.name));
             continue;
         }
         progress(&format!("{}/{count} {}", i + 1, row.name));
-        let paired = laboratory.measure(&row).with_context(|| row.name.clone())?;
+        let paired = fixture.measure(&row).with_context(|| row.name.clone())?;
         if paired.pairs == 0 {
-            left_out.push(format!(
+            skipped.push(format!(
                 "{}: others have programs on this hook all the while: there is nothing to compare with",
                 row.name
             ));
@@ -57,7 +57,7 @@ pub(crate) fn measure(
     if let (Some(&thousand), Some(&million)) = (added.get(THOUSAND), added.get(MILLION)) {
         lines.push(growth(thousand, million));
     }
-    cpu::keep_to(cpu::Role::Any);
+    cpu::pin_to(cpu::Role::Any);
     Ok(Section {
         key: "calls",
         title: "What a call costs, beside the same call without",
@@ -65,8 +65,8 @@ pub(crate) fn measure(
                ratios within the pairs, with the 10th and 90th percentile; of means: ratio of the means (without the dearest \
                fiftieth), in which what happens in few batches counts too. The plain side is a socket that nothing stands on, \
                beside one on which something does: once a program is attached anywhere, the kernel takes a longer way for all \
-               sockets. `gate-on-and-off` attaches and detaches in turns, and so compares with a machine without any program; \
-               `gate-elsewhere` does that with the gate of another cgroup. `spread` goes to 65,536 addresses in turn, `hot` to \
+               sockets. `policy-toggled` attaches and detaches in turns, and so compares with a machine without any program; \
+               `policy-elsewhere` does that with the gate of another cgroup. `spread` goes to 65,536 addresses in turn, `hot` to \
                one. `allow-list`: nftables judges packets, not connects; its rows pay where something is sent, in a network \
                namespace of their own, whose cost without rules is `other-network`.",
         head: vec![
@@ -78,8 +78,8 @@ pub(crate) fn measure(
 
 fn line(row: &Row, paired: &Paired) -> Line {
     let ratio = paired.ratio;
-    let judged = row.budget.map(|budget| {
-        budget.judge(match budget {
+    let budget_result = row.budget.map(|budget| {
+        budget.check(match budget {
             Budget::AddedNs(_) => paired.added_ns.median,
             _ => ratio.median,
         })
@@ -87,23 +87,23 @@ fn line(row: &Row, paired: &Paired) -> Line {
     Line {
         name: row.name.clone(),
         cells: vec![
-            format!("{:.0}", paired.plain_ns.median),
-            format!("{:.0}", paired.gated_ns.median),
+            format!("{:.0}", paired.baseline_ns.median),
+            format!("{:.0}", paired.with_policy_ns.median),
             format!("{:+.0}", paired.added_ns.median),
             format!("{:.3}", ratio.median),
             format!("{:.2}..{:.2}", ratio.p10, ratio.p90),
             format!("{:.2}", paired.mean_ratio),
         ],
         values: json!({
-            "plain_ns": paired.plain_ns.json(),
-            "gated_ns": paired.gated_ns.json(),
+            "baseline_ns": paired.baseline_ns.json(),
+            "with_policy_ns": paired.with_policy_ns.json(),
             "added_ns": paired.added_ns.json(),
             "ratio": ratio.json(),
             "mean_ratio": paired.mean_ratio,
             "pairs": paired.pairs,
             "calls_a_batch": row.call.batch(),
         }),
-        judged,
+        budget_result,
     }
 }
 
@@ -121,6 +121,6 @@ fn growth(thousand: f64, million: f64) -> Line {
             String::new(),
         ],
         values: json!({"added_ns_at_1k": thousand, "added_ns_at_1m": million, "ratio": ratio}),
-        judged: Some(Budget::Ratio(2.0).judge(ratio)),
+        budget_result: Some(Budget::Ratio(2.0).check(ratio)),
     }
 }

@@ -14,8 +14,8 @@ use tidegate::datapath::RING_BYTES_VARIABLE;
 
 use super::progress;
 use crate::{
-    datapath::{LoadedGate, image_of},
-    fixture::Laboratory,
+    datapath::{LoadedDatapath, image_of},
+    fixture::Fixture,
     network::PORT,
     policies::Shape,
     report::{Budget, Line, Section},
@@ -33,13 +33,13 @@ struct Flood {
 }
 
 /// Floods rings of several sizes.
-pub(crate) fn measure(laboratory: &mut Laboratory<'_>) -> Result<Section> {
+pub(crate) fn measure(fixture: &mut Fixture<'_>) -> Result<Section> {
     // No other thread runs then: the size of the ring goes by the environment.
-    laboratory.unload();
+    fixture.unload();
     let mut lines = Vec::new();
     for kib in [4_u32, 64, 512, 4096, 16384] {
         progress(&format!("events: ring of {kib} KiB"));
-        lines.push(line(kib, &flood(laboratory, kib * 1024)?));
+        lines.push(line(kib, &flood(fixture, kib * 1024)?));
     }
     Ok(Section {
         key: "events",
@@ -51,30 +51,30 @@ pub(crate) fn measure(laboratory: &mut Laboratory<'_>) -> Result<Section> {
     })
 }
 
-fn flood(laboratory: &mut Laboratory<'_>, ring: u32) -> Result<Flood> {
+fn flood(fixture: &mut Fixture<'_>, ring: u32) -> Result<Flood> {
     // SAFETY: this is the only thread: those of the gate before it have ended.
     unsafe { env::set_var(RING_BYTES_VARIABLE, ring.to_string()) };
-    let gate = LoadedGate::load();
+    let datapath = LoadedDatapath::load();
     // The reader's thread runs now, but it reads no variables.
     // SAFETY: as said.
     unsafe { env::remove_var(RING_BYTES_VARIABLE) };
-    let mut gate = gate?;
-    let text = laboratory.policies.text(&Shape::small("audit"))?;
-    let slot = gate.install(&image_of(&laboratory.policies.parse(&text)?)?)?;
-    let cgroup = laboratory.cgroup()?;
-    let standing = gate.stand(&cgroup, &[slot])?;
+    let mut datapath = datapath?;
+    let text = fixture.policies.text(&Shape::small("audit"))?;
+    let slot = datapath.install(&image_of(&fixture.policies.parse(&text)?)?)?;
+    let cgroup = fixture.cgroup()?;
+    let attached = datapath.attach(&cgroup, &[slot])?;
     cgroup.enter()?;
-    let duration = Duration::from_millis(laboratory.effort.times(2000, 300) as u64);
+    let duration = Duration::from_millis(fixture.samples.times(2000, 300) as u64);
     let start = Instant::now();
     let connects = connect_for(duration);
     let took = start.elapsed();
-    let read = gate.finish_reading();
-    drop(standing);
-    laboratory.places.go_home()?;
+    let read = datapath.finish_reading();
+    drop(attached);
+    fixture.work_dirs.enter_home_cgroup()?;
     Ok(Flood {
         connects: connects?,
         read,
-        lost: gate.lost()?,
+        lost: datapath.lost()?,
         took,
     })
 }
@@ -127,6 +127,6 @@ fn line(kib: u32, flood: &Flood) -> Line {
             "seconds": flood.took.as_secs_f64(),
             "uncounted": uncounted,
         }),
-        judged: Some(Budget::Uncounted(0).judge(uncounted as f64)),
+        budget_result: Some(Budget::Uncounted(0).check(uncounted as f64)),
     }
 }

@@ -30,7 +30,7 @@ const FILES: &str = "TIDEGATE_BENCH_FILES";
 const PREFIX: &str = "tidegate-bench-";
 
 /// Where the measuring process may write.
-pub(crate) struct Places {
+pub(crate) struct WorkDirs {
     /// A cgroup; all others are made below it.
     pub(crate) cgroups: PathBuf,
     /// A folder for policies and address files.
@@ -38,7 +38,7 @@ pub(crate) struct Places {
 }
 
 /// Runs this program again, inside, and removes what it leaves behind.
-pub(crate) fn keep() -> Result<ExitStatus> {
+pub(crate) fn supervise() -> Result<ExitStatus> {
     ensure!(
         nix::unistd::geteuid().is_root(),
         "the benchmark needs root: run it by `cargo xtask bench`"
@@ -46,7 +46,7 @@ pub(crate) fn keep() -> Result<ExitStatus> {
     let hierarchy = Hierarchy::find()?;
     let above = hierarchy.own_cgroup();
     sweep(&above, cgroup::clear);
-    sweep(&env::temp_dir(), |folder| fs::remove_dir_all(folder));
+    sweep(&env::temp_dir(), |dir| fs::remove_dir_all(dir));
     let cgroups = above.join(format!("{PREFIX}{}", process::id()));
     let files = tempfile::Builder::new()
         .prefix(&format!("{PREFIX}{}-", process::id()))
@@ -84,9 +84,9 @@ fn sweep(above: &Path, remove: impl Fn(&Path) -> io::Result<()>) {
     let Ok(entries) = fs::read_dir(above) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let keeper = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-        let keeper = keeper.and_then(|keeper| keeper.split('-').next());
-        let is_dead = keeper.is_some_and(|keeper| !Path::new("/proc").join(keeper).exists());
+        let supervisor = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        let supervisor = supervisor.and_then(|supervisor| supervisor.split('-').next());
+        let is_dead = supervisor.is_some_and(|supervisor| !Path::new("/proc").join(supervisor).exists());
         if is_dead && let Err(error) = remove(&entry.path()) {
             eprintln!("bench: left over: {}: {error}", entry.path().display());
         }
@@ -94,11 +94,11 @@ fn sweep(above: &Path, remove: impl Fn(&Path) -> io::Result<()>) {
 }
 
 /// The places, when this is the process inside; it then has mounts of its own and is in a cgroup of its own.
-pub(crate) fn inside() -> Result<Option<Places>> {
+pub(crate) fn inside() -> Result<Option<WorkDirs>> {
     let (Some(cgroups), Some(files)) = (env::var_os(CGROUPS), env::var_os(FILES)) else {
         return Ok(None);
     };
-    let places = Places {
+    let work_dirs = WorkDirs {
         cgroups: cgroups.into(),
         files: files.into(),
     };
@@ -121,15 +121,15 @@ pub(crate) fn inside() -> Result<Option<Places>> {
     )
     .context("cannot mount a BPF file system")?;
     // What starts cgroups below its own must not be beside them in ours.
-    let home = places.cgroups.join("home");
+    let home = work_dirs.cgroups.join("home");
     fs::create_dir(&home)?;
     cgroup::enter(&home)?;
-    Ok(Some(places))
+    Ok(Some(work_dirs))
 }
 
-impl Places {
+impl WorkDirs {
     /// The cgroup in which this process is while it is in no other.
-    pub(crate) fn go_home(&self) -> Result<()> {
+    pub(crate) fn enter_home_cgroup(&self) -> Result<()> {
         cgroup::enter(&self.cgroups.join("home"))
     }
 }
