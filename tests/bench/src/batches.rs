@@ -1,10 +1,10 @@
-//! Where the calls of one batch after the other go.
+//! The destinations of consecutive batches.
 
 use anyhow::{Result, ensure};
 
 use crate::{address::Address, call::Batch, row::Row};
 
-/// The targets of one batch after the other, and how the calls are to end.
+/// The destinations of consecutive batches, and how many calls must be refused.
 pub(crate) struct Batches<'a> {
     targets: &'a [Address],
     calls: usize,
@@ -23,7 +23,7 @@ impl<'a> Batches<'a> {
         }
     }
 
-    /// The next batch's.
+    /// The destinations of the next batch; the list is repeated.
     pub(crate) fn next(&mut self) -> &'a [Address] {
         if self.at + self.calls > self.targets.len() {
             self.at = 0;
@@ -32,11 +32,11 @@ impl<'a> Batches<'a> {
         &self.targets[self.at - self.calls..self.at]
     }
 
-    /// A row must measure what it says.
+    /// Fails if the calls of a pair did not have the expected results.
     pub(crate) fn check(&self, (baseline, with_policy): (Batch, Batch)) -> Result<()> {
         ensure!(
             (baseline.refused, with_policy.refused) == (0, self.refused),
-            "of {} calls {} were refused without a gate and {} with it; {} should be",
+            "of {} calls, {} were refused without a policy and {} with it; expected {}",
             self.calls,
             baseline.refused,
             with_policy.refused,

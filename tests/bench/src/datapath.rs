@@ -1,4 +1,4 @@
-//! The gate under measurement. All uses of the engine's room `datapath` are here.
+//! The datapath under measurement. Every use of the module `datapath` is in this file.
 
 use std::{
     os::fd::AsFd,
@@ -27,19 +27,19 @@ use tidegate::{
 
 use crate::{cgroup::Cgroup, cpu};
 
-/// Programs and tables in the kernel, and a thread that reads the events.
+/// Loaded programs and maps, and a thread that reads the events.
 pub(crate) struct LoadedDatapath {
     gate: Gate,
     reader: Option<Reader>,
 }
 
-/// The pages of a policy.
+/// Compiles a policy.
 pub(crate) fn image_of(policy: &Policy) -> Result<Image> {
     let life = Revision {
         generation: 1,
         mode: policy.mode,
     };
-    compile(policy, &Identities::default(), life).context("a policy of the benchmark is not compiled")
+    compile(policy, &Identities::default(), life).context("failed to compile a policy of the benchmark")
 }
 
 impl LoadedDatapath {
@@ -52,22 +52,22 @@ impl LoadedDatapath {
         })
     }
 
-    /// Puts a policy live in a slot of its own.
+    /// Installs a policy in a free slot.
     pub(crate) fn install(&mut self, image: &Image) -> Result<Slot> {
         Ok(self.gate.install(image)?)
     }
 
-    /// The same for many at once, as `attach --batch` does.
+    /// Installs many policies together, as `attach --batch` does.
     pub(crate) fn install_all(&mut self, images: &[Image]) -> Result<Vec<Slot>> {
         Ok(self.gate.install_all(&images.iter().collect::<Vec<_>>())?)
     }
 
-    /// Puts another version live in its place.
+    /// Replaces the policy of a slot.
     pub(crate) fn replace(&mut self, slot: Slot, image: &Image) -> Result<()> {
         Ok(self.gate.replace(slot, image)?)
     }
 
-    /// Stands policies on a cgroup.
+    /// Attaches policies to a cgroup.
     pub(crate) fn attach(&mut self, cgroup: &Cgroup, slots: &[Slot]) -> Result<Attached> {
         let mut references = [SlotRef::NONE; MAX_STACKED];
         for (reference, slot) in references.iter_mut().zip(slots) {
@@ -83,30 +83,30 @@ impl LoadedDatapath {
         Ok(Attached(Some(self.gate.attach(cgroup.fd(), &scope, pins)?)))
     }
 
-    /// Events that the ring had no room for.
+    /// Events lost because the ring buffer was full.
     pub(crate) fn lost(&self) -> Result<u64> {
         Ok(self.gate.lost()?)
     }
 
-    /// Ends the reader when it has read all that is there, and gives how many events it read.
+    /// Stops the reader after it has read all events, and returns how many it read.
     pub(crate) fn finish_reading(&mut self) -> u64 {
         self.reader.take().map_or(0, Reader::finish)
     }
 }
 
-/// Policies on a cgroup, until this is dropped.
+/// Policies attached to a cgroup, detached when dropped.
 pub(crate) struct Attached(Option<Attachment>);
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        // What resists goes with the mount namespace.
+        // The end of the mount namespace removes what is left.
         if let Some(Err(error)) = self.0.take().map(Attachment::detach) {
             eprintln!("bench: {error}");
         }
     }
 }
 
-/// Reads events as they come, and counts them.
+/// Reads and counts events.
 struct Reader {
     ends: Arc<AtomicBool>,
     read: Arc<AtomicU64>,
@@ -120,7 +120,7 @@ impl Reader {
         let thread = thread::Builder::new().name("reader".into()).spawn(move || {
             cpu::pin_to(cpu::Role::Reader);
             loop {
-                // Asked before the ring is: what was written before is then read.
+                // Checked before draining, so that events written before the stop are read.
                 let last = its_ends.load(Ordering::Acquire);
                 let records = ring.drain(|record| {
                     std::hint::black_box(record);
@@ -129,7 +129,7 @@ impl Reader {
                 if last {
                     return;
                 }
-                // An interrupted wait is only a shorter one.
+                // An interrupted wait only ends earlier.
                 let _ = poll(
                     &mut [PollFd::new(ring.as_fd(), PollFlags::POLLIN)],
                     PollTimeout::from(20u8),
@@ -141,18 +141,18 @@ impl Reader {
 
     fn finish(self) -> u64 {
         self.ends.store(true, Ordering::Release);
-        // A reader that died has read what it has read.
+        // If the reader panicked, its count is still valid.
         let _ = self.thread.join();
         self.read.load(Ordering::Relaxed)
     }
 }
 
-/// The hierarchy that cgroups are in.
+/// The cgroup2 hierarchy.
 pub(crate) fn hierarchy() -> Result<Hierarchy> {
     Ok(Hierarchy::find()?)
 }
 
-/// The built `tidegate`: `TIDEGATE_BIN`, or the one beside this program.
+/// The built `tidegate`: `TIDEGATE_BIN`, or the one in the directory of this program.
 pub(crate) fn binary() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("TIDEGATE_BIN") {
         return Ok(named.into());

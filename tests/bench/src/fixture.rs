@@ -1,4 +1,4 @@
-//! Where rows are measured: two networks, cgroups made for each row, one loaded gate.
+//! The environment of measurements: two networks, cgroups for each row, one loaded datapath.
 
 use std::{collections::HashMap, os::fd::OwnedFd, path::Path, rc::Rc};
 
@@ -21,27 +21,27 @@ use crate::{
     supervisor::WorkDirs,
 };
 
-/// Destinations of a row that spreads them: more than the caches next to a core hold tables for.
+/// Destinations of a `spread` row: enough that the map entries for them do not fit into the caches of a core.
 const MANY: usize = 1 << 16;
 
-/// How many times more turns are tried than are wanted, where others disturb them.
+/// Attempts per wanted toggle: those that other programs on the hook disturb do not count.
 const RETRY_FACTOR: usize = 3;
 
-/// Everything that a measurement stands on.
+/// The environment of all measurements.
 pub(crate) struct Fixture<'a> {
     pub(crate) work_dirs: &'a WorkDirs,
     pub(crate) hierarchy: Hierarchy,
     pub(crate) samples: Samples,
     pub(crate) policies: Policies,
     network: Rc<Network>,
-    /// With rules of nftables, or free of them.
+    /// For the rows that use nftables, and for their baseline.
     other_network: Rc<Network>,
     datapath: Option<LoadedDatapath>,
     slots: HashMap<Shape, Slot>,
 }
 
-/// What stands on a cgroup, for as long as this lives.
-#[expect(dead_code, reason = "held for what dropping it does")]
+/// What one side of a pair attached to its cgroup; dropping it removes it.
+#[expect(dead_code, reason = "held until it is dropped")]
 enum Held {
     Nothing,
     Program(OwnedFd),
@@ -52,7 +52,7 @@ enum Held {
 impl<'a> Fixture<'a> {
     pub(crate) fn open(work_dirs: &'a WorkDirs, samples: Samples) -> Result<Fixture<'a>> {
         let other_network = Rc::new(Network::make()?);
-        // Second: this thread stays in it.
+        // Created last: this thread stays in it.
         let network = Rc::new(Network::make()?);
         Ok(Fixture {
             work_dirs,
@@ -66,25 +66,25 @@ impl<'a> Fixture<'a> {
         })
     }
 
-    /// A new cgroup.
+    /// Creates a cgroup.
     pub(crate) fn cgroup(&self) -> Result<Cgroup> {
         Cgroup::create(&self.hierarchy, &self.work_dirs.cgroups)
     }
 
-    /// The folder that nft must find.
+    /// The cgroup that contains all others; nft must find it.
     pub(crate) fn cgroups(&self) -> &Path {
         &self.work_dirs.cgroups
     }
 
-    /// The gate, loaded once.
+    /// The datapath, loaded at first use.
     pub(crate) fn datapath(&mut self) -> Result<&mut LoadedDatapath> {
         if self.datapath.is_none() {
             self.datapath = Some(LoadedDatapath::load()?);
         }
-        self.datapath.as_mut().context("no gate")
+        self.datapath.as_mut().context("no datapath")
     }
 
-    /// Takes the gate and its policies out of the kernel.
+    /// Unloads the datapath with its policies.
     pub(crate) fn unload(&mut self) {
         self.slots.clear();
         if let Some(mut datapath) = self.datapath.take() {
@@ -99,12 +99,12 @@ impl<'a> Fixture<'a> {
             Comparison::Sides(baseline, with_policy) => self.sides(row, baseline, with_policy, &targets),
             Comparison::Toggled { shape, elsewhere } => self.toggled(row, shape, *elsewhere, &targets),
         };
-        // Home before the cgroups go.
+        // Leave the cgroups before they are removed.
         self.work_dirs.enter_home_cgroup()?;
         Ok(Paired::of(&pairs?, row.call.batch()))
     }
 
-    /// Where the calls go, in turn; the list goes on at its start.
+    /// The destinations of the calls, in order; the list is repeated.
     fn targets(&mut self, destinations: Destinations, row: &Row) -> Vec<Address> {
         match destinations {
             Destinations::Documentation => {
@@ -137,7 +137,7 @@ impl<'a> Fixture<'a> {
         }
     }
 
-    /// Puts on a cgroup what stands on this side.
+    /// Attaches the policies of one side to its cgroup.
     fn set_up(&mut self, row: &Row, side: &Side, cgroup: &Cgroup) -> Result<Held> {
         Ok(match side {
             Side::NoPolicy | Side::OtherNetwork => Held::Nothing,
@@ -157,7 +157,7 @@ impl<'a> Fixture<'a> {
         })
     }
 
-    /// Stands policies on a cgroup; each shape is put live once.
+    /// Attaches policies to a cgroup; each shape is installed once.
     pub(crate) fn attach(&mut self, shapes: &[Shape], cgroup: &Cgroup) -> Result<Attached> {
         let mut slots = Vec::new();
         for shape in shapes {
@@ -186,7 +186,7 @@ impl<'a> Fixture<'a> {
         let mut schedule = Batches::new(row, targets);
         let mut measured = Vec::new();
         for round in 0..rounds {
-            // One more: the first is thrown away.
+            // One extra: the first pair is discarded.
             let mut left = self.caller(row, baseline, &cgroups.0, pairs + 1)?;
             let mut right = self.caller(row, with_policy, &cgroups.1, pairs + 1)?;
             for pair in 0..=pairs {
@@ -208,9 +208,9 @@ impl<'a> Fixture<'a> {
         Ok(measured)
     }
 
-    /// Takes away what stood on the sides, from where it can be taken.
+    /// Removes what both sides attached.
     fn tear_down(&self, baseline: Held, with_policy: Held) -> Result<()> {
-        // Rules are deleted in their network.
+        // nftables rules must be deleted in their own network.
         self.other_network.enter()?;
         drop((baseline, with_policy));
         self.network.enter()
@@ -228,8 +228,8 @@ impl<'a> Fixture<'a> {
         caller
     }
 
-    /// Pairs of batches with a gate detached and attached. While others have a program on the hook, on whatever
-    /// cgroup, nothing is without: such turns do not count, and where all are such, there are no pairs.
+    /// Pairs of batches with the policy detached and attached. A toggle does not count if another program is on the
+    /// hook of any cgroup, because its baseline is not without a program. If no toggle counts, there are no pairs.
     fn toggled(
         &mut self,
         row: &Row,

@@ -1,8 +1,9 @@
-//! What the gate costs: `cargo xtask bench`. It asserts no times; its exit code says only whether it ran.
+//! Measures the overhead of policies: `cargo xtask bench`. It does not assert times; the exit code only says whether it
+//! ran.
 //!
 //! ```text
-//! keeper (cleans up) -> laboratory (networks, cgroups, gate) -> row -> caller (batches in turns) -> statistics
-//!                                                            -> tables -> report: text, JSON, Markdown
+//! supervisor (cleans up) -> fixture (networks, cgroups, datapath) -> row -> caller (alternating batches) -> statistics
+//!                                                                 -> tables -> report: text, JSON, Markdown
 //! ```
 
 mod address;
@@ -39,23 +40,23 @@ use crate::{
     supervisor::WorkDirs,
 };
 
-/// Measure what the gate costs, beside the same without it.
+/// Measure the overhead of policies.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Cli {
-    /// Take fewer samples: under a minute in all
+    /// Take fewer samples: less than a minute in total
     #[arg(long)]
     quick: bool,
-    /// Measure only rows and tables whose name holds one of these words; see --list
+    /// Measure only rows and tables whose name contains one of these words; see --list
     #[arg(long, value_name = "WORD", value_delimiter = ',')]
     only: Vec<String>,
     /// List rows and tables
     #[arg(long)]
     list: bool,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
-    /// Write JSON and Markdown into docs/benchmarks too
+    /// Also write JSON and Markdown files to docs/benchmarks
     #[arg(long)]
     save: bool,
 }
@@ -66,7 +67,7 @@ enum Output {
     Json,
 }
 
-/// The tables beside that of the calls, by the names that --only takes.
+/// The tables other than that of the rows, as --only names them.
 const TABLES: [&str; 4] = ["compile", "attach", "exec", "events"];
 
 fn main() -> ExitCode {
@@ -122,7 +123,7 @@ impl Cli {
         self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str()))
     }
 
-    /// The rows that were asked for.
+    /// The selected rows.
     fn rows(&self) -> Vec<Planned> {
         let wanted = |planned: &Planned| match planned {
             Ok(row) => self.wants(&row.name),
@@ -135,9 +136,9 @@ impl Cli {
 fn measure(cli: &Cli, work_dirs: &WorkDirs) -> Result<Report> {
     let rows = cli.rows();
     if rows.is_empty() && !TABLES.iter().any(|table| cli.wants(table)) {
-        bail!("no row or table is named like that: see --list");
+        bail!("no row or table has such a name; see --list");
     }
-    // Stream sockets are made in advance.
+    // All stream sockets are created in advance.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let mut fixture = Fixture::open(work_dirs, Samples { quick: cli.quick })?;

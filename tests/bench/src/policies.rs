@@ -1,4 +1,4 @@
-//! The policies that are measured, as text.
+//! Generates the policies that are measured.
 
 use std::{collections::HashMap, fmt::Write as _, fs, path::PathBuf, rc::Rc};
 
@@ -7,18 +7,18 @@ use tidegate::policy::{LoadContext, Policy, load_text};
 
 use crate::{address::Family, networks::Networks};
 
-/// Lists longer than this are written to a file that the policy names.
+/// Longer lists are written to a file that the policy includes.
 const INLINE: usize = 64;
 
-/// Lines of a policy about repeated reports.
+/// The key of a policy that controls the deduplication of events.
 pub(crate) struct Deduplication {
-    /// Folds them.
+    /// Suppresses duplicates.
     pub(crate) on: &'static str,
-    /// Reports each.
+    /// Reports every attempt.
     pub(crate) off: &'static str,
 }
 
-/// How a policy of this version says it; `None`: it cannot, and each is reported.
+/// The key in this version; `None` if the version has none.
 pub(crate) const fn deduplication() -> Option<Deduplication> {
     Some(Deduplication {
         on: "  deduplicate: {audit: 1s, block: off, kill: off}\n",
@@ -26,22 +26,22 @@ pub(crate) const fn deduplication() -> Option<Deduplication> {
     })
 }
 
-/// What a policy is like. Whatever no rule matches is allowed.
+/// The parameters of a generated policy. Its default is `allow`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Shape {
-    /// Action of its rules.
+    /// The action of all rules.
     pub(crate) action: &'static str,
     pub(crate) rules: usize,
-    /// Generated networks, dealt out to the rules; none: the documentation networks of both families.
+    /// Generated networks, distributed over the rules; `None`: the documentation networks of both families.
     pub(crate) networks: Option<(Family, usize)>,
-    /// Whether repeated reports are folded, see [`deduplication`].
+    /// Whether duplicates are suppressed, see [`deduplication`].
     pub(crate) deduplicates: bool,
-    /// Tells apart what is otherwise alike.
+    /// Distinguishes otherwise equal policies.
     pub(crate) number: usize,
 }
 
 impl Shape {
-    /// One rule about the documentation networks.
+    /// One rule for the documentation networks.
     pub(crate) const fn small(action: &'static str) -> Shape {
         Shape {
             action,
@@ -64,7 +64,7 @@ impl Shape {
     }
 }
 
-/// Writes policies, and keeps the networks that were generated for them.
+/// Generates policies and caches their networks.
 pub(crate) struct Policies {
     dir: PathBuf,
     networks: HashMap<(Family, usize), Rc<Networks>>,
@@ -83,7 +83,7 @@ impl Policies {
         Rc::clone(generated.or_insert_with(|| Rc::new(Networks::generate(family, count))))
     }
 
-    /// The text of a policy; its address files are written.
+    /// Generates a policy and writes its address files.
     pub(crate) fn text(&mut self, shape: &Shape) -> Result<String> {
         let networks: Vec<String> = match shape.networks {
             Some((family, count)) => self.networks(family, count).texts().collect(),
@@ -119,7 +119,7 @@ impl Policies {
         ))
     }
 
-    /// What a text says.
+    /// Parses a policy.
     pub(crate) fn parse(&self, text: &str) -> Result<Policy> {
         let loaded = load_text("bench.yaml", text, &self.dir, &LoadContext::default());
         if loaded.has_errors() {

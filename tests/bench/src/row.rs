@@ -1,4 +1,4 @@
-//! What a row of the first table measures.
+//! The rows of the first table.
 
 use crate::{
     address::Family,
@@ -7,47 +7,46 @@ use crate::{
     report::Budget,
 };
 
-/// What stands on the cgroup of one side of a pair.
+/// What is attached to the cgroup of one side of a pair.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Side {
-    /// Nothing at all.
+    /// Nothing.
     NoPolicy,
-    /// A program that does nothing, on the hook that the call passes.
+    /// A program that only returns 1, on the hook of the call.
     EmptyProgram,
     /// These policies.
     Policies(Vec<Shape>),
-    /// nftables in the socket's network, with the addresses of this shape allowed for the cgroup and the rest
-    /// dropped.
+    /// nftables in the network of the socket: allows the addresses of this shape for the cgroup and drops the rest.
     Nftables(Shape),
-    /// Nothing, but in that other network.
+    /// Nothing, but in the network that the nftables rows use.
     OtherNetwork,
 }
 
-/// How the two sides are told apart.
+/// How the two sides are measured.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Comparison {
-    /// Two sockets, their batches in turns.
+    /// Two sockets with alternating batches.
     Sides(Side, Side),
-    /// One socket, and a gate that is attached and detached in turns, each for some batches: the only way to
-    /// compare with a machine on which nothing is attached.
+    /// One socket, and a policy that is attached and detached alternately: this compares with a machine without any
+    /// attached program.
     Toggled {
         shape: Shape,
-        /// The gate stands on a cgroup that the socket does not belong to.
+        /// The policy is attached to a cgroup that does not contain the socket.
         elsewhere: bool,
     },
 }
 
-/// Where the calls go.
+/// The destinations of the calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Destinations {
     /// One address, in the documentation networks.
     Documentation,
-    /// Generated networks of this number.
+    /// This many generated networks.
     Generated {
         networks: usize,
-        /// Addresses in the networks, or between them.
+        /// Addresses inside the networks, or outside.
         hit: bool,
-        /// Many addresses, or one.
+        /// Many addresses, or a single one.
         spread: bool,
     },
 }
@@ -60,12 +59,12 @@ pub(crate) struct Row {
     pub(crate) family: Family,
     pub(crate) comparison: Comparison,
     pub(crate) destinations: Destinations,
-    /// Whether the gated calls fail.
+    /// Whether the calls under the policy must fail.
     pub(crate) refused: bool,
     pub(crate) budget: Option<Budget>,
 }
 
-/// A row, or why it is left out.
+/// A row, or why it is skipped.
 pub(crate) type Planned = Result<Row, String>;
 
 /// All rows.
@@ -184,7 +183,7 @@ fn actions(call: Call, family: Family, rows: &mut Vec<Planned>) {
                     with_event,
                 )),
                 None => Err(format!(
-                    "{}: repeats are not folded in this version",
+                    "{}: this version does not suppress duplicates",
                     name("audited-deduplicated")
                 )),
             });

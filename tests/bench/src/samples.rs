@@ -1,15 +1,15 @@
-//! How much is measured.
+//! The number of samples.
 
 use crate::call::Call;
 
-/// Many samples, or few.
+/// Many samples, or few with `--quick`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Samples {
     pub(crate) quick: bool,
 }
 
 impl Samples {
-    /// Times that sockets are made anew, and pairs of batches for each.
+    /// How often sockets are created, and pairs of batches for each.
     pub(crate) const fn rounds(self, call: Call) -> (usize, usize) {
         match (call, self.quick) {
             (Call::TcpConnect, false) => (20, 32),
@@ -19,7 +19,7 @@ impl Samples {
         }
     }
 
-    /// Times that a gate elsewhere is attached, and pairs of batches for each.
+    /// How often a policy is attached and detached, and pairs of batches for each.
     pub(crate) const fn toggles(self, call: Call) -> (usize, usize) {
         match (call, self.quick) {
             (Call::TcpConnect, false) => (24, 24),
@@ -29,7 +29,7 @@ impl Samples {
         }
     }
 
-    /// `many`, or `few` of them when it is to be quick.
+    /// `many`, or `few` with `--quick`.
     pub(crate) const fn times(self, many: usize, few: usize) -> usize {
         if self.quick { few } else { many }
     }

@@ -1,7 +1,7 @@
-//! The process that stands outside: it starts the one that measures, and cleans up however that ends.
+//! The supervisor process: starts the measuring process and cleans up after it, however it ends.
 //!
-//! Pins live on a BPF file system in the measuring process's own mount namespace, and go with it; networks
-//! likewise. Cgroups are the keeper's to remove.
+//! Pins are on a BPF file system in the mount namespace of the measuring process and are removed with it, like its
+//! network namespaces. The supervisor removes the cgroups.
 
 use std::{
     env, fs, io,
@@ -22,22 +22,22 @@ use tidegate::{cgroup::Hierarchy, datapath::BPFFS_VARIABLE};
 
 use crate::cgroup;
 
-/// Names the folder of cgroups to the process inside.
+/// Passes the cgroup to the measuring process.
 const CGROUPS: &str = "TIDEGATE_BENCH_CGROUPS";
-/// Names the folder of files to it.
+/// Passes the directory of files to it.
 const FILES: &str = "TIDEGATE_BENCH_FILES";
-/// How the names of our folders start; the keeper's process id follows.
+/// Prefix of directory names; the process id of the supervisor follows.
 const PREFIX: &str = "tidegate-bench-";
 
-/// Where the measuring process may write.
+/// The directories of the measuring process.
 pub(crate) struct WorkDirs {
-    /// A cgroup; all others are made below it.
+    /// A cgroup that contains all others.
     pub(crate) cgroups: PathBuf,
-    /// A folder for policies and address files.
+    /// A directory for policies and address files.
     pub(crate) files: PathBuf,
 }
 
-/// Runs this program again, inside, and removes what it leaves behind.
+/// Runs this program again as the measuring process, and removes what it leaves behind.
 pub(crate) fn supervise() -> Result<ExitStatus> {
     ensure!(
         nix::unistd::geteuid().is_root(),
@@ -51,11 +51,11 @@ pub(crate) fn supervise() -> Result<ExitStatus> {
     let files = tempfile::Builder::new()
         .prefix(&format!("{PREFIX}{}-", process::id()))
         .tempdir()
-        .context("no folder for files")?;
-    fs::create_dir(&cgroups).with_context(|| format!("cannot make the cgroup {}", cgroups.display()))?;
+        .context("cannot create a directory for files")?;
+    fs::create_dir(&cgroups).with_context(|| format!("cannot create the cgroup {}", cgroups.display()))?;
     let ended = run_inside(&cgroups, files.path());
     if let Err(error) = cgroup::clear(&cgroups) {
-        eprintln!("bench: left behind: {}: {error}", cgroups.display());
+        eprintln!("bench: failed to remove: {}: {error}", cgroups.display());
     }
     ended
 }
@@ -72,14 +72,14 @@ fn run_inside(cgroups: &Path, files: &Path) -> Result<ExitStatus> {
     for variable in ["SUDO_USER", "SUDO_UID", "SUDO_GID"] {
         inside.env_remove(variable);
     }
-    let mut child = inside.spawn().context("cannot start the process that measures")?;
-    // An interrupt from the terminal reaches both; this one stays to clean up.
+    let mut child = inside.spawn().context("failed to start the measuring process")?;
+    // SIGINT from the terminal reaches both processes; the supervisor ignores it to clean up.
     // SAFETY: no handler is installed.
     unsafe { signal(Signal::SIGINT, SigHandler::SigIgn) }?;
     Ok(child.wait()?)
 }
 
-/// Removes what a keeper left that was killed.
+/// Removes what killed supervisors left behind.
 fn sweep(above: &Path, remove: impl Fn(&Path) -> io::Result<()>) {
     let Ok(entries) = fs::read_dir(above) else { return };
     for entry in entries.flatten() {
@@ -88,12 +88,12 @@ fn sweep(above: &Path, remove: impl Fn(&Path) -> io::Result<()>) {
         let supervisor = supervisor.and_then(|supervisor| supervisor.split('-').next());
         let is_dead = supervisor.is_some_and(|supervisor| !Path::new("/proc").join(supervisor).exists());
         if is_dead && let Err(error) = remove(&entry.path()) {
-            eprintln!("bench: left over: {}: {error}", entry.path().display());
+            eprintln!("bench: failed to remove: {}: {error}", entry.path().display());
         }
     }
 }
 
-/// The places, when this is the process inside; it then has mounts of its own and is in a cgroup of its own.
+/// The directories if this is the measuring process; it then enters its own mount namespace and cgroup.
 pub(crate) fn inside() -> Result<Option<WorkDirs>> {
     let (Some(cgroups), Some(files)) = (env::var_os(CGROUPS), env::var_os(FILES)) else {
         return Ok(None);
@@ -103,7 +103,7 @@ pub(crate) fn inside() -> Result<Option<WorkDirs>> {
         files: files.into(),
     };
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    unshare(CloneFlags::CLONE_NEWNS).context("no mount namespace")?;
+    unshare(CloneFlags::CLONE_NEWNS).context("failed to create a mount namespace")?;
     mount(
         None::<&str>,
         "/",
@@ -111,7 +111,7 @@ pub(crate) fn inside() -> Result<Option<WorkDirs>> {
         MsFlags::MS_REC | MsFlags::MS_PRIVATE,
         None::<&str>,
     )?;
-    let bpffs = env::var_os(BPFFS_VARIABLE).context("no folder for pins")?;
+    let bpffs = env::var_os(BPFFS_VARIABLE).context("no directory for pins")?;
     mount(
         Some("bpf"),
         bpffs.as_os_str(),
@@ -119,8 +119,8 @@ pub(crate) fn inside() -> Result<Option<WorkDirs>> {
         MsFlags::empty(),
         Some("mode=700"),
     )
-    .context("cannot mount a BPF file system")?;
-    // What starts cgroups below its own must not be beside them in ours.
+    .context("failed to mount a BPF file system")?;
+    // A process in the parent cgroup would prevent controllers in the children.
     let home = work_dirs.cgroups.join("home");
     fs::create_dir(&home)?;
     cgroup::enter(&home)?;
@@ -128,7 +128,7 @@ pub(crate) fn inside() -> Result<Option<WorkDirs>> {
 }
 
 impl WorkDirs {
-    /// The cgroup in which this process is while it is in no other.
+    /// Migrates this process back to its own cgroup.
     pub(crate) fn enter_home_cgroup(&self) -> Result<()> {
         cgroup::enter(&self.cgroups.join("home"))
     }

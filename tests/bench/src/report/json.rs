@@ -1,4 +1,4 @@
-//! For programs.
+//! The report as JSON.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::{Report, Section};
 
 pub(super) fn json(report: &Report) -> Value {
     json!({
-        "version": 1,
+        "schema_version": 2,
         "date": report.machine.date,
         "kernel": report.machine.kernel,
         "cpu": report.machine.cpu,

@@ -1,4 +1,4 @@
-//! The files of docs/benchmarks.
+//! Writes the files in docs/benchmarks.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::Report;
 
-/// Writes `<date>.json` and `<date>.md` below the workspace's docs/benchmarks, and gives where.
+/// Writes `<date>.json` and `<date>.md` to docs/benchmarks of the workspace, and returns their paths.
 pub(crate) fn save(report: &Report) -> Result<Vec<PathBuf>> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let owner = fs::metadata(&workspace)?;
@@ -23,7 +23,7 @@ pub(crate) fn save(report: &Report) -> Result<Vec<PathBuf>> {
         fs::write(&path, text).with_context(|| path.display().to_string())?;
         written.push(path);
     }
-    // We are root, the files are whose the workspace is.
+    // The benchmark runs as root; the files belong to the owner of the workspace.
     for path in written.iter().chain([&dir, &workspace.join("docs")]) {
         chown(path, Some(owner.uid()), Some(owner.gid()))?;
     }

@@ -1,4 +1,4 @@
-//! For a terminal.
+//! The report as text for a terminal.
 
 use comfy_table::{Table, presets};
 
@@ -22,7 +22,7 @@ pub(super) fn text(report: &Report) -> String {
     }
     text += &format!("\n{}\n", report.budgets());
     for reason in &report.skipped {
-        text += &format!("LEFT OUT: {reason}\n");
+        text += &format!("SKIPPED: {reason}\n");
     }
     text
 }

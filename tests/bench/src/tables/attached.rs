@@ -14,12 +14,12 @@ use crate::{
     report::{Budget, Line, Section},
 };
 
-/// How many.
+/// Number of policies and cgroups.
 const MANY: usize = 1000;
 
-/// Stands [`MANY`] policies of ten rules on cgroups of their own.
+/// Attaches [`MANY`] policies of ten rules to one cgroup each.
 pub(crate) fn measure(fixture: &mut Fixture<'_>) -> Result<Section> {
-    progress("standing: 1,000 policies on 1,000 cgroups");
+    progress("attach: 1,000 policies on 1,000 cgroups");
     let text = fixture.policies.text(&Shape::allowing(10, Family::V4, 10))?;
     let cgroups: Result<Vec<_>> = (0..MANY).map(|_| fixture.cgroup()).collect();
     let cgroups = cgroups?;
@@ -50,10 +50,10 @@ pub(crate) fn measure(fixture: &mut Fixture<'_>) -> Result<Section> {
     Ok(Section {
         key: "attach",
         title: "Many policies on as many cgroups",
-        note: "Milliseconds for all of them, once; memory is what the kernel accounts for one policy's table.",
+        note: "Milliseconds in total, measured once. Memory is what the kernel accounts for the map of one policy.",
         head: vec![
             "compile ms",
-            "live ms",
+            "install ms",
             "attach ms",
             "total ms",
             "detach ms",

@@ -1,4 +1,4 @@
-//! What a call costs: the paired rows.
+//! The cost of a call: the paired rows.
 
 use std::collections::HashMap;
 
@@ -15,11 +15,11 @@ use crate::{
     statistics::Paired,
 };
 
-/// The rows between which the design allows a factor of two.
+/// The cost may at most double between these rows.
 const THOUSAND: &str = "cidrs/v4/1k/hit-spread";
 const MILLION: &str = "cidrs/v4/1m/hit-spread";
 
-/// Measures the rows; what is left out goes to `left_out`.
+/// Measures the rows; reasons for skipped ones are added to `skipped`.
 pub(crate) fn measure(
     fixture: &mut Fixture<'_>,
     rows: Vec<Planned>,
@@ -46,7 +46,7 @@ pub(crate) fn measure(
         let paired = fixture.measure(&row).with_context(|| row.name.clone())?;
         if paired.pairs == 0 {
             skipped.push(format!(
-                "{}: others have programs on this hook all the while: there is nothing to compare with",
+                "{}: other programs are attached to this hook, so there is no baseline",
                 row.name
             ));
             continue;
@@ -60,17 +60,22 @@ pub(crate) fn measure(
     cpu::pin_to(cpu::Role::Any);
     Ok(Section {
         key: "calls",
-        title: "What a call costs, beside the same call without",
-        note: "Nanoseconds a call: medians over pairs of batches, the two sides in turns, in one process. Ratio: median of the \
-               ratios within the pairs, with the 10th and 90th percentile; of means: ratio of the means (without the dearest \
-               fiftieth), in which what happens in few batches counts too. The plain side is a socket that nothing stands on, \
-               beside one on which something does: once a program is attached anywhere, the kernel takes a longer way for all \
-               sockets. `policy-toggled` attaches and detaches in turns, and so compares with a machine without any program; \
-               `policy-elsewhere` does that with the gate of another cgroup. `spread` goes to 65,536 addresses in turn, `hot` to \
-               one. `allow-list`: nftables judges packets, not connects; its rows pay where something is sent, in a network \
-               namespace of their own, whose cost without rules is `other-network`.",
+        title: "Cost of a call, compared with the same call without a policy",
+        note: "Nanoseconds per call: medians over pairs of batches; both sides alternate in one process. `ratio` is the median of \
+               the ratios within the pairs, with the 10th and 90th percentile. `of means` is the ratio of the means (without \
+               the slowest 2 %), which includes costs that occur in few batches. The baseline is a socket without a policy, \
+               next to one with a policy: once a program is attached to any cgroup, the kernel takes a longer path for all \
+               sockets. `policy-toggled` attaches and detaches the policy alternately, so its baseline is a machine without \
+               any program; `policy-elsewhere` does this with a policy on another cgroup. `spread` connects to 65,536 \
+               addresses in turn, `hot` to one. `allow-list`: nftables filters packets, not connects, so its cost is that of \
+               sending. Its rows run in another network namespace; `other-network` is the cost of that without rules.",
         head: vec![
-            "plain ns", "gated ns", "added ns", "ratio", "p10..p90", "of means",
+            "baseline ns",
+            "policy ns",
+            "added ns",
+            "ratio",
+            "p10..p90",
+            "of means",
         ],
         lines,
     })
@@ -101,13 +106,13 @@ fn line(row: &Row, paired: &Paired) -> Line {
             "ratio": ratio.json(),
             "mean_ratio": paired.mean_ratio,
             "pairs": paired.pairs,
-            "calls_a_batch": row.call.batch(),
+            "calls_per_batch": row.call.batch(),
         }),
         budget_result,
     }
 }
 
-/// How the cost grows from a thousand networks to a million.
+/// The growth of the cost from a thousand networks to a million.
 fn growth(thousand: f64, million: f64) -> Line {
     let ratio = million / thousand;
     Line {

@@ -1,4 +1,4 @@
-//! What `tidegate exec` adds to a command that does nothing, beside another sandbox and nothing at all.
+//! The start-up cost of `tidegate exec` for a command that does nothing, compared with another sandbox and with none.
 
 use std::{
     process::{Command, Stdio},
@@ -22,13 +22,13 @@ use crate::{
 
 const NOTHING: &str = "/bin/true";
 
-/// Runs them in turns. Without bwrap its line is left out.
+/// Runs the commands alternately. Without bwrap its line is skipped.
 pub(crate) fn measure(fixture: &Fixture<'_>, skipped: &mut Vec<String>) -> Result<Section> {
     progress("exec: /bin/true");
     let tidegate = datapath::binary()?.display().to_string();
     ensure!(
         std::path::Path::new(&tidegate).is_file(),
-        "no tidegate beside the benchmark: run it by `cargo xtask bench`, or name one by TIDEGATE_BIN"
+        "tidegate is not built: run `cargo xtask bench`, or set TIDEGATE_BIN"
     );
     let mut timings: Vec<(&str, Vec<&str>, Option<Budget>)> = vec![
         ("fork and exec", vec![NOTHING], None),
@@ -49,7 +49,7 @@ pub(crate) fn measure(fixture: &Fixture<'_>, skipped: &mut Vec<String>) -> Resul
         for (i, (_, args, _)) in timings.iter().enumerate() {
             let (start, before) = (Instant::now(), cpu_of_children()?);
             run(args)?;
-            // The first run fills caches.
+            // The first run only warms the caches.
             if time > 0 {
                 took[i].push(since(start));
                 worked[i].push(cpu_of_children()? - before);
@@ -76,15 +76,15 @@ pub(crate) fn measure(fixture: &Fixture<'_>, skipped: &mut Vec<String>) -> Resul
         });
     Ok(Section {
         key: "exec",
-        title: "What it takes to run /bin/true",
-        note: "Milliseconds from before the start to after the end, in turns, and the CPU time of all its threads. The budget is \
-               for what is added.",
+        title: "Time to run /bin/true",
+        note: "Milliseconds from start to exit, with alternating commands, and the CPU time of all threads. The budget is for the \
+               added time.",
         head: vec!["ms", "p10..p90", "added ms", "CPU ms"],
         lines: lines.collect(),
     })
 }
 
-/// CPU time of the processes that were waited for, milliseconds.
+/// CPU time of all reaped child processes, in milliseconds.
 fn cpu_of_children() -> Result<f64> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let total = usage.user_time() + usage.system_time();
@@ -96,7 +96,7 @@ fn run(args: &[&str]) -> Result<()> {
         .args(&args[1..])
         .stdin(Stdio::null())
         .output()
-        .with_context(|| format!("{} does not start", args[0]))?;
+        .with_context(|| format!("failed to run {}", args[0]))?;
     ensure!(
         output.status.success(),
         "{} failed: {}: {}",

@@ -1,4 +1,4 @@
-//! From the text of a policy to its being live, and what it weighs.
+//! Time from the text of a policy to its activation, and its memory.
 
 use std::time::Instant;
 
@@ -17,10 +17,10 @@ use crate::{
     statistics::Spread,
 };
 
-/// Bytes of a page of an image: an element of the table.
+/// Bytes of an image page, which is one map entry.
 const PAGE: u64 = 4096;
 
-/// What one way from text to live took, milliseconds.
+/// Milliseconds of each step of an update.
 struct Timing {
     parse: f64,
     compile: f64,
@@ -77,14 +77,13 @@ pub(crate) fn measure(fixture: &mut Fixture<'_>) -> Result<Section> {
     lines.push(one_changed_rule(fixture)?);
     Ok(Section {
         key: "compile",
-        title: "From the text of a policy to its being live",
-        note: "Milliseconds, medians. Parsing includes reading the address files; live is filling the tables and the one \
-               update by which the new version takes the place of the old. Memory is what the kernel accounts for the \
-               policy's table (memlock).",
+        title: "Time from the text of a policy to its activation",
+        note: "Milliseconds, medians. `parse` includes reading the address files; `install` fills the map and swaps it with \
+               the old version atomically. Memory is what the kernel accounts for the map of the policy (memlock).",
         head: vec![
             "parse ms",
             "compile ms",
-            "live ms",
+            "install ms",
             "total ms",
             "p10..p90",
             "kernel KiB",
@@ -119,7 +118,7 @@ fn measure_update(fixture: &mut Fixture<'_>, text: &str, slot: Slot) -> Result<T
     })
 }
 
-/// A rule beside a set of nearly a million networks (that many are the most) changes its action.
+/// One rule changes its action, next to a set of nearly a million networks (the maximum).
 fn one_changed_rule(fixture: &mut Fixture<'_>) -> Result<Line> {
     progress("compile: one rule changed at 1m networks");
     let text = fixture.policies.text(&Shape::allowing(1, Family::V4, 999_999))?;
@@ -172,8 +171,8 @@ fn line(name: &str, image: &Image, timings: &[Timing], budget: Option<Budget>) -
     })
 }
 
-/// What the kernel accounts for an image that is live.
+/// The kernel memory of an installed image.
 pub(super) fn memory_kib(image: &Image) -> Result<f64> {
     let bytes = bpf::memory_of_newest(PAGE, image.pages().len() as u64)?;
-    Ok(bytes.context("the policy's table is not found")? as f64 / 1024.0)
+    Ok(bytes.context("the map of the policy was not found")? as f64 / 1024.0)
 }

@@ -1,4 +1,4 @@
-//! How many events come through, and how many are lost, by the size of the ring.
+//! Throughput and loss of events, by the size of the ring buffer.
 
 use std::{
     env,
@@ -24,7 +24,7 @@ use crate::{
 /// Threads that connect.
 const THREADS: usize = 2;
 
-/// What became of one flood.
+/// The result of one flood.
 struct Flood {
     connects: u64,
     read: u64,
@@ -32,31 +32,30 @@ struct Flood {
     took: Duration,
 }
 
-/// Floods rings of several sizes.
+/// Floods ring buffers of several sizes.
 pub(crate) fn measure(fixture: &mut Fixture<'_>) -> Result<Section> {
-    // No other thread runs then: the size of the ring goes by the environment.
+    // Ends the reader: the ring size is an environment variable, which may only be set without other threads.
     fixture.unload();
     let mut lines = Vec::new();
     for kib in [4_u32, 64, 512, 4096, 16384] {
-        progress(&format!("events: ring of {kib} KiB"));
+        progress(&format!("events: ring buffer of {kib} KiB"));
         lines.push(line(kib, &flood(fixture, kib * 1024)?));
     }
     Ok(Section {
         key: "events",
-        title: "Events a second, by the size of the ring",
-        note: "Two threads connect UDP sockets as fast as they can under a policy that audits every connect; one thread reads and \
-               counts. What is not read must be counted as lost. The ring is 4096 KiB unless said otherwise.",
+        title: "Events per second, by the size of the ring buffer",
+        note: "Two threads connect UDP sockets as fast as possible under a policy that audits every connect; one thread reads and \
+               counts the events. Every event that is not read must be counted as lost. The default size is 4096 KiB.",
         head: vec!["connects/s", "events/s", "lost/s", "lost"],
         lines,
     })
 }
 
 fn flood(fixture: &mut Fixture<'_>, ring: u32) -> Result<Flood> {
-    // SAFETY: this is the only thread: those of the gate before it have ended.
+    // SAFETY: this is the only thread: the reader of the earlier datapath has ended.
     unsafe { env::set_var(RING_BYTES_VARIABLE, ring.to_string()) };
     let datapath = LoadedDatapath::load();
-    // The reader's thread runs now, but it reads no variables.
-    // SAFETY: as said.
+    // SAFETY: the new reader thread does not access the environment.
     unsafe { env::remove_var(RING_BYTES_VARIABLE) };
     let mut datapath = datapath?;
     let text = fixture.policies.text(&Shape::small("audit"))?;
@@ -79,7 +78,7 @@ fn flood(fixture: &mut Fixture<'_>, ring: u32) -> Result<Flood> {
     })
 }
 
-/// Connects from all threads, and gives how often.
+/// Connects from all threads for this time, and returns the number of connects.
 fn connect_for(duration: Duration) -> Result<u64> {
     let ends = AtomicBool::new(false);
     let connect = || -> Result<u64> {
