@@ -75,7 +75,7 @@ pub fn is_dedicated_machine() -> bool {
 }
 
 /// The features that affect the whole machine (`TIDEGATE_DISABLE`), disabled on a machine with other users.
-pub const GLOBAL: &str = "probe,moves";
+pub const GLOBAL: &str = "tracer,migration";
 
 /// The hook of the tracer: a kprobe, or a tracepoint where kprobe links are not available (before Linux 5.15).
 pub fn tracer_hook() -> &'static str {

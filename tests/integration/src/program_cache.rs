@@ -61,7 +61,7 @@ fn is_unused(own: &Path) -> bool {
     let is_free = |datapath: &String| {
         let links = names(&own.join(datapath).join("links"));
         // Links that are not named after a cgroup id are those of the whole machine; they may stay.
-        datapath.starts_with("standing-") && links.iter().all(|name| name.parse::<u64>().is_err())
+        datapath.starts_with("attached-") && links.iter().all(|name| name.parse::<u64>().is_err())
     };
     datapaths.len() == 1 && datapaths.iter().all(is_free)
 }

@@ -67,7 +67,7 @@ pub struct Event {
     /// The destination that the caller passed, if it differs.
     pub original: Option<Destination>,
     /// The local address of the socket, if known.
-    pub source: Option<Destination>,
+    pub local_address: Option<Destination>,
     /// Whether the socket was created in another cgroup.
     pub foreign_socket: bool,
     /// Cookie of the socket.

@@ -1,4 +1,4 @@
-//! Every action, in both modes, for both families, over TCP and UDP, connected and not; and every errno
+//! Every action, in both modes, for both address families, over TCP and connected and unconnected UDP; and every errno
 //! that a policy may choose.
 
 use integration::{
@@ -12,14 +12,14 @@ use integration::{
     test_client::TestClient,
 };
 
-/// TCP, UDP connected, UDP not connected.
+/// TCP, connected UDP, unconnected UDP.
 const METHODS: [EgressMethod; 3] = [
     EgressMethod::TcpConnect,
     EgressMethod::UdpConnectSend,
     EgressMethod::UdpSendto,
 ];
 
-/// What becomes of an attempt.
+/// The expected result of an attempt.
 struct Expected {
     outcome: Option<&'static str>,
     arrives: bool,
@@ -62,7 +62,7 @@ fn check(test: &str, action: &str, mode: &str) {
     });
 }
 
-/// The action is the rule's, or the default's.
+/// The action is that of a rule, or the default.
 fn check_one(action: &str, mode: &str, method: EgressMethod, family: Family, by_rule: bool) {
     let about = format!("{action} in mode {mode}, {method:?} {family:?}, by rule: {by_rule}");
     let expected = expected(action, mode);
@@ -177,7 +177,7 @@ fn kill_in_audit_mode() {
     check("kill_in_audit_mode", "kill", "audit");
 }
 
-/// The caller sees the errno that the policy chose, at each kind of hook.
+/// The caller gets the errno of the policy, at each kind of hook.
 #[test]
 fn each_errno() {
     if !met("each_errno", &[Need::Root]) {
@@ -212,8 +212,7 @@ fn each_errno() {
     });
 }
 
-/// Ports and protocols of a rule are held apart: the neighbour port, the other protocol and the
-/// neighbour address are not meant.
+/// A rule does not match the next port, the other protocol or the next address.
 #[test]
 fn rule_matches_only_its_ports_and_protocols() {
     if !met("rule_matches_only_its_ports_and_protocols", &[Need::Root]) {

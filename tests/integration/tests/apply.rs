@@ -1,4 +1,4 @@
-//! Another version of what stands: told before it is made, made at once, or not at all.
+//! `tidegate apply` and `set-mode`: changes are shown, then made atomically, or not at all.
 
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ const SECOND: &str = r#"{default: block, rules: [
     {name: new, action: allow, to: [203.0.113.16/28]},
 ]}"#;
 
-/// Whether a connect (of UDP: nothing is sent) is allowed.
+/// Whether a connect is allowed. It is a UDP connect, which sends nothing.
 fn passes(fixture: &AttachFixture, cgroup: &TestCgroup, to: IpAddr) -> bool {
     let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
     let to = format!("{to}:9");
@@ -43,7 +43,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// What stands is generation `n` of [`FIRST`], whatever was tried.
+/// The active policy is still generation `n` of [`FIRST`].
 #[track_caller]
 fn expect_first(fixture: &AttachFixture, cgroup: &TestCgroup, generation: u64) {
     assert_eq!(fixture.status().policy("shop")["generation"], generation);
@@ -59,7 +59,7 @@ fn changes_are_reported_and_applied() {
         let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         fixture.attach(&cgroup, "shop", FIRST);
         let second = fixture.policy("shop", SECOND);
-        let apply = |more: &[&str]| fixture.run_ok([&["policy", "apply", "-f", &second], more].concat());
+        let apply = |more: &[&str]| fixture.run_ok([&["apply", "-f", &second], more].concat());
 
         let reported = apply(&["--dry-run"]);
         for text in [
@@ -81,11 +81,11 @@ fn changes_are_reported_and_applied() {
 
         let reported = apply(&[]);
         assert!(
-            reported.contains("shop is live in generation 2 (enforce)"),
+            reported.contains("applied policy shop (mode enforce, generation 2)"),
             "{reported}"
         );
         assert!(!passes(&fixture, &cgroup, near()) && passes(&fixture, &cgroup, far()));
-        assert_eq!(apply(&[]), "policy shop: nothing changes\n");
+        assert_eq!(apply(&[]), "policy shop: no changes\n");
         assert_eq!(json(&apply(&["--output", "json"]))["applied"], false);
 
         let status = fixture.status();
@@ -94,7 +94,7 @@ fn changes_are_reported_and_applied() {
             (&shop["generation"], &shop["source"]),
             (&2.into(), &second.as_str().into())
         );
-        // Over both versions, and of the live one.
+        // Totals of both versions, counters of the active version.
         assert_eq!(
             (status.total("shop", "allowed"), status.total("shop", "blocked")),
             (2, 2)
@@ -106,7 +106,7 @@ fn changes_are_reported_and_applied() {
     });
 }
 
-/// Not valid, too big, not for this machine: the old version stays live.
+/// An invalid, too large or unsupported version: the old one stays active.
 #[test]
 fn failed_apply_keeps_the_old_version() {
     if !met("failed_apply_keeps_the_old_version", &[Need::Root]) {
@@ -115,9 +115,9 @@ fn failed_apply_keeps_the_old_version() {
     Namespace::run(|_| {
         let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         fixture.attach(&cgroup, "shop", FIRST);
-        let refuse = |spec: &str, code: i32, said: &[&str]| {
+        let refuse = |spec: &str, code: i32, messages: &[&str]| {
             let file = fixture.policy("shop", spec);
-            fixture.run_fails(code, said, ["policy", "apply", "-f", &file]);
+            fixture.run_fails(code, messages, ["apply", "-f", &file]);
             expect_first(&fixture, &cgroup, 1);
         };
         refuse("{default: perhaps}", 3, &["perhaps"]);
@@ -128,7 +128,7 @@ fn failed_apply_keeps_the_old_version() {
             rules.collect::<Vec<_>>().join(", ")
         );
         let file = fixture.policy("shop", &many);
-        let output = fixture.run(["policy", "apply", "-f", &file]);
+        let output = fixture.run(["apply", "-f", &file]);
         assert!(matches!(output.code(), Some(1 | 3)), "{}", output.stderr);
         assert!(output.stderr.contains("1024"), "{}", output.stderr);
         expect_first(&fixture, &cgroup, 1);
@@ -138,11 +138,7 @@ fn failed_apply_keeps_the_old_version() {
             &["executable", "/no/such/file"],
         );
         let missing = fixture.dir().path().join("missing.yaml");
-        fixture.run_fails(
-            1,
-            &["missing.yaml"],
-            ["policy", "apply", "-f", missing.to_str().unwrap()],
-        );
+        fixture.run_fails(1, &["missing.yaml"], ["apply", "-f", missing.to_str().unwrap()]);
         expect_first(&fixture, &cgroup, 1);
     });
 }
@@ -155,19 +151,19 @@ fn only_attached_policies_can_be_applied() {
     Namespace::run(|_| {
         let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let file = fixture.policy("other", SECOND);
-        fixture.run_fails(1, &["nothing stands"], ["policy", "apply", "-f", &file]);
+        fixture.run_fails(1, &["no policies attached"], ["apply", "-f", &file]);
         fixture.attach(&cgroup, "shop", FIRST);
         fixture.attach(&cgroup, "watch", "{default: allow}");
-        let there = ["no policy named other stands; there are: shop, watch"];
-        fixture.run_fails(1, &there, ["policy", "apply", "-f", &file]);
-        fixture.run_fails(1, &there, ["detach", "other"]);
-        fixture.run_fails(1, &there, ["set-mode", "other", "audit"]);
-        fixture.run_fails(1, &there, ["policy", "stats", "other"]);
+        let unknown = ["no policy named other is attached; attached: shop, watch"];
+        fixture.run_fails(1, &unknown, ["apply", "-f", &file]);
+        fixture.run_fails(1, &unknown, ["detach", "other"]);
+        fixture.run_fails(1, &unknown, ["set-mode", "other", "audit"]);
+        fixture.run_fails(1, &unknown, ["status", "other"]);
         for name in ["../shop", "a/b", "", "x y"] {
-            fixture.run_fails(2, &["cannot be the name of a policy"], ["detach", name]);
+            fixture.run_fails(2, &["invalid policy name"], ["detach", name]);
         }
-        // By the name it stands under.
-        fixture.run_ok(["policy", "apply", "-f", &file, "--name", "shop"]);
+        // With the name of the attached policy.
+        fixture.run_ok(["apply", "-f", &file, "--name", "shop"]);
         assert!(passes(&fixture, &cgroup, far()));
         assert_eq!(fixture.status().names(), ["shop", "watch"]);
     });
@@ -230,7 +226,7 @@ fn set_mode_audit_and_enforce() {
     });
 }
 
-/// A mode that is asked for is had, or it is said that it is not.
+/// A requested mode is set for every attachment, or it is an error.
 #[test]
 fn set_mode_changes_every_attachment() {
     if !met("set_mode_changes_every_attachment", &[Need::Root]) {
@@ -253,22 +249,22 @@ fn set_mode_changes_every_attachment() {
         attach(&cgroup, "audit").expect_code(0);
         let output = attach(&other, "enforce");
         output.expect_code(1);
-        for said in [
-            "shop stands already, in mode audit",
+        for message in [
+            "policy shop is already attached in mode audit",
             "tidegate set-mode shop enforce",
         ] {
-            assert!(output.stderr.contains(said), "{}", output.stderr);
+            assert!(output.stderr.contains(message), "{}", output.stderr);
         }
         assert_eq!(fixture.status().states("shop").len(), 1);
         attach(&other, "audit").expect_code(0);
-        // Not asked for, it is the live one's.
+        // Without --mode, the mode is that of the attached policy.
         fixture.run_ok(["attach", "--policy", &file, "--cgroup", &other.cgroup_path()]);
         fixture.run_ok(["set-mode", "shop", "enforce"]);
         assert!(!passes(&fixture, &cgroup, far()) && !passes(&fixture, &other, far()));
     });
 }
 
-/// The name of a standing policy is no other's, wherever that one is to be put.
+/// Two attached policies cannot have the same name, even on different cgroups.
 #[test]
 fn policy_names_are_unique() {
     if !met("policy_names_are_unique", &[Need::Root]) {
@@ -285,21 +281,21 @@ fn policy_names_are_unique() {
         fixture.run_fails(
             1,
             &[
-                "another version of the policy shop stands already",
-                "policy apply",
+                "a different version of policy shop is already attached",
+                "tidegate apply",
             ],
             args,
         );
         assert!(
             passes(&fixture, &other, near()) && passes(&fixture, &other, far()),
-            "nothing is there"
+            "the other cgroup has no policy"
         );
         fixture.run_ok([&args[..], &["--name", "shop-two"]].concat());
         assert!(!passes(&fixture, &other, near()));
-        // The same one again is that one.
+        // Attaching the same policy again has no effect.
         let first = fixture.policy("shop", FIRST);
         let again = fixture.run_ok(["attach", "--policy", &first, "--cgroup", &cgroup.cgroup_path()]);
-        assert!(again.contains("stands already on"), "{again}");
+        assert!(again.contains("already attached policy shop to"), "{again}");
         expect_first(&fixture, &cgroup, 1);
     });
 }

@@ -1,5 +1,5 @@
-//! What is asked wrongly changes nothing, and says what is wrong.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! Invalid requests change nothing and say what is wrong.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{
     fs::{self, File},
@@ -16,10 +16,10 @@ use integration::{
 };
 use nix::fcntl::{Flock, FlockArg};
 
-/// What could do no harm wherever it stood.
+/// A policy that denies nothing.
 const HARMLESS: &str = "{mode: audit, default: allow}";
 
-/// Nothing was pinned, nothing was written down.
+/// Nothing is pinned, nothing is recorded.
 #[track_caller]
 fn expect_nothing(fixture: &AttachFixture) {
     assert!(fixture.status().names().is_empty());
@@ -30,7 +30,7 @@ fn expect_nothing(fixture: &AttachFixture) {
     }
 }
 
-/// The root cgroup is every process of the machine: not by any spelling without --host.
+/// The root cgroup contains all processes of the machine: it is refused without --host, in every form of its path.
 #[test]
 fn root_cgroup_needs_the_host_flag() {
     if !met("root_cgroup_needs_the_host_flag", &[Need::Root]) {
@@ -86,7 +86,7 @@ fn invalid_cgroups() {
     }
     fixture.run_fails(2, &["--cgroup"], ["attach", "--policy", &file, "--cgroup", ""]);
     expect_nothing(&fixture);
-    // In full, as the file system shows it, it is one.
+    // The full path below the mount point is accepted.
     fixture.run_ok(["attach", "--policy", &file, "--cgroup", full]);
     assert_eq!(fixture.status().policy("shop")["attachments"][0]["cgroup"], own);
 }
@@ -110,19 +110,19 @@ fn too_many_policies() {
         );
         args
     };
-    fixture.run_fails(1, &["carries 8 policies already"], args(&files));
+    fixture.run_fails(1, &["already has 8 policies"], args(&files));
     expect_nothing(&fixture);
     fixture.run_ok(args(&files[..8]));
-    fixture.run_fails(1, &["carries 8 policies already"], args(&files[8..]));
+    fixture.run_fails(1, &["already has 8 policies"], args(&files[8..]));
     assert_eq!(fixture.status().names().len(), 8);
-    // Those that are there already are no more.
+    // Policies that are already attached do not count again.
     fixture.run_ok(args(&files[..8]));
     fixture.run_ok(["detach", "p3"]);
     fixture.run_ok(args(&files[8..]));
-    assert_eq!(fixture.status().states("p8"), ["in force"]);
+    assert_eq!(fixture.status().states("p8"), ["active"]);
 }
 
-/// All lines, or none.
+/// All lines are attached, or none.
 #[test]
 fn batch_with_an_invalid_line() {
     if !met("batch_with_an_invalid_line", &[Need::Root]) {
@@ -147,7 +147,7 @@ fn batch_with_an_invalid_line() {
             2,
             "two of the policies are named one",
         ),
-        (format!("{file} {own} a/b"), 2, "cannot be the name of a policy"),
+        (format!("{file} {own} a/b"), 2, "invalid policy name"),
     ] {
         let output = run(&format!("{good}{line}\n"));
         output.expect_code(code);
@@ -162,7 +162,7 @@ fn batch_with_an_invalid_line() {
     assert_eq!(fixture.status().names(), ["one", "two"]);
 }
 
-/// Keeps others from the journal, as a command does while it works.
+/// Holds the lock that a command holds while it changes the journal.
 fn hold_lock(fixture: &AttachFixture) -> Flock<File> {
     let file = File::options()
         .read(true)
@@ -171,7 +171,7 @@ fn hold_lock(fixture: &AttachFixture) -> Flock<File> {
     Flock::lock(file.unwrap(), FlockArg::LockExclusive).unwrap()
 }
 
-/// The same when it turns out only amid the work: here a cgroup goes away after it was found.
+/// A failure after some lines were attached: a cgroup is removed after the command has found it.
 #[test]
 fn batch_that_fails_halfway() {
     if !met("batch_that_fails_halfway", &[Need::Root]) {
@@ -204,11 +204,11 @@ fn batch_that_fails_halfway() {
     assert!(output.stderr.contains(&second.cgroup_path()), "{}", output.stderr);
     let status = fixture.status();
     assert_eq!(status.names(), ["before"], "nothing was changed");
-    assert_eq!(status.states("before"), ["in force"]);
+    assert_eq!(status.states("before"), ["active"]);
     assert!(status.0["unknown_cgroups"].as_array().unwrap().is_empty());
 }
 
-/// Many at a time wait for one another, and all of them stand.
+/// Concurrent commands wait for each other, and all succeed.
 #[test]
 fn concurrent_commands() {
     if !met("concurrent_commands", &[Need::Root]) {
@@ -226,10 +226,10 @@ fn concurrent_commands() {
     }
     let status = fixture.status();
     assert_eq!(status.names(), names);
-    assert!(names.iter().all(|name| status.states(name) == ["in force"]));
+    assert!(names.iter().all(|name| status.states(name) == ["active"]));
 }
 
-/// One sentence, and nothing of what stands can be seen.
+/// Every command fails with a short message and shows nothing about attached policies.
 #[test]
 fn unprivileged_user() {
     if !met("unprivileged_user", &[Need::Root, Need::Program("setpriv")]) {
@@ -247,9 +247,9 @@ fn unprivileged_user() {
         &["status"],
         &["events"],
         &["set-mode", "shop", "audit"],
-        &["policy", "apply", "-f", &file],
-        &["policy", "list"],
-        &["policy", "stats"],
+        &["apply", "-f", &file],
+        &["policy", "show", "shop"],
+        &["status", "--rules"],
     ];
     for args in lines {
         let mut command = Command::new("setpriv");
@@ -269,10 +269,10 @@ fn unprivileged_user() {
         );
         assert!(output.stderr.lines().count() <= 2, "{args:?}: {}", output.stderr);
     }
-    assert_eq!(fixture.status().states("shop"), ["in force"]);
+    assert_eq!(fixture.status().states("shop"), ["active"]);
 }
 
-/// A journal that somebody else could write to, or that is none, is not used.
+/// A state directory that another user can write to, or a symbolic link, is refused.
 #[test]
 fn unsafe_journal_permissions() {
     if !met("unsafe_journal_permissions", &[Need::Root]) {

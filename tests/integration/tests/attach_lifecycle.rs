@@ -1,5 +1,5 @@
-//! A policy that stands: in force with no process of ours alive, told by status, gone without a trace.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! The life of an attached policy: enforced without a running process, shown by status, detached without leftovers.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::fs;
 
@@ -24,7 +24,7 @@ use nix::{
 
 const HOOKS: [&str; 5] = ["connect4", "connect6", "sendmsg4", "sendmsg6", "sock_create"];
 
-const HOLDING: &str = r#"{default: block, errno: EACCES, rules: [
+const DENYING: &str = r#"{default: block, errno: EACCES, rules: [
     {name: far, action: allow, to: [198.51.100.2, "2001:db8::2"]},
     {name: seen, action: audit, to: [203.0.113.1]},
 ]}"#;
@@ -33,23 +33,23 @@ fn test_client() -> TestClient {
     TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
-/// Processes that were started with this stand's journal in their environment.
+/// Processes with the state directory of this fixture in their environment.
 fn processes_of(fixture: &AttachFixture) -> Vec<String> {
     let dir = fixture.journal().as_os_str().as_encoded_bytes();
-    let is_ours = |pid: &str| {
-        // A process that ended while we look is none of ours.
+    let is_of_fixture = |pid: &str| {
+        // A process that has ended in the meantime is not listed.
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.windows(dir.len()).any(|part| part == dir)
     };
     let all = fs::read_dir("/proc").unwrap().flatten();
     let names = all.filter_map(|entry| entry.file_name().into_string().ok());
     names
-        .filter(|name| name.parse::<u32>().is_ok() && is_ours(name))
+        .filter(|name| name.parse::<u32>().is_ok() && is_of_fixture(name))
         .collect()
 }
 
-/// Both families, connected and not: what the policy denies does not arrive.
-fn expect_held(fixture: &AttachFixture, cgroup: &TestCgroup) -> u64 {
+/// Nothing that the policy denies arrives, over both families, connected and unconnected.
+fn expect_denied(fixture: &AttachFixture, cgroup: &TestCgroup) -> u64 {
     let mut denied = 0;
     for family in Family::ALL {
         for method in [
@@ -60,14 +60,14 @@ fn expect_held(fixture: &AttachFixture, cgroup: &TestCgroup) -> u64 {
             let receiver = Receiver::listen(method.transport(), Namespace::near(family));
             let result = fixture.run_client(cgroup, &test_client().args(method, receiver.address(), None));
             assert_eq!(result.errno.as_deref(), Some("EACCES"), "{result:?}");
-            receiver.expect_nothing("the policy stands");
+            receiver.expect_nothing("the policy is enforced");
             denied += 1;
         }
     }
     denied
 }
 
-fn expect_let_through(fixture: &AttachFixture, cgroup: &TestCgroup, to: std::net::IpAddr) {
+fn expect_allowed(fixture: &AttachFixture, cgroup: &TestCgroup, to: std::net::IpAddr) {
     let receiver = Receiver::listen(Transport::Tcp, to);
     let result = fixture.run_client(
         cgroup,
@@ -84,14 +84,14 @@ fn enforced_without_a_running_process() {
     }
     Namespace::run(|_| {
         let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
-        fixture.attach(&cgroup, "shop", HOLDING);
+        fixture.attach(&cgroup, "shop", DENYING);
         assert!(
             processes_of(&fixture).is_empty(),
             "attach has ended, and left nothing behind"
         );
-        let denied = expect_held(&fixture, &cgroup);
-        expect_let_through(&fixture, &cgroup, Namespace::far(Family::V4));
-        expect_let_through(&fixture, &cgroup, Namespace::elsewhere(Family::V4));
+        let denied = expect_denied(&fixture, &cgroup);
+        expect_allowed(&fixture, &cgroup, Namespace::far(Family::V4));
+        expect_allowed(&fixture, &cgroup, Namespace::elsewhere(Family::V4));
 
         let status = fixture.status();
         assert_eq!(fixture.run(["status"]).code(), Some(0));
@@ -101,7 +101,7 @@ fn enforced_without_a_running_process() {
             (&"full".into(), &"enforce".into())
         );
         assert_eq!(shop["generation"], 1);
-        assert_eq!(status.states("shop"), ["in force"]);
+        assert_eq!(status.states("shop"), ["active"]);
         let attachment = &shop["attachments"][0];
         assert_eq!(attachment["cgroup"], cgroup.cgroup_path());
         let hooks = attachment["hooks"].as_array().unwrap();
@@ -125,7 +125,7 @@ fn enforced_without_a_running_process() {
     });
 }
 
-/// Reading is not needed for anything: with the reader killed, everything is as before.
+/// Enforcement does not depend on a reader of events.
 #[test]
 fn killing_the_event_reader_changes_nothing() {
     if !met("killing_the_event_reader_changes_nothing", &[Need::Root]) {
@@ -133,9 +133,9 @@ fn killing_the_event_reader_changes_nothing() {
     }
     Namespace::run(|_| {
         let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
-        fixture.attach(&cgroup, "shop", HOLDING);
+        fixture.attach(&cgroup, "shop", DENYING);
         let follower = RunningCommand::spawn(&mut fixture.command(["events", "--follow"]));
-        let denied = expect_held(&fixture, &cgroup);
+        let denied = expect_denied(&fixture, &cgroup);
         follower.wait_for_lines(usize::try_from(denied).unwrap());
         follower.signal(Signal::SIGKILL);
         waitid(
@@ -144,16 +144,16 @@ fn killing_the_event_reader_changes_nothing() {
         )
         .unwrap();
 
-        let again = expect_held(&fixture, &cgroup);
+        let again = expect_denied(&fixture, &cgroup);
         assert_eq!(fixture.status().total("shop", "blocked"), denied + again);
-        // The next reader takes the lock and reads on; the last event before may come once more, where the
-        // reader died between printing it and saying that it was read.
+        // The next reader takes over. It may repeat the last event if the first reader was killed between printing it
+        // and consuming it.
         let read = fixture.events().len() as u64;
         assert!(read == again || read == again + 1, "{read} of {again}");
     });
 }
 
-/// A page that a person understands.
+/// The text output.
 #[test]
 fn status_text() {
     if !met("status_text", &[Need::Root]) {
@@ -161,10 +161,10 @@ fn status_text() {
     }
     Namespace::run(|_| {
         let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
-        assert!(fixture.run_ok(["status"]).starts_with("nothing stands"));
-        fixture.attach(&cgroup, "shop", HOLDING);
+        assert!(fixture.run_ok(["status"]).starts_with("no policies attached"));
+        fixture.attach(&cgroup, "shop", DENYING);
         fixture.attach(&cgroup, "watch", "{mode: audit, default: kill}");
-        expect_held(&fixture, &cgroup);
+        expect_denied(&fixture, &cgroup);
         let text = fixture.run_ok(["status"]);
         let row = |name: &str| -> Vec<String> {
             let line = text.lines().find(|line| line.trim_start().starts_with(name));
@@ -172,26 +172,30 @@ fn status_text() {
         };
         let shop = row("shop");
         assert_eq!(
-            shop[1..6],
-            [&cgroup.cgroup_path(), "in", "force", "enforce", "1"],
+            shop[1..5],
+            [&cgroup.cgroup_path(), "ACTIVE", "enforce", "1"],
             "{text}"
         );
-        assert_eq!(shop[shop.len() - 4..], ["0", "0", "6", "0"], "{text}");
+        // WOULD_BLOCK, WOULD_KILL, BLOCKED, KILLED, SOURCE.
+        let last = |row: &[String]| row[row.len() - 5..].to_vec();
+        assert_eq!(last(&shop)[..4], ["0", "0", "6", "0"], "{text}");
+        assert!(last(&shop)[4].ends_with("shop.yaml"), "{text}");
         let watch = row("watch");
-        assert_eq!(watch[watch.len() - 2..], ["6", "(would)"], "{text}");
-        assert!(!text.contains('!'), "nothing is amiss: {text}");
+        assert_eq!(last(&watch)[..4], ["0", "6", "0", "0"], "{text}");
+        assert!(!text.contains('!'), "no problem: {text}");
         assert!(text.contains("events: 0 lost"), "{text}");
 
-        let listed = fixture.run_ok(["policy", "list"]);
-        assert!(
-            listed.contains("shop") && listed.contains("shop.yaml"),
-            "{listed}"
-        );
-        let stats = fixture.run_ok(["policy", "stats", "shop"]);
-        assert!(stats.contains("far") && !stats.contains("watch"), "{stats}");
-        let stats: serde_json::Value =
-            serde_json::from_str(&fixture.run_ok(["policy", "stats", "shop", "--output", "json"])).unwrap();
-        assert_eq!(stats["policies"][0]["default"]["attempts"], 6);
+        let one = fixture.run_ok(["status", "shop"]);
+        assert!(one.contains("far") && !one.contains("watch"), "{one}");
+        let one: serde_json::Value =
+            serde_json::from_str(&fixture.run_ok(["status", "shop", "--output", "json"])).unwrap();
+        assert_eq!(one["schema_version"], 1);
+        assert_eq!(one["policies"][0]["default"]["attempts"], 6);
+        let rules = fixture.run_ok(["status", "--rules"]);
+        assert!(rules.contains("far") && rules.contains("policy watch"), "{rules}");
+        let shown = fixture.run_ok(["policy", "show", "shop", "--output", "json"]);
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(shown["policy"]["default"]["attempts"], 6);
     });
 }
 
@@ -204,40 +208,43 @@ fn detach_from_one_cgroup_then_all() {
         let fixture = AttachFixture::open();
         let cgroups = [TestCgroup::create(), TestCgroup::create(), TestCgroup::create()];
         for cgroup in &cgroups {
-            fixture.attach(cgroup, "shop", HOLDING);
+            fixture.attach(cgroup, "shop", DENYING);
         }
         fixture.attach(&cgroups[0], "other", "{default: allow}");
-        assert_eq!(fixture.status().states("shop"), ["in force"; 3]);
+        assert_eq!(fixture.status().states("shop"), ["active"; 3]);
 
-        let said = fixture.run_ok(["detach", "shop", "--cgroup", &cgroups[0].cgroup_path()]);
-        assert!(said.contains("it stands elsewhere still"), "{said}");
-        expect_let_through(&fixture, &cgroups[0], Namespace::near(Family::V4));
-        expect_held(&fixture, &cgroups[1]);
-        assert_eq!(fixture.status().states("other"), ["in force"]);
+        let printed = fixture.run_ok(["detach", "shop", "--cgroup", &cgroups[0].cgroup_path()]);
+        assert!(
+            printed.contains("it is still attached to other cgroups"),
+            "{printed}"
+        );
+        expect_allowed(&fixture, &cgroups[0], Namespace::near(Family::V4));
+        expect_denied(&fixture, &cgroups[1]);
+        assert_eq!(fixture.status().states("other"), ["active"]);
         fixture.run_fails(
             1,
-            &["does not stand on the cgroup"],
+            &["is not attached to the cgroup"],
             ["detach", "shop", "--cgroup", &cgroups[0].cgroup_path()],
         );
 
         fixture.run_ok(["detach", "shop"]);
-        expect_let_through(&fixture, &cgroups[1], Namespace::near(Family::V4));
-        expect_let_through(&fixture, &cgroups[2], Namespace::near(Family::V4));
+        expect_allowed(&fixture, &cgroups[1], Namespace::near(Family::V4));
+        expect_allowed(&fixture, &cgroups[2], Namespace::near(Family::V4));
         assert_eq!(fixture.status().names(), ["other"]);
 
-        // What is attached again stands again.
-        fixture.attach(&cgroups[1], "shop", HOLDING);
-        expect_held(&fixture, &cgroups[1]);
+        // The policy can be attached again.
+        fixture.attach(&cgroups[1], "shop", DENYING);
+        expect_denied(&fixture, &cgroups[1]);
         assert_eq!(
             fixture.status().total("shop", "blocked"),
             6,
-            "counted from its start"
+            "counters start at zero"
         );
 
-        let said = fixture.run_ok(["detach", "--all"]);
-        assert!(said.contains("other") && said.contains("shop"), "{said}");
+        let printed = fixture.run_ok(["detach", "--all"]);
+        assert!(printed.contains("other") && printed.contains("shop"), "{printed}");
         for cgroup in &cgroups {
-            expect_let_through(&fixture, cgroup, Namespace::near(Family::V4));
+            expect_allowed(&fixture, cgroup, Namespace::near(Family::V4));
         }
         assert_eq!(
             fs::read_dir(fixture.pins()).unwrap().count(),
@@ -253,11 +260,11 @@ fn detach_from_one_cgroup_then_all() {
                 .all(|name| ["lock", "reader"].contains(&name.as_str())),
             "{left:?}"
         );
-        assert_eq!(fixture.run_ok(["detach", "--all"]), "nothing stood\n");
+        assert_eq!(fixture.run_ok(["detach", "--all"]), "no policies attached\n");
     });
 }
 
-/// A process is named, or a unit of systemd: the cgroup it is in.
+/// `--pid` and `--unit` select the cgroup of a process or of a systemd unit.
 #[test]
 fn attach_by_pid_or_systemd_unit() {
     if !met("attach_by_pid_or_systemd_unit", &[Need::Root]) {
@@ -268,7 +275,7 @@ fn attach_by_pid_or_systemd_unit() {
         let name = format!("tgtest-{}.service", std::process::id());
         let (slice, other) = (cgroup.child("x.slice"), cgroup.child("y.slice"));
         let unit = slice.child(&name);
-        let file = fixture.policy("shop", HOLDING);
+        let file = fixture.policy("shop", DENYING);
         let attach = |how: &str, which: &str| fixture.run(["attach", "--policy", &file, how, which]);
 
         let absent = attach("--unit", "tgtest-absent.service");
@@ -279,7 +286,7 @@ fn attach_by_pid_or_systemd_unit() {
             absent.stderr
         );
         attach("--unit", &name).expect_code(0);
-        expect_held(&fixture, &unit);
+        expect_denied(&fixture, &unit);
         fixture.run_ok(["detach", "shop", "--unit", &name]);
 
         let twin = other.child(&name);
@@ -291,14 +298,14 @@ fn attach_by_pid_or_systemd_unit() {
 
         let process = ScriptedClient::start(&test_client(), &twin);
         attach("--pid", &process.pid().to_string()).expect_code(0);
-        expect_held(&fixture, &twin);
-        expect_let_through(&fixture, &unit, Namespace::near(Family::V4));
+        expect_denied(&fixture, &twin);
+        expect_allowed(&fixture, &unit, Namespace::near(Family::V4));
         let pid: Pid = process.pid();
         process.quit();
         let gone = attach("--pid", &pid.to_string());
         gone.expect_code(1);
         assert!(
-            gone.stderr.contains("cannot tell the cgroup of process"),
+            gone.stderr.contains("cannot determine the cgroup of process"),
             "{}",
             gone.stderr
         );

@@ -1,7 +1,6 @@
-//! Processes that leave a cgroup which carries policies are told, once for each cgroup that they leave. The kernel's
-//! own word on where a process is (`/proc/PID/cgroup`, `cgroup.procs`) is the truth. The programs run for the whole
-//! machine, so these tests are for machines of their own.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! Migrations out of a cgroup with attached policies are reported, once for each such cgroup. They are compared with
+//! `/proc/PID/cgroup`. The programs run for the whole machine, so these tests need a dedicated machine.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, process};
 
@@ -28,11 +27,14 @@ fn test_client() -> TestClient {
 }
 
 fn ready(test: &str) -> bool {
-    let alone = Need::Kernel(is_dedicated_machine(), "the machine is not the tests' alone");
+    let alone = Need::Kernel(
+        is_dedicated_machine(),
+        "the machine is not dedicated to the tests",
+    );
     met(test, &[Need::Root, alone])
 }
 
-/// Before Linux 5.14 a program attaches once in its life; told as Tidegate does.
+/// Whether a program can be attached again (Linux 5.14), detected as Tidegate does.
 fn attaches_again() -> bool {
     cgroup_hooks_choose_errno()
 }
@@ -48,21 +50,21 @@ fn expect_in(pid: Pid, cgroup: &TestCgroup) {
     assert_eq!(path, Some(cgroup.cgroup_path().as_str()));
 }
 
-/// Moves a process as root, and looks whether it is there.
+/// Migrates a process as root.
 #[track_caller]
-fn put(process: &ScriptedClient, cgroup: &TestCgroup) {
+fn migrate(process: &ScriptedClient, cgroup: &TestCgroup) {
     cgroup.add_process(process.pid());
     expect_in(process.pid(), cgroup);
 }
 
-/// What was told, in short: the cgroup with the policies, where it was, where it is, and the policies.
-fn paths(reported: &CgroupMigration) -> (String, String, String, Vec<&str>) {
+/// Scope, old cgroup, new cgroup and policies of a migration.
+fn summary(migration: &CgroupMigration) -> (String, String, String, Vec<&str>) {
     let text = |path: &Option<String>| path.clone().unwrap_or_default();
-    let policies = reported.policies.iter().flatten().map(String::as_str).collect();
+    let policies = migration.policies.iter().flatten().map(String::as_str).collect();
     (
-        text(&reported.scope),
-        text(&reported.from),
-        text(&reported.to),
+        text(&migration.scope),
+        text(&migration.from),
+        text(&migration.to),
         policies,
     )
 }
@@ -81,10 +83,10 @@ fn expected<'a>(
     )
 }
 
-/// The folder of the pinned links, if there is one.
+/// The directory of the pinned links, if there is one.
 fn links(fixture: &AttachFixture) -> Option<PathBuf> {
     let gates = fs::read_dir(fixture.pins().join("tidegate")).ok()?;
-    let mut dirs = gates.map(|datapath| datapath.unwrap().path().join("links/moves"));
+    let mut dirs = gates.map(|datapath| datapath.unwrap().path().join("links/migration"));
     dirs.find(|dir| dir.is_dir())
 }
 
@@ -96,18 +98,18 @@ fn migration_by_root() {
     let (fixture, cgroup, other) = (AttachFixture::open(), TestCgroup::create(), TestCgroup::create());
     fixture.attach(&cgroup, "shop", POLICY);
     fixture.attach(&cgroup, "watch", "{default: audit}");
-    // It moves in, which is nothing to tell.
+    // Migrating in is not reported.
     let process = ScriptedClient::start(&test_client(), &cgroup);
     expect_in(process.pid(), &cgroup);
     assert!(fixture.migrations().is_empty());
 
-    put(&process, &other);
+    migrate(&process, &other);
     let reported = fixture.migrations();
     let [reported] = reported.as_slice() else {
-        panic!("one move, not {reported:#?}");
+        panic!("one migration, not {reported:#?}");
     };
     assert_eq!(
-        paths(reported),
+        summary(reported),
         expected(&cgroup, &cgroup, &other, &["shop", "watch"])
     );
     assert_eq!(
@@ -134,39 +136,39 @@ fn migration_by_root() {
         (process::id() as i32, 0, us)
     );
 
-    // It is under no policy any more, so what it does is nobody's business; nor does it leave a second time.
+    // It is under no policy now, so further migrations are not reported.
     let third = TestCgroup::create();
-    put(&process, &third);
-    put(&process, &cgroup);
+    migrate(&process, &third);
+    migrate(&process, &cgroup);
     assert!(fixture.migrations().is_empty());
 
-    // As text, once more, with the names of what was taken away meanwhile.
-    put(&process, &other);
+    // As text, with the name of a policy that has been detached in the meantime.
+    migrate(&process, &other);
     fixture.run_ok(["detach", "watch"]);
     let text = fixture.run_ok(["events"]);
     let line = format!(
-        "MOVED test_client[{pid}] left {} for {}, by {us}[{}] uid 0  shop, watch\n",
+        "MIGRATED test-client[{pid}] from {} to {} by {us}[{}] uid=0  shop, watch\n",
         cgroup.cgroup_path(),
         other.cgroup_path(),
         process::id()
     );
     assert!(text.ends_with(&line) && text.lines().count() == 1, "{text}");
 
-    // To a reader who waits, among attempts.
-    put(&process, &cgroup);
+    // To a follower.
+    migrate(&process, &cgroup);
     let follower = RunningCommand::spawn(&mut fixture.command(["events", "--follow", "--output", "json"]));
-    put(&process, &other);
-    let reported = follower.wait_for_stdout("\"type\":\"move\"");
+    migrate(&process, &other);
+    let reported = follower.wait_for_stdout("\"type\":\"cgroup_migration\"");
     follower.signal(Signal::SIGINT);
     follower.finish();
     assert_eq!(
-        paths(&Report::migrations(&reported)[0]),
+        summary(&Report::migrations(&reported)[0]),
         expected(&cgroup, &cgroup, &other, &["shop"])
     );
     process.quit();
 }
 
-/// Neither is it told when a process stays below, comes in, or has nothing to do with any policy.
+/// Migrations within the subtree, into it, and of processes without a policy.
 #[test]
 fn migrations_that_are_not_reported() {
     if !ready("migrations_that_are_not_reported") {
@@ -177,18 +179,18 @@ fn migrations_that_are_not_reported() {
     fixture.attach(&cgroup, "shop", POLICY);
     let process = ScriptedClient::start(&test_client(), &left);
     for target in [&right, &cgroup, &left, &left] {
-        put(&process, target);
+        migrate(&process, target);
     }
     let outsider = ScriptedClient::start(&test_client(), &other);
-    put(&outsider, &elsewhere);
-    put(&outsider, &right);
+    migrate(&outsider, &elsewhere);
+    migrate(&outsider, &right);
     assert!(fixture.migrations().is_empty());
 
-    put(&process, &elsewhere);
-    put(&outsider, &other);
+    migrate(&process, &elsewhere);
+    migrate(&outsider, &other);
     let reported: Vec<_> = fixture.migrations();
     assert_eq!(
-        reported.iter().map(paths).collect::<Vec<_>>(),
+        reported.iter().map(summary).collect::<Vec<_>>(),
         [
             expected(&cgroup, &left, &elsewhere, &["shop"]),
             expected(&cgroup, &right, &other, &["shop"])
@@ -202,7 +204,7 @@ fn migrations_that_are_not_reported() {
     outsider.quit();
 }
 
-/// A hierarchy of the first version has cgroups of its own: a process is in one of each.
+/// A cgroup v1 hierarchy is independent of cgroup2.
 #[test]
 fn cgroup_v1_migration_is_not_reported() {
     if !ready("cgroup_v1_migration_is_not_reported") {
@@ -237,7 +239,7 @@ fn cgroup_v1_migration_is_not_reported() {
     umount(mounted.path()).unwrap();
 }
 
-/// One line for each cgroup with policies that is left.
+/// One event for each cgroup with policies that the process leaves.
 #[test]
 fn one_event_for_each_nested_cgroup() {
     if !ready("one_event_for_each_nested_cgroup") {
@@ -250,18 +252,18 @@ fn one_event_for_each_nested_cgroup() {
     fixture.attach(&inner, "below", POLICY);
     let process = ScriptedClient::start(&test_client(), &inner);
     let reported = |to: &TestCgroup| {
-        put(&process, to);
+        migrate(&process, to);
         fixture.migrations()
     };
     let inner_left = reported(&middle);
     assert_eq!(
-        inner_left.iter().map(paths).collect::<Vec<_>>(),
+        inner_left.iter().map(summary).collect::<Vec<_>>(),
         [expected(&inner, &inner, &middle, &["below"])]
     );
     assert!(reported(&inner).is_empty());
     let both_left = reported(&other);
     assert_eq!(
-        both_left.iter().map(paths).collect::<Vec<_>>(),
+        both_left.iter().map(summary).collect::<Vec<_>>(),
         [
             expected(&outer, &inner, &other, &["above"]),
             expected(&inner, &inner, &other, &["below"])
@@ -270,7 +272,7 @@ fn one_event_for_each_nested_cgroup() {
     process.quit();
 }
 
-/// In a threaded cgroup threads move one at a time.
+/// In a threaded cgroup single threads can migrate.
 #[test]
 fn migration_of_one_thread() {
     if !ready("migration_of_one_thread") {
@@ -290,7 +292,7 @@ fn migration_of_one_thread() {
     }
     let reported = fixture.migrations();
     assert_eq!(
-        reported.iter().map(paths).collect::<Vec<_>>(),
+        reported.iter().map(summary).collect::<Vec<_>>(),
         [expected(&one, &one, &other, &["shop"])]
     );
     assert!(
@@ -300,7 +302,7 @@ fn migration_of_one_thread() {
     process.quit();
 }
 
-/// clone3(2) puts a process elsewhere from its beginning.
+/// clone3(2) can create a process in another cgroup.
 #[test]
 fn clone_into_cgroup() {
     if !ready("clone_into_cgroup") {
@@ -322,7 +324,7 @@ fn clone_into_cgroup() {
     let child = clone_into(&mut parent, &other);
     let reported = fixture.migrations();
     assert_eq!(
-        reported.iter().map(paths).collect::<Vec<_>>(),
+        reported.iter().map(summary).collect::<Vec<_>>(),
         [expected(&cgroup, &cgroup, &other, &["shop"])]
     );
     assert_eq!((reported[0].pid, reported[0].tid), (child, child));
@@ -336,7 +338,7 @@ fn clone_into_cgroup() {
     );
     parent.quit();
 
-    // From outside to the inside, and from nowhere to nowhere.
+    // Into the scope, and between cgroups without policies.
     let mut outsider = ScriptedClient::start(&test_client(), &other);
     below.wait_until_empty();
     clone_into(&mut outsider, &below);
@@ -346,7 +348,7 @@ fn clone_into_cgroup() {
     outsider.quit();
 }
 
-/// The programs are attached while some policy stands, and are put back where somebody has taken them away.
+/// The programs are attached only while a policy is attached, and restored if they were removed.
 #[test]
 fn programs_attached_only_while_needed() {
     if !ready("programs_attached_only_while_needed") {
@@ -361,7 +363,7 @@ fn programs_attached_only_while_needed() {
     fixture.attach(&other, "second", POLICY);
     let status = fixture.status();
     assert_eq!(
-        status.0["moves"],
+        status.0["migration"],
         serde_json::json!([
             {"hook": "cgroup_move", "state": "attached"},
             {"hook": "cgroup_clone", "state": "attached"},
@@ -377,17 +379,17 @@ fn programs_attached_only_while_needed() {
     fixture.run_ok(["detach", "second"]);
     assert!(links(&fixture).is_some(), "the other needs them");
     let nowhere = TestCgroup::create();
-    let leaves = || {
+    let migrations_after_leaving = || {
         let process = ScriptedClient::start(&test_client(), &cgroup);
-        put(&process, &nowhere);
+        migrate(&process, &nowhere);
         process.quit();
         fixture.migrations().len()
     };
     fixture.run_ok(["detach", "shop"]);
     assert_eq!(links(&fixture).is_some(), !attaches_again());
-    assert_eq!(leaves(), 0);
+    assert_eq!(migrations_after_leaving(), 0);
     fixture.attach(&cgroup, "shop", POLICY);
-    assert_eq!(leaves(), 1);
+    assert_eq!(migrations_after_leaving(), 1);
 
     fs::remove_file(links(&fixture).unwrap().join("cgroup_move")).unwrap();
     let status = fixture.status();
@@ -396,43 +398,43 @@ fn programs_attached_only_while_needed() {
     assert_eq!(status.policy("shop")["enforcement"], "full");
     let text = fixture.run_ok(["status"]);
     assert!(
-        text.contains("not reported here: not attached: cgroup_move"),
+        text.contains("cgroup migrations are not reported: not attached: cgroup_move"),
         "{text}"
     );
-    // A kernel that attaches a program once in its life leaves it at that, and the policy stands.
+    // Where a program can be attached only once, the link is not restored, and the policy stays attached.
     fixture.attach(&cgroup, "shop", POLICY);
     assert_eq!(
         fixture.status().0["migration_unavailable_reason"].is_null(),
         attaches_again()
     );
     if attaches_again() {
-        assert_eq!(leaves(), 1);
+        assert_eq!(migrations_after_leaving(), 1);
     }
 }
 
-/// Without the programs all else is as it was, and it is said.
+/// Without the programs everything else works, and status reports it.
 #[test]
 fn without_the_migration_programs() {
     if !met("without_the_migration_programs", &[Need::Root]) {
         return;
     }
-    let fixture = AttachFixture::open().variable("TIDEGATE_DISABLE", "moves");
+    let fixture = AttachFixture::open().variable("TIDEGATE_DISABLE", "migration");
     let (cgroup, other) = (TestCgroup::create(), TestCgroup::create());
     fixture.attach(&cgroup, "shop", POLICY);
     let process = ScriptedClient::start(&test_client(), &cgroup);
-    put(&process, &other);
+    migrate(&process, &other);
     assert!(fixture.migrations().is_empty());
     process.quit();
     let status = fixture.status();
     assert_eq!(status.policy("shop")["enforcement"], "full");
-    assert_eq!(status.0["moves"], serde_json::json!([]));
+    assert_eq!(status.0["migration"], serde_json::json!([]));
     assert_eq!(
         status.0["migration_unavailable_reason"],
-        "TIDEGATE_DISABLE takes them away"
+        "disabled by TIDEGATE_DISABLE"
     );
     let text = fixture.run_ok(["status"]);
     assert!(
-        text.contains("processes that leave a cgroup are not reported here: TIDEGATE_DISABLE"),
+        text.contains("cgroup migrations are not reported: disabled by TIDEGATE_DISABLE"),
         "{text}"
     );
     assert!(links(&fixture).is_none());

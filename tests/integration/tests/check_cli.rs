@@ -1,5 +1,5 @@
-//! `tidegate check`, from the outside: exit codes, both forms of output, standard input. Needs no root.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! The `tidegate check` command: exit codes, both output formats, standard input. Does not need root.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{io::Write, process::Stdio};
 
@@ -11,7 +11,7 @@ use integration::{
 
 const VALID: &str = "{default: block, rules: [{name: web, action: allow, to: [192.0.2.0/24], ports: [443]}]}";
 
-/// Three faults in one file, each at a place of its own.
+/// Three errors in one file, each in another location.
 const INVALID: &str = "apiVersion: tidegate.io/v1
 kind: EgressPolicy
 metadata: {name: broken}
@@ -140,7 +140,7 @@ fn variables() {
     check_input(&text, &["--set", "NODES=nonsense", "-"]).expect_code(3);
 }
 
-/// A rule that an earlier one leaves nothing to is a warning, and an error where that is asked for.
+/// A rule that never matches is a warning, and an error with the option for that.
 #[test]
 fn warnings() {
     let text = policy(
@@ -158,7 +158,7 @@ fn warnings() {
     check_input(&text, &["--deny-warnings", "-"]).expect_code(3);
 }
 
-/// Colours only where somebody sees them.
+/// Colours only on a terminal.
 #[test]
 fn colours() {
     assert!(!check_input(INVALID, &["-"]).stderr.contains('\u{1b}'));
@@ -174,7 +174,7 @@ fn colours() {
     assert!(!running.finish().stderr.contains('\u{1b}'), "NO_COLOR");
 }
 
-/// A reader that goes away is no reason to panic.
+/// A closed output pipe does not cause a panic.
 #[test]
 fn closed_pipe() {
     let mut child = tidegate(["--help"])

@@ -1,6 +1,6 @@
-//! Programs that know nothing of us: behind a policy that allows they work, behind one that blocks they
-//! fail with the error they always have for such a thing.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! Unmodified client programs: under a policy that allows they work, under one that blocks they fail with their usual
+//! error.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ const BLOCKING: &str = "{default: allow, rules: [{name: server, action: block, t
 const REFUSING: &str = "{default: allow, errno: ECONNREFUSED, \
                         rules: [{name: server, action: block, to: [198.51.100.1]}]}";
 
-/// Runs a test in a namespace, when the programs are there.
+/// Runs a test in a namespace if the programs are installed.
 fn with_programs(test: &str, programs: &[&str], check: impl FnOnce() + Send) {
     let mut needs = vec![Need::Root];
     needs.extend(programs.iter().map(|name| Need::Program(name)));
@@ -37,7 +37,7 @@ fn with_programs(test: &str, programs: &[&str], check: impl FnOnce() + Send) {
     }
 }
 
-/// The client without the gate, allowed, and audited: it works all three times.
+/// The client works without a policy, allowed, and audited.
 fn works(args: &[&str], is_done: impl Fn(&CommandOutput)) {
     let plain = RunningCommand::run(Command::new(args[0]).args(&args[1..]));
     plain.expect_code(0);
@@ -62,7 +62,7 @@ fn works(args: &[&str], is_done: impl Fn(&CommandOutput)) {
     }
 }
 
-/// The client behind a policy that blocks.
+/// The client under a policy that blocks.
 fn fails(spec: &str, args: &[&str], code: i32, error: &str) {
     let exec = Exec::with(spec);
     let output = exec.run(args);
@@ -88,12 +88,12 @@ fn fails(spec: &str, args: &[&str], code: i32, error: &str) {
     }
 }
 
-/// What a client says where a policy says ECONNREFUSED: as of EPERM, or as of that.
+/// The error message of a client for ECONNREFUSED, or for EPERM where the errno cannot be chosen.
 fn refused(not_permitted: &'static str, refused: &'static str) -> &'static str {
     if chooses_errno() { refused } else { not_permitted }
 }
 
-/// A web server with one file, once it is ready.
+/// Starts a web server with one file and waits until it is ready.
 fn web_server(dir: &SharedDir) -> (RunningCommand, SocketAddr) {
     dir.write("file.txt", CONTENT);
     let address = SocketAddr::new(Namespace::near(Family::V4), 8080);
@@ -116,12 +116,12 @@ fn curl() {
         let url = format!("http://{address}/file.txt");
         let args = ["curl", "--silent", "--show-error", "--noproxy", "*", &url];
         works(&args, |output| assert_eq!(output.stdout, CONTENT));
-        // 7: failed to connect.
+        // Exit code 7: failed to connect.
         fails(BLOCKING, &args, 7, "curl: (7)");
         fails(REFUSING, &args, 7, "curl: (7)");
         let exec = Exec::with("{default: kill}");
         let output = exec.run(args);
-        // Where the kill comes later, it may have ended of the denial before.
+        // If user space kills, the client may have ended before because of the denial.
         if kills_at_once() || output.code() != Some(7) {
             output.expect_code(128 + libc::SIGKILL);
         }
@@ -154,7 +154,7 @@ fn python_urllib() {
     });
 }
 
-/// A repository with one commit.
+/// Creates a repository with one commit.
 fn repository(dir: &SharedDir) {
     let path = dir.path().join("project");
     fs::create_dir(&path).unwrap();
@@ -171,7 +171,7 @@ fn repository(dir: &SharedDir) {
             "--quiet",
             "--message=first",
         ],
-        // What a web server without git's own program needs.
+        // For a web server without git http-backend.
         &["update-server-info"],
     ] {
         let mut git = Command::new("git");
@@ -180,13 +180,13 @@ fn repository(dir: &SharedDir) {
     }
 }
 
-/// Nobody's settings change what git does here.
+/// Ignores the git settings of users and system.
 fn without_settings(git: &mut Command) -> &mut Command {
     git.env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_CONFIG_NOSYSTEM", "1")
 }
 
-/// Clones into a fresh place each time and shows what came.
+/// Clones into a new directory and prints a file of the clone.
 fn clone_script(url: &str) -> String {
     format!(
         "export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_TERMINAL_PROMPT=0; \
@@ -235,7 +235,7 @@ fn git_http() {
     });
 }
 
-/// A server that takes the greeting and hangs up is enough to see that ssh came through.
+/// A server that reads the greeting and closes the connection: this shows whether ssh could connect.
 #[test]
 fn ssh() {
     with_programs("ssh", &["ssh"], || {
@@ -264,7 +264,7 @@ fn ssh() {
             255,
             refused("port 22: Operation not permitted", "port 22: Connection refused"),
         );
-        // The connection that the server got is this one: it accepts only one.
+        // The server accepts only one connection, so it is this one.
         let exec = Exec::with(ALLOWING);
         exec.run(args).expect_code(255);
         assert!(exec.report().events.is_empty());

@@ -1,6 +1,6 @@
-//! A program that does not know about us behaves the same under a policy that allows all: CPython's own
-//! tests of its socket module, run plain and behind the gate, end the same, test by test.
-#![expect(clippy::expect_used, reason = "what a test stands on fails it")]
+//! An unmodified program behaves the same under a policy that allows everything: each of CPython's own tests of its
+//! socket module has the same result with and without the policy.
+#![expect(clippy::expect_used, reason = "a fixture that does not work fails the test")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,10 +16,10 @@ use integration::{
     running_command::{CommandOutput, RunningCommand},
 };
 
-/// Far more than they take.
+/// Time limit, far longer than they take.
 const TIMEOUT: Duration = Duration::from_secs(900);
 
-/// Left out: hangs on machines without a vsock transport, with us or without.
+/// Skipped: hangs on machines without a vsock transport, also without a policy.
 const ARGS: [&str; 9] = [
     "python3",
     "-m",
@@ -32,7 +32,7 @@ const ARGS: [&str; 9] = [
     "test_socket",
 ];
 
-/// What became of each test: `ok`, `skipped '...'`, `FAIL`, `ERROR`.
+/// The result of each test: `ok`, `skipped '...'`, `FAIL`, `ERROR`.
 fn outcomes(output: &CommandOutput) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut name: Option<&str> = None;
@@ -59,8 +59,7 @@ fn has_tests() -> bool {
     RunningCommand::run(&mut python).code() == Some(0)
 }
 
-/// Behind the gate the command lacks capabilities that the plain run has: what that changes is no
-/// concern of this test, so they are kept.
+/// Keeps the capabilities that `exec` drops: this test does not cover their effect.
 #[test]
 fn cpython_test_socket() {
     let test = "cpython_test_socket";
@@ -76,7 +75,7 @@ fn cpython_test_socket() {
         return;
     }
     let exec = Exec::with("{default: allow}").options(["--keep-capability", "all", "--quiet"]);
-    // Side by side, each in a network of its own.
+    // Concurrently, each in its own network namespace.
     let (plain, inside) = thread::scope(|scope| {
         let plain = scope.spawn(|| {
             in_namespace(|| {
@@ -90,7 +89,7 @@ fn cpython_test_socket() {
     let (expected, found) = (outcomes(&plain), outcomes(&inside));
     assert!(
         expected.len() > 300,
-        "only {} tests were understood\n{}\n{}",
+        "only {} test results were parsed\n{}\n{}",
         expected.len(),
         plain.stdout,
         plain.stderr
@@ -114,10 +113,10 @@ fn cpython_test_socket() {
     let report = exec.report();
     assert!(report.events.is_empty(), "{:#?}", report.events);
     let allowed = report.summary.policies[0].default.attempts;
-    assert!(allowed > 100, "it did go through the gate: {allowed} attempts");
+    assert!(allowed > 100, "the policy was evaluated: {allowed} attempts");
 }
 
-/// Starts a process in a namespace of its own and waits for its end there.
+/// Runs a process in a new namespace and waits until it ends.
 fn in_namespace(start: impl FnOnce() -> RunningCommand + Send) -> CommandOutput {
     let mut output = None;
     Namespace::run(|_| output = Some(start().finish_within(TIMEOUT)));

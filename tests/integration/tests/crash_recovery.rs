@@ -1,6 +1,6 @@
-//! Commands on standing policies, killed at random moments, under load: afterwards there is the old state
-//! or the new one, in the kernel at once and in the journal once somebody looks.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! Commands that change attached policies are killed at random times, under load: afterwards the old or the new state is
+//! active in the kernel, and the next command that reads the journal agrees with it.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{
     collections::hash_map::RandomState,
@@ -30,12 +30,12 @@ use nix::{
     sys::time::TimeSpec,
 };
 
-/// Commands that are killed.
+/// How many commands are killed.
 const KILLS: usize = 200;
-/// Longest life of a command, microseconds; some are done before.
+/// Maximum time until a command is killed, in microseconds; some finish earlier.
 const LONGEST: u64 = 25_000;
 
-/// Numbers of a sequence that differs from run to run; the seed is told when the test fails.
+/// Random numbers with a different seed in each run; a failing test prints the seed.
 struct Random(u64);
 
 impl Random {
@@ -43,7 +43,7 @@ impl Random {
         Random(RandomState::new().build_hasher().finish() | 1)
     }
 
-    /// xorshift64.
+    /// The next value (xorshift64).
     fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -52,14 +52,14 @@ impl Random {
     }
 }
 
-/// What a cgroup is under.
+/// The policy of the cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Nothing,
-    /// Version 0 or 1 of the policy.
+    /// Version 0 or 1, in enforce mode.
     Version(usize),
-    /// A version in audit mode.
-    Watched(usize),
+    /// Version 0 or 1, in audit mode.
+    Audited(usize),
 }
 
 struct CrashFixture {
@@ -73,7 +73,7 @@ struct CrashFixture {
 const ERRNO: [&str; 2] = ["EACCES", "EHOSTUNREACH"];
 
 impl CrashFixture {
-    fn make() -> CrashFixture {
+    fn create() -> CrashFixture {
         let bpffs = mount_of("bpf").unwrap_or_else(|| {
             let mounted = Command::new("mount")
                 .args(["-t", "bpf", "bpf", "/sys/fs/bpf"])
@@ -120,19 +120,18 @@ impl CrashFixture {
         self.files[version].to_str().unwrap()
     }
 
-    /// Runs a command, and kills it after so many microseconds unless it has ended; gives whether it was
-    /// killed.
-    fn killed(&self, args: &[&str], after: u64) -> bool {
+    /// Runs a command and kills it after `after` microseconds unless it has ended; whether it was killed.
+    fn run_and_kill(&self, args: &[&str], after: u64) -> bool {
         let mut child = self
             .command(args)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // SAFETY: a process id of a child that has not been waited for.
+        // SAFETY: the process id of a child that has not been reaped.
         let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
         assert!(pidfd >= 0);
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: the descriptor is new and owned here.
         let pidfd = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(pidfd as i32) };
         let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         ppoll(&mut fds, Some(TimeSpec::from(Duration::from_micros(after))), None).unwrap();
@@ -140,7 +139,7 @@ impl CrashFixture {
         child.wait().unwrap().code().is_none()
     }
 
-    /// A storm in the cgroup, with what time the commands leave it.
+    /// Starts load in the cgroup, with a lower priority than the commands.
     fn load(&self) -> RunningCommand {
         let destinations = self.destinations.map(|to| to.to_string());
         let args = TestClient::at(env!("CARGO_BIN_EXE_test-client"))
@@ -153,8 +152,8 @@ impl CrashFixture {
         load
     }
 
-    /// What the kernel says, by trying.
-    fn tried(&self) -> State {
+    /// The state in the kernel, found by connecting.
+    fn state_in_kernel(&self) -> State {
         let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
         let results = self.destinations.map(|to| {
             let args = test_client.task("load", &[&to.to_string()]);
@@ -170,7 +169,7 @@ impl CrashFixture {
             results.concat()
         });
         match results.each_ref().map(String::as_str) {
-            // An audited version lets both through, as none does.
+            // In audit mode both versions let everything through, as without a policy.
             ["ok", "ok"] => State::Nothing,
             ["ok", errno] if errno == ERRNO[0] => State::Version(0),
             [errno, "ok"] if errno == ERRNO[1] => State::Version(1),
@@ -178,8 +177,8 @@ impl CrashFixture {
         }
     }
 
-    /// What the journal says, once it was looked at; checks that the kernel's pins agree.
-    fn recorded(&self) -> State {
+    /// The state in the journal after recovery; checks that the pins agree.
+    fn state_in_journal(&self) -> State {
         let output = RunningCommand::run(&mut self.command(&["status", "--output", "json"]));
         assert!(
             matches!(output.code(), Some(0 | 5)),
@@ -189,22 +188,22 @@ impl CrashFixture {
         );
         let status: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
         let policies = status["policies"].as_array().unwrap();
-        let links = self.pins.join("tidegate/standing-5/links");
-        let carrying = || fs::read_dir(&links).map_or(0, |entries| entries.count());
+        let links = self.pins.join("tidegate/attached-5/links");
+        let linked_cgroups = || fs::read_dir(&links).map_or(0, |entries| entries.count());
         let [policy] = policies.as_slice() else {
             assert!(policies.is_empty(), "{status:#}");
-            assert_eq!(carrying(), 0, "links without a policy");
+            assert_eq!(linked_cgroups(), 0, "links without a policy");
             return State::Nothing;
         };
         assert_eq!(policy["enforcement"], "full", "{status:#}");
         assert_eq!(policy["attachments"].as_array().unwrap().len(), 1, "{status:#}");
-        assert_eq!(carrying(), 1);
+        assert_eq!(linked_cgroups(), 1);
         let version = usize::from(policy["source"].as_str().unwrap().ends_with("version-1.yaml"));
-        // The second version is strict; its program comes and goes with it.
+        // The second version is strict: its egress filter is attached only with it.
         let links = fs::read_dir(&links).unwrap().next().unwrap().unwrap().path();
         assert_eq!(links.join("egress").exists(), version == 1, "{status:#}");
         if policy["mode"] == "audit" {
-            State::Watched(version)
+            State::Audited(version)
         } else {
             State::Version(version)
         }
@@ -233,13 +232,16 @@ fn commands_killed_at_random_times() {
     Namespace::run(|_| {
         let mut random = Random::new();
         println!("seed {}", random.0);
-        let setup = CrashFixture::make();
+        let setup = CrashFixture::create();
         let cgroup = setup.cgroup.path().to_str().unwrap().to_owned();
         let load = setup.load();
         let attach = |version: usize| ["attach", "--policy", setup.file(version), "--cgroup", &cgroup];
         setup.command(&attach(0)).output().unwrap();
         let mut state = State::Version(0);
-        assert_eq!((setup.tried(), setup.recorded()), (state, state));
+        assert_eq!(
+            (setup.state_in_kernel(), setup.state_in_journal()),
+            (state, state)
+        );
         let (mut kills, mut done) = (0, 0);
         for _ in 0..KILLS {
             let before = state;
@@ -248,24 +250,24 @@ fn commands_killed_at_random_times() {
                     attach(version as usize % 2).to_vec(),
                     State::Version(version as usize % 2),
                 ),
-                (State::Version(version), 0) => (vec!["set-mode", "crash", "audit"], State::Watched(version)),
-                (State::Watched(version), 0 | 1) => {
+                (State::Version(version), 0) => (vec!["set-mode", "crash", "audit"], State::Audited(version)),
+                (State::Audited(version), 0 | 1) => {
                     (vec!["set-mode", "crash", "enforce"], State::Version(version))
                 }
                 (_, 1) => (vec!["detach", "crash"], State::Nothing),
-                (State::Version(version) | State::Watched(version), _) => {
+                (State::Version(version) | State::Audited(version), _) => {
                     let file = setup.file(1 - version);
-                    (vec!["policy", "apply", "-f", file], State::Version(1 - version))
+                    (vec!["apply", "-f", file], State::Version(1 - version))
                 }
             };
-            kills += usize::from(setup.killed(&args, random.below(LONGEST)));
-            let (tried, recorded) = (setup.tried(), setup.recorded());
+            kills += usize::from(setup.run_and_kill(&args, random.below(LONGEST)));
+            let (tried, recorded) = (setup.state_in_kernel(), setup.state_in_journal());
             assert!(
                 recorded == before || recorded == wanted,
                 "{before:?} {args:?}: {recorded:?}"
             );
             let agrees = match recorded {
-                State::Watched(_) => State::Nothing,
+                State::Audited(_) => State::Nothing,
                 other => other,
             };
             assert_eq!(tried, agrees, "{before:?} {args:?}: {recorded:?}");
@@ -274,15 +276,17 @@ fn commands_killed_at_random_times() {
         }
         println!("{kills} of {KILLS} commands were killed before their end, {done} had their effect");
         assert!(kills > KILLS / 4 && done > KILLS / 10, "{kills} {done}");
-        // All of it can be taken away, whatever died before.
+        // Everything can be detached after any of these kills.
         let all = RunningCommand::run(&mut setup.command(&["detach", "--all"]));
         all.expect_code(0);
-        assert_eq!((setup.tried(), leftovers(&setup.pins)), (State::Nothing, vec![]));
+        assert_eq!(
+            (setup.state_in_kernel(), leftovers(&setup.pins)),
+            (State::Nothing, vec![])
+        );
         let output = load.finish();
         for CallCount { to, call, result, .. } in CallCount::read(&output.expect_code(0).stdout) {
             let other = usize::from(to == setup.destinations[0]);
-            // A datagram whose call the first version let pass may meet the packet floor of the second, which is
-            // strict, on its way out.
+            // The egress filter of the strict second version may drop a datagram that the first version has allowed.
             let dropped = other == 1 && call == "sendto" && result == "EPERM";
             let expected = dropped || ["ok", ERRNO[other]].contains(&result.as_str());
             assert!(expected, "{call} {to}: {result}");
@@ -290,7 +294,7 @@ fn commands_killed_at_random_times() {
     });
 }
 
-/// The first command loads programs and tables: it may die in the middle of that.
+/// The first command loads programs and maps, and may be killed while it does.
 #[test]
 fn killed_while_loading() {
     if !met("killed_while_loading", &[Need::Root]) {
@@ -299,19 +303,19 @@ fn killed_while_loading() {
     Namespace::run(|_| {
         let mut random = Random::new();
         println!("seed {}", random.0);
-        let setup = CrashFixture::make();
+        let setup = CrashFixture::create();
         let cgroup = setup.cgroup.path().to_str().unwrap().to_owned();
         let attach = ["attach", "--policy", setup.file(0), "--cgroup", &cgroup];
         for _ in 0..10 {
-            setup.killed(&attach, random.below(600_000));
-            let tried = setup.tried();
-            assert_eq!(setup.recorded(), tried);
+            setup.run_and_kill(&attach, random.below(600_000));
+            let tried = setup.state_in_kernel();
+            assert_eq!(setup.state_in_journal(), tried);
             assert!(matches!(tried, State::Nothing | State::Version(0)), "{tried:?}");
-            setup.killed(&["detach", "--all"], random.below(30_000));
-            let tried = setup.tried();
-            assert_eq!(setup.recorded(), tried);
+            setup.run_and_kill(&["detach", "--all"], random.below(30_000));
+            let tried = setup.state_in_kernel();
+            assert_eq!(setup.state_in_journal(), tried);
         }
         RunningCommand::run(&mut setup.command(&attach)).expect_code(0);
-        assert_eq!(setup.tried(), State::Version(0));
+        assert_eq!(setup.state_in_kernel(), State::Version(0));
     });
 }

@@ -1,5 +1,4 @@
-//! Repeats of what is reported: counted within a window, told with the next record, and counted exactly by
-//! the rules in any case.
+//! Duplicate events: suppressed within a window and counted in the next event. The counters of rules stay exact.
 
 use std::{ffi::OsString, net::IpAddr};
 
@@ -23,7 +22,7 @@ fn near() -> IpAddr {
     Namespace::near(Family::V4)
 }
 
-/// So many connects of UDP sockets, which send nothing, to a port of an address.
+/// Connects UDP sockets this many times to a port (which sends nothing).
 fn flood(cgroup: &TestCgroup, to: IpAddr, port: u16, times: u64) {
     let to = match to {
         IpAddr::V4(_) => format!("{to}:{port}"),
@@ -42,23 +41,23 @@ fn repeats(events: &[Event]) -> Vec<u64> {
     events.iter().map(|event| event.repeats).collect()
 }
 
-/// What was folded, and what of it is to be told, since something stood there first.
-struct Folds(u64, u64);
+/// The counters of suppressed and of pending duplicates, before a test.
+struct Suppressed(u64, u64);
 
-impl Folds {
-    fn of(fixture: &AttachFixture) -> Folds {
+impl Suppressed {
+    fn of(fixture: &AttachFixture) -> Suppressed {
         let status = fixture.status();
-        Folds(status.counter("suppressed"), status.counter("suppressed_pending"))
+        Suppressed(status.counter("suppressed"), status.counter("suppressed_pending"))
     }
 
     #[track_caller]
-    fn expect(&self, fixture: &AttachFixture, folded: u64, untold: u64) {
-        let now = Folds::of(fixture);
-        assert_eq!((now.0 - self.0, now.1 - self.1), (folded, untold));
+    fn expect(&self, fixture: &AttachFixture, suppressed: u64, pending: u64) {
+        let now = Suppressed::of(fixture);
+        assert_eq!((now.0 - self.0, now.1 - self.1), (suppressed, pending));
     }
 }
 
-/// One event, then silence; another version is reported at once, and tells how many there were.
+/// One event, then none; the first event of the next version contains the number of duplicates.
 #[test]
 fn duplicates_are_counted_in_the_next_event() {
     if !met("duplicates_are_counted_in_the_next_event", &[Need::Root]) {
@@ -68,12 +67,12 @@ fn duplicates_are_counted_in_the_next_event() {
         let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let version = |port: u16| {
             format!(
-                "{{default: allow, fold: {{audit: 1h}}, rules: [{{name: seen, action: audit, to: [{}], ports: [9, {port}]}}]}}",
+                "{{default: allow, deduplicate: {{audit: 1h}}, rules: [{{name: seen, action: audit, to: [{}], ports: [9, {port}]}}]}}",
                 near()
             )
         };
         fixture.attach(&cgroup, "shop", &version(10));
-        let before = Folds::of(&fixture);
+        let before = Suppressed::of(&fixture);
         flood(&cgroup, near(), 9, 5);
         flood(&cgroup, near(), 9, 2);
         let events = fixture.events();
@@ -95,7 +94,7 @@ fn duplicates_are_counted_in_the_next_event() {
         assert_eq!((repeats(&events), events[0].generation), (vec![6], 2));
         before.expect(&fixture, 8, 2);
 
-        // Nothing but the mode, and it is another version.
+        // A change of mode is a new generation.
         fixture.run_ok(["set-mode", "shop", "audit"]);
         flood(&cgroup, near(), 9, 1);
         let events = fixture.events();
@@ -105,7 +104,7 @@ fn duplicates_are_counted_in_the_next_event() {
     });
 }
 
-/// The window ends: the next attempt is told with all before it. In any case events and repeats are attempts.
+/// After the window the next event contains the number of duplicates. Events plus duplicates are all attempts.
 #[test]
 fn default_window() {
     if !met("default_window", &[Need::Root]) {
@@ -114,11 +113,11 @@ fn default_window() {
     Namespace::run(|_| {
         let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         fixture.attach(&cgroup, "shop", "{default: audit}");
-        let before = Folds::of(&fixture);
+        let before = Suppressed::of(&fixture);
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("udp4");
         let (mut attempts, mut reported, mut events) = (0, 0, 0);
-        // Until an event tells of attempts that were folded before it.
+        // Until an event reports suppressed duplicates.
         while events < 2 || reported == events {
             process.succeeds(&format!("connect 0 {}:9", near()));
             attempts += 1;
@@ -144,10 +143,10 @@ fn different_attempts_are_not_duplicates() {
     }
     Namespace::run(|_| {
         let (fixture, cgroup, other) = (AttachFixture::open(), TestCgroup::create(), TestCgroup::create());
-        let spec = "{default: audit, fold: {audit: 1h, block: 1h}, rules: [{name: user, action: block, to: any, process: {uids: [65534]}}]}";
+        let spec = "{default: audit, deduplicate: {audit: 1h, block: 1h}, rules: [{name: user, action: block, to: any, process: {uids: [65534]}}]}";
         fixture.attach(&cgroup, "shop", spec);
         fixture.attach(&other, "shop", spec);
-        let before = Folds::of(&fixture);
+        let before = Suppressed::of(&fixture);
         let program = fixture.dir().copy_program(test_client().path(), "another");
         let to = format!("{}:9", near());
         let run_method = |program: &std::path::Path, method: &str| -> Vec<OsString> {
@@ -185,13 +184,17 @@ fn events_without_deduplication() {
     Namespace::run(|_| {
         let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         for (spec, events, outcome) in [
-            ("{default: audit, fold: {audit: off}}", 4, "audited"),
+            ("{default: audit, deduplicate: {audit: off}}", 4, "audited"),
             ("{default: block}", 4, "blocked"),
             ("{mode: audit, default: block}", 4, "would_block"),
-            ("{default: block, fold: {audit: 1h}}", 4, "blocked"),
-            ("{default: block, fold: {block: 1h}}", 1, "blocked"),
-            ("{mode: audit, default: kill, fold: {kill: 1h}}", 1, "would_kill"),
-            ("{default: audit, fold: {audit: 1h}}", 1, "audited"),
+            ("{default: block, deduplicate: {audit: 1h}}", 4, "blocked"),
+            ("{default: block, deduplicate: {block: 1h}}", 1, "blocked"),
+            (
+                "{mode: audit, default: kill, deduplicate: {kill: 1h}}",
+                1,
+                "would_kill",
+            ),
+            ("{default: audit, deduplicate: {audit: 1h}}", 1, "audited"),
         ] {
             if fixture.status().names().is_empty() {
                 fixture.attach(&cgroup, "shop", spec);
@@ -208,8 +211,8 @@ fn events_without_deduplication() {
                     .all(|event| event.outcome == outcome && event.repeats == 0),
                 "{spec}"
             );
-            let folded = fixture.status().counter("suppressed") - before.counter("suppressed");
-            assert_eq!(folded, 4 - events as u64, "{spec}");
+            let suppressed = fixture.status().counter("suppressed") - before.counter("suppressed");
+            assert_eq!(suppressed, 4 - events as u64, "{spec}");
             assert_eq!(
                 fixture.status().policy("shop")["default"]["attempts"],
                 4,
@@ -219,7 +222,7 @@ fn events_without_deduplication() {
     });
 }
 
-/// `exec` has a report to write: it folds what its policy says, and nothing else.
+/// `exec` writes a report: it only suppresses duplicates if its policy says so.
 #[test]
 fn exec_with_deduplication() {
     if !met("exec_with_deduplication", &[Need::Root]) {
@@ -229,8 +232,16 @@ fn exec_with_deduplication() {
         let to = format!("{}:9", near());
         for (spec, events, reported) in [
             ("{default: audit}", 40, ""),
-            ("{default: audit, fold: {audit: 1h}}", 1, "and 39 more repeats"),
-            ("{default: block, fold: {block: 1h}}", 1, "and 39 more repeats"),
+            (
+                "{default: audit, deduplicate: {audit: 1h}}",
+                1,
+                "39 duplicates suppressed",
+            ),
+            (
+                "{default: block, deduplicate: {block: 1h}}",
+                1,
+                "39 duplicates suppressed",
+            ),
         ] {
             let exec = Exec::with(spec);
             let output = exec.run(test_client().task("flood", &[&to, "40"]));
@@ -242,7 +253,7 @@ fn exec_with_deduplication() {
             assert!(output.stderr.contains(&heading), "{spec}: {}", output.stderr);
             assert_eq!(
                 !reported.is_empty(),
-                output.stderr.contains("more repeats"),
+                output.stderr.contains("duplicates suppressed"),
                 "{spec}: {}",
                 output.stderr
             );
@@ -251,15 +262,15 @@ fn exec_with_deduplication() {
     });
 }
 
-/// What an event tells of is in the table.
+/// The summary table counts the duplicates that events report.
 #[test]
 fn exec_table_counts_duplicates() {
     if !met("exec_table_counts_duplicates", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
-        let exec = Exec::with("{default: audit, fold: {audit: 1ms}}");
-        // More than fit into one window.
+        let exec = Exec::with("{default: audit, deduplicate: {audit: 1ms}}");
+        // More than one window.
         let to = format!("{}:9", near());
         let output = exec.run(test_client().task("flood", &[&to, "5000"]));
         output.expect_code(0);
@@ -267,13 +278,13 @@ fn exec_table_counts_duplicates() {
         let reported: u64 = report.events.iter().map(|event| 1 + event.repeats).sum();
         assert!(
             report.events.len() > 1 && reported > report.events.len() as u64,
-            "some were folded"
+            "some duplicates were suppressed"
         );
         assert_eq!(reported + report.summary.suppressed_pending, 5000);
         let row = output
             .stderr
             .lines()
-            .find(|line| line.trim_start().starts_with("audited"));
+            .find(|line| line.trim_start().starts_with("AUDIT"));
         let count = row.unwrap().split_whitespace().nth(1).unwrap().replace(',', "");
         assert_eq!(count, reported.to_string(), "{}", output.stderr);
     });

@@ -1,4 +1,4 @@
-//! Rules from the command line, and names in them: resolved once, at the start, and said so.
+//! Rules from the command line, and host names in them, which are resolved once at start.
 
 use integration::{
     egress_method::{EgressMethod, Family, Transport},
@@ -30,7 +30,7 @@ fn names_are_resolved_once() {
         let line = line.unwrap_or_else(|| panic!("{}", output.stderr));
         assert!(line.contains("127.0.0.1") && line.contains("once"), "{line}");
 
-        // What is not allowed is blocked, since something is.
+        // Everything else is blocked, because there is an --allow.
         let result = exec.run_client(test_client().args(EgressMethod::TcpConnect, other.address(), None));
         assert_eq!(result.errno.as_deref(), Some("EPERM"));
         other.expect_nothing("another port");
@@ -52,7 +52,7 @@ fn unresolvable_name() {
     });
 }
 
-/// The first flag that matches decides; the default is what the flags imply, or what is said.
+/// The first flag that matches decides; the default follows from the flags, or is given.
 #[test]
 fn flag_order() {
     if !met("flag_order", &[Need::Root]) {

@@ -1,6 +1,6 @@
-//! Each way out behind the gate: where the policy allows, what is sent arrives; where it blocks, nothing
-//! does, the caller sees the errno, and one event names the destination, the hook and the rule.
-#![expect(clippy::expect_used, reason = "what a test stands on fails it")]
+//! Each egress method under a policy: what the policy allows arrives. What it blocks does not arrive, the caller sees the
+//! errno, and one event has the destination, the hook and the rule.
+#![expect(clippy::expect_used, reason = "a fixture that does not work fails the test")]
 
 use std::net::SocketAddr;
 
@@ -31,7 +31,7 @@ const WATCHING: &str = r#"{mode: audit, default: block, rules: [
     {name: target, action: block, to: [198.51.100.1, "2001:db8::1"]},
 ]}"#;
 
-/// A way to a receiver that is known to be reached by it.
+/// An egress method and a receiver that it reaches without a policy.
 struct TestCase {
     method: EgressMethod,
     family: Family,
@@ -41,8 +41,8 @@ struct TestCase {
 }
 
 impl TestCase {
-    /// Tries the way without the gate first; `None` where this kernel does not have it.
-    fn proven(test: &str, method: EgressMethod, family: Family) -> Option<TestCase> {
+    /// Runs the method without a policy first; `None` if the kernel does not support it.
+    fn prepare(test: &str, method: EgressMethod, family: Family) -> Option<TestCase> {
         let receiver = Receiver::try_listen(method.transport(), Namespace::near(family));
         if !met(test, &[Need::Kernel(receiver.is_some(), "not in this kernel")]) {
             return None;
@@ -96,10 +96,10 @@ impl TestCase {
         assert_eq!(self.receiver.arrived(), expected, "{:?}, {when}", self.family);
     }
 
-    /// The step at which the gate refuses.
+    /// The step that the policy denies.
     fn step(&self) -> Step {
         match self.method.enforced_by() {
-            // One call connects and sends.
+            // A single call connects and sends.
             _ if self.method == EgressMethod::TcpFastopenSendto => Step::Send,
             EnforcedBy::Connect => Step::Connect,
             EnforcedBy::Sendmsg => Step::Send,
@@ -151,7 +151,7 @@ fn inside(method: EgressMethod) {
     }
     for &family in method.families() {
         Namespace::run(|_| {
-            let Some(case) = TestCase::proven(&test, method, family) else {
+            let Some(case) = TestCase::prepare(&test, method, family) else {
                 return;
             };
             match method.enforced_by() {
@@ -159,7 +159,7 @@ fn inside(method: EgressMethod) {
                 _ => {
                     allowed(&case);
                     blocked(&case);
-                    watched(&case);
+                    audited(&case);
                 }
             }
         });
@@ -201,8 +201,8 @@ fn blocked(case: &TestCase) {
     assert_eq!(report.attempts_of("target"), 1);
 }
 
-/// Audit mode lets all through. A way may meet several hooks then; each reports.
-fn watched(case: &TestCase) {
+/// Audit mode lets everything through. Several hooks may report one method.
+fn audited(case: &TestCase) {
     let exec = case.exec(WATCHING);
     let result = exec.run_client(case.args());
     assert!(result.ok, "{:?}: {result:?}", case.family);
@@ -225,8 +225,8 @@ fn watched(case: &TestCase) {
     assert_eq!(report.attempts_of("target"), of_target.len() as u64);
 }
 
-/// No cgroup hook sees packet sockets. The command has not got the capability to make them; to one that is given it
-/// an LSM program denies them, where there are such.
+/// No cgroup hook sees packet sockets. The command lacks the capability to create them; if it has the capability, an LSM
+/// program denies them.
 fn only_by_capability(case: &TestCase) {
     let exec = Exec::with("{default: allow}");
     let result = exec.run_client(case.args());

@@ -1,5 +1,5 @@
-//! Events of what stands: each once, to one reader at a time, until he has heard enough.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! `tidegate events`: each event once, for one reader at a time, until the reader ends.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{
     fs::File,
@@ -23,7 +23,7 @@ use nix::sys::signal::Signal;
 
 const BLOCKING: &str = "{default: block}";
 
-/// Denied attempts from a cgroup, one a port.
+/// Makes denied attempts from a cgroup, one for each port.
 fn attempts(fixture: &AttachFixture, cgroup: &TestCgroup, ports: impl IntoIterator<Item = u16>) {
     let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
     for port in ports {
@@ -52,8 +52,12 @@ fn each_event_once_with_names_and_generation() {
     }
     Namespace::run(|_| {
         let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
-        assert_eq!(fixture.run_ok(["events"]), "", "nothing stands");
-        fixture.run_fails(1, &["nothing stands"], ["events", "--follow"]);
+        assert_eq!(fixture.run_ok(["events"]), "", "no policies attached");
+        fixture.run_fails(
+            1,
+            &["no policies attached, so there are no events to wait for"],
+            ["events", "--follow"],
+        );
         fixture.attach(&cgroup, "shop", "{default: block, errno: EACCES, rules: [{name: one, action: block, to: [198.51.100.1], reason: for a reason}]}");
         let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
         fixture.run_client(
@@ -72,7 +76,7 @@ fn each_event_once_with_names_and_generation() {
 
         let events = fixture.events();
         assert_eq!(events.len(), 2, "{events:#?}");
-        // Where a cgroup hook has no errno but EPERM, an LSM program denies with this one.
+        // Where a cgroup hook can only return EPERM, an LSM program denies with this errno.
         let by = if cgroup_hooks_choose_errno() {
             "sendmsg4"
         } else {
@@ -99,7 +103,7 @@ fn each_event_once_with_names_and_generation() {
     });
 }
 
-/// Events of a policy that was taken away meanwhile are still told by its name.
+/// Events of a policy that has been detached still have its name.
 #[test]
 fn events_of_a_detached_policy_keep_its_name() {
     if !met("events_of_a_detached_policy_keep_its_name", &[Need::Root]) {
@@ -140,11 +144,11 @@ fn one_reader_at_a_time() {
         for args in [&["events"][..], &["events", "--follow"]] {
             fixture.run_fails(1, &reported, args);
         }
-        // What is changed meanwhile he learns.
+        // The reader learns about policies attached in the meantime.
         fixture.attach(&cgroup, "late", BLOCKING);
         attempts(&fixture, &cgroup, [2]);
-        let heard = follower.wait_for_stdout("\"late\"");
-        assert!(!heard.contains("\"policy\":null"), "{heard}");
+        let output = follower.wait_for_stdout("\"late\"");
+        assert!(!output.contains("\"policy\":null"), "{output}");
         follower.wait_for_stdout("\"port\":2}");
         follower.signal(Signal::SIGINT);
         let output = follower.finish();
@@ -154,11 +158,11 @@ fn one_reader_at_a_time() {
     });
 }
 
-/// A follower with a pipe of ours, and the end that we read.
+/// A follower that writes to a pipe, and the read end of the pipe.
 fn follow(fixture: &AttachFixture) -> (RunningCommand, BufReader<File>) {
-    let (ours, theirs) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    let (read_end, write_end) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let mut command = fixture.command(["events", "--follow", "--output", "json"]);
-    let fd = theirs.as_raw_fd();
+    let fd = write_end.as_raw_fd();
     // SAFETY: between fork and exec only dup2(2) is called; the pipe is open until after the start.
     unsafe {
         std::os::unix::process::CommandExt::pre_exec(&mut command, move || match libc::dup2(fd, 1) {
@@ -167,8 +171,8 @@ fn follow(fixture: &AttachFixture) -> (RunningCommand, BufReader<File>) {
         });
     }
     let follower = RunningCommand::spawn(&mut command);
-    drop(theirs);
-    (follower, BufReader::new(File::from(ours)))
+    drop(write_end);
+    (follower, BufReader::new(File::from(read_end)))
 }
 
 fn expect_quiet(output: &CommandOutput) {
@@ -176,8 +180,7 @@ fn expect_quiet(output: &CommandOutput) {
     assert_eq!(output.stderr, "");
 }
 
-/// `tidegate events --follow | head -1`: it ends when nobody listens, not at the next event, which
-/// is left for the next reader.
+/// `tidegate events --follow | head -1`: it ends when the pipe is closed, and does not consume the next event.
 #[test]
 fn closed_output_pipe_ends_the_reader() {
     if !met("closed_output_pipe_ends_the_reader", &[Need::Root]) {
@@ -198,7 +201,7 @@ fn closed_output_pipe_ends_the_reader() {
     });
 }
 
-/// What a reader that has gone already did not hear is for the next one.
+/// Events that a reader could not write go to the next reader.
 #[test]
 fn unwritten_events_go_to_the_next_reader() {
     if !met("unwritten_events_go_to_the_next_reader", &[Need::Root]) {
@@ -208,16 +211,16 @@ fn unwritten_events_go_to_the_next_reader() {
         let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         fixture.attach(&cgroup, "shop", BLOCKING);
         attempts(&fixture, &cgroup, 1..=5);
-        let (ours, theirs) = nix::unistd::pipe().unwrap();
-        drop(ours);
+        let (read_end, write_end) = nix::unistd::pipe().unwrap();
+        drop(read_end);
         let mut command = fixture.command(["events"]);
-        let status = command.stdin(Stdio::null()).stdout(theirs).status().unwrap();
+        let status = command.stdin(Stdio::null()).stdout(write_end).status().unwrap();
         assert_eq!(status.code(), Some(0));
         assert_eq!(unread(&fixture), [1, 2, 3, 4, 5]);
     });
 }
 
-/// With everything taken away there is nothing more to wait for, and a new start finds no reader.
+/// `detach --all` ends a follower; a policy attached later has no reader.
 #[test]
 fn detach_all_ends_the_reader() {
     if !met("detach_all_ends_the_reader", &[Need::Root]) {

@@ -1,5 +1,4 @@
-//! The exit code of `tidegate exec` is the command's; its own failures are 125 to 127, as env(1) and
-//! others have them.
+//! The exit code of `tidegate exec` is that of the command; its own errors are 125 to 127, like env(1).
 
 use std::{os::unix::process::CommandExt, path::Path};
 
@@ -100,7 +99,7 @@ fn invalid_command_line() {
     }
 }
 
-/// The command must not have run: it would have left a file.
+/// The command must not run: it would create a file.
 #[test]
 fn invalid_policy() {
     if !root("invalid_policy") {
@@ -130,7 +129,7 @@ fn invalid_policy() {
     }
 }
 
-/// Somebody without rights is told in one sentence what is needed and how to get it.
+/// An unprivileged user gets a short message with what is missing and how to get it.
 #[test]
 fn unprivileged_user() {
     if !root("unprivileged_user") {

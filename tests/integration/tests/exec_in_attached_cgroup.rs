@@ -1,5 +1,5 @@
-//! `tidegate exec` in a cgroup with a standing policy: neither knows of the other, and both hold.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! `tidegate exec` in a cgroup with an attached policy: both are enforced independently.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{ffi::OsString, io::Write, process::Stdio};
 
@@ -47,7 +47,7 @@ fn exec(
     (RunningCommand::spawn(&mut command), report)
 }
 
-/// `tidegate exec` in a cgroup with a policy: both hold, and each tells its own.
+/// Both policies are enforced, and each reports its own events.
 #[test]
 fn exec_in_a_cgroup_with_a_policy() {
     if !met("exec_in_a_cgroup_with_a_policy", &[Need::Root]) {
@@ -76,7 +76,7 @@ fn exec_in_a_cgroup_with_a_policy() {
     });
 }
 
-/// Taking everything away that stands takes nothing from a run of `exec`.
+/// `detach --all` does not affect a run of `exec`.
 #[test]
 fn detach_all_does_not_affect_exec() {
     if !met("detach_all_does_not_affect_exec", &[Need::Root]) {

@@ -1,9 +1,8 @@
-//! From the first instruction to after the end: the cgroup, signals, processes that outlive the command,
-//! and tidegate's own sudden death.
+//! The life of a command: its cgroup, signals, descendants that outlive it, and a killed tidegate.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "what a test stands on fails it"
+    reason = "a fixture that does not work fails the test"
 )]
 
 use std::{fs, io::Write, os::unix::fs::MetadataExt, path::PathBuf};
@@ -30,17 +29,17 @@ fn exec() -> Exec {
     Exec::with("{default: allow}")
 }
 
-/// Where the links of a cgroup are pinned.
+/// The directory of the pinned links of a cgroup.
 fn pins_of(cgroup: &std::path::Path) -> PathBuf {
     let id = fs::metadata(cgroup).unwrap().ino();
-    let file_system = mount_of("bpf").expect("tidegate mounts one where there is none");
-    let ours = file_system.join("tidegate");
-    // Those of programs that were loaded for this run, or of some that were there already.
-    let loaded = fs::read_dir(&ours)
+    let file_system = mount_of("bpf").expect("a BPF file system: tidegate mounts one if there is none");
+    let own = file_system.join("tidegate");
+    // Of the programs loaded for this run, or of programs that were loaded before.
+    let loaded = fs::read_dir(&own)
         .unwrap()
         .flatten()
         .map(|entry| entry.path().join("links"));
-    let dirs = [ours.join("exec")].into_iter().chain(loaded);
+    let dirs = loaded;
     let mut dirs = dirs.map(|dir| dir.join(id.to_string()));
     dirs.find(|dir| dir.is_dir())
         .unwrap_or_else(|| panic!("no links are pinned for {id}"))
@@ -55,7 +54,7 @@ fn expect_clean(exec: &Exec) {
     );
 }
 
-/// A shell that says so when it is there, and then reads its input.
+/// A shell that prints `ready` and then reads its input.
 fn start_waiting(exec: &Exec, then: &str) -> RunningCommand {
     let running = exec.start(["/bin/sh", "-c", &format!("echo ready; read go; {then}")]);
     running.wait_for_stdout("ready");
@@ -100,7 +99,7 @@ fn cgroups_created_by_the_command_are_removed() {
     expect_clean(&exec);
 }
 
-/// Signals sent to tidegate reach the command, and its end is ours.
+/// Signals sent to tidegate reach the command, and tidegate ends like the command.
 #[test]
 fn signals_are_forwarded() {
     if !root("signals_are_forwarded") {
@@ -124,7 +123,7 @@ fn signals_are_forwarded() {
     }
 }
 
-/// What the command makes of a signal counts, not the signal.
+/// If the command handles the signal, its exit code counts.
 #[test]
 fn signal_handled_by_the_command() {
     if !root("signal_handled_by_the_command") {
@@ -145,7 +144,7 @@ fn signal_handled_by_the_command() {
     expect_clean(&exec);
 }
 
-/// The gate needs no process of ours: with tidegate dead, the command is under the policy as before.
+/// Enforcement does not need the tidegate process: if it is killed, the command stays under the policy.
 #[test]
 fn killing_tidegate_keeps_the_policy() {
     if !root("killing_tidegate_keeps_the_policy") {
@@ -184,7 +183,7 @@ fn killing_tidegate_keeps_the_policy() {
         )
         .unwrap();
 
-        // Whoever comes next, with another policy, has programs of its own or leaves these alone.
+        // A later run with another policy does not change this one.
         Exec::with("{default: allow}").run(["true"]).expect_code(0);
         assert!(pins.is_dir());
 
@@ -195,14 +194,14 @@ fn killing_tidegate_keeps_the_policy() {
             Some(errno_seen("EACCES")),
             "{reported:?}"
         );
-        receiver.expect_nothing("the gate holds");
+        receiver.expect_nothing("the policy is still enforced");
         assert!(
             reported[1].ok,
             "and it still lets through what is allowed: {reported:?}"
         );
         assert_eq!(allowed.arrived().len(), 1);
 
-        // What is left over is taken away by the next run, once nothing lives in it.
+        // The next run removes the leftovers once the cgroup is empty.
         exec.cgroup().wait_until_empty();
         assert!(pins.is_dir());
         Exec::run(&exec, ["true"]).expect_code(0);
@@ -211,11 +210,11 @@ fn killing_tidegate_keeps_the_policy() {
     });
 }
 
-/// A child of the command that outlives it: it says who it is, and waits for its input to end.
+/// A child that outlives the command: it prints its pid and waits for the end of its input.
 const LEAVES_A_CHILD: &str = "{ echo child; exec cat; } <&3 & exit 5";
 
 fn start_leaving_a_child(exec: &Exec) -> RunningCommand {
-    // The shell gives background jobs no input; the child takes the real one.
+    // Shells redirect the input of background jobs; the child uses the real one.
     exec.start(["/bin/sh", "-c", &format!("exec 3<&0; {LEAVES_A_CHILD}")])
 }
 
@@ -226,7 +225,7 @@ fn descendants_are_terminated() {
     }
     let exec = exec().with_input();
     let mut running = start_leaving_a_child(&exec);
-    // Open to the end: the child does not end of itself.
+    // The input stays open, so the child does not end by itself.
     let input = running.take_stdin();
     running.finish().expect_code(5);
     assert!(exec.cgroup().processes().is_empty());
@@ -264,7 +263,7 @@ fn descendants_are_waited_for() {
     expect_clean(&exec);
 }
 
-/// They go on, and go on under the policy.
+/// They continue under the policy.
 #[test]
 fn descendants_are_kept_under_the_policy() {
     if !root("descendants_are_kept_under_the_policy") {
@@ -295,13 +294,13 @@ fn descendants_are_kept_under_the_policy() {
         let name = kept[0].file_name().unwrap().to_str().unwrap();
         assert!(
             output.stderr.contains(name),
-            "it is said where they are: {}",
+            "the message names the cgroup: {}",
             output.stderr
         );
         assert!(!exec.cgroup().processes().is_empty());
 
         input.write_all(b"go\n").unwrap();
-        // Opens when the other end does, ends when that is closed.
+        // Opening blocks until the other end is open; reading ends when it is closed.
         fs::read_to_string(&fifo).unwrap();
         let result = ClientResult::read(&fs::read_to_string(&reported).unwrap())
             .pop()
@@ -312,11 +311,14 @@ fn descendants_are_kept_under_the_policy() {
         exec.cgroup().wait_until_empty();
         let pins = pins_of(&kept[0]);
         Exec::with("{default: allow}").run(["true"]).expect_code(0);
-        assert!(!pins.exists() || kept[0].exists(), "pins go with their cgroup");
+        assert!(
+            !pins.exists() || kept[0].exists(),
+            "pins are removed with their cgroup"
+        );
     });
 }
 
-/// Two at a time do not disturb one another.
+/// Two concurrent runs do not affect each other.
 #[test]
 fn concurrent_runs() {
     if !root("concurrent_runs") {
@@ -358,7 +360,7 @@ fn concurrent_runs() {
     });
 }
 
-/// Without a terminal there is no job control, but a stopped command can be continued all the same.
+/// Without a terminal there is no job control, but a stopped command can be continued.
 #[test]
 fn stopped_command_continues() {
     if !root("stopped_command_continues") {

@@ -1,6 +1,6 @@
-//! Who the command is, and what it may do: the user, capabilities, file descriptors, the file systems
-//! with which it could leave the gate.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! The privileges of the command: user, capabilities, file descriptors, and the file systems with which it could leave
+//! the policy.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{
     fs::{self, File},
@@ -65,7 +65,7 @@ fn another_user() {
     assert!(output.stderr.contains("no-such-user"), "{}", output.stderr);
 }
 
-/// Under sudo it is the user who called, not root.
+/// Under sudo the command runs as the calling user, not as root.
 #[test]
 fn sudo_user() {
     if !root("sudo_user") {
@@ -114,8 +114,8 @@ fn named_capabilities_are_kept() {
     assert_eq!(status(&output, "CapEff") & DANGEROUS, CAP_NET_RAW | CAP_NET_ADMIN);
 }
 
-/// clone3 with CLONE_INTO_CGROUP asks for no more than the directory of another cgroup, and does not mind
-/// that its mount is read-only: so no other is in sight, not even by the way up.
+/// clone3 with CLONE_INTO_CGROUP only needs the directory of another cgroup, even on a read-only mount: so no other
+/// cgroup may be visible, not even a parent.
 #[test]
 fn command_cannot_clone_into_another_cgroup() {
     let test = "command_cannot_clone_into_another_cgroup";
@@ -152,11 +152,11 @@ for path in ["{other}", mount, mount + "/..", mount + "/../..", mount + "/{other
         let lines = output.lines().filter(|line| line.contains("0::"));
         lines.filter(|line| line.ends_with(&name)).count()
     };
-    // Without a gate it works: the test can fail.
+    // Without `exec` it works, so the test can fail.
     let plain = RunningCommand::run(std::process::Command::new("python3").args(["-c", &script]));
     assert!(escaped(&plain.expect_code(0).stdout) > 0, "{}", plain.stdout);
     for user in ["root", "65534"] {
-        // As one to whom the cgroup was delegated.
+        // As the user of a delegated subtree.
         std::os::unix::fs::chown(other.path(), Some(65534), Some(65534)).unwrap();
         std::os::unix::fs::chown(other.procs_file(), Some(65534), Some(65534)).unwrap();
         let output = exec().options(["--user", user]).run(["python3", "-c", &script]);
@@ -171,7 +171,7 @@ for path in ["{other}", mount, mount + "/..", mount + "/../..", mount + "/{other
     }
 }
 
-/// Without SYS_ADMIN the cgroup file system is read-only: the command cannot move itself out.
+/// Without CAP_SYS_ADMIN the cgroup file system is read-only: the command cannot migrate itself.
 #[test]
 fn command_cannot_leave_its_cgroup() {
     if !root("command_cannot_leave_its_cgroup") {
@@ -189,7 +189,7 @@ fn command_cannot_leave_its_cgroup() {
     assert!(!output.stdout.contains("status 0"), "{}", output.stdout);
 }
 
-/// Nor unpin the gate.
+/// The command cannot remove the pins.
 #[test]
 fn command_cannot_see_the_pins() {
     if !root("command_cannot_see_the_pins") {
@@ -204,7 +204,7 @@ fn command_cannot_see_the_pins() {
     assert!(pins.is_dir());
 }
 
-/// What a shell says about descriptor 7, which this test leaves open for it.
+/// The output of a shell about descriptor 7, which it inherits from this test.
 fn with_descriptor_seven(options: &[&str]) -> CommandOutput {
     let exec = exec().options(options.iter().copied());
     let file = File::open(exec.dir().write("secret", "the secret\n")).unwrap();
@@ -235,7 +235,7 @@ fn inherited_descriptors_are_closed() {
         let output = with_descriptor_seven(&options);
         assert_eq!(output.expect_code(0).stdout, expected, "{options:?}");
     }
-    // A number that is not open is a mistake, and said to be one.
+    // A descriptor that is not open is an error.
     let output = with_descriptor_seven(&["--keep-fds", "7,199"]);
     output.expect_code(125);
     assert!(
@@ -245,7 +245,7 @@ fn inherited_descriptors_are_closed() {
     );
 }
 
-/// What is handed on is what was there: the environment, the folder, standard streams.
+/// The command inherits the environment, the working directory and the standard streams.
 #[test]
 fn environment_directory_and_stdio_are_inherited() {
     if !root("environment_directory_and_stdio_are_inherited") {

@@ -1,4 +1,4 @@
-//! What `tidegate exec` tells: the table at the end, the report file, events as they happen.
+//! The output of `tidegate exec`: the summary table, the report file, live events.
 
 use std::{
     io::Write,
@@ -27,7 +27,7 @@ fn test_client() -> TestClient {
     TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
-/// A blocked run to a port where nobody listens.
+/// A run whose attempt is blocked.
 fn blocked(exec: &Exec) -> CommandOutput {
     let to = (Namespace::near(Family::V4), 4242).into();
     let output = exec.run(test_client().args(EgressMethod::TcpConnect, to, None));
@@ -56,7 +56,7 @@ fn summary_table() {
         assert_eq!(
             output.stdout.lines().count(),
             1,
-            "nothing of ours on standard output: {}",
+            "tidegate writes nothing to standard output: {}",
             output.stdout
         );
     });
@@ -89,7 +89,7 @@ fn quiet_still_writes_the_report() {
     });
 }
 
-/// The line is there while the command still runs, which ends only when this test has seen it.
+/// The event is printed while the command runs, which ends only after this test has read it.
 #[test]
 fn live_prints_events_as_they_happen() {
     in_namespace("live_prints_events_as_they_happen", || {
@@ -106,7 +106,7 @@ fn live_prints_events_as_they_happen() {
     });
 }
 
-/// No colours where nobody sees them; with `--color always` there are, NO_COLOR or not.
+/// Colours only on a terminal, unless an option or a variable says otherwise.
 #[test]
 fn colours() {
     in_namespace("colours", || {
@@ -136,7 +136,7 @@ fn json_on_standard_error() {
     });
 }
 
-/// Failures are JSON too, where that was asked for.
+/// With `--output json` errors are JSON too.
 #[test]
 fn errors_as_json() {
     in_namespace("errors_as_json", || {
@@ -167,7 +167,7 @@ fn report_has_every_event_and_a_summary() {
         let output = exec.run(["/bin/sh", "-c", &script]);
         output.expect_code(0);
         let report = exec.report();
-        let said: Vec<_> = report
+        let events: Vec<_> = report
             .events
             .iter()
             .map(|event| {
@@ -188,7 +188,7 @@ fn report_has_every_event_and_a_summary() {
             ("second", "would_block", "-", "127.0.0.1:3"),
         ]
         .map(|(policy, outcome, rule, to)| (policy, outcome, rule, to.to_owned()));
-        assert_eq!(said, expected);
+        assert_eq!(events, expected);
 
         let summary = &report.summary;
         assert_eq!(summary.command, ["/bin/sh", "-c", &script]);
@@ -261,7 +261,7 @@ fn unwritable_report_fails_before_the_start() {
     });
 }
 
-/// A process chooses its name, and a terminal must not obey it.
+/// Processes choose their names: escape sequences must not reach the terminal.
 #[test]
 fn process_names_are_escaped() {
     in_namespace("process_names_are_escaped", || {
@@ -279,7 +279,7 @@ fn process_names_are_escaped() {
     });
 }
 
-/// Whoever reads the output may go away: the command's exit code is still handed on.
+/// A closed standard error does not change the exit code.
 #[test]
 fn closed_standard_error() {
     in_namespace("closed_standard_error", || {
@@ -297,7 +297,7 @@ fn closed_standard_error() {
     });
 }
 
-/// The report may hold secrets of a network: it is not for everybody.
+/// The report may contain confidential addresses: other users cannot read it.
 #[test]
 fn report_file_is_private() {
     in_namespace("report_file_is_private", || {
@@ -311,7 +311,7 @@ fn report_file_is_private() {
     });
 }
 
-/// Every attempt of several at once is reported, none twice.
+/// Every attempt of concurrent processes is reported exactly once.
 #[test]
 fn many_processes_at_once() {
     in_namespace("many_processes_at_once", || {

@@ -1,4 +1,4 @@
-//! Sockets that are connected already when a policy comes: `attach --existing`.
+//! Sockets that are connected before a policy is attached: `attach --existing`.
 
 use std::{
     io::{Read, Write},
@@ -23,16 +23,16 @@ fn test_client() -> TestClient {
     TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
-fn possible(test: &str) -> bool {
+fn can_destroy_sockets(test: &str) -> bool {
     let both = lists_sockets(libc::IPPROTO_TCP) && lists_sockets(libc::IPPROTO_UDP);
     met(test, &[Need::Root, Need::Kernel(both, "cannot list sockets")])
 }
 
-/// Blocks one destination.
+/// A policy that blocks one destination.
 const NOT_NEAR: &str =
     r#"{default: allow, rules: [{name: it, action: block, to: [198.51.100.1, "2001:db8::1"]}]}"#;
 
-/// Four connections of a process in the cgroup, each used once: TCP to near and far, UDP to near and far.
+/// Four connections of a process in the cgroup, each used once: TCP and UDP, to near and to far.
 struct Four {
     process: ScriptedClient,
     receivers: [Receiver; 4],
@@ -62,7 +62,7 @@ impl Four {
         Four { process, receivers }
     }
 
-    /// How often the marker arrived at each, after the process has ended.
+    /// Ends the process and checks how often the marker arrived at each receiver.
     #[track_caller]
     fn arrived(self, expected: [usize; 4]) {
         self.process.quit();
@@ -82,7 +82,7 @@ fn mapped_if(address: SocketAddr, is_mapped: bool) -> SocketAddr {
     }
 }
 
-/// Attaches, and returns what was said about sockets that existed.
+/// Attaches a policy and returns its report about existing sockets.
 fn attach(
     fixture: &AttachFixture,
     cgroup: &TestCgroup,
@@ -99,7 +99,7 @@ fn attach(
     (output, existing)
 }
 
-/// Protocol, verdict, rule and fate of those that are told of, in the order of their names.
+/// Protocol, verdict, rule and fate of the reported sockets, sorted.
 fn reported(existing: &Value) -> Vec<[&str; 4]> {
     let sockets = existing["sockets"].as_array().map_or(&[][..], Vec::as_slice);
     let mut reported: Vec<[&str; 4]> = sockets
@@ -116,7 +116,7 @@ const DESTROY: [&str; 2] = ["--existing", "destroy"];
 
 #[test]
 fn denied_connections_are_destroyed() {
-    if !possible("denied_connections_are_destroyed") {
+    if !can_destroy_sockets("denied_connections_are_destroyed") {
         return;
     }
     Namespace::run(|_| {
@@ -149,7 +149,7 @@ fn denied_connections_are_destroyed() {
             for index in [TCP_FAR, UDP_FAR] {
                 four.process.succeeds(&format!("send {index}"));
             }
-            // The sockets themselves are the process's still, and go where the policy lets them.
+            // The process still has the sockets and can use them for allowed destinations.
             let near = mapped_if(four.receivers[UDP_NEAR].address(), is_mapped);
             four.process.fails(&format!("connect {UDP_NEAR} {near}"), "EPERM");
             four.arrived([1, 2, 1, 2]);
@@ -159,7 +159,7 @@ fn denied_connections_are_destroyed() {
 
 #[test]
 fn audit_destroys_nothing() {
-    if !possible("audit_destroys_nothing") {
+    if !can_destroy_sockets("audit_destroys_nothing") {
         return;
     }
     Namespace::run(|_| {
@@ -192,10 +192,10 @@ fn audit_destroys_nothing() {
     });
 }
 
-/// Nothing is looked for unless that is asked for; what is audited is told of and goes on.
+/// Without --existing no socket is listed; audited sockets are reported and survive.
 #[test]
 fn allowed_and_audited_connections_survive() {
-    if !possible("allowed_and_audited_connections_survive") {
+    if !can_destroy_sockets("allowed_and_audited_connections_survive") {
         return;
     }
     Namespace::run(|_| {
@@ -220,7 +220,7 @@ fn allowed_and_audited_connections_survive() {
 
 #[test]
 fn connections_outside_the_cgroup_survive() {
-    if !possible("connections_outside_the_cgroup_survive") {
+    if !can_destroy_sockets("connections_outside_the_cgroup_survive") {
         return;
     }
     Namespace::run(|_| {
@@ -232,15 +232,15 @@ fn connections_outside_the_cgroup_survive() {
             for step in [kind, &format!("bind 0 {at}"), "listen 0 8"] {
                 process.succeeds(step);
             }
-            let mut quiet = TcpStream::connect(at).expect("it listens");
-            let mut busy = TcpStream::connect(at).expect("it listens");
+            let mut quiet = TcpStream::connect(at).expect("a listener");
+            let mut busy = TcpStream::connect(at).expect("a listener");
             process.succeeds("accept 0");
             process.succeeds("accept 0");
             busy.write_all(MARKER).expect("sent");
             process.succeeds("receive 2");
             process.succeeds("send 2");
             busy.read_exact(&mut [0; MARKER.len()]).expect("received");
-            // One of its own from the same port, which looks like the others.
+            // An outbound connection from the same port, which looks like the inbound ones.
             process.succeeds(kind);
             process.succeeds(&format!(
                 "bind 3 {}",
@@ -279,10 +279,10 @@ fn connections_outside_the_cgroup_survive() {
     });
 }
 
-/// A connection that is not there yet, since nobody has room for it.
+/// A connection that is not established yet, because the backlog of the listener is full.
 #[test]
 fn connection_in_syn_sent() {
-    if !possible("connection_in_syn_sent") {
+    if !can_destroy_sockets("connection_in_syn_sent") {
         return;
     }
     Namespace::run(|_| {
@@ -308,11 +308,11 @@ fn connection_in_syn_sent() {
     });
 }
 
-/// The scope is all below the cgroup, in whatever network, also when the process or its cgroup has gone, and
-/// nothing beside it.
+/// The scope is the cgroup with its descendants, in any network namespace, also after the process or its cgroup is gone.
+/// Sibling cgroups are not affected.
 #[test]
 fn child_cgroups_and_other_namespaces() {
-    if !possible("child_cgroups_and_other_namespaces") {
+    if !can_destroy_sockets("child_cgroups_and_other_namespaces") {
         return;
     }
     Namespace::run(|_| {
@@ -329,7 +329,7 @@ fn child_cgroups_and_other_namespaces() {
         passing.remove();
 
         let mut report = None;
-        // Another network than that of the sockets.
+        // In another network namespace than that of the sockets.
         Namespace::run(|_| report = Some(attach(&fixture, &cgroup, "shop", NOT_NEAR, &DESTROY)));
         let (output, existing) = report.expect("an answer");
         output.expect_code(0);
@@ -341,7 +341,7 @@ fn child_cgroups_and_other_namespaces() {
         }
         for send in [format!("send {TCP_NEAR}"), format!("send {UDP_NEAR}")] {
             beside.process.succeeds(&send);
-            // Its sockets are of another cgroup and not cut; LSM programs judge whoever uses them.
+            // Its sockets belong to another cgroup and survive; LSM programs check the task that uses them.
             if has_lsm() {
                 came.process.fails(&send, "EPERM");
             } else {
@@ -359,10 +359,10 @@ fn child_cgroups_and_other_namespaces() {
     });
 }
 
-/// The strictest of several policies, also where they stand on different cgroups; it is told which.
+/// The strictest of several policies decides, also on different cgroups, and the report names it.
 #[test]
 fn several_policies_in_a_batch() {
-    if !possible("several_policies_in_a_batch") {
+    if !can_destroy_sockets("several_policies_in_a_batch") {
         return;
     }
     Namespace::run(|_| {
@@ -387,7 +387,7 @@ fn several_policies_in_a_batch() {
         assert_eq!(rows("outer/it"), 2, "{}", output.stdout);
         assert_eq!(rows("watching/(default)"), 2, "{}", output.stdout);
         assert_eq!(rows("test-client["), 4, "{}", output.stdout);
-        let sum = "sockets that existed: 0 allowed, 4 not silently allowed, 2 cut, 2 would have been cut, 0 inbound, left alone";
+        let sum = "existing sockets: 0 allowed, 4 reported, 2 destroyed, 2 would be destroyed, 0 inbound, unchanged";
         assert!(output.stdout.contains(sum), "no `{sum}` in\n{}", output.stdout);
         four.process.fails(&format!("receive {TCP_NEAR}"), "ECONNABORTED");
         four.process.succeeds(&format!("send {TCP_FAR}"));
@@ -395,10 +395,10 @@ fn several_policies_in_a_batch() {
     });
 }
 
-/// Policies about executables are asked about the process that holds the socket.
+/// Rules with executables match the process that holds the socket.
 #[test]
 fn executable_rules_use_the_socket_holder() {
-    if !possible("executable_rules_use_the_socket_holder") {
+    if !can_destroy_sockets("executable_rules_use_the_socket_holder") {
         return;
     }
     Namespace::run(|_| {
@@ -428,10 +428,10 @@ fn executable_rules_use_the_socket_holder() {
     });
 }
 
-/// A raw socket cannot be cut for good: whoever has it can send on. That is no success.
+/// A raw socket can only be disconnected: its process can still send. This is reported as a failure.
 #[test]
 fn sockets_that_cannot_be_destroyed_are_reported() {
-    if !possible("sockets_that_cannot_be_destroyed_are_reported")
+    if !can_destroy_sockets("sockets_that_cannot_be_destroyed_are_reported")
         || !met(
             "sockets_that_cannot_be_destroyed_are_reported",
             &[Need::Kernel(
@@ -457,7 +457,7 @@ fn sockets_that_cannot_be_destroyed_are_reported() {
         );
         process.fails("receive 0", "ECONNABORTED");
         process.fails("send 0", "EDESTADDRREQ");
-        // What makes it no success.
+        // It can still send.
         process.succeeds(&format!("sendto 0 {}", receiver.address()));
         process.quit();
         assert_eq!(receiver.arrived().len(), 1);

@@ -1,6 +1,6 @@
-//! `tidegate explain`, from the outside: the verdict as an exit code, the rule that decides, and why
-//! the rules before it do not match. Needs no root.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! The `tidegate explain` command: the verdict as exit code, the deciding rule, and why earlier rules do not match. Does
+//! not need root.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::path::PathBuf;
 
@@ -111,7 +111,7 @@ fn as_json() {
     assert_eq!(document["policies"][0]["rule"], "metadata");
 }
 
-/// Audit mode denies nothing.
+/// A policy in audit mode denies nothing.
 #[test]
 fn audit_mode_does_not_deny() {
     let case = Case::new();
@@ -128,8 +128,8 @@ fn audit_mode_does_not_deny() {
     ];
     let output = RunningCommand::run(&mut tidegate(args));
     output.expect_code(0);
-    assert!(output.stdout.contains("would kill"), "{}", output.stdout);
-    // With one beside it that denies, the attempt is denied.
+    assert!(output.stdout.contains("would_kill"), "{}", output.stdout);
+    // Together with a policy that denies, the attempt is denied.
     let output = case.explain(&["--to", "192.0.2.1:1", "--policy", watching.to_str().unwrap()]);
     output.expect_code(4);
 }

@@ -1,6 +1,5 @@
-//! Sockets that change hands. The cgroup hooks go by the cgroup in which a socket was made, LSM programs by
-//! the task that uses it.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! Sockets passed between processes. Cgroup hooks use the cgroup that created the socket, LSM programs also use the task.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{
     io::{IoSlice, IoSliceMut, Read},
@@ -42,14 +41,14 @@ fn receive_socket(stream: &UnixStream) -> UdpSocket {
     )
     .unwrap();
     match received.cmsgs().unwrap().next() {
-        // SAFETY: the kernel has just made this descriptor for us.
+        // SAFETY: the kernel has just created this descriptor.
         Some(ControlMessageOwned::ScmRights(fds)) => unsafe { OwnedFd::from_raw_fd(fds[0]) }.into(),
         other => panic!("no socket but {other:?}"),
     }
 }
 
-/// A socket made behind the gate stays behind it, whoever uses it. The user is not of the scope, so
-/// the attempt is denied and reported as foreign, and nobody is killed: this test runs on.
+/// A socket created under a policy stays under it, whichever process uses it. A task outside the scope is denied, not
+/// killed, and the event has `foreign_socket`.
 #[test]
 fn socket_passed_out_is_denied_without_a_kill() {
     if !met("socket_passed_out_is_denied_without_a_kill", &[Need::Root]) {
@@ -84,8 +83,8 @@ fn socket_passed_out_is_denied_without_a_kill() {
     });
 }
 
-/// A socket made outside and handed in: judged by the policy of the task that uses it, where LSM programs
-/// run. Where they do not it is the limit, held here so that a change of it is noticed.
+/// A socket created outside and passed in is checked by LSM programs against the policy of the task. Without LSM programs
+/// it is a documented limitation, tested here to notice changes.
 #[test]
 fn socket_passed_in_is_checked_by_lsm_programs() {
     if !met("socket_passed_in_is_checked_by_lsm_programs", &[Need::Root]) {

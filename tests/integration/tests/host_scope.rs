@@ -1,5 +1,5 @@
-//! A policy on the root cgroup: the egress of a whole machine, which has to be the test's alone.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! A policy on the root cgroup, for all egress of the machine. Needs a dedicated machine.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{
     net::{IpAddr, SocketAddr, TcpListener},
@@ -19,15 +19,18 @@ use integration::{
     test_client::TestClient,
 };
 
-/// There is one host.
+/// One test at a time: there is only one root cgroup.
 static HOST: Mutex<()> = Mutex::new(());
 
 fn ready(test: &str) -> bool {
-    let alone = Need::Kernel(is_dedicated_machine(), "the machine is not the tests' alone");
+    let alone = Need::Kernel(
+        is_dedicated_machine(),
+        "the machine is not dedicated to the tests",
+    );
     met(test, &[Need::Root, alone])
 }
 
-/// Audits everything but the networks that a test calls its own.
+/// Audits everything except the networks that the rules exclude.
 fn spec(hooks: &str) -> String {
     format!(
         "{{mode: audit, default: audit, hooks: {hooks}, rules: [{{name: excluded, action: allow, to: [127.0.0.0/8, \
@@ -39,7 +42,7 @@ fn listener(address: IpAddr) -> TcpListener {
     TcpListener::bind((address, 0)).unwrap()
 }
 
-/// Connects, from a cgroup or from the test's own, and tells who the listener saw.
+/// Connects from a cgroup, or from that of the test, and returns the address that the listener saw.
 fn connect(listener: &TcpListener, cgroup: Option<&TestCgroup>) -> SocketAddr {
     let to = listener.local_addr().unwrap();
     let args = TestClient::at(env!("CARGO_BIN_EXE_test-client")).args(EgressMethod::TcpConnect, to, None);
@@ -53,14 +56,14 @@ fn connect(listener: &TcpListener, cgroup: Option<&TestCgroup>) -> SocketAddr {
 }
 
 fn from_to(event: &Event) -> (SocketAddr, SocketAddr) {
-    let [source, destination] = [event.source, event.destination].map(Option::unwrap);
+    let [local, destination] = [event.local_address, event.destination].map(Option::unwrap);
     (
-        SocketAddr::new(source.address, source.port.unwrap()),
+        SocketAddr::new(local.address, local.port.unwrap()),
         SocketAddr::new(destination.address, destination.port.unwrap()),
     )
 }
 
-/// Excluded traffic makes no event, all other does, wherever it comes from, with its source.
+/// Excluded traffic makes no event; all other traffic does, from every cgroup, with its local address.
 fn audits_the_host(hooks: &str, hook: fn(Family) -> &'static str) {
     let _host = HOST.lock().unwrap_or_else(|broken| broken.into_inner());
     Namespace::run(|_| {
@@ -109,7 +112,7 @@ fn audits_the_host(hooks: &str, hook: fn(Family) -> &'static str) {
         fixture.run_ok(["detach", "external"]);
         connect(&listener(Namespace::elsewhere(Family::V4)), None);
         fixture.run_ok(["attach", "--policy", &file, "--host"]);
-        assert!(fixture.events().is_empty(), "nothing stood meanwhile");
+        assert!(fixture.events().is_empty(), "no policy was attached in between");
     });
 }
 

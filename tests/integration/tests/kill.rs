@@ -1,5 +1,5 @@
-//! Kill: the process is dead, of SIGKILL, and nothing of what it wanted to send has arrived.
-#![expect(clippy::expect_used, reason = "what a test stands on fails it")]
+//! Kill: SIGKILL ends the process, and nothing that it sends arrives.
+#![expect(clippy::expect_used, reason = "a fixture that does not work fails the test")]
 
 use integration::{
     client_result::ClientResult,
@@ -22,7 +22,7 @@ fn test_client() -> TestClient {
     TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
-/// One event, with what was done; whatever the way.
+/// One event with the outcome, for every method.
 fn dies_on(test: &str, methods: &[EgressMethod]) {
     if !met(test, &[Need::Root]) {
         return;
@@ -118,13 +118,13 @@ fn at_socket_creation() {
     );
 }
 
-/// A thread's attempt ends the whole process.
+/// An attempt of one thread kills the whole process.
 #[test]
 fn kills_all_threads() {
     dies_on("kills_all_threads", &[EgressMethod::ThreadConnect]);
 }
 
-/// A grandchild's attempt ends the grandchild, not those it comes from.
+/// An attempt of a grandchild kills the grandchild, not its parents.
 #[test]
 fn parent_is_not_killed() {
     if !met("parent_is_not_killed", &[Need::Root]) {
@@ -135,7 +135,7 @@ fn parent_is_not_killed() {
         let exec = Exec::with(KILLING);
         let result =
             exec.run_client(test_client().args(EgressMethod::GrandchildConnect, receiver.address(), None));
-        // Where the kill comes later, it may tell of the denial before.
+        // If user space kills, it may report the denial before.
         let reported = result.errno.as_deref();
         assert!(
             reported == Some("DIED") || !kills_at_once() && reported == Some("EPERM"),
@@ -148,8 +148,8 @@ fn parent_is_not_killed() {
     });
 }
 
-/// Where the hook may not kill, it denies at once; the signal comes from user space a moment later. The
-/// test client stays until its input ends, which this test does not let happen: it is dead of the signal.
+/// Where the hook cannot kill, it denies the call, and user space sends the signal. The test client waits for the end of
+/// its input, which this test keeps open, so only the signal ends it.
 #[test]
 fn delayed_kill_from_user_space() {
     if !met("delayed_kill_from_user_space", &[Need::Root]) {
@@ -168,14 +168,14 @@ fn delayed_kill_from_user_space() {
             let output = running.finish();
             drop(input);
             output.expect_code(SIGKILLED);
-            // It may have told of the denial before it died.
+            // It may report the denial before it is killed.
             for reported in ClientResult::read(&output.stdout) {
                 assert_eq!(reported.errno.as_deref(), Some("EPERM"));
             }
             receiver.expect_nothing("denied at once");
             assert!(
                 output.stderr.contains("asynchronous"),
-                "it is said that the kill is asynchronous: {}",
+                "a note says that the kill is asynchronous: {}",
                 output.stderr
             );
             let report = exec.report();

@@ -1,4 +1,4 @@
-//! Policies that are for the probe alone: nothing decides, connections are reported.
+//! Policies with `hooks: [kprobe]`: no hook decides, connections are only reported.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -20,7 +20,10 @@ fn test_client() -> TestClient {
 }
 
 fn ready(test: &str) -> bool {
-    let alone = Need::Kernel(is_dedicated_machine(), "the machine is not the tests' alone");
+    let alone = Need::Kernel(
+        is_dedicated_machine(),
+        "the machine is not dedicated to the tests",
+    );
     met(test, &[Need::Root, alone])
 }
 
@@ -80,9 +83,9 @@ fn only_connections_are_reported() {
                 (event.outcome.as_str(), event.hook.as_str()),
                 (outcome, tracer_hook())
             );
-            let source = event.source.unwrap();
+            let local = event.local_address.unwrap();
             assert_eq!(
-                SocketAddr::new(source.address, source.port.unwrap()),
+                SocketAddr::new(local.address, local.port.unwrap()),
                 SocketAddr::new(peer.ip().to_canonical(), peer.port()),
                 "{method:?}"
             );
@@ -91,7 +94,7 @@ fn only_connections_are_reported() {
             assert!(!event.foreign_socket);
             assert!(event.executable.is_some());
         }
-        // Datagrams are no connections.
+        // Datagrams are not connections.
         let exec = Exec::with(&spec());
         let to = SocketAddr::new(Namespace::near(Family::V4), 9);
         assert!(
@@ -102,7 +105,7 @@ fn only_connections_are_reported() {
     });
 }
 
-/// A policy beside it decides, and both report once.
+/// Another policy decides, and both report once.
 #[test]
 fn beside_an_enforcing_policy() {
     if !ready("beside_an_enforcing_policy") {
@@ -120,7 +123,7 @@ fn beside_an_enforcing_policy() {
             .report()
             .events
             .into_iter()
-            .map(|event| (event.policy.unwrap(), event.hook, event.source.is_some()))
+            .map(|event| (event.policy.unwrap(), event.hook, event.local_address.is_some()))
             .collect();
         reported.sort();
         let expected = [("test", tracer_hook()), ("other", "connect4")];
@@ -162,7 +165,7 @@ fn never_enforces() {
 
         let listener = TcpListener::bind((Namespace::near(Family::V6), 0)).unwrap();
         let to = listener.local_addr().unwrap();
-        // Below the cgroup too.
+        // In descendants of the cgroup too.
         let below = cgroup.child("below");
         assert!(
             fixture
@@ -175,7 +178,7 @@ fn never_enforces() {
 
         fixture.run_fails(1, &["only watches"], ["set-mode", "watch", "enforce"]);
         let file = fixture.policy("watch", "{mode: audit, default: audit}");
-        fixture.run_fails(1, &["other hooks", "detach"], ["policy", "apply", "-f", &file]);
+        fixture.run_fails(1, &["other hooks", "detach"], ["apply", "-f", &file]);
         fixture.run_ok(["detach", "watch"]);
         assert!(
             fixture
@@ -187,25 +190,25 @@ fn never_enforces() {
     });
 }
 
-/// What is named and not there is refused, or told.
+/// A named hook that is not available is refused, or reported with `--best-effort`.
 #[test]
 fn without_the_tracer() {
     if !met("without_the_tracer", &[Need::Root]) {
         return;
     }
-    let exec = Exec::with(ALONE).variable("TIDEGATE_DISABLE", "probe");
+    let exec = Exec::with(ALONE).variable("TIDEGATE_DISABLE", "tracer");
     let output = exec.run(["/bin/true"]);
     output.expect_code(125);
     assert!(
         output
             .stderr
-            .contains("hooks: kprobe: TIDEGATE_DISABLE takes them away")
+            .contains("hooks: kprobe: disabled by TIDEGATE_DISABLE")
             && output.stderr.contains("hooks: auto"),
         "{}",
         output.stderr
     );
     Exec::with("{mode: audit, default: audit}")
-        .variable("TIDEGATE_DISABLE", "probe")
+        .variable("TIDEGATE_DISABLE", "tracer")
         .run(["/bin/true"])
         .expect_code(0);
 
@@ -214,7 +217,7 @@ fn without_the_tracer() {
         .run(["/bin/true"]);
     output.expect_code(2);
 
-    let fixture = AttachFixture::open().variable("TIDEGATE_DISABLE", "probe");
+    let fixture = AttachFixture::open().variable("TIDEGATE_DISABLE", "tracer");
     let cgroup = TestCgroup::create();
     let file = fixture.policy("both", "{default: block, hooks: [cgroup, kprobe]}");
     let path = cgroup.cgroup_path();

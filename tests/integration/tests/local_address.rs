@@ -1,6 +1,6 @@
-//! Where audited connections send from: what the listener saw is the truth. A probe tells it, which runs for the
-//! whole machine, so these tests are for machines of their own.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! The local address of audited connections, compared with the peer address that the listener saw. The tcp_connect tracer
+//! runs for the whole machine, so these tests need a dedicated machine.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
@@ -25,7 +25,10 @@ fn test_client() -> TestClient {
 }
 
 fn ready(test: &str) -> bool {
-    let alone = Need::Kernel(is_dedicated_machine(), "the machine is not the tests' alone");
+    let alone = Need::Kernel(
+        is_dedicated_machine(),
+        "the machine is not dedicated to the tests",
+    );
     met(test, &[Need::Root, alone])
 }
 
@@ -33,21 +36,21 @@ fn listener(family: Family) -> TcpListener {
     TcpListener::bind((Namespace::near(family), 0)).unwrap()
 }
 
-/// Who has connected: the address in its canonical spelling.
+/// The peer of the next connection, in canonical form.
 fn peer(listener: &TcpListener) -> SocketAddr {
     let (_, peer) = listener.accept().unwrap();
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
-fn source(event: &Event) -> Option<SocketAddr> {
-    let source = event.source?;
-    Some(SocketAddr::new(source.address, source.port?))
+fn local_address(event: &Event) -> Option<SocketAddr> {
+    let local = event.local_address?;
+    Some(SocketAddr::new(local.address, local.port?))
 }
 
-/// The pinned link of the probe, by the folder that a test's pins are below.
-fn probe_is_attached(fixture: &AttachFixture) -> bool {
+/// Whether the link of the tracer is pinned.
+fn tracer_is_attached(fixture: &AttachFixture) -> bool {
     let gates = std::fs::read_dir(fixture.pins().join("tidegate")).unwrap();
-    let mut dirs = gates.map(|datapath| datapath.unwrap().path().join("links/probe"));
+    let mut dirs = gates.map(|datapath| datapath.unwrap().path().join("links/tracer"));
     dirs.any(|dir| dir.is_dir())
 }
 
@@ -69,24 +72,27 @@ fn every_connect_method() {
         ];
         for (method, family) in methods {
             let listener = listener(family);
-            let datapath = Exec::with(WATCHING);
-            let result =
-                datapath.run_client(test_client().args(method, listener.local_addr().unwrap(), None));
+            let exec = Exec::with(WATCHING);
+            let result = exec.run_client(test_client().args(method, listener.local_addr().unwrap(), None));
             if result.is_unsupported() {
-                // Which ways each kernel has, `ways_out` says.
+                // `egress_paths` tests which methods each kernel supports.
                 continue;
             }
             assert!(result.ok, "{result:?}");
-            let report = datapath.report();
+            let report = exec.report();
             let event = report.only_event();
-            assert_eq!(source(event), Some(peer(&listener)), "{method:?} {family:?}");
+            assert_eq!(
+                local_address(event),
+                Some(peer(&listener)),
+                "{method:?} {family:?}"
+            );
             assert_eq!(event.outcome, "would_block");
             assert_eq!(Some(event.hook.as_str()), method.hook(family));
         }
     });
 }
 
-/// curl does not block in connect(2).
+/// curl uses non-blocking connects.
 #[test]
 fn nonblocking_connect() {
     if !ready("nonblocking_connect") || !met("nonblocking_connect", &[Need::Program("curl")]) {
@@ -94,16 +100,16 @@ fn nonblocking_connect() {
     }
     Namespace::run(|_| {
         let listener = listener(Family::V4);
-        let datapath = Exec::with(WATCHING);
+        let exec = Exec::with(WATCHING);
         let url = format!("http://{}/", listener.local_addr().unwrap());
-        let running = datapath.start(["curl", "--silent", "--max-time", "20", &url]);
+        let running = exec.start(["curl", "--silent", "--max-time", "20", &url]);
         let peer = peer(&listener);
         running.finish();
-        assert_eq!(source(datapath.report().only_event()), Some(peer));
+        assert_eq!(local_address(exec.report().only_event()), Some(peer));
     });
 }
 
-/// A SYN left, and nobody was there.
+/// A SYN is sent, but no socket listens.
 #[test]
 fn refused_connect() {
     if !ready("refused_connect") {
@@ -111,21 +117,18 @@ fn refused_connect() {
     }
     Namespace::run(|_| {
         let address = Namespace::near(Family::V4);
-        let datapath = Exec::with(WATCHING);
-        let result = datapath.run_client(test_client().args(
-            EgressMethod::TcpConnect,
-            SocketAddr::new(address, 9),
-            None,
-        ));
+        let exec = Exec::with(WATCHING);
+        let result =
+            exec.run_client(test_client().args(EgressMethod::TcpConnect, SocketAddr::new(address, 9), None));
         assert_eq!(result.errno.as_deref(), Some("ECONNREFUSED"));
-        let source = source(datapath.report().only_event()).unwrap();
-        // The other end is on the same interface, which it reaches from its own address.
-        assert_eq!(source.ip(), address);
-        assert_ne!(source.port(), 0);
+        let local = local_address(exec.report().only_event()).unwrap();
+        // The destination is local, so its address is also the local address.
+        assert_eq!(local.ip(), address);
+        assert_ne!(local.port(), 0);
     });
 }
 
-/// No SYN leaves: reported all the same, in its place, without a source.
+/// No SYN is sent: the event is reported in order, without a local address.
 #[test]
 fn failed_connect_has_no_local_address() {
     if !ready("failed_connect_has_no_local_address") {
@@ -135,7 +138,7 @@ fn failed_connect_has_no_local_address() {
         let nowhere = "192.0.2.9:443";
         let listener = listener(Family::V4);
         let to = listener.local_addr().unwrap().to_string();
-        let datapath = Exec::with(WATCHING);
+        let exec = Exec::with(WATCHING);
         let script = r#""$0" run tcp-connect "$1"; "$0" run tcp-connect "$2"; "$0" run tcp-connect "$1""#;
         let args = ["/bin/sh", "-c", script];
         let test_client = test_client();
@@ -144,19 +147,19 @@ fn failed_connect_has_no_local_address() {
             nowhere.into(),
             to.into(),
         ]);
-        let output = datapath.run(args);
+        let output = exec.run(args);
         assert_eq!(
             output.stdout.matches("ENETUNREACH").count(),
             2,
             "{}",
             output.stdout
         );
-        let reported: Vec<_> = datapath.report().events.iter().map(source).collect();
+        let reported: Vec<_> = exec.report().events.iter().map(local_address).collect();
         assert_eq!(reported, [None, Some(peer(&listener)), None]);
     });
 }
 
-/// What is denied never leaves, and has none; what is audited beside has.
+/// Denied connects have no local address; audited connects of the same policy have one.
 #[test]
 fn enforcing_policy_with_audited_connects() {
     if !ready("enforcing_policy_with_audited_connects") {
@@ -165,27 +168,30 @@ fn enforcing_policy_with_audited_connects() {
     Namespace::run(|_| {
         let listener = listener(Family::V4);
         let address = Namespace::near(Family::V4);
-        let datapath = Exec::with(&format!(
+        let exec = Exec::with(&format!(
             "{{default: block, rules: [{{name: seen, action: audit, to: [{address}]}}]}}"
         ));
         let to = listener.local_addr().unwrap();
-        let result = datapath.run_client(test_client().args(EgressMethod::UnspecTcpReconnect, to, Some(to)));
+        let result = exec.run_client(test_client().args(EgressMethod::UnspecTcpReconnect, to, Some(to)));
         assert!(result.ok, "{result:?}");
-        let report = datapath.report();
-        let reported: Vec<_> = report.events.iter().map(source).collect();
+        let report = exec.report();
+        let reported: Vec<_> = report.events.iter().map(local_address).collect();
         assert_eq!(reported, [Some(peer(&listener)), Some(peer(&listener))]);
 
-        let datapath = Exec::with(WATCHING.replace("audit", "enforce").as_str());
-        datapath.run_client(test_client().args(EgressMethod::TcpConnect, to, None));
-        let report = datapath.report();
+        let exec = Exec::with(WATCHING.replace("audit", "enforce").as_str());
+        exec.run_client(test_client().args(EgressMethod::TcpConnect, to, None));
+        let report = exec.report();
         assert_eq!(
-            (report.only_event().outcome.as_str(), source(report.only_event())),
+            (
+                report.only_event().outcome.as_str(),
+                local_address(report.only_event())
+            ),
             ("blocked", None)
         );
     });
 }
 
-/// Two policies have each their word about one connection.
+/// Two policies each report the same connection.
 #[test]
 fn two_policies() {
     if !ready("two_policies") {
@@ -193,15 +199,15 @@ fn two_policies() {
     }
     Namespace::run(|_| {
         let listener = listener(Family::V4);
-        let datapath = Exec::with(WATCHING).policy(&integration::exec::policy("other", "{default: audit}"));
-        let result = datapath.run_client(test_client().args(
+        let exec = Exec::with(WATCHING).policy(&integration::exec::policy("other", "{default: audit}"));
+        let result = exec.run_client(test_client().args(
             EgressMethod::TcpConnect,
             listener.local_addr().unwrap(),
             None,
         ));
         assert!(result.ok, "{result:?}");
         let peer = Some(peer(&listener));
-        let reported: Vec<_> = datapath.report().events.iter().map(source).collect();
+        let reported: Vec<_> = exec.report().events.iter().map(local_address).collect();
         assert_eq!(reported, [peer, peer]);
     });
 }
@@ -214,22 +220,22 @@ fn attached_policy() {
     Namespace::run(|_| {
         let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         fixture.attach(&cgroup, "shop", WATCHING);
-        assert!(probe_is_attached(&fixture));
+        assert!(tracer_is_attached(&fixture));
         let connect = |listener: &TcpListener| {
             let to = listener.local_addr().unwrap();
             let result = fixture.run_client(&cgroup, &test_client().args(EgressMethod::TcpConnect, to, None));
             assert!(result.ok, "{result:?}");
             (peer(listener), to)
         };
-        // As JSON, as text, and to a reader who waits. (Another port each: repeats are folded.)
+        // As JSON, as text, and to a follower. Each uses another port, because duplicates are suppressed.
         let (peer, _) = connect(&listener(Family::V4));
         let events = fixture.events();
-        assert_eq!(events.iter().map(source).collect::<Vec<_>>(), [Some(peer)]);
+        assert_eq!(events.iter().map(local_address).collect::<Vec<_>>(), [Some(peer)]);
 
         let (peer, to) = connect(&listener(Family::V6));
         let text = fixture.run_ok(["events"]);
         assert!(
-            text.contains(&format!("uid 0 {peer} -> {to}/tcp  shop/(default)")),
+            text.contains(&format!("uid=0 {peer} -> {to}/tcp  shop/(default)")),
             "{text}"
         );
 
@@ -245,14 +251,17 @@ fn attached_policy() {
         follower.wait_for_stdout("192.0.2.9");
         follower.signal(Signal::SIGINT);
         let (events, _) = Report::stream(&follower.finish().stdout);
-        assert_eq!(events.iter().map(source).collect::<Vec<_>>(), [Some(peer), None]);
+        assert_eq!(
+            events.iter().map(local_address).collect::<Vec<_>>(),
+            [Some(peer), None]
+        );
 
         fixture.run_ok(["detach", "shop"]);
-        assert!(!probe_is_attached(&fixture));
+        assert!(!tracer_is_attached(&fixture));
     });
 }
 
-/// It is attached while some policy reports what it lets through, and only then.
+/// The tracer is attached only while a policy reports connects that it lets through.
 #[test]
 fn tracer_attached_only_while_needed() {
     if !ready("tracer_attached_only_while_needed") {
@@ -262,22 +271,22 @@ fn tracer_attached_only_while_needed() {
         let fixture = AttachFixture::open();
         let (one, other) = (TestCgroup::create(), TestCgroup::create());
         fixture.attach(&one, "acts", "{default: block}");
-        assert!(!probe_is_attached(&fixture));
+        assert!(!tracer_is_attached(&fixture));
         fixture.run_ok(["set-mode", "acts", "audit"]);
-        assert!(probe_is_attached(&fixture));
+        assert!(tracer_is_attached(&fixture));
         let listener = listener(Family::V4);
         fixture.run_client(
             &one,
             &test_client().args(EgressMethod::TcpConnect, listener.local_addr().unwrap(), None),
         );
-        assert_eq!(source(&fixture.events()[0]), Some(peer(&listener)));
+        assert_eq!(local_address(&fixture.events()[0]), Some(peer(&listener)));
 
         fixture.attach(&other, "watches", "{default: audit}");
         fixture.run_ok(["set-mode", "acts", "enforce"]);
-        assert!(probe_is_attached(&fixture), "the other needs it");
+        assert!(tracer_is_attached(&fixture), "the other needs it");
         fixture.run_ok(["detach", "watches"]);
-        assert!(!probe_is_attached(&fixture));
+        assert!(!tracer_is_attached(&fixture));
         fixture.attach(&other, "plain", "{default: audit, hooks: [cgroup]}");
-        assert!(!probe_is_attached(&fixture), "a list says what is wanted");
+        assert!(!tracer_is_attached(&fixture), "`hooks` without kprobe");
     });
 }

@@ -1,4 +1,4 @@
-//! Sockets of other address families: judged when they are made, by LSM programs.
+//! Sockets of other address families: LSM programs check their creation.
 
 use integration::{
     attached::AttachFixture,
@@ -17,7 +17,7 @@ const VSOCK: &str = "socket 40 1 0";
 const NETLINK: &str = "socket 16 3 0";
 const UNIX: &str = "socket 1 1 0";
 
-/// Runs a process in a cgroup with the policy; what it does is told apart from what another one does, outside.
+/// Runs a test with a process in a cgroup under the policy, and one outside.
 fn behind(
     test: &str,
     spec: &str,
@@ -47,7 +47,7 @@ fn denied_by_default() {
             free.succeeds(family);
             inside.fails(family, "EACCES");
         }
-        // What stays on this machine is nobody's business.
+        // Local sockets (unix, netlink) are not checked.
         for family in [NETLINK, UNIX] {
             inside.succeeds(family);
         }
@@ -83,7 +83,7 @@ fn one_rule_allows_one_family() {
     });
 }
 
-/// Once each, and what is sent arrives.
+/// Each socket is reported once, and what it sends arrives.
 #[test]
 fn audit_mode_reports_them() {
     let spec = "{mode: audit, default: block}";
@@ -124,7 +124,7 @@ fn kill_at_socket_creation() {
     });
 }
 
-/// The programs are there as long as a policy is.
+/// The programs are attached only while a policy is.
 #[test]
 fn attached_only_while_needed() {
     behind(
@@ -135,7 +135,7 @@ fn attached_only_while_needed() {
                 let status = fixture.status().0;
                 let all = status["lsm"].as_array().expect("a list").clone();
                 all.iter()
-                    .map(|hook| hook["state"].as_str().expect("a word").to_owned())
+                    .map(|hook| hook["state"].as_str().expect("a string").to_owned())
                     .collect::<Vec<_>>()
             };
             assert_eq!(states(fixture), ["attached"; 4]);
@@ -145,7 +145,7 @@ fn attached_only_while_needed() {
             inside.succeeds(PACKET);
             assert_eq!(states(fixture), ["attached"; 4]);
             fixture.run_ok(["detach", "second"]);
-            // An old kernel attaches a program once in its life, so that it stays (and does nothing).
+            // Old kernels can attach a program only once, so it stays attached without effect.
             let left = if cgroup_hooks_choose_errno() {
                 "missing"
             } else {

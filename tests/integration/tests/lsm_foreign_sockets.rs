@@ -1,4 +1,4 @@
-//! Sockets of other cgroups in the hands of a task under a policy: older ones, and connected ones.
+//! A task under a policy uses sockets of other cgroups: connected and unconnected ones.
 
 use std::{io::Read, net::TcpStream};
 
@@ -27,7 +27,7 @@ fn with_lsm(test: &str, act: impl Fn(AttachFixture, TestCgroup, TestCgroup) + Se
     }
 }
 
-/// A process that is moved under a policy with sockets that are connected: nothing more leaves over them.
+/// A process migrates into a cgroup with a policy: nothing more is sent over its connected sockets.
 #[test]
 fn connected_before_migration() {
     with_lsm("connected_before_migration", |fixture, outside, inside| {
@@ -73,7 +73,7 @@ fn connected_before_migration() {
     });
 }
 
-/// What somebody else connected is answered: that is no way out that the process has opened.
+/// Inbound connections can still be answered: the process has not opened them.
 #[test]
 fn accepted_before_migration() {
     with_lsm("accepted_before_migration", |fixture, outside, inside| {
@@ -95,7 +95,7 @@ fn accepted_before_migration() {
     });
 }
 
-/// Sockets without an address hook, made before the move.
+/// Sockets of protocols without an address hook, created before the migration.
 #[test]
 fn raw_sockets_created_before_migration() {
     with_lsm(
@@ -110,7 +110,7 @@ fn raw_sockets_created_before_migration() {
             process.succeeds(&format!("sendto 0 {to}"));
             inside.add_process(process.pid());
             process.fails(&format!("sendto 0 {to}"), "EACCES");
-            // Whatever the address: it is the family that is denied.
+            // Denied by family, for every address.
             process.fails(&format!("sendto 1 {to}"), "EACCES");
             process.quit();
             assert_eq!(receiver.arrived(), [MARKER]);
@@ -121,12 +121,12 @@ fn raw_sockets_created_before_migration() {
     );
 }
 
-/// Both policies are asked, that of the task first; the strictest answer holds.
+/// Both policies are evaluated, that of the task first; the strictest verdict is enforced.
 #[test]
 fn both_policies_are_checked() {
     with_lsm("both_policies_are_checked", |fixture, outside, inside| {
-        fixture.attach(&inside, "task", "{default: audit, fold: {audit: off}}");
-        fixture.attach(&outside, "socket", "{default: audit, fold: {audit: off}}");
+        fixture.attach(&inside, "task", "{default: audit, deduplicate: {audit: off}}");
+        fixture.attach(&outside, "socket", "{default: audit, deduplicate: {audit: off}}");
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         let mut process = ScriptedClient::start(&test_client(), &outside);
         process.succeeds("udp4");
@@ -161,7 +161,7 @@ fn both_policies_are_checked() {
     });
 }
 
-/// Who is in no scope is not judged, nor in one beside.
+/// Tasks without a policy, or in a sibling cgroup, are not checked.
 #[test]
 fn tasks_outside_the_scope_are_not_checked() {
     with_lsm(
@@ -180,7 +180,7 @@ fn tasks_outside_the_scope_are_not_checked() {
     );
 }
 
-/// An association by a socket option is a call that no other hook sees.
+/// No other hook sees an SCTP association that a socket option creates.
 #[test]
 fn sctp_association_by_socket_option() {
     const TRY: &str = r"
@@ -229,7 +229,7 @@ except OSError as error:
             ("lsm_sctp", "blocked", "sctp")
         );
         assert!(reported[0].foreign_socket);
-        // It is the gate that keeps it from being made.
+        // It is the policy that denies the association.
         assert_eq!(into(&outside), "done");
     });
 }

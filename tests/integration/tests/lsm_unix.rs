@@ -1,4 +1,4 @@
-//! Unix sockets: judged by rules that name them, by LSM programs, wherever and whatever the process calls them.
+//! Unix sockets: LSM programs enforce rules that name them, by whichever path or name the process uses.
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -41,7 +41,7 @@ fn test_client(cgroup: &TestCgroup) -> ScriptedClient {
     ScriptedClient::start(&TestClient::at(env!("CARGO_BIN_EXE_test-client")), cgroup)
 }
 
-/// Whoever listens somewhere.
+/// A listening socket.
 struct Listener(UnixListener);
 
 impl Listener {
@@ -54,17 +54,17 @@ impl Listener {
         Listener(UnixListener::bind_addr(&address).expect("a socket"))
     }
 
-    /// What one who has come, and is gone, has said; `None` where nobody has come.
+    /// What the next client has sent; `None` if none has connected.
     fn heard(&self) -> Option<Vec<u8>> {
         self.0.set_nonblocking(true).expect("a listener");
         let (mut stream, _) = self.0.accept().ok()?;
         let mut received = Vec::new();
-        stream.read_to_end(&mut received).expect("its words");
+        stream.read_to_end(&mut received).expect("data");
         Some(received)
     }
 }
 
-/// The same for sockets that take datagrams.
+/// The same for a datagram socket.
 fn datagrams(path: &Path) -> UnixDatagram {
     let socket = UnixDatagram::bind(path).expect("a socket");
     socket.set_nonblocking(true).expect("a socket");
@@ -80,7 +80,7 @@ fn heard(socket: &UnixDatagram) -> Option<Vec<u8>> {
 fn packets(path: &Path) -> OwnedFd {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let own = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("a socket");
-    bind(own.as_raw_fd(), &UnixAddr::new(path).expect("a path")).expect("a place");
+    bind(own.as_raw_fd(), &UnixAddr::new(path).expect("a path")).expect("a free path");
     listen(&own, Backlog::new(4).expect("a number")).expect("a listener");
     own
 }
@@ -88,17 +88,17 @@ fn packets(path: &Path) -> OwnedFd {
 fn heard_packet(listener: &OwnedFd) -> Option<Vec<u8>> {
     let accepted = accept(listener.as_raw_fd()).ok()?;
     let mut bytes = [0; 64];
-    let length = recv(accepted, &mut bytes, nix::sys::socket::MsgFlags::empty()).expect("its words");
+    let length = recv(accepted, &mut bytes, nix::sys::socket::MsgFlags::empty()).expect("data");
     nix::unistd::close(accepted).expect("a socket");
     Some(bytes[..length].to_vec())
 }
 
-/// A folder of the test's own, and a path in it.
+/// A path in the directory of the test.
 fn at(fixture: &AttachFixture, name: &str) -> PathBuf {
     fixture.dir().path().join(name)
 }
 
-/// (hook, outcome, rule, socket) of each event.
+/// Hook, outcome, rule and socket of each unread event.
 fn reported(fixture: &AttachFixture) -> Vec<(String, String, String, String)> {
     let reported = fixture.events().into_iter();
     let reported = reported.map(|event| {
@@ -121,8 +121,7 @@ fn expected(rows: &[(&str, &str, &str, &Path)]) -> Vec<(String, String, String, 
     rows.collect()
 }
 
-/// One rule names a socket: all others, and every socket where none does, are nobody's business, also where the default
-/// blocks.
+/// Only the socket that a rule names is checked. Other unix sockets are allowed, even if the default blocks.
 #[test]
 fn only_sockets_named_by_a_rule() {
     with_lsm("only_sockets_named_by_a_rule", |fixture, cgroup| {
@@ -147,7 +146,7 @@ fn only_sockets_named_by_a_rule() {
             (status.total("test", "blocked"), status.total("test", "allowed")),
             (1, 0)
         );
-        // Who is not under the policy goes where he likes.
+        // A process without the policy is not affected.
         let elsewhere = TestCgroup::create();
         let mut outside = test_client(&elsewhere);
         outside.succeeds(&format!("unix stream {}", named.display()));
@@ -156,14 +155,14 @@ fn only_sockets_named_by_a_rule() {
     });
 }
 
-/// Whatever it is called: a relative path, a symbolic link, another mount of its folder, a hard link.
+/// A relative path, a symbolic link, another mount of the directory, a hard link.
 #[test]
 fn every_path_of_a_socket() {
     with_lsm("every_path_of_a_socket", |fixture, cgroup| {
         let dir = at(&fixture, "a/b");
         fs::create_dir_all(&dir).expect("a folder");
         let path = dir.join("x.sock");
-        // The rule may come by a link to the folder, too, and before the socket is there.
+        // The rule may name the path through a symbolic link, and before the socket exists.
         symlink("a/b", at(&fixture, "method")).expect("a link");
         let spec = format!(
             "{{default: allow, rules: [{{name: x, action: block, unix: [{}]}}]}}",
@@ -200,7 +199,7 @@ fn every_path_of_a_socket() {
         assert_eq!(listener.heard(), None);
         nix::mount::umount(&mounted).expect("a mount");
         assert_eq!(reported(&fixture).len(), 6);
-        // Another socket takes its place, in a folder that is made anew: the same rule.
+        // Another socket at the same path, in a recreated directory, matches the same rule.
         drop(listener);
         fs::remove_dir_all(&dir).expect("a folder");
         fs::create_dir_all(&dir).expect("a folder");
@@ -212,10 +211,10 @@ fn every_path_of_a_socket() {
     });
 }
 
-/// Parts that the path of a socket may have.
+/// Maximum number of components of a path in a rule.
 const MOST_PARTS: usize = 24;
 
-/// A path as long as can be, and one that another socket is mounted on.
+/// A path of maximum depth, and one that another socket is mounted on.
 #[test]
 fn long_and_overmounted_paths() {
     with_lsm("long_and_overmounted_paths", |fixture, cgroup| {
@@ -261,7 +260,7 @@ fn long_and_overmounted_paths() {
     });
 }
 
-/// Datagrams one by one, connected ones too, and packets in order.
+/// Unconnected and connected datagrams, and seqpacket.
 #[test]
 fn every_socket_type() {
     with_lsm("every_socket_type", |fixture, cgroup| {
@@ -269,7 +268,7 @@ fn every_socket_type() {
         let (one, two, three) = (datagrams(&denied), datagrams(&free), packets(&packet));
         let spec = |action: &str| {
             format!(
-                "{{default: allow, fold: {{audit: off}}, rules: [{{name: all, action: {action}, unix: [{}, {}]}}]}}",
+                "{{default: allow, deduplicate: {{audit: off}}, rules: [{{name: all, action: {action}, unix: [{}, {}]}}]}}",
                 denied.display(),
                 packet.display()
             )
@@ -295,7 +294,7 @@ fn every_socket_type() {
                 ("lsm_unix_connect", "blocked", "all", &packet),
             ])
         );
-        // Audited, everything arrives; of a connected datagram socket both are told: the connect and the datagram.
+        // In audit everything arrives. A connected datagram socket has two events: the connect and the datagram.
         fixture.apply("test", &spec("audit"));
         process.succeeds(&format!("unix datagram {}", denied.display()));
         process.succeeds(&format!("unix connected-datagram {}", denied.display()));
@@ -318,7 +317,7 @@ fn every_socket_type() {
     });
 }
 
-/// Abstract names, and the first rule that names a socket.
+/// Abstract names, and the order of rules for one socket.
 #[test]
 fn abstract_names_and_rule_order() {
     with_lsm("abstract_names_and_rule_order", |fixture, cgroup| {
@@ -339,7 +338,7 @@ fn abstract_names_and_rule_order() {
         process.succeeds(&format!("unix stream {}", path.display()));
         process.succeeds("unix stream @tidegate-x");
         process.fails("unix stream @tidegate-xy", "ECONNREFUSED");
-        // The other end of a pair has no name, and is nobody else.
+        // A socket pair has no name and is not checked.
         process.succeeds("pair");
         process.quit();
         assert_eq!(
@@ -358,7 +357,7 @@ fn abstract_names_and_rule_order() {
     });
 }
 
-/// Dead before its next instruction, and the peer has heard nothing.
+/// The process dies before its next instruction, and the peer receives nothing.
 #[test]
 fn kill_at_connect() {
     with_lsm("kill_at_connect", |fixture, cgroup| {
@@ -380,7 +379,7 @@ fn kill_at_connect() {
     });
 }
 
-/// The programs are attached for the first version that names a socket, before it is live, and go with the last.
+/// The programs are attached before the first version that names a socket is active, and detached with the last one.
 #[test]
 fn attached_only_while_needed() {
     with_lsm("attached_only_while_needed", |fixture, cgroup| {
@@ -422,7 +421,7 @@ fn attached_only_while_needed() {
     });
 }
 
-/// `exec` has them too.
+/// `exec` checks unix sockets too.
 #[test]
 fn exec_command() {
     with_lsm("exec_command", |fixture, _| {

@@ -1,5 +1,5 @@
-//! A thousand policies on a thousand cgroups, by one command: each of them is right afterwards, and they are
-//! removed without a trace.
+//! A thousand policies on a thousand cgroups, attached by one command: each one is enforced, and all are detached without
+//! leftovers.
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,7 @@ use integration::{
 };
 
 const POLICIES: u16 = 1000;
-/// First port of those that policies allow, one each.
+/// The first of the ports that the policies allow, one each.
 const PORT: u16 = 2000;
 
 struct Pins(PathBuf);

@@ -1,6 +1,6 @@
-//! Cgroups above and below one another, two policies on one, a tree that is somebody else's:
-//! the strictest answer holds, and each that has something to say says it.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! Nested cgroups, two policies on one cgroup, a delegated subtree: the strictest verdict is enforced, and each policy
+//! reports its own events.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{ffi::OsString, fs};
 
@@ -30,7 +30,7 @@ fn listen() -> Receiver {
     Receiver::listen(Transport::Tcp, Namespace::near(Family::V4))
 }
 
-/// Policies and outcomes of the events that nobody has read yet, by name.
+/// Policies and outcomes of the unread events, sorted by policy name.
 fn outcomes(fixture: &AttachFixture) -> Vec<(String, String)> {
     let events = fixture.events().into_iter();
     let mut outcomes: Vec<_> = events
@@ -84,7 +84,7 @@ fn parent_and_child_in_all_modes() {
                 pairs(&[("above", outcome(above)), ("below", outcome(below))])
             );
 
-            // In the parent only its own policy has a say.
+            // In the parent only its own policy applies.
             let result = fixture.run_client(&parent, &to_near(&receiver));
             assert_eq!(result.ok, above == "audit");
             assert_eq!(receiver.arrived().len(), usize::from(result.ok));
@@ -98,7 +98,7 @@ fn parent_and_child_in_all_modes() {
     });
 }
 
-/// What the child allows the parent may still forbid, and the other way round.
+/// The parent can deny what the child allows, and the other way round.
 #[test]
 fn parent_and_child_deny_independently() {
     if !met("parent_and_child_deny_independently", &[Need::Root]) {
@@ -109,7 +109,7 @@ fn parent_and_child_deny_independently() {
         let child = parent.child("child");
         fixture.attach(&parent, "above", "{default: allow}");
         fixture.attach(&child, "below", "{default: allow}");
-        // No pair has an audit in common with the one before: it would be a repeat.
+        // Consecutive pairs do not both audit: the second event would be a duplicate.
         let versions = [
             ("block", "allow"),
             ("allow", "block"),
@@ -176,7 +176,7 @@ fn two_policies_on_one_cgroup() {
         );
         receiver.expect_nothing("denied by one or both");
         fixture.events();
-        // The first one goes, the other stays in force.
+        // One is detached, the other stays active.
         fixture.run_ok(["detach", "one"]);
         fixture.apply("two", "{default: block, errno: EACCES}");
         assert_eq!(
@@ -187,8 +187,8 @@ fn two_policies_on_one_cgroup() {
     });
 }
 
-/// A tree that was given to a user: he makes cgroups and starts things in them, and gets out of nothing,
-/// not even into another tree of his.
+/// A user creates cgroups in a delegated subtree and starts processes in them, but cannot leave the policy, not even for
+/// another subtree of the same user.
 #[test]
 fn delegated_subtree() {
     if !met("delegated_subtree", &[Need::Root, Need::Program("setpriv")]) {

@@ -1,5 +1,4 @@
-//! What users of delegated trees call their cgroups does not reach the terminal as they wrote it; what stands
-//! is root's to see.
+//! Cgroup names from users of delegated subtrees are escaped in the output; pins and journal are readable by root only.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -13,7 +12,7 @@ use integration::{
     test_client::TestClient,
 };
 
-/// Colours the rest, twice, sets the title of the window, and turns the direction of what follows.
+/// Escape sequences for colour (7-bit and 8-bit) and window title, and a bidirectional override.
 const EVIL: &str = "\u{1b}[45m\u{1b}]0;evil\u{7}\u{9b}45m\u{202e}";
 
 #[test]
@@ -32,7 +31,7 @@ fn cgroup_names_are_escaped() {
             process.pid().to_string(),
         );
         let clean = |args: &[&str]| {
-            // Without a terminal the colours of both sides would be left out.
+            // Without a terminal, colours would be stripped.
             let args = [args, &["--color", "always"]].concat();
             let output = fixture.run(&args);
             for text in [&output.stdout, &output.stderr] {
@@ -44,8 +43,8 @@ fn cgroup_names_are_escaped() {
             (output.stdout, output.stderr)
         };
         clean(&["attach", "--policy", &file, "--unit", &unit]);
-        let (said, _) = clean(&["attach", "--policy", &file, "--pid", &pid]);
-        assert!(said.contains("shop stands on"), "{said}");
+        let (printed, _) = clean(&["attach", "--policy", &file, "--pid", &pid]);
+        assert!(printed.contains("attached policy shop to"), "{printed}");
         process.fails(
             &format!("run udp-sendto {}:9", Namespace::near(Family::V4)),
             "EPERM",
@@ -60,8 +59,8 @@ fn cgroup_names_are_escaped() {
             &["status"][..],
             &["status", "--output", "json"],
             &["events", "--output", "json"],
-            &["policy", "list"],
-            &["policy", "list", "--output", "json"],
+            &["status", "--rules"],
+            &["policy", "show", "shop", "--output", "json"],
             &["detach", "shop", "--cgroup", "/missing"],
             &["detach", "shop", "--cgroup", &cgroup.cgroup_path()],
             &["detach", "shop", "--pid", &pid],
@@ -73,7 +72,7 @@ fn cgroup_names_are_escaped() {
     });
 }
 
-/// Pins and journal: no file of them is anybody else's to read.
+/// Other users cannot read the directories of pins and journal, nor write their files.
 #[test]
 fn pins_and_journal_are_private() {
     if !met("pins_and_journal_are_private", &[Need::Root]) {

@@ -1,5 +1,5 @@
-//! What is not enforced, or not fully, is said so: a cgroup that is gone, a kernel that cannot kill.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! Missing and partial enforcement is reported: removed cgroups, a kernel that cannot kill.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use integration::{
     attached::AttachFixture,
@@ -19,16 +19,16 @@ fn test_client() -> TestClient {
     TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
-fn is_held(fixture: &AttachFixture, cgroup: &TestCgroup) -> bool {
+fn is_denied(fixture: &AttachFixture, cgroup: &TestCgroup) -> bool {
     let to = format!("{}:9", Namespace::near(Family::V4));
     !fixture
         .run_client(cgroup, &test_client().task("run", &["udp-connect-send", &to]))
         .ok
 }
 
-/// The kernel lets go of what was attached to a cgroup some time after it is removed.
-fn wait_until_released(fixture: &AttachFixture) {
-    let released = |_: &u32| {
+/// The kernel detaches the programs of a removed cgroup with a delay.
+fn wait_until_detached(fixture: &AttachFixture) {
+    let is_detached = |_: &u32| {
         let status = fixture.status();
         let hooks = status.policy("shop")["attachments"][0]["hooks"]
             .as_array()
@@ -36,7 +36,10 @@ fn wait_until_released(fixture: &AttachFixture) {
             .clone();
         hooks.iter().all(|hook| hook["state"] == "detached")
     };
-    assert!((0..1000).any(|n| released(&n)), "it lets go in the end");
+    assert!(
+        (0..1000).any(|n| is_detached(&n)),
+        "the kernel detaches the programs"
+    );
 }
 
 #[test]
@@ -50,11 +53,13 @@ fn removed_cgroup() {
     inner.remove();
     let status = fixture.status();
     assert_eq!(status.policy("shop")["enforcement"], "none");
-    assert_eq!(status.states("shop"), ["gone"]);
+    assert_eq!(status.states("shop"), ["cgroup_removed"]);
     let output = fixture.run(["status"]);
     output.expect_code(5);
     assert!(
-        output.stdout.contains("was removed, and the policy went with it"),
+        output
+            .stdout
+            .contains("was removed, which detached the policy from it"),
         "{}",
         output.stdout
     );
@@ -63,7 +68,7 @@ fn removed_cgroup() {
     assert!(fixture.status().names().is_empty());
 }
 
-/// What is said to forget the one that is gone must not take the policy from where it stands still.
+/// The hint for a removed cgroup must not detach the policy from other cgroups.
 #[test]
 fn one_of_two_cgroups_is_removed() {
     if !met("one_of_two_cgroups_is_removed", &[Need::Root]) {
@@ -76,27 +81,23 @@ fn one_of_two_cgroups_is_removed() {
         fixture.attach(&left, "shop", BLOCKING);
         gone.remove();
         let status = fixture.status();
-        assert_eq!(status.states("shop"), ["gone", "in force"]);
+        assert_eq!(status.states("shop"), ["cgroup_removed", "active"]);
         assert_eq!(status.policy("shop")["enforcement"], "partial");
         let output = fixture.run(["status"]);
         output.expect_code(5);
-        let advice = format!(
-            "`tidegate detach shop --cgroup {}` forgets it",
+        let hint = format!(
+            "`tidegate detach shop --cgroup {}` deletes the record",
             gone.cgroup_path()
         );
-        assert!(
-            output.stdout.contains(&advice),
-            "no `{advice}` in\n{}",
-            output.stdout
-        );
+        assert!(output.stdout.contains(&hint), "no `{hint}` in\n{}", output.stdout);
         fixture.run_ok(["detach", "shop", "--cgroup", &gone.cgroup_path()]);
-        assert_eq!(fixture.status().states("shop"), ["in force"]);
-        assert!(is_held(&fixture, &left));
+        assert_eq!(fixture.status().states("shop"), ["active"]);
+        assert!(is_denied(&fixture, &left));
         fixture.run_ok(["status"]);
     });
 }
 
-/// A unit that is started again has another cgroup of the same name, which nothing stands on.
+/// A restarted unit has a new cgroup with the same name, without the policy.
 #[test]
 fn recreated_cgroup() {
     if !met("recreated_cgroup", &[Need::Root]) {
@@ -108,15 +109,15 @@ fn recreated_cgroup() {
         fixture.attach(&first, "shop", BLOCKING);
         first.remove();
         let second = cgroup.child("unit");
-        assert!(!is_held(&fixture, &second));
+        assert!(!is_denied(&fixture, &second));
         fixture.run(["status"]).expect_code(5);
-        wait_until_released(&fixture);
+        wait_until_detached(&fixture);
         fixture.attach(&second, "shop", BLOCKING);
-        assert!(is_held(&fixture, &second));
+        assert!(is_denied(&fixture, &second));
         assert_eq!(
             fixture.status().states("shop"),
-            ["in force"],
-            "the one before it is forgotten"
+            ["active"],
+            "the record of the removed cgroup is deleted"
         );
         fixture.run_ok(["status"]);
     });
@@ -136,16 +137,16 @@ fn kernel_that_cannot_kill() {
         let attach = ["attach", "--policy", &file, "--cgroup", &own];
         fixture.run_fails(
             1,
-            &["cannot be enforced fully here", "kill", "--best-effort"],
+            &["cannot be fully enforced on this kernel", "kill", "--best-effort"],
             attach,
         );
         assert!(fixture.status().names().is_empty());
 
-        // What does not act needs nothing.
+        // Audit mode does not need the kill.
         fixture.run_ok([&attach[..], &["--mode", "audit"]].concat());
         fixture.run_fails(
             1,
-            &["cannot be enforced fully here"],
+            &["cannot be fully enforced on this kernel"],
             ["set-mode", "trap", "enforce"],
         );
         assert_eq!(fixture.status().policy("trap")["mode"], "audit");
@@ -162,16 +163,16 @@ fn kernel_that_cannot_kill() {
         assert!(output.stdout.contains("trap: kill: "), "{}", output.stdout);
         assert_eq!(fixture.status().policy("trap")["enforcement"], "partial");
         let file = fixture.policy("trap", &KILLING.replace("198.51.100.1", "198.51.100.2"));
-        let apply = ["policy", "apply", "-f", &file];
-        fixture.run_fails(1, &["cannot be enforced fully here"], apply);
+        let apply = ["apply", "-f", &file];
+        fixture.run_fails(1, &["cannot be fully enforced on this kernel"], apply);
         fixture
             .run([&apply[..], &["--best-effort"]].concat())
             .expect_code(5);
     });
 }
 
-/// The attempt is denied at once; who made it is killed by a follower, and by nobody who only reads what
-/// was: the process may be another by then.
+/// The attempt is denied immediately. `events --follow` kills the process; `events` does not, because the process id may
+/// have been reused.
 #[test]
 fn kill_from_user_space() {
     if !met("kill_from_user_space", &[Need::Root]) {
@@ -200,7 +201,7 @@ fn kill_from_user_space() {
             RunningCommand::spawn(&mut fixture.command(["events", "--follow", "--output", "json"]));
         follower.wait_for_stdout("kill_pending");
         process.succeeds(&format!("run udp-sendto {}:9", Namespace::far(Family::V4)));
-        // Whether it can still tell depends on who is faster.
+        // It may or may not report a result before it is killed.
         process.start_step(&format!("run udp-sendto {to}"));
         assert_eq!(process.finish().signal(), Some(libc::SIGKILL));
         receiver.expect_nothing("denied at once");

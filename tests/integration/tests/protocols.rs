@@ -1,5 +1,5 @@
-//! Protocols whose destinations no hook sees are judged when their socket is made: by the strictest
-//! answer that any destination could get.
+//! Protocols whose destinations no hook sees are checked at socket creation, with the strictest verdict of any
+//! destination.
 
 use integration::{
     client_result::{ClientResult, Step},
@@ -11,7 +11,7 @@ use integration::{
     test_client::TestClient,
 };
 
-/// One run under a policy; whether it arrived is told twice, by the test client and by the receiver.
+/// Runs a method under a policy; whether it arrived, according to both the test client and the receiver.
 fn passes(spec: &str, method: EgressMethod, family: Family) -> bool {
     let receiver = Receiver::listen(method.transport(), Namespace::near(family));
     let exec = Exec::with(spec).options(["--keep-capability", "NET_RAW"]);
@@ -52,7 +52,7 @@ fn in_namespace(test: &str, method: EgressMethod, check: impl Fn() + Send + Sync
     });
 }
 
-/// What holds for each of them, by the name of IPv4 and that of IPv6.
+/// The checks for each protocol, by its IPv4 and IPv6 name.
 fn checked_at_the_socket(test: &str, method: EgressMethod, name: &str, name_v6: &str) {
     in_namespace(test, method, || {
         for (family, name) in [(Family::V4, name), (Family::V6, name_v6)] {
@@ -65,31 +65,31 @@ fn checked_at_the_socket(test: &str, method: EgressMethod, name: &str, name_v6: 
                     ),
                     true,
                 ),
-                // Every port and protocol is this protocol too.
+                // A rule for all ports and protocols includes this protocol.
                 (
                     "{default: block, rules: [{name: r, action: allow, to: any}]}".to_owned(),
                     true,
                 ),
-                // Another protocol's allowance is not this one's.
+                // A rule for another protocol does not match.
                 (
                     "{default: block, rules: [{name: r, action: allow, to: any, protocols: [tcp, udp]}]}"
                         .to_owned(),
                     false,
                 ),
-                // Allowed to some addresses only: which one it will be cannot be seen, so it is denied.
+                // Allowed for some addresses only: the hook does not see the destination, so it denies.
                 (
                     format!(
                         r#"{{default: block, rules: [{{name: r, action: allow, to: [198.51.100.0/24, "2001:db8::/32"], protocols: [{name}]}}]}}"#
                     ),
                     false,
                 ),
-                // Blocked to some addresses only: denied for the same reason.
+                // Blocked for some addresses only: denied for the same reason.
                 (
                     r#"{default: allow, rules: [{name: r, action: block, to: [192.0.2.0/24, "2001:db8:aaaa::/48"]}]}"#
                         .to_owned(),
                     false,
                 ),
-                // An allowance to any settles it, whatever comes later.
+                // A rule that allows any destination decides before later rules.
                 (
                     format!(
                         "{{default: block, rules: [{{name: r, action: allow, to: any, protocols: [{name}]}}, {{name: s, action: block, to: [192.0.2.0/24]}}]}}"
@@ -119,7 +119,7 @@ fn ping() {
     checked_at_the_socket("ping", EgressMethod::PingSendto, "icmp", "icmpv6");
 }
 
-/// All of IPv4 is all that an IPv4 socket can reach; an IPv6 socket reaches more.
+/// 0.0.0.0/0 covers everything that an IPv4 socket can reach, but not an IPv6 socket.
 #[test]
 fn rules_for_all_of_one_family() {
     in_namespace("rules_for_all_of_one_family", EgressMethod::RawSendto, || {
@@ -131,18 +131,18 @@ fn rules_for_all_of_one_family() {
     });
 }
 
-/// SCTP has no address hook either. Its socket is all that is needed to see that.
+/// SCTP has no address hook either; creating a socket is enough to test it.
 #[test]
 fn sctp() {
     if !met("sctp", &[Need::Root]) {
         return;
     }
-    // SAFETY: numbers only.
+    // SAFETY: integers only.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_SCTP) };
     if !met("sctp", &[Need::Kernel(fd >= 0, "SCTP is not in this kernel")]) {
         return;
     }
-    // SAFETY: the descriptor is ours, and used nowhere else.
+    // SAFETY: the descriptor is owned here.
     unsafe { libc::close(fd) };
     if !met("sctp", &[Need::Program("python3")]) {
         return;
@@ -160,7 +160,7 @@ fn sctp() {
     });
 }
 
-/// Unix sockets and netlink are none of a network policy's business.
+/// Unix and netlink sockets are not checked.
 #[test]
 fn other_families_pass() {
     if !met("other_families_pass", &[Need::Root]) {
@@ -174,7 +174,7 @@ fn other_families_pass() {
         let running =
             exec.start(test_client().task("take-socket", &[path.to_str().unwrap(), &to.to_string()]));
         let (stream, _) = listener.accept().unwrap();
-        // It is given none, and tells so: it got this far.
+        // The peer sends no socket; the client got this far.
         drop(stream);
         let output = running.finish();
         let result = ClientResult::read(&output.expect_code(0).stdout).pop().unwrap();

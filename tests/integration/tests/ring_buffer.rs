@@ -1,6 +1,5 @@
-//! More reports than anybody reads: verdicts do not change, what is lost is counted, and the counters of
-//! the rules stay exact.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! More events than are read: verdicts do not change, lost events are counted, and the counters of rules stay exact.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::io::Write;
 
@@ -20,7 +19,7 @@ use nix::sys::{
 
 const ATTEMPTS: u64 = 3000;
 
-/// The smallest ring there is: a page, which holds about two dozen records.
+/// The smallest ring buffer: one page, about two dozen records.
 const SMALLEST: &str = "4096";
 
 fn blocking() -> String {
@@ -30,7 +29,7 @@ fn blocking() -> String {
     )
 }
 
-/// A command that floods once it is told to, and what tidegate reported.
+/// Runs a command that floods after a signal on its input; returns attempts, refusals and the report.
 fn flood(
     exec: Exec,
     before: impl Fn(&RunningCommand),
@@ -60,10 +59,10 @@ fn flood(
     (index("attempts"), index("refused"), exec.report())
 }
 
-/// Nothing is lost, or what is lost is counted: in all cases attempts are events and lost ones.
+/// Events plus lost events are all attempts.
 fn check(report: &Report) {
-    let lost: u64 = report.lost.iter().map(|gap| gap.lost).sum();
-    assert_eq!(lost, report.summary.lost, "the gaps in the stream are the loss");
+    let lost: u64 = report.lost.iter().map(|lost| lost.lost).sum();
+    assert_eq!(lost, report.summary.lost, "the stream reports the same loss");
     assert_eq!(report.events.len() as u64 + lost, ATTEMPTS);
     assert_eq!(report.attempts_of("it"), ATTEMPTS, "the rule's counter is exact");
 }
@@ -105,7 +104,7 @@ fn slow_reader() {
     });
 }
 
-/// Allowed attempts write nothing, so they lose nothing; they are counted all the same.
+/// Allowed attempts write no events, so none are lost; they are still counted.
 #[test]
 fn allowed_attempts_write_no_events() {
     if !met("allowed_attempts_write_no_events", &[Need::Root]) {

@@ -1,5 +1,5 @@
-//! A socket is judged by the cgroup in which it was made, wherever its user is now; where LSM programs run, by
-//! that of its user as well (SECURITY.md).
+//! A socket is checked against the policies of the cgroup that created it, wherever the task that uses it is; with LSM
+//! programs also against those of this task (SECURITY.md).
 
 use integration::{
     attached::AttachFixture,
@@ -17,7 +17,7 @@ fn test_client() -> TestClient {
     TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
-/// Denies one destination, in both families.
+/// A policy that denies one destination.
 fn but(action: &str, addresses: &str) -> String {
     format!("{{default: allow, errno: EACCES, rules: [{{name: it, action: {action}, to: [{addresses}]}}]}}")
 }
@@ -25,7 +25,7 @@ fn but(action: &str, addresses: &str) -> String {
 const NEAR: &str = r#"198.51.100.1, "2001:db8::1""#;
 const FAR: &str = r#"198.51.100.2, "2001:db8::2""#;
 
-/// Receivers at the two destinations, and what they got.
+/// Receivers at both destinations.
 struct Ends {
     near: Receiver,
     far: Receiver,
@@ -64,8 +64,8 @@ fn process_migration() {
             process.fails(&format!("sendto 0 {near}"), "EACCES");
             second.add_process(process.pid());
 
-            // Sockets made before the move: the first policy, and the second as well where LSM programs run, for
-            // the process is there now.
+            // Sockets created before the migration: the first policy, and with LSM programs also the second one, because
+            // the process is now in that cgroup.
             process.fails(&format!("sendto 0 {near}"), "EACCES");
             process.fails(&format!("connect 0 {near}"), "EACCES");
             process.fails(&format!("connect 1 {}", tcps.near.address()), "EACCES");
@@ -81,7 +81,7 @@ fn process_migration() {
                 process.succeeds(&connect);
                 process.succeeds("send 1");
             }
-            // Those made after it: the second one.
+            // Sockets created after it: only the second policy.
             process.succeeds(udp);
             process.succeeds(tcp);
             process.fails(&format!("sendto 2 {far}"), "EACCES");
@@ -115,7 +115,7 @@ fn process_migration() {
     });
 }
 
-/// Who uses a socket of a cgroup that he has left is denied, and lives.
+/// A task that uses a socket of a cgroup that it has left is denied, not killed.
 #[test]
 fn no_kill_for_a_socket_of_another_cgroup() {
     if !met("no_kill_for_a_socket_of_another_cgroup", &[Need::Root]) {
@@ -140,7 +140,7 @@ fn no_kill_for_a_socket_of_another_cgroup() {
     });
 }
 
-/// Sockets that are there when a policy comes: new destinations are judged, what is connected is not cut.
+/// Sockets created before the policy: new destinations are checked, established connections survive.
 #[test]
 fn sockets_created_before_the_policy() {
     if !met("sockets_created_before_the_policy", &[Need::Root]) {
@@ -164,7 +164,7 @@ fn sockets_created_before_the_policy() {
             process.fails(&format!("connect 0 {near}"), "EACCES");
             process.fails(&format!("connect 2 {}", tcps.near.address()), "EACCES");
             udps.expect(0, 0);
-            // Connected before: not asked again, until it is to go elsewhere.
+            // Connected sockets are checked only for another destination.
             process.succeeds("send 1");
             process.succeeds("send 3");
             process.fails(&format!("sendto 1 {far}"), "EACCES");
@@ -177,7 +177,7 @@ fn sockets_created_before_the_policy() {
     });
 }
 
-/// The same with another version of a policy: what it let connect before stays connected.
+/// The same for an update: connections that an earlier version allowed survive.
 #[test]
 fn sockets_connected_under_an_earlier_version() {
     if !met("sockets_connected_under_an_earlier_version", &[Need::Root]) {
@@ -198,7 +198,7 @@ fn sockets_connected_under_an_earlier_version() {
     });
 }
 
-/// The cgroup is removed while one of its sockets lives on in a process that has left: it is held still.
+/// The cgroup is removed while a process that has left it still has one of its sockets: the policy still applies.
 #[test]
 fn socket_outlives_its_cgroup() {
     if !met("socket_outlives_its_cgroup", &[Need::Root]) {
@@ -213,7 +213,7 @@ fn socket_outlives_its_cgroup() {
         process.succeeds("udp4");
         other.add_process(process.pid());
         inner.remove();
-        assert_eq!(fixture.status().states("shop"), ["gone"]);
+        assert_eq!(fixture.status().states("shop"), ["cgroup_removed"]);
         process.fails(&format!("sendto 0 {}", ends.near.address()), "EACCES");
         fixture.apply("shop", &but("block", FAR));
         process.succeeds(&format!("sendto 0 {}", ends.near.address()));

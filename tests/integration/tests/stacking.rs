@@ -1,5 +1,5 @@
-//! Several policies: two on one cgroup, and one above another. All are asked, the strictest holds, and
-//! each that has something to say says it.
+//! Several policies, on one cgroup and on nested cgroups: all are evaluated, the strictest verdict is enforced, and each
+//! policy reports its own events.
 
 use std::ffi::OsString;
 
@@ -21,7 +21,7 @@ fn test_client() -> TestClient {
     TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
-/// Sends a test client out where this is the strictest that is said.
+/// Runs a test client where this action is the strictest.
 fn send(exec: &Exec, strictest: &str, args: Vec<OsString>) -> CommandOutput {
     if strictest == "kill" {
         return exec.run_until_killed(args);
@@ -91,7 +91,7 @@ fn two_policies_on_one_cgroup() {
     });
 }
 
-/// Of two denials the first policy's errno is seen; an audit-mode policy beside it changes nothing.
+/// The errno is that of the first policy that denies; a policy in audit mode does not change it.
 #[test]
 fn errno_of_the_first_denial() {
     if !met("errno_of_the_first_denial", &[Need::Root]) {
@@ -109,16 +109,16 @@ fn errno_of_the_first_denial() {
         let result = exec.run_client(test_client().args(EgressMethod::TcpConnect, receiver.address(), None));
         assert_eq!(result.errno.as_deref(), Some(errno_seen("EACCES")));
         let report = exec.report();
-        // Where an LSM program denies, what a cgroup hook would have told comes after it.
+        // Where an LSM program denies, the event of the cgroup hook comes later.
         let mut outcomes: Vec<_> = report.events.iter().map(|event| event.outcome.as_str()).collect();
         outcomes.sort_unstable();
         assert_eq!(outcomes, ["blocked", "blocked", "would_kill"]);
     });
 }
 
-/// An exec within an exec, which ends as the strictest action has it, and what both of them report.
+/// Runs an exec within an exec, which ends as the strictest action says; returns both reports.
 fn nested(outer: &str, inner: &str, strictest: &str, to: &Receiver) -> (CommandOutput, Report, Report) {
-    // The inner one makes a cgroup and loads programs: the outer one must leave it the means.
+    // The inner one creates a cgroup and loads programs: it needs the capabilities.
     let outside = Exec::open()
         .policy(&policy("outer", outer))
         .options(["--keep-capability", "all"]);
@@ -139,7 +139,7 @@ fn nested(outer: &str, inner: &str, strictest: &str, to: &Receiver) -> (CommandO
     (output, outer, inner)
 }
 
-/// Every pair of actions, one above the other.
+/// Every pair of actions, on nested cgroups.
 #[test]
 fn nested_exec() {
     if !met("nested_exec", &[Need::Root]) {
@@ -172,7 +172,7 @@ fn nested_exec() {
     });
 }
 
-/// Audit mode below does not loosen what stands above.
+/// A policy in audit mode on the inner cgroup does not weaken the outer policy.
 #[test]
 fn inner_audit_mode_does_not_weaken_the_outer() {
     if !met("inner_audit_mode_does_not_weaken_the_outer", &[Need::Root]) {

@@ -1,5 +1,5 @@
-//! Strict policies as policies: they come, change and go, watch, run commands, and say where they cannot.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! Strict policies: attach, update, detach, audit mode, `exec`, and kernels without the egress filter.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use integration::{
     attached::AttachFixture,
@@ -24,7 +24,7 @@ fn in_namespace(test: &str, check: impl Fn() + Send + Sync) {
     }
 }
 
-/// Hooks of the first place where a policy stands.
+/// The hooks of the first attachment of a policy, with their states.
 fn hooks(fixture: &AttachFixture, policy: &str) -> Vec<(String, String)> {
     let status = fixture.status();
     let hooks = status.policy(policy)["attachments"][0]["hooks"]
@@ -43,7 +43,7 @@ fn has_egress_filter(fixture: &AttachFixture, policy: &str) -> bool {
     hooks.iter().any(|(hook, _)| hook == "egress")
 }
 
-/// The program is attached while one of the cgroup's policies is strict, and the right packets are judged.
+/// The egress filter is attached only while a policy of the cgroup is strict, and checks the right packets.
 #[test]
 fn egress_filter_attached_only_while_needed() {
     in_namespace("egress_filter_attached_only_while_needed", || {
@@ -68,7 +68,7 @@ fn egress_filter_attached_only_while_needed() {
         assert!(reported.contains("strict: false -> true"), "{reported}");
         sends(false);
         assert!(has_egress_filter(&fixture, "one"));
-        // One that is not strict has nothing to say about packets; the strict one still has.
+        // A policy that is not strict does not check packets; the strict one still does.
         fixture.attach(&cgroup, "two", "{default: block}");
         sends(false);
         fixture.apply("one", "{default: block}");
@@ -86,7 +86,7 @@ fn egress_filter_attached_only_while_needed() {
     });
 }
 
-/// A link that somebody took away by force is missed, and put back.
+/// A removed link is reported, and restored.
 #[test]
 fn detached_egress_filter() {
     in_namespace("detached_egress_filter", || {
@@ -103,11 +103,11 @@ fn detached_egress_filter() {
                 path.file_name()
                     .unwrap()
                     .to_string_lossy()
-                    .starts_with("standing-")
+                    .starts_with("attached-")
             })
             .unwrap()
             .join("links");
-        // One folder is the cgroup's; others are those of programs for the whole machine.
+        // One directory belongs to the cgroup; the others to programs for the whole machine.
         let dirs = std::fs::read_dir(links).unwrap().flatten();
         let pins = dirs.map(|dir| dir.path().join("egress"));
         let pin = pins.filter(|pin| pin.exists()).collect::<Vec<_>>();
@@ -121,7 +121,7 @@ fn detached_egress_filter() {
     });
 }
 
-/// Audit mode: what a hook reported is no news for the floor, what got by is, once.
+/// Audit mode: the egress filter reports only packets that no other hook has reported, and once.
 #[test]
 fn audit_mode() {
     in_namespace("audit_mode", || {
@@ -166,8 +166,7 @@ fn audit_mode() {
     });
 }
 
-/// Packets tell who used their socket, and where that is known and the kernel cannot kill itself, user
-/// space may.
+/// The event of a packet has the last process that used its socket, so user space can kill it if the kernel cannot.
 #[test]
 fn kill_from_user_space() {
     in_namespace("kill_from_user_space", || {
@@ -179,10 +178,9 @@ fn kill_from_user_space() {
         process.succeeds(&format!("connect 0 {}", receiver.address()));
         process.succeeds("send 0");
         assert_eq!(receiver.arrived().len(), 1);
-        // Nobody follows the events: the packet is dropped, and that is all. A kernel that cannot kill by
-        // itself takes the policy in part only.
+        // Without a follower the packet is only dropped. A kernel that cannot kill enforces the policy in part.
         let file = fixture.policy("shop", "{default: kill, strict: true}");
-        let applied = fixture.run(["policy", "apply", "--best-effort", "-f", &file]);
+        let applied = fixture.run(["apply", "--best-effort", "-f", &file]);
         applied.expect_code(if kills_at_once() { 0 } else { 5 });
         process.fails("send 0", "EPERM");
         receiver.expect_nothing("it is dropped");
@@ -198,7 +196,7 @@ fn kill_from_user_space() {
     });
 }
 
-/// A command: nothing of what it does is disturbed, and nothing is told twice.
+/// A command under `exec` works normally, and nothing is reported twice.
 #[test]
 fn exec_command() {
     in_namespace("exec_command", || {
@@ -221,12 +219,12 @@ fn exec_command() {
     });
 }
 
-/// Where packets cannot be judged, a strict policy is refused, or taken in part.
+/// Without the egress filter a strict policy is refused, or enforced in part.
 #[test]
 fn kernel_without_egress_filter() {
     in_namespace("kernel_without_egress_filter", || {
         let (fixture, cgroup) = (
-            AttachFixture::open().variable("TIDEGATE_DISABLE", "packets"),
+            AttachFixture::open().variable("TIDEGATE_DISABLE", "egress_filter"),
             TestCgroup::create(),
         );
         let file = fixture.policy("shop", "{default: block, strict: true}");
@@ -238,7 +236,7 @@ fn kernel_without_egress_filter() {
         assert_eq!(fixture.status().policy("shop")["enforcement"], "partial");
         assert!(!has_egress_filter(&fixture, "shop"));
 
-        let exec = Exec::with("{default: block, strict: true}").variable("TIDEGATE_DISABLE", "packets");
+        let exec = Exec::with("{default: block, strict: true}").variable("TIDEGATE_DISABLE", "egress_filter");
         let output = exec.run(["true"]);
         output.expect_code(125);
         assert!(

@@ -1,5 +1,5 @@
-//! Raw sockets under `strict: true`: a rule about `raw` settles what they may send; where only the default
-//! would answer, what the packet says it is counts too.
+//! Raw sockets under `strict: true`: a rule for `raw` decides; if only the default matches, the protocol in the IP header
+//! is checked too.
 
 use std::net::SocketAddr;
 
@@ -14,8 +14,7 @@ use integration::{
     test_client::TestClient,
 };
 
-/// A packet with a header of its own, under a policy that comes when its socket is there already; whether
-/// it arrived.
+/// Sends a packet with an own IP header over a socket created before the policy; whether it arrived.
 #[track_caller]
 fn arrives(spec: &str, rule: Option<&str>) -> bool {
     let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
@@ -24,7 +23,7 @@ fn arrives(spec: &str, rule: Option<&str>) -> bool {
     let mut process = ScriptedClient::start(&TestClient::at(env!("CARGO_BIN_EXE_test-client")), &cgroup);
     process.succeeds("header4");
     fixture.attach(&cgroup, "shop", spec);
-    // What the call says is not what counts: the header does.
+    // The destination in the IP header counts, not that of the call.
     let asked = SocketAddr::new(Namespace::far(Family::V4), 0);
     let reported = process.run_step(&format!("packet 0 {asked} {to}"));
     process.quit();
@@ -69,7 +68,7 @@ fn own_ip_headers() {
                 true,
                 None,
             ),
-            // The address of the call is no answer.
+            // The address of the call does not matter.
             (
                 "{name: r, action: allow, to: [198.51.100.2], protocols: [raw]}",
                 "block",
@@ -88,7 +87,7 @@ fn own_ip_headers() {
                 true,
                 None,
             ),
-            // Nothing is said of raw: then the protocol of the header counts.
+            // No rule for raw: the protocol in the header counts.
             (
                 "{name: r, action: block, to: any, protocols: [253]}",
                 "allow",
@@ -101,7 +100,7 @@ fn own_ip_headers() {
                 false,
                 None,
             ),
-            // Something is.
+            // A rule for raw decides.
             (
                 "{name: r, action: allow, to: any, protocols: [raw]}, {name: s, action: block, to: any, protocols: [253]}",
                 "allow",

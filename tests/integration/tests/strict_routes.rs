@@ -1,7 +1,6 @@
-//! Source routes: the call names one destination, the packet goes to another first. Only the floor sees
-//! that. Here the hop is this machine, which hands the packet on to its end: the receiver there is the
-//! witness.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! Source routes: the call has one destination, but the packet goes to another one first. Only the egress filter sees
+//! this. In these tests the hop is this machine, which forwards the packet to the receiver.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{
     fs,
@@ -24,7 +23,7 @@ fn test_client() -> TestClient {
     TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
-/// In a namespace that hands on what has a source route.
+/// Runs a test in a namespace that forwards source-routed packets.
 fn in_namespace(test: &str, check: impl Fn() + Send + Sync) {
     if !met(test, &[Need::Root]) {
         return;
@@ -44,10 +43,10 @@ fn in_namespace(test: &str, check: impl Fn() + Send + Sync) {
 
 const FAMILIES: [(Family, &str); 2] = [(Family::V4, "udp4"), (Family::V6, "udp6")];
 
-/// A policy about the hop and the end.
+/// A policy for the hop and for the final destination.
 fn spec(family: Family, hop: &str, end: &str) -> String {
     format!(
-        "{{default: block, strict: true, fold: {{block: 1h}}, rules: [
+        "{{default: block, strict: true, deduplicate: {{block: 1h}}, rules: [
             {{name: hop, action: {hop}, to: [\"{}\"]}},
             {{name: end, action: {end}, to: [\"{}\"]}},
         ]}}",
@@ -88,7 +87,7 @@ fn datagrams_by_a_source_route() {
             );
             assert_eq!(event.comm, "test-client");
 
-            // The gap without the floor, and both allowed.
+            // Without the egress filter, and with both allowed.
             for allowing in [
                 "{default: block, rules: [{name: end, action: allow, to: [END]}]}",
                 "",
@@ -107,8 +106,7 @@ fn datagrams_by_a_source_route() {
     });
 }
 
-/// The end of a route is judged by the packet too, which the hop would pass it to: of an IPv4 socket that was
-/// connected before.
+/// The final destination in the packet is checked too, for an IPv4 socket connected before the policy.
 #[test]
 fn final_destination_is_checked() {
     in_namespace("final_destination_is_checked", || {
@@ -120,14 +118,14 @@ fn final_destination_is_checked() {
         process.succeeds(&format!("connect 0 {}", receiver.address()));
         fixture.attach(&cgroup, "shop", &spec(Family::V4, "allow", "block"));
         process.fails("send 0", "EPERM");
-        receiver.expect_nothing("its end is blocked");
+        receiver.expect_nothing("its final destination is blocked");
         expect_one(&fixture, "end", receiver.address().ip());
         process.quit();
     });
 }
 
-/// The same over IPv6. (Of a datagram socket that is connected the kernel forgets the end of the route:
-/// `ip6_sk_dst_lookup_flow` with a route at hand.)
+/// The same over IPv6. (For a connected datagram socket the kernel drops the final destination:
+/// `ip6_sk_dst_lookup_flow` with a cached route.)
 #[test]
 fn final_destination_of_a_connection() {
     in_namespace("final_destination_of_a_connection", || {
@@ -162,7 +160,7 @@ fn expect_one(fixture: &AttachFixture, rule: &str, to: IpAddr) {
     assert_eq!(events[0].destination.as_ref().unwrap().address, to);
 }
 
-/// A server that answers by a route of its own choice does not answer. (IPv4 keeps to the way it has.)
+/// A server cannot answer over its own source route. (IPv4 keeps the existing route.)
 #[test]
 fn answers_by_a_source_route() {
     in_namespace("answers_by_a_source_route", || {

@@ -1,6 +1,6 @@
-//! `strict: true` judges packets: also those of sockets that were connected before the policy came. What
-//! others opened is answered, and what is allowed goes on unharmed.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! `strict: true` checks packets, also those of sockets connected before the policy. Inbound connections are answered,
+//! and allowed traffic is not affected.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{
     io::{ErrorKind, Read},
@@ -38,7 +38,7 @@ fn connected(process: &mut ScriptedClient, socket: usize, kind: &str, to: Socket
     process.succeeds(&format!("connect {socket} {to}"));
 }
 
-/// Events of the floor; there are no others.
+/// The unread events, which must all be of the egress filter.
 #[track_caller]
 fn of_packets(fixture: &AttachFixture) -> Vec<Event> {
     let events = fixture.events();
@@ -46,7 +46,7 @@ fn of_packets(fixture: &AttachFixture) -> Vec<Event> {
     events
 }
 
-/// A far end of the test's own, whose connection it holds.
+/// A TCP server in this test that keeps its connection open.
 struct FarEnd {
     listener: TcpListener,
 }
@@ -102,7 +102,7 @@ fn datagrams_of_an_existing_connection() {
             }
             receiver.expect_nothing("the policy has come");
             let events = of_packets(&fixture);
-            // At most one a second; whoever counts the time has a slow machine.
+            // At most one event per second; a slow machine may need several seconds.
             assert!(events.len() < 20, "{}", events.len());
             let event = &events[0];
             assert_eq!(
@@ -118,7 +118,11 @@ fn datagrams_of_an_existing_connection() {
                 event.destination.as_ref().unwrap().port,
                 Some(receiver.address().port())
             );
-            assert_eq!((event.pid, event.rule.as_deref()), (0, None), "nobody is known");
+            assert_eq!(
+                (event.pid, event.rule.as_deref()),
+                (0, None),
+                "no process is known"
+            );
             let status = fixture.status();
             assert_eq!(status.total("shop", "blocked"), 40, "the counter is exact");
             assert_eq!(status.counter("suppressed") - before, 40 - events.len() as u64);
@@ -136,7 +140,7 @@ fn datagrams_of_an_existing_connection() {
     });
 }
 
-/// What vanishes is sent again by TCP, until somebody lets it.
+/// TCP retransmits dropped data until the policy allows it.
 #[test]
 fn established_connection() {
     in_namespace("established_connection", || {
@@ -152,7 +156,7 @@ fn established_connection() {
             fixture.attach(
                 &cgroup,
                 "shop",
-                "{default: block, strict: true, fold: {block: 1h}}",
+                "{default: block, strict: true, deduplicate: {block: 1h}}",
             );
             process.succeeds("send 0");
             expect_silence(&mut stream);
@@ -169,8 +173,7 @@ fn established_connection() {
     });
 }
 
-/// Who was connected to may answer: listening before the policy or after it, for bytes that take many
-/// packets.
+/// Accepted connections can answer, with data of many packets, whether the server listened before or after the policy.
 #[test]
 fn accepted_connections_can_answer() {
     in_namespace("accepted_connections_can_answer", || {
@@ -202,7 +205,7 @@ fn accepted_connections_can_answer() {
     });
 }
 
-/// To have listened is no way to pass for a server.
+/// A socket that has listened does not count as a server afterwards.
 #[test]
 fn listening_socket_cannot_connect() {
     in_namespace("listening_socket_cannot_connect", || {
@@ -222,7 +225,7 @@ fn listening_socket_cannot_connect() {
                 process.fails(&format!("connect {socket} {}", far.address()), "EPERM");
             }
             far.expect_nothing("neither was connected");
-            // Without strict it is anybody's right.
+            // Without strict it is allowed.
             fixture.apply("shop", "{default: allow}");
             process.succeeds(&format!("connect 0 {}", far.address()));
             process.succeeds("send 0");

@@ -1,4 +1,4 @@
-//! Who is bound: rules by user and by executable.
+//! Rules with uids and executables.
 
 use std::{os::unix::fs::MetadataExt, path::Path};
 
@@ -14,7 +14,7 @@ use integration::{
 
 const NOBODY: u32 = 65534;
 
-/// A copy that any user may run, wherever the workspace is.
+/// A copy of the test client that any user may run, wherever the workspace is.
 fn test_client_in(dir: &SharedDir, name: &str) -> TestClient {
     let built = Path::new(env!("CARGO_BIN_EXE_test-client"));
     TestClient::at(dir.copy_program(built, name))
@@ -27,7 +27,7 @@ fn binary_rule(path: &Path) -> String {
     )
 }
 
-/// Whether a test client passes, as the receiver sees it.
+/// Whether the message of a test client arrives.
 fn passes(exec: &Exec, test_client: &TestClient) -> bool {
     let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
     let result = exec.run_client(test_client.args(EgressMethod::TcpConnect, receiver.address(), None));
@@ -68,7 +68,7 @@ fn by_uid() {
     });
 }
 
-/// The file counts, not its name: a copy is another file, a hard link is the same.
+/// The file counts, not its name: a copy is another file, a hard link is the same file.
 #[test]
 fn by_executable() {
     if !met("by_executable", &[Need::Root]) {
@@ -101,7 +101,7 @@ fn by_executable() {
     });
 }
 
-/// A report names the executable, by its identity at least.
+/// Events have the executable, at least by its identity.
 #[test]
 fn the_report_names_the_executable() {
     if !met("the_report_names_the_executable", &[Need::Root]) {
@@ -118,15 +118,14 @@ fn the_report_names_the_executable() {
             executable.inode,
             std::fs::metadata(test_client.path()).unwrap().ino()
         );
-        // Its process may be gone before its path is looked up.
+        // The process may end before its path is read.
         if let Some(path) = &executable.path {
             assert_eq!(Path::new(path), test_client.path());
         }
     });
 }
 
-/// What runs a script is its interpreter: a rule for the interpreter binds it, one for the script's file
-/// binds nobody.
+/// The executable of a script is its interpreter: a rule for the interpreter matches, one for the script does not.
 #[test]
 fn script_runs_as_its_interpreter() {
     if !met(
@@ -157,13 +156,13 @@ fn script_runs_as_its_interpreter() {
         output.expect_code(1);
         receiver.expect_nothing("a rule for the script's file");
 
-        // Another interpreter's rule is not this one's.
+        // A rule for another interpreter does not match.
         Exec::with(&binary_rule(&other)).run([&script]).expect_code(1);
         receiver.expect_nothing("a rule for another shell");
     });
 }
 
-/// The identity is the process's at the time of the attempt: an exec changes it.
+/// The executable is that at the time of the attempt: execve changes it.
 #[test]
 fn execve_changes_the_executable() {
     if !met("execve_changes_the_executable", &[Need::Root]) {

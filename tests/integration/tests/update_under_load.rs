@@ -1,9 +1,8 @@
-//! A policy replaced again and again, and its mode flipped, while four threads connect and send on both
-//! families: every verdict is that of the old version or of the new one, there is no gap between them, and
-//! events carry the generation that decided.
+//! A policy is replaced repeatedly and its mode is switched, while four threads connect and send over both address
+//! families: every verdict is that of the old or the new version, and events have the generation that decided.
 //!
-//! The library is driven here, not the binary: the flips come as fast as the kernel makes them.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! Uses the library instead of the binary, so that the updates are as fast as possible.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{
     fmt::Write,
@@ -33,22 +32,22 @@ use tidegate::{
     policy::{LoadContext, Policy, load_text},
 };
 
-/// How often the policy is replaced, where `TIDEGATE_TEST_REPLACEMENTS` does not say otherwise.
+/// How often the policy is replaced, unless `TIDEGATE_TEST_REPLACEMENTS` is set.
 const REPLACEMENTS: u64 = 10_000;
-/// How often its mode is flipped.
-const FLIPS: u64 = 400;
+/// How often its mode is switched.
+const MODE_SWITCHES: u64 = 400;
 
-/// Journal and pins are the process's: one test at a time.
+/// State and pin directories are process-wide: one test at a time.
 static ONE: Mutex<()> = Mutex::new(());
 
-/// A place for the journal and the pins of this test.
+/// The state and pin directories of this test.
 struct InstanceDirs {
     run: tempfile::TempDir,
     pins: PathBuf,
 }
 
 impl InstanceDirs {
-    fn make() -> InstanceDirs {
+    fn create() -> InstanceDirs {
         let bpffs = mount_of("bpf").unwrap_or_else(|| {
             let mounted = Command::new("mount")
                 .args(["-t", "bpf", "bpf", "/sys/fs/bpf"])
@@ -56,18 +55,17 @@ impl InstanceDirs {
             assert!(mounted.unwrap().success());
             "/sys/fs/bpf".into()
         });
-        let destination = InstanceDirs {
+        let dirs = InstanceDirs {
             run: tmpfs_dir(),
             pins: bpffs.join(format!("tidegate-change-{}", std::process::id())),
         };
-        std::fs::create_dir(&destination.pins).unwrap();
-        // SAFETY: tests of this file hold `ONE`, and nothing else in this process reads or writes the
-        // environment meanwhile.
+        std::fs::create_dir(&dirs.pins).unwrap();
+        // SAFETY: the tests of this file hold `ONE`, and nothing else in this process accesses the environment.
         unsafe {
-            std::env::set_var("TIDEGATE_RUN", destination.run.path().join("run"));
-            std::env::set_var("TIDEGATE_BPFFS", &destination.pins);
+            std::env::set_var("TIDEGATE_RUN", dirs.run.path().join("run"));
+            std::env::set_var("TIDEGATE_BPFFS", &dirs.pins);
         }
-        destination
+        dirs
     }
 }
 
@@ -80,21 +78,21 @@ impl Drop for InstanceDirs {
     }
 }
 
-/// Two versions that say the opposite of two places, agree about two others, and deny with errnos of their
-/// own. The second one has pages of addresses.
+/// Two versions with opposite verdicts for two destinations, equal verdicts for two others, and different errnos. The
+/// second one has several pages of addresses.
 struct Versions {
     destinations: [[SocketAddr; 4]; 2],
     policies: [Policy; 2],
 }
 
 const ERRNO: [&str; 2] = ["EACCES", "EHOSTUNREACH"];
-/// Places that both versions allow.
+/// Index of the destination that both versions allow.
 const ALWAYS: usize = 2;
-/// Places that neither allows.
+/// Index of the destination that neither version allows.
 const NEVER: usize = 3;
 
 impl Versions {
-    fn make() -> Versions {
+    fn create() -> Versions {
         let destinations = [Family::V4, Family::V6].map(|family| {
             let port = |address, port| SocketAddr::new(address, port);
             [
@@ -146,9 +144,13 @@ impl Versions {
         self.destinations.as_flattened().to_vec()
     }
 
-    /// The place's number, 0 to 3.
+    /// The index of a destination, 0 to 3.
     fn index_of(&self, destination: SocketAddr) -> usize {
-        let of = |destinations: &[SocketAddr; 4]| destinations.iter().position(|&there| there == destination);
+        let of = |destinations: &[SocketAddr; 4]| {
+            destinations
+                .iter()
+                .position(|&candidate| candidate == destination)
+        };
         self.destinations.iter().find_map(of).unwrap()
     }
 }
@@ -156,11 +158,11 @@ impl Versions {
 struct Load(RunningCommand);
 
 impl Load {
-    fn begin(cgroup: &TestCgroup, destinations: &[SocketAddr]) -> Load {
+    fn start(cgroup: &TestCgroup, destinations: &[SocketAddr]) -> Load {
         let destinations: Vec<String> = destinations.iter().map(SocketAddr::to_string).collect();
         let destinations: Vec<&str> = destinations.iter().map(String::as_str).collect();
         let args = TestClient::at(env!("CARGO_BIN_EXE_test-client")).task("load", &destinations);
-        // It takes every processor there is: so that something is left for the flips.
+        // The load uses all CPUs: leave time for the updates.
         let mut command = Command::new("nice");
         command.args(["-n", "19"]).args(&args).stdin(Stdio::piped());
         enter(&mut command, cgroup);
@@ -169,7 +171,7 @@ impl Load {
         Load(load)
     }
 
-    fn end(self) -> Vec<CallCount> {
+    fn stop(self) -> Vec<CallCount> {
         let output = self.0.finish();
         output.expect_code(0);
         CallCount::read(&output.stdout)
@@ -194,14 +196,14 @@ fn drained(ring: &mut EventRing, mut each: impl FnMut(Event)) {
     ring.drain(|record| each(decode(record).unwrap()));
 }
 
-/// Which of the two versions decided an event, by its generation; checks that all the rest agrees.
+/// Checks that an event agrees with the version that decided it.
 fn check_event(versions: &Versions, event: &Event, version: usize) {
     let Target::Destination { address, port, .. } = event.target else {
         panic!("{event:?}");
     };
-    let index_of = versions.index_of(SocketAddr::new(address, port));
-    assert_ne!(index_of, version, "its own place is allowed: {event:?}");
-    assert_ne!(index_of, ALWAYS, "{event:?}");
+    let index = versions.index_of(SocketAddr::new(address, port));
+    assert_ne!(index, version, "this version allows it: {event:?}");
+    assert_ne!(index, ALWAYS, "{event:?}");
     let errno = event.errno_name();
     if event.mode == engine_mode::ENFORCE {
         assert_eq!(errno.as_deref(), Some(ERRNO[version]), "{event:?}");
@@ -221,13 +223,13 @@ fn policy_replaced_under_load() {
         return;
     }
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let destination = InstanceDirs::make();
+    let dirs = InstanceDirs::create();
     Namespace::run(|_| {
-        let versions = Versions::make();
+        let versions = Versions::create();
         let cgroup = TestCgroup::create();
         let mut standing = attached(&cgroup, &versions.policies[0]);
         let mut ring = standing.events().unwrap();
-        let load = Load::begin(&cgroup, &versions.all());
+        let load = Load::start(&cgroup, &versions.all());
         let mut seen = [0u64; 2];
         let wanted = std::env::var("TIDEGATE_TEST_REPLACEMENTS").ok();
         let replacements = wanted.map_or(REPLACEMENTS, |index_of| index_of.parse().unwrap());
@@ -243,7 +245,7 @@ fn policy_replaced_under_load() {
                 seen[version] += 1;
             });
         }
-        let counts = load.end();
+        let counts = load.stop();
         assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
         for CallCount {
             to, result, count, ..
@@ -260,7 +262,7 @@ fn policy_replaced_under_load() {
                 "{to}: {result}, {count} times: {counts:?}"
             );
         }
-        // Each verdict was seen from both versions, of both calls, on both families.
+        // Both versions gave each verdict, for both calls and both families.
         assert_eq!(counts.len(), 2 * 2 * (2 + 2 + 1 + 2), "{counts:?}");
         let attempts: u64 = counts.iter().map(|kind| kind.count).sum();
         let status = standing.status().unwrap();
@@ -271,7 +273,7 @@ fn policy_replaced_under_load() {
         );
         drop(standing);
     });
-    drop(destination);
+    drop(dirs);
 }
 
 #[test]
@@ -280,15 +282,15 @@ fn mode_switched_under_load() {
         return;
     }
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let destination = InstanceDirs::make();
+    let dirs = InstanceDirs::create();
     Namespace::run(|_| {
         use engine_mode::Mode;
-        let versions = Versions::make();
+        let versions = Versions::create();
         let cgroup = TestCgroup::create();
         let mut standing = attached(&cgroup, &versions.policies[0]);
         let mut ring = standing.events().unwrap();
-        let load = Load::begin(&cgroup, &versions.all());
-        for flip in 0..FLIPS {
+        let load = Load::start(&cgroup, &versions.all());
+        for flip in 0..MODE_SWITCHES {
             let mode = if flip % 2 == 0 { Mode::Audit } else { Mode::Enforce };
             let generation = standing.set_mode("change", mode, false).unwrap().generation;
             assert_eq!(generation, flip + 2);
@@ -304,7 +306,7 @@ fn mode_switched_under_load() {
         }
         for CallCount {
             to, result, count, ..
-        } in load.end()
+        } in load.stop()
         {
             let may_be: &[&str] = match versions.index_of(to) {
                 0 | ALWAYS => &["ok"],
@@ -315,5 +317,5 @@ fn mode_switched_under_load() {
         }
         drop(standing);
     });
-    drop(destination);
+    drop(dirs);
 }

@@ -1,9 +1,9 @@
-//! How much the verifier has to do for each program, held against docs/verifier.json: a program that takes
-//! much more of it than it did is on its way to be refused by some kernel.
+//! The verifier's work for each program, compared with docs/verifier.json: a program that needs much more than before may
+//! soon be refused by some kernel.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "what a test stands on fails it"
+    reason = "a fixture that does not work fails the test"
 )]
 
 use std::{
@@ -21,13 +21,13 @@ use integration::{
 };
 use serde::Deserialize;
 
-/// Written by `cargo xtask vm --record-verifier`.
+/// The record, written by `cargo xtask vm --record-verifier`.
 const RECORD: &str = include_str!("../../../docs/verifier.json");
 
-/// Set while it is written: nothing is compared then.
+/// Set while the record is written: then nothing is compared.
 const RECORDING: &str = "TIDEGATE_RECORD_VERIFIER";
 
-/// Percent above the record that are no jump yet.
+/// Allowed growth over the record, in percent.
 const MARGIN: u32 = 20;
 
 #[derive(Deserialize)]
@@ -35,10 +35,10 @@ struct Row {
     programs: BTreeMap<String, Option<u32>>,
 }
 
-/// Any policy will do: there is one set of programs for all.
+/// Any policy: all use the same programs.
 const POLICY: &str = "{default: audit}";
 
-/// The programs that are pinned below a folder, wherever that may be.
+/// The pinned programs below a directory.
 fn programs(dir: &Path, found: &mut BTreeMap<String, PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -51,7 +51,7 @@ fn programs(dir: &Path, found: &mut BTreeMap<String, PathBuf>) {
     }
 }
 
-/// What the verifier did for each program of a standing gate.
+/// The verifier's work for each pinned program.
 fn counted() -> BTreeMap<String, Option<u32>> {
     let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
     let policy = fixture.policy("counted", POLICY);
@@ -61,7 +61,7 @@ fn counted() -> BTreeMap<String, Option<u32>> {
     programs(fixture.pins(), &mut pins);
     assert!(
         pins.contains_key("connect4"),
-        "no gate below {}",
+        "no programs below {}",
         fixture.pins().display()
     );
     let reported = pins
@@ -69,11 +69,11 @@ fn counted() -> BTreeMap<String, Option<u32>> {
         .map(|(name, pin)| (name, verified_instructions(&pin).expect("a program")));
     let mut counts: BTreeMap<String, Option<u32>> = reported.collect();
     if counts.values().all(Option::is_none) {
-        // A kernel that says so only while it loads them.
+        // This kernel reports it only while loading.
         fixture.run_ok(["detach", "--all"]);
         let logged = verifier_log::counted(&mut fixture.command(args));
         for (name, count) in &mut counts {
-            // The kernel keeps 15 characters of a name.
+            // The kernel truncates names to 15 characters.
             let kept = name.get(..15).unwrap_or(name);
             *count = logged.get(kept).copied();
         }
@@ -88,7 +88,7 @@ fn version() -> String {
     numbers.join(".")
 }
 
-/// What is wrong with a program's count, if anything is.
+/// The error for a program whose count has grown too much.
 fn complaint(kernel: &str, program: &str, count: Option<u32>, record: Option<Option<u32>>) -> Option<String> {
     let update = "if that is meant, `cargo xtask vm --record-verifier` writes the new record";
     match (count, record) {
@@ -123,7 +123,7 @@ fn verifier_work_has_not_grown() {
     }
     let counts = counted();
     for (program, count) in &counts {
-        // Read by `cargo xtask vm --record-verifier`.
+        // `cargo xtask vm --record-verifier` reads these lines.
         let reported = count.map_or("-".to_owned(), |count| count.to_string());
         println!("VERIFIER {kernel} {program} {reported}");
     }

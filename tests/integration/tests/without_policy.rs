@@ -1,6 +1,5 @@
-//! Each way out, without Tidegate: what is sent arrives. Only so does it mean something that it
-//! does not arrive from behind the gate.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! Each egress method without Tidegate: everything arrives, so that a missing message under a policy is meaningful.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::net::SocketAddr;
 
@@ -47,7 +46,7 @@ fn arrives_at(test: &str, method: EgressMethod, family: Family) {
     receiver.expect_nothing("after the result");
 }
 
-/// What listens at the place that is gone to first.
+/// The receiver that some methods connect to first.
 fn first_transport(method: EgressMethod) -> Transport {
     match method.transport() {
         Transport::Tcp => Transport::Tcp,
@@ -57,7 +56,7 @@ fn first_transport(method: EgressMethod) -> Transport {
 
 test_each_egress_method!(arrives);
 
-/// Nobody listens: the test client tells so, and is not taken for a success.
+/// No socket listens: the test client reports an error.
 #[test]
 fn refused_connection_is_reported() {
     if !met("refused_connection_is_reported", &[Need::Root]) {
@@ -72,7 +71,7 @@ fn refused_connection_is_reported() {
     });
 }
 
-/// Each test has a network of its own: the same port of the same address is free in both.
+/// Each test has its own network namespace: the same port of the same address is free in both.
 #[test]
 fn namespaces_are_isolated() {
     if !met("namespaces_are_isolated", &[Need::Root]) {
