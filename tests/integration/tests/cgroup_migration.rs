@@ -85,8 +85,8 @@ fn expected<'a>(
 
 /// The directory of the pinned links, if there is one.
 fn links(fixture: &AttachFixture) -> Option<PathBuf> {
-    let gates = fs::read_dir(fixture.pins().join("tidegate")).ok()?;
-    let mut dirs = gates.map(|datapath| datapath.unwrap().path().join("links/migration"));
+    let datapaths = fs::read_dir(fixture.pins().join("tidegate")).ok()?;
+    let mut dirs = datapaths.map(|datapath| datapath.unwrap().path().join("links/migration"));
     dirs.find(|dir| dir.is_dir())
 }
 

@@ -98,7 +98,7 @@ fn each_event_once_with_names_and_generation() {
             );
             assert_eq!((event.hook.as_str(), event.mode.as_str()), (hook, "enforce"));
         }
-        assert!(fixture.events().is_empty(), "each is told once");
+        assert!(fixture.events().is_empty(), "each event is read once");
         assert_eq!(fixture.run_ok(["events"]), "");
     });
 }

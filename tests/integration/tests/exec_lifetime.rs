@@ -275,7 +275,7 @@ fn descendants_are_kept_under_the_policy() {
             .options(["--descendants", "keep"])
             .with_input();
         let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
-        let reported = exec.dir().path().join("told");
+        let reported = exec.dir().path().join("reported");
         let fifo = exec.dir().path().join("end");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let script = format!(

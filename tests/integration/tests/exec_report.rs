@@ -236,7 +236,7 @@ fn unwritable_report_fails_before_the_start() {
     in_namespace("unwritable_report_fails_before_the_start", || {
         let exec = blocking();
         let trace = exec.dir().path().join("trace");
-        let nowhere = exec.dir().path().join("no/such/folder");
+        let nowhere = exec.dir().path().join("no/such/directory");
         for path in [nowhere.as_path(), exec.dir().path()] {
             let mut command = tidegate([
                 "exec".as_ref(),
@@ -297,17 +297,17 @@ fn closed_standard_error() {
     });
 }
 
-/// The report may contain confidential addresses: other users cannot read it.
+/// Other users must not be able to change the report.
 #[test]
-fn report_file_is_private() {
-    in_namespace("report_file_is_private", || {
+fn report_file_is_writable_by_its_owner_only() {
+    in_namespace("report_file_is_writable_by_its_owner_only", || {
         let exec = blocking();
         blocked(&exec);
         let mode = std::fs::metadata(exec.report_path())
             .unwrap()
             .permissions()
             .mode();
-        assert_eq!(mode & 0o022, 0, "{mode:o}: nobody else writes to it");
+        assert_eq!(mode & 0o022, 0, "{mode:o}: others can write to it");
     });
 }
 

@@ -49,8 +49,8 @@ fn local_address(event: &Event) -> Option<SocketAddr> {
 
 /// Whether the link of the tracer is pinned.
 fn tracer_is_attached(fixture: &AttachFixture) -> bool {
-    let gates = std::fs::read_dir(fixture.pins().join("tidegate")).unwrap();
-    let mut dirs = gates.map(|datapath| datapath.unwrap().path().join("links/tracer"));
+    let datapaths = std::fs::read_dir(fixture.pins().join("tidegate")).unwrap();
+    let mut dirs = datapaths.map(|datapath| datapath.unwrap().path().join("links/tracer"));
     dirs.any(|dir| dir.is_dir())
 }
 

@@ -81,7 +81,7 @@ fn packets(path: &Path) -> OwnedFd {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let own = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("a socket");
     bind(own.as_raw_fd(), &UnixAddr::new(path).expect("a path")).expect("a free path");
-    listen(&own, Backlog::new(4).expect("a number")).expect("a listener");
+    listen(&own, Backlog::new(4).expect("a valid backlog")).expect("a listener");
     own
 }
 
@@ -115,7 +115,7 @@ fn reported(fixture: &AttachFixture) -> Vec<(String, String, String, String)> {
 
 fn expected(rows: &[(&str, &str, &str, &Path)]) -> Vec<(String, String, String, String)> {
     let rows = rows.iter().map(|(hook, outcome, rule, path)| {
-        let [hook, outcome, rule] = [hook, outcome, rule].map(|&word| word.to_owned());
+        let [hook, outcome, rule] = [hook, outcome, rule].map(|&name| name.to_owned());
         (hook, outcome, rule, path.display().to_string())
     });
     rows.collect()
@@ -160,7 +160,7 @@ fn only_sockets_named_by_a_rule() {
 fn every_path_of_a_socket() {
     with_lsm("every_path_of_a_socket", |fixture, cgroup| {
         let dir = at(&fixture, "a/b");
-        fs::create_dir_all(&dir).expect("a folder");
+        fs::create_dir_all(&dir).expect("a directory");
         let path = dir.join("x.sock");
         // The rule may name the path through a symbolic link, and before the socket exists.
         symlink("a/b", at(&fixture, "method")).expect("a link");
@@ -173,7 +173,7 @@ fn every_path_of_a_socket() {
         symlink("a/b/x.sock", at(&fixture, "link.sock")).expect("a link");
         fs::hard_link(&path, at(&fixture, "hard.sock")).expect("a hard link");
         let mounted = at(&fixture, "mounted");
-        fs::create_dir(&mounted).expect("a folder");
+        fs::create_dir(&mounted).expect("a directory");
         let nothing: Option<&str> = None;
         nix::mount::mount(
             Some(&dir),
@@ -201,8 +201,8 @@ fn every_path_of_a_socket() {
         assert_eq!(reported(&fixture).len(), 6);
         // Another socket at the same path, in a recreated directory, matches the same rule.
         drop(listener);
-        fs::remove_dir_all(&dir).expect("a folder");
-        fs::create_dir_all(&dir).expect("a folder");
+        fs::remove_dir_all(&dir).expect("a directory");
+        fs::create_dir_all(&dir).expect("a directory");
         let listener = Listener::at(&path);
         let mut process = test_client(&cgroup);
         process.fails(&format!("unix stream {}", path.display()), "EPERM");
@@ -223,7 +223,7 @@ fn long_and_overmounted_paths() {
         let dir = at(&fixture, &"d/".repeat(dirs));
         fs::create_dir_all(&dir).expect("folders");
         let (deep, below) = (dir.join("s"), dir.join("e").join("s"));
-        fs::create_dir(dir.join("e")).expect("a folder");
+        fs::create_dir(dir.join("e")).expect("a directory");
         let (one, two) = (Listener::at(&deep), Listener::at(&below));
         let (real, covered) = (at(&fixture, "real.sock"), at(&fixture, "covered.sock"));
         let three = Listener::at(&real);

@@ -83,7 +83,7 @@ fn all(report: &Value) -> Vec<&Value> {
 #[track_caller]
 fn finding<'a>(report: &'a Value, name: &str) -> &'a Value {
     let found = all(report).into_iter().find(|finding| finding["name"] == name);
-    found.unwrap_or_else(|| panic!("nothing is said of {name}"))
+    found.unwrap_or_else(|| panic!("no finding {name}"))
 }
 
 #[track_caller]
@@ -256,8 +256,8 @@ fn environment_matches_the_machine() {
     expect_support(&report, "cgroup2", true);
     expect_support(&report, "capabilities", true);
     let mount = mount_of("cgroup2").unwrap();
-    let said = finding(&report, "cgroup2")["reason"].as_str().unwrap();
-    assert!(said.ends_with(mount.to_str().unwrap()), "{said}");
+    let reason = finding(&report, "cgroup2")["reason"].as_str().unwrap();
+    assert!(reason.ends_with(mount.to_str().unwrap()), "{reason}");
 }
 
 #[test]
@@ -491,7 +491,7 @@ fn json_fields() {
         .iter()
         .filter_map(|finding| finding["name"].as_str())
         .collect();
-    assert_eq!(names.len(), all(&report).len(), "each thing is told once");
+    assert_eq!(names.len(), all(&report).len(), "names are unique");
     for name in CGROUP_HOOKS
         .iter()
         .chain(&LSM_HOOKS)

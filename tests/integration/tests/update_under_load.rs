@@ -290,10 +290,14 @@ fn mode_switched_under_load() {
         let mut standing = attached(&cgroup, &versions.policies[0]);
         let mut ring = standing.events().unwrap();
         let load = Load::start(&cgroup, &versions.all());
-        for flip in 0..MODE_SWITCHES {
-            let mode = if flip % 2 == 0 { Mode::Audit } else { Mode::Enforce };
+        for index in 0..MODE_SWITCHES {
+            let mode = if index % 2 == 0 {
+                Mode::Audit
+            } else {
+                Mode::Enforce
+            };
             let generation = standing.set_mode("change", mode, false).unwrap().generation;
-            assert_eq!(generation, flip + 2);
+            assert_eq!(generation, index + 2);
             drained(&mut ring, |event| {
                 let mode = if event.generation % 2 == 0 {
                     Mode::Audit

@@ -96,11 +96,11 @@ fn complaint(kernel: &str, program: &str, count: Option<u32>, record: Option<Opt
             "`{program}` on {kernel} is not in docs/verifier.json: run `cargo xtask vm --record-verifier`"
         )),
         (None, Some(Some(before))) => Some(format!(
-            "`{program}` on {kernel}: {before} are on record, and now the kernel does not tell"
+            "`{program}` on {kernel}: {before} are on record, but the kernel reports none now"
         )),
         (Some(now), Some(Some(before))) if now > before + before * MARGIN / 100 => Some(format!(
             "`{program}` takes the verifier of {kernel} {now} instructions, and {before} are on record: \
-             more than {MARGIN} percent above it. CONTRIBUTING.md says what makes the verifier work \
+             more than {MARGIN} percent above it. CONTRIBUTING.md explains what makes the verifier work \
              (\"When the verifier refuses a program\"); {update}"
         )),
         _ => None,
@@ -140,18 +140,18 @@ fn verifier_work_has_not_grown() {
 
 #[test]
 fn growth_beyond_the_margin_is_an_error() {
-    let says = |now, before| complaint("6.1", "connect4", now, before).unwrap_or_default();
-    assert_eq!(says(Some(1200), Some(Some(1000))), "");
-    assert_eq!(says(Some(10), Some(Some(1000))), "");
-    assert_eq!(says(None, Some(None)), "");
-    assert_eq!(says(Some(10), Some(None)), "");
-    let jump = says(Some(1201), Some(Some(1000)));
+    let error = |now, before| complaint("6.1", "connect4", now, before).unwrap_or_default();
+    assert_eq!(error(Some(1200), Some(Some(1000))), "");
+    assert_eq!(error(Some(10), Some(Some(1000))), "");
+    assert_eq!(error(None, Some(None)), "");
+    assert_eq!(error(Some(10), Some(None)), "");
+    let growth = error(Some(1201), Some(Some(1000)));
     assert!(
-        jump.contains("1201") && jump.contains("1000") && jump.contains("--record-verifier"),
-        "{jump}"
+        growth.contains("1201") && growth.contains("1000") && growth.contains("--record-verifier"),
+        "{growth}"
     );
-    assert!(says(Some(10), None).contains("not in docs/verifier.json"));
-    assert!(says(None, Some(Some(10))).contains("does not tell"));
+    assert!(error(Some(10), None).contains("not in docs/verifier.json"));
+    assert!(error(None, Some(Some(10))).contains("reports none"));
 }
 
 #[test]
@@ -170,10 +170,13 @@ fn program_info_matches_the_verifier_log() {
         .values()
         .map(|pin| verified_instructions(pin).unwrap())
         .collect();
-    let tells = reported.iter().all(Option::is_some);
+    let is_reported = reported.iter().all(Option::is_some);
     if !met(
         NAME,
-        &[Need::Kernel(tells, "bpf_prog_info.verified_insns (Linux 5.16)")],
+        &[Need::Kernel(
+            is_reported,
+            "bpf_prog_info.verified_insns (Linux 5.16)",
+        )],
     ) {
         return;
     }

@@ -64,8 +64,8 @@ fn refused_connection_is_reported() {
     }
     Namespace::run(|_| {
         let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
-        let nobody = SocketAddr::new(Namespace::near(Family::V4), 9);
-        let result = test_client.run_without_policy(EgressMethod::TcpConnect, nobody, None);
+        let unused = SocketAddr::new(Namespace::near(Family::V4), 9);
+        let result = test_client.run_without_policy(EgressMethod::TcpConnect, unused, None);
         assert_eq!(result.errno.as_deref(), Some("ECONNREFUSED"));
         assert!(!result.ok && !result.is_unsupported());
     });
