@@ -45,8 +45,8 @@ fn id(cgroup: &TestCgroup) -> u64 {
 
 #[track_caller]
 fn expect_in(pid: Pid, cgroup: &TestCgroup) {
-    let reported = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-    let path = reported.lines().find_map(|line| line.strip_prefix("0::"));
+    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let path = cgroups.lines().find_map(|line| line.strip_prefix("0::"));
     assert_eq!(path, Some(cgroup.cgroup_path().as_str()));
 }
 
@@ -104,34 +104,34 @@ fn migration_by_root() {
     assert!(fixture.migrations().is_empty());
 
     migrate(&process, &other);
-    let reported = fixture.migrations();
-    let [reported] = reported.as_slice() else {
-        panic!("one migration, not {reported:#?}");
+    let migrations = fixture.migrations();
+    let [migrations] = migrations.as_slice() else {
+        panic!("one migration, not {migrations:#?}");
     };
     assert_eq!(
-        summary(reported),
+        summary(migrations),
         expected(&cgroup, &cgroup, &other, &["shop", "watch"])
     );
     assert_eq!(
-        (reported.scope_id, reported.from_id, reported.to_id),
+        (migrations.scope_id, migrations.from_id, migrations.to_id),
         (id(&cgroup), id(&cgroup), id(&other))
     );
     let pid = process.pid().as_raw();
     assert_eq!(
-        (reported.pid, reported.tid, reported.comm.as_str()),
+        (migrations.pid, migrations.tid, migrations.comm.as_str()),
         (pid, pid, "test-client")
     );
     assert!(
-        reported.whole_process && !reported.clone_into_cgroup,
-        "{reported:?}"
+        migrations.whole_process && !migrations.clone_into_cgroup,
+        "{migrations:?}"
     );
     let us = fs::read_to_string("/proc/thread-self/comm").unwrap();
     let us = us.trim_end();
     assert_eq!(
         (
-            reported.migrated_by.pid,
-            reported.migrated_by.uid,
-            reported.migrated_by.comm.as_str()
+            migrations.migrated_by.pid,
+            migrations.migrated_by.uid,
+            migrations.migrated_by.comm.as_str()
         ),
         (process::id() as i32, 0, us)
     );
@@ -158,11 +158,11 @@ fn migration_by_root() {
     migrate(&process, &cgroup);
     let follower = RunningCommand::spawn(&mut fixture.command(["events", "--follow", "--output", "json"]));
     migrate(&process, &other);
-    let reported = follower.wait_for_stdout("\"type\":\"cgroup_migration\"");
+    let output = follower.wait_for_stdout("\"type\":\"cgroup_migration\"");
     follower.signal(Signal::SIGINT);
     follower.finish();
     assert_eq!(
-        summary(&Report::migrations(&reported)[0]),
+        summary(&Report::migrations(&output)[0]),
         expected(&cgroup, &cgroup, &other, &["shop"])
     );
     process.quit();
@@ -188,16 +188,19 @@ fn migrations_that_are_not_reported() {
 
     migrate(&process, &elsewhere);
     migrate(&outsider, &other);
-    let reported: Vec<_> = fixture.migrations();
+    let migrations: Vec<_> = fixture.migrations();
     assert_eq!(
-        reported.iter().map(summary).collect::<Vec<_>>(),
+        migrations.iter().map(summary).collect::<Vec<_>>(),
         [
             expected(&cgroup, &left, &elsewhere, &["shop"]),
             expected(&cgroup, &right, &other, &["shop"])
         ]
     );
     assert_eq!(
-        reported.iter().map(|reported| reported.pid).collect::<Vec<_>>(),
+        migrations
+            .iter()
+            .map(|migrations| migrations.pid)
+            .collect::<Vec<_>>(),
         [process.pid().as_raw(), outsider.pid().as_raw()]
     );
     process.quit();
@@ -251,17 +254,17 @@ fn one_event_for_each_nested_cgroup() {
     fixture.attach(&outer, "above", POLICY);
     fixture.attach(&inner, "below", POLICY);
     let process = ScriptedClient::start(&test_client(), &inner);
-    let reported = |to: &TestCgroup| {
+    let migrate_to = |to: &TestCgroup| {
         migrate(&process, to);
         fixture.migrations()
     };
-    let inner_left = reported(&middle);
+    let inner_left = migrate_to(&middle);
     assert_eq!(
         inner_left.iter().map(summary).collect::<Vec<_>>(),
         [expected(&inner, &inner, &middle, &["below"])]
     );
-    assert!(reported(&inner).is_empty());
-    let both_left = reported(&other);
+    assert!(migrate_to(&inner).is_empty());
+    let both_left = migrate_to(&other);
     assert_eq!(
         both_left.iter().map(summary).collect::<Vec<_>>(),
         [
@@ -290,14 +293,14 @@ fn migration_of_one_thread() {
         fs::write(cgroup.path().join("cgroup.threads"), pid.to_string()).unwrap();
         expect_in(pid, cgroup);
     }
-    let reported = fixture.migrations();
+    let migrations = fixture.migrations();
     assert_eq!(
-        reported.iter().map(summary).collect::<Vec<_>>(),
+        migrations.iter().map(summary).collect::<Vec<_>>(),
         [expected(&one, &one, &other, &["shop"])]
     );
     assert!(
-        !reported[0].whole_process && !reported[0].clone_into_cgroup,
-        "{reported:?}"
+        !migrations[0].whole_process && !migrations[0].clone_into_cgroup,
+        "{migrations:?}"
     );
     process.quit();
 }
@@ -322,18 +325,21 @@ fn clone_into_cgroup() {
     assert!(fixture.migrations().is_empty(), "it stays below");
 
     let child = clone_into(&mut parent, &other);
-    let reported = fixture.migrations();
+    let migrations = fixture.migrations();
     assert_eq!(
-        reported.iter().map(summary).collect::<Vec<_>>(),
+        migrations.iter().map(summary).collect::<Vec<_>>(),
         [expected(&cgroup, &cgroup, &other, &["shop"])]
     );
-    assert_eq!((reported[0].pid, reported[0].tid), (child, child));
+    assert_eq!((migrations[0].pid, migrations[0].tid), (child, child));
     assert!(
-        reported[0].clone_into_cgroup && reported[0].whole_process,
-        "{reported:?}"
+        migrations[0].clone_into_cgroup && migrations[0].whole_process,
+        "{migrations:?}"
     );
     assert_eq!(
-        (reported[0].migrated_by.pid, reported[0].migrated_by.comm.as_str()),
+        (
+            migrations[0].migrated_by.pid,
+            migrations[0].migrated_by.comm.as_str()
+        ),
         (parent.pid().as_raw(), "test-client")
     );
     parent.quit();

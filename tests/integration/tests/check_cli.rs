@@ -92,7 +92,7 @@ fn errors_as_json() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|fault| fault["line"].as_u64().unwrap())
+        .map(|diagnostic| diagnostic["line"].as_u64().unwrap())
         .collect();
     assert_eq!(lines, [5, 9, 13]);
 }

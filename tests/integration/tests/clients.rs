@@ -23,7 +23,7 @@ use integration::{
 const CONTENT: &str = "what the server holds\n";
 
 const ALLOWING: &str = "{default: block, rules: [{name: server, action: allow, to: [198.51.100.1]}]}";
-const WATCHING: &str = "{default: block, rules: [{name: server, action: audit, to: [198.51.100.1]}]}";
+const AUDITING: &str = "{default: block, rules: [{name: server, action: audit, to: [198.51.100.1]}]}";
 const BLOCKING: &str = "{default: allow, rules: [{name: server, action: block, to: [198.51.100.1]}]}";
 const REFUSING: &str = "{default: allow, errno: ECONNREFUSED, \
                         rules: [{name: server, action: block, to: [198.51.100.1]}]}";
@@ -50,7 +50,7 @@ fn works(args: &[&str], is_done: impl Fn(&CommandOutput)) {
     assert!(report.events.is_empty(), "{:#?}", report.events);
     assert!(report.attempts_of("server") > 0);
 
-    let exec = Exec::with(WATCHING);
+    let exec = Exec::with(AUDITING);
     is_done(exec.run(args).expect_code(0));
     let report = exec.report();
     assert!(!report.events.is_empty());

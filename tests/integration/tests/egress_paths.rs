@@ -27,7 +27,7 @@ const BLOCKING: &str = r#"{default: allow, errno: EHOSTUNREACH, rules: [
     {name: target, action: block, to: [198.51.100.1, "2001:db8::1"]},
 ]}"#;
 
-const WATCHING: &str = r#"{mode: audit, default: block, rules: [
+const AUDITING: &str = r#"{mode: audit, default: block, rules: [
     {name: target, action: block, to: [198.51.100.1, "2001:db8::1"]},
 ]}"#;
 
@@ -203,7 +203,7 @@ fn blocked(case: &TestCase) {
 
 /// Audit mode lets everything through. Several hooks may report one method.
 fn audited(case: &TestCase) {
-    let exec = case.exec(WATCHING);
+    let exec = case.exec(AUDITING);
     let result = exec.run_client(case.args());
     assert!(result.ok, "{:?}: {result:?}", case.family);
     case.expect_all("audit mode");

@@ -136,10 +136,10 @@ fn parent_is_not_killed() {
         let result =
             exec.run_client(test_client().args(EgressMethod::GrandchildConnect, receiver.address(), None));
         // If user space kills, it may report the denial before.
-        let reported = result.errno.as_deref();
+        let errno = result.errno.as_deref();
         assert!(
-            reported == Some("DIED") || !kills_at_once() && reported == Some("EPERM"),
-            "{reported:?}"
+            errno == Some("DIED") || !kills_at_once() && errno == Some("EPERM"),
+            "{errno:?}"
         );
         receiver.expect_nothing("killed");
         let report = exec.report();
@@ -169,8 +169,8 @@ fn delayed_kill_from_user_space() {
             drop(input);
             output.expect_code(SIGKILLED);
             // It may report the denial before it is killed.
-            for reported in ClientResult::read(&output.stdout) {
-                assert_eq!(reported.errno.as_deref(), Some("EPERM"));
+            for errno in ClientResult::read(&output.stdout) {
+                assert_eq!(errno.errno.as_deref(), Some("EPERM"));
             }
             receiver.expect_nothing("denied at once");
             assert!(

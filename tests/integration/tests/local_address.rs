@@ -18,7 +18,7 @@ use integration::{
 };
 use nix::sys::signal::Signal;
 
-const WATCHING: &str = "{mode: audit, default: block}";
+const AUDITING: &str = "{mode: audit, default: block}";
 
 fn test_client() -> TestClient {
     TestClient::at(env!("CARGO_BIN_EXE_test-client"))
@@ -72,7 +72,7 @@ fn every_connect_method() {
         ];
         for (method, family) in methods {
             let listener = listener(family);
-            let exec = Exec::with(WATCHING);
+            let exec = Exec::with(AUDITING);
             let result = exec.run_client(test_client().args(method, listener.local_addr().unwrap(), None));
             if result.is_unsupported() {
                 // `egress_paths` tests which methods each kernel supports.
@@ -100,7 +100,7 @@ fn nonblocking_connect() {
     }
     Namespace::run(|_| {
         let listener = listener(Family::V4);
-        let exec = Exec::with(WATCHING);
+        let exec = Exec::with(AUDITING);
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let running = exec.start(["curl", "--silent", "--max-time", "20", &url]);
         let peer = peer(&listener);
@@ -117,7 +117,7 @@ fn refused_connect() {
     }
     Namespace::run(|_| {
         let address = Namespace::near(Family::V4);
-        let exec = Exec::with(WATCHING);
+        let exec = Exec::with(AUDITING);
         let result =
             exec.run_client(test_client().args(EgressMethod::TcpConnect, SocketAddr::new(address, 9), None));
         assert_eq!(result.errno.as_deref(), Some("ECONNREFUSED"));
@@ -138,7 +138,7 @@ fn failed_connect_has_no_local_address() {
         let nowhere = "192.0.2.9:443";
         let listener = listener(Family::V4);
         let to = listener.local_addr().unwrap().to_string();
-        let exec = Exec::with(WATCHING);
+        let exec = Exec::with(AUDITING);
         let script = r#""$0" run tcp-connect "$1"; "$0" run tcp-connect "$2"; "$0" run tcp-connect "$1""#;
         let args = ["/bin/sh", "-c", script];
         let test_client = test_client();
@@ -178,7 +178,7 @@ fn enforcing_policy_with_audited_connects() {
         let reported: Vec<_> = report.events.iter().map(local_address).collect();
         assert_eq!(reported, [Some(peer(&listener)), Some(peer(&listener))]);
 
-        let exec = Exec::with(WATCHING.replace("audit", "enforce").as_str());
+        let exec = Exec::with(AUDITING.replace("audit", "enforce").as_str());
         exec.run_client(test_client().args(EgressMethod::TcpConnect, to, None));
         let report = exec.report();
         assert_eq!(
@@ -199,7 +199,7 @@ fn two_policies() {
     }
     Namespace::run(|_| {
         let listener = listener(Family::V4);
-        let exec = Exec::with(WATCHING).policy(&integration::exec::policy("other", "{default: audit}"));
+        let exec = Exec::with(AUDITING).policy(&integration::exec::policy("other", "{default: audit}"));
         let result = exec.run_client(test_client().args(
             EgressMethod::TcpConnect,
             listener.local_addr().unwrap(),
@@ -219,7 +219,7 @@ fn attached_policy() {
     }
     Namespace::run(|_| {
         let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
-        fixture.attach(&cgroup, "shop", WATCHING);
+        fixture.attach(&cgroup, "shop", AUDITING);
         assert!(tracer_is_attached(&fixture));
         let connect = |listener: &TcpListener| {
             let to = listener.local_addr().unwrap();

@@ -51,8 +51,8 @@ fn denied_by_default() {
         for family in [NETLINK, UNIX] {
             inside.succeeds(family);
         }
-        let reported = fixture.events();
-        let reported: Vec<_> = reported
+        let events = fixture.events();
+        let events: Vec<_> = events
             .iter()
             .map(|event| {
                 (
@@ -63,7 +63,7 @@ fn denied_by_default() {
             })
             .collect();
         assert_eq!(
-            reported,
+            events,
             [
                 ("lsm_create", "packet", "blocked"),
                 ("lsm_create", "vsock", "blocked")
@@ -91,12 +91,12 @@ fn audit_mode_reports_them() {
         let receiver = Receiver::listen(Transport::Raw, Namespace::near(Family::V4));
         inside.succeeds(&format!("run packet {}", receiver.address()));
         assert_eq!(receiver.arrived(), [MARKER]);
-        let reported = fixture.events();
-        let reported: Vec<_> = reported
+        let events = fixture.events();
+        let events: Vec<_> = events
             .iter()
             .map(|event| (event.protocol.as_str(), event.outcome.as_str()))
             .collect();
-        assert_eq!(reported, [("packet", "would_block")]);
+        assert_eq!(events, [("packet", "would_block")]);
     });
 }
 
@@ -113,9 +113,9 @@ fn kill_at_socket_creation() {
         let mut inside = ScriptedClient::start(&test_client, &inside);
         inside.start_step(PACKET);
         assert_eq!(inside.finish().signal(), Some(libc::SIGKILL));
-        let reported = fixture.events();
+        let events = fixture.events();
         assert_eq!(
-            reported
+            events
                 .iter()
                 .map(|event| event.outcome.as_str())
                 .collect::<Vec<_>>(),

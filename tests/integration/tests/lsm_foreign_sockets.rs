@@ -55,8 +55,8 @@ fn connected_before_migration() {
                 [b""],
                 "a connection, from before the move, and nothing over it"
             );
-            let reported = fixture.events();
-            for (event, receiver) in reported.iter().zip([&udp, &tcp]) {
+            let events = fixture.events();
+            for (event, receiver) in events.iter().zip([&udp, &tcp]) {
                 assert!(event.foreign_socket, "{event:?}");
                 assert_eq!(
                     (event.hook.as_str(), event.outcome.as_str()),
@@ -68,7 +68,7 @@ fn connected_before_migration() {
                     (receiver.address().ip(), Some(receiver.address().port()))
                 );
             }
-            assert_eq!(reported.len(), 2);
+            assert_eq!(events.len(), 2);
         }
     });
 }
@@ -114,9 +114,9 @@ fn raw_sockets_created_before_migration() {
             process.fails(&format!("sendto 1 {to}"), "EACCES");
             process.quit();
             assert_eq!(receiver.arrived(), [MARKER]);
-            let reported = fixture.events();
-            let reported: Vec<_> = reported.iter().map(|event| event.protocol.as_str()).collect();
-            assert_eq!(reported, ["raw", "packet"]);
+            let events = fixture.events();
+            let events: Vec<_> = events.iter().map(|event| event.protocol.as_str()).collect();
+            assert_eq!(events, ["raw", "packet"]);
         },
     );
 }
@@ -137,8 +137,8 @@ fn both_policies_are_checked() {
         process.fails(&step, "EACCES");
         process.quit();
         assert_eq!(receiver.arrived(), [MARKER]);
-        let reported = fixture.events();
-        let reported: Vec<_> = reported
+        let events = fixture.events();
+        let events: Vec<_> = events
             .iter()
             .map(|event| {
                 (
@@ -150,7 +150,7 @@ fn both_policies_are_checked() {
             .collect();
         let (task, socket) = (Some("task"), Some("socket"));
         assert_eq!(
-            reported,
+            events,
             [
                 (task, "lsm_sendmsg", "audited"),
                 (socket, "sendmsg4", "audited"),
@@ -218,17 +218,17 @@ except OSError as error:
         fixture.attach(&inside, "test", BLOCKING);
         assert_eq!(into(&inside), "EACCES");
         assert!(receiver.arrived().is_empty(), "no association is made");
-        let reported = fixture.events();
-        assert_eq!(reported.len(), 1, "{reported:#?}");
+        let events = fixture.events();
+        assert_eq!(events.len(), 1, "{events:#?}");
         assert_eq!(
             (
-                reported[0].hook.as_str(),
-                reported[0].outcome.as_str(),
-                reported[0].protocol.as_str()
+                events[0].hook.as_str(),
+                events[0].outcome.as_str(),
+                events[0].protocol.as_str()
             ),
             ("lsm_sctp", "blocked", "sctp")
         );
-        assert!(reported[0].foreign_socket);
+        assert!(events[0].foreign_socket);
         // It is the policy that denies the association.
         assert_eq!(into(&outside), "done");
     });

@@ -99,9 +99,9 @@ fn at(fixture: &AttachFixture, name: &str) -> PathBuf {
 }
 
 /// Hook, outcome, rule and socket of each unread event.
-fn reported(fixture: &AttachFixture) -> Vec<(String, String, String, String)> {
-    let reported = fixture.events().into_iter();
-    let reported = reported.map(|event| {
+fn events(fixture: &AttachFixture) -> Vec<(String, String, String, String)> {
+    let events = fixture.events().into_iter();
+    let events = events.map(|event| {
         assert_eq!((event.protocol.as_str(), event.destination), ("unix", None));
         (
             event.hook,
@@ -110,7 +110,7 @@ fn reported(fixture: &AttachFixture) -> Vec<(String, String, String, String)> {
             event.unix.expect("a name"),
         )
     });
-    reported.collect()
+    events.collect()
 }
 
 fn expected(rows: &[(&str, &str, &str, &Path)]) -> Vec<(String, String, String, String)> {
@@ -138,7 +138,7 @@ fn only_sockets_named_by_a_rule() {
         process.quit();
         assert_eq!((denied.heard(), free.heard()), (None, Some(MARKER.to_vec())));
         assert_eq!(
-            reported(&fixture),
+            events(&fixture),
             expected(&[("lsm_unix_connect", "blocked", "docker", &named)])
         );
         let status = fixture.status();
@@ -163,10 +163,10 @@ fn every_path_of_a_socket() {
         fs::create_dir_all(&dir).expect("a directory");
         let path = dir.join("x.sock");
         // The rule may name the path through a symbolic link, and before the socket exists.
-        symlink("a/b", at(&fixture, "method")).expect("a link");
+        symlink("a/b", at(&fixture, "linked-dir")).expect("a link");
         let spec = format!(
             "{{default: allow, rules: [{{name: x, action: block, unix: [{}]}}]}}",
-            at(&fixture, "method/x.sock").display()
+            at(&fixture, "linked-dir/x.sock").display()
         );
         fixture.attach(&cgroup, "test", &spec);
         let listener = Listener::at(&path);
@@ -198,7 +198,7 @@ fn every_path_of_a_socket() {
         process.quit();
         assert_eq!(listener.heard(), None);
         nix::mount::umount(&mounted).expect("a mount");
-        assert_eq!(reported(&fixture).len(), 6);
+        assert_eq!(events(&fixture).len(), 6);
         // Another socket at the same path, in a recreated directory, matches the same rule.
         drop(listener);
         fs::remove_dir_all(&dir).expect("a directory");
@@ -287,7 +287,7 @@ fn every_socket_type() {
         process.fails(&format!("unix seqpacket {}", packet.display()), "EPERM");
         assert_eq!(heard_packet(&three), None);
         assert_eq!(
-            reported(&fixture),
+            events(&fixture),
             expected(&[
                 ("lsm_unix_send", "blocked", "all", &denied),
                 ("lsm_unix_send", "blocked", "all", &denied),
@@ -306,7 +306,7 @@ fn every_socket_type() {
         );
         assert_eq!(heard_packet(&three), Some(MARKER.to_vec()));
         assert_eq!(
-            reported(&fixture),
+            events(&fixture),
             expected(&[
                 ("lsm_unix_send", "audited", "all", &denied),
                 ("lsm_unix_send", "audited", "all", &denied),
@@ -347,7 +347,7 @@ fn abstract_names_and_rule_order() {
         );
         assert_eq!(y.heard(), None);
         assert_eq!(
-            reported(&fixture),
+            events(&fixture),
             expected(&[
                 ("lsm_unix_connect", "audited", "x", Path::new("@tidegate-x")),
                 ("lsm_unix_connect", "blocked", "rest", Path::new("@tidegate-xy")),
@@ -373,7 +373,7 @@ fn kill_at_connect() {
         assert_eq!(process.finish().signal(), Some(9));
         assert_eq!(listener.heard(), None);
         assert_eq!(
-            reported(&fixture),
+            events(&fixture),
             expected(&[("lsm_unix_connect", "killed", "x", &path)])
         );
     });

@@ -16,7 +16,7 @@ use integration::{
     test_client::TestClient,
 };
 
-const NOBODY: u32 = 65534;
+const UNPRIVILEGED_UID: u32 = 65534;
 
 fn test_client() -> TestClient {
     TestClient::at(env!("CARGO_BIN_EXE_test-client"))
@@ -204,7 +204,12 @@ fn delegated_subtree() {
         let tree = parent.child("tree");
         for cgroup in [&tree, &sibling] {
             for name in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
-                std::os::unix::fs::chown(cgroup.path().join(name), Some(NOBODY), Some(NOBODY)).unwrap();
+                std::os::unix::fs::chown(
+                    cgroup.path().join(name),
+                    Some(UNPRIVILEGED_UID),
+                    Some(UNPRIVILEGED_UID),
+                )
+                .unwrap();
             }
         }
         fixture.attach(&parent, "shop", "{default: block, errno: EACCES}");

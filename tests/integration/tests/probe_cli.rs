@@ -343,10 +343,10 @@ fn unprivileged_user_sees_what_was_not_tried() {
         return;
     }
     let _alone = alone();
-    const NOBODY: u32 = 65_534;
+    const UNPRIVILEGED_UID: u32 = 65_534;
     let run = |args: &[&str]| {
         let mut command = tidegate(["probe"].iter().chain(args));
-        command.uid(NOBODY).gid(NOBODY);
+        command.uid(UNPRIVILEGED_UID).gid(UNPRIVILEGED_UID);
         RunningCommand::run(&mut command)
     };
     let output = run(&["--output", "json"]);
@@ -399,12 +399,12 @@ fn text_matches_json() {
             finding["support"].as_str().unwrap(),
         );
         let support = if support == "unknown" { "?" } else { support };
-        let reported = text.stdout.lines().any(|line| {
+        let is_shown = text.stdout.lines().any(|line| {
             line.strip_prefix("  ")
                 .and_then(|line| line.strip_prefix(name))
                 .is_some_and(|rest| rest.split_whitespace().next() == Some(support))
         });
-        assert!(reported, "{name} {support}\n{}", text.stdout);
+        assert!(is_shown, "{name} {support}\n{}", text.stdout);
         if let Some(hint) = finding["hint"].as_str() {
             assert!(text.stdout.contains(hint), "{hint}\n{}", text.stdout);
         }

@@ -50,13 +50,13 @@ fn flood(
     running.wait_for_stdout("ready");
     before(&running);
     input.write_all(b"go\n").unwrap();
-    let reported = running.wait_for_stdout("refused");
+    let output = running.wait_for_stdout("refused");
     after(&running);
     running.finish().expect_code(0);
-    let reported = reported.lines().find(|line| line.starts_with('{')).unwrap();
-    let reported: serde_json::Value = serde_json::from_str(reported).unwrap();
-    let index = |name: &str| reported[name].as_u64().unwrap();
-    (index("attempts"), index("refused"), exec.report())
+    let output = output.lines().find(|line| line.starts_with('{')).unwrap();
+    let output: serde_json::Value = serde_json::from_str(output).unwrap();
+    let count = |name: &str| output[name].as_u64().unwrap();
+    (count("attempts"), count("refused"), exec.report())
 }
 
 /// Events plus lost events are all attempts.

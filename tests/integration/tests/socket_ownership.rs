@@ -93,8 +93,8 @@ fn process_migration() {
             let by_older = usize::from(!has_lsm());
             udps.expect(1, by_older);
             tcps.expect(1, by_older);
-            let reported = fixture.events();
-            let reported: Vec<_> = reported
+            let events = fixture.events();
+            let events: Vec<_> = events
                 .iter()
                 .map(|event| (event.policy.as_deref().unwrap(), event.foreign_socket))
                 .collect();
@@ -110,7 +110,7 @@ fn process_migration() {
                 by_second,
                 &[("second", false), ("second", false)],
             ];
-            assert_eq!(reported, expected.concat());
+            assert_eq!(events, expected.concat());
         }
     });
 }

@@ -25,16 +25,16 @@ fn arrives(spec: &str, rule: Option<&str>) -> bool {
     fixture.attach(&cgroup, "shop", spec);
     // The destination in the IP header counts, not that of the call.
     let asked = SocketAddr::new(Namespace::far(Family::V4), 0);
-    let reported = process.run_step(&format!("packet 0 {asked} {to}"));
+    let result = process.run_step(&format!("packet 0 {asked} {to}"));
     process.quit();
     let arrived = receiver.arrived();
     let events = fixture.events();
-    if reported.ok {
+    if result.ok {
         assert_eq!(arrived, [MARKER], "{spec}");
         assert!(events.is_empty(), "{spec}: {events:#?}");
     } else {
         assert!(arrived.is_empty(), "{spec}");
-        assert_eq!(reported.errno.as_deref(), Some("EPERM"), "{spec}: {reported:?}");
+        assert_eq!(result.errno.as_deref(), Some("EPERM"), "{spec}: {result:?}");
         assert_eq!(events.len(), 1, "{spec}: {events:#?}");
         assert_eq!(
             (events[0].hook.as_str(), events[0].rule.as_deref()),
@@ -44,7 +44,7 @@ fn arrives(spec: &str, rule: Option<&str>) -> bool {
         let destination = events[0].destination.as_ref().map(|there| there.address);
         assert_eq!(destination, Some(to.ip()), "{spec}");
     }
-    reported.ok
+    result.ok
 }
 
 #[test]

@@ -231,8 +231,8 @@ fn listening_socket_cannot_connect() {
             process.succeeds("send 0");
             process.quit();
             assert_eq!(far.arrived(), [MARKER]);
-            let reported = fixture.events();
-            let reported: Vec<_> = reported
+            let events = fixture.events();
+            let events: Vec<_> = events
                 .iter()
                 .map(|event| (event.hook.as_str(), event.fault.as_deref()))
                 .collect();
@@ -241,7 +241,7 @@ fn listening_socket_cannot_connect() {
             } else {
                 "connect6"
             };
-            assert_eq!(reported, [(hook, Some("socket has listened before")); 2]);
+            assert_eq!(events, [(hook, Some("has_listened")); 2]);
         }
     });
 }

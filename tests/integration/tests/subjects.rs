@@ -12,7 +12,7 @@ use integration::{
     test_client::TestClient,
 };
 
-const NOBODY: u32 = 65534;
+const UNPRIVILEGED_UID: u32 = 65534;
 
 /// A copy of the test client that any user may run, wherever the workspace is.
 fn test_client_in(dir: &SharedDir, name: &str) -> TestClient {
@@ -44,10 +44,10 @@ fn by_uid() {
         let dir = SharedDir::create();
         let test_client = test_client_in(&dir, "test-client");
         for (listed, user, expected) in [
-            (NOBODY, NOBODY, true),
-            (NOBODY, 0, false),
+            (UNPRIVILEGED_UID, UNPRIVILEGED_UID, true),
+            (UNPRIVILEGED_UID, 0, false),
             (0, 0, true),
-            (0, NOBODY, false),
+            (0, UNPRIVILEGED_UID, false),
         ] {
             let spec = format!(
                 "{{default: block, rules: [{{name: it, action: allow, to: any, process: {{uids: [{listed}]}}}}]}}"

@@ -64,10 +64,10 @@ fn counted() -> BTreeMap<String, Option<u32>> {
         "no programs below {}",
         fixture.pins().display()
     );
-    let reported = pins
+    let counts = pins
         .into_iter()
         .map(|(name, pin)| (name, verified_instructions(&pin).expect("a program")));
-    let mut counts: BTreeMap<String, Option<u32>> = reported.collect();
+    let mut counts: BTreeMap<String, Option<u32>> = counts.collect();
     if counts.values().all(Option::is_none) {
         // This kernel reports it only while loading.
         fixture.run_ok(["detach", "--all"]);
@@ -124,8 +124,8 @@ fn verifier_work_has_not_grown() {
     let counts = counted();
     for (program, count) in &counts {
         // `cargo xtask vm --record-verifier` reads these lines.
-        let reported = count.map_or("-".to_owned(), |count| count.to_string());
-        println!("VERIFIER {kernel} {program} {reported}");
+        let count = count.map_or("-".to_owned(), |count| count.to_string());
+        println!("VERIFIER {kernel} {program} {count}");
     }
     if is_recording {
         return;
@@ -166,11 +166,11 @@ fn program_info_matches_the_verifier_log() {
     let logged = verifier_log::counted(&mut fixture.command(args));
     let mut pins = BTreeMap::new();
     programs(fixture.pins(), &mut pins);
-    let reported: Vec<Option<u32>> = pins
+    let counts: Vec<Option<u32>> = pins
         .values()
         .map(|pin| verified_instructions(pin).unwrap())
         .collect();
-    let is_reported = reported.iter().all(Option::is_some);
+    let is_reported = counts.iter().all(Option::is_some);
     if !met(
         NAME,
         &[Need::Kernel(
@@ -180,10 +180,10 @@ fn program_info_matches_the_verifier_log() {
     ) {
         return;
     }
-    for ((name, _), reported) in pins.iter().zip(reported) {
+    for ((name, _), counts) in pins.iter().zip(counts) {
         assert_eq!(
             logged.get(name.get(..15).unwrap_or(name)).copied(),
-            reported,
+            counts,
             "{name}"
         );
     }

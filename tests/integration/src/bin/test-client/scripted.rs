@@ -49,8 +49,8 @@ fn step(line: &str, sockets: &mut Vec<Socket>) -> Result<(), Failure> {
         ["tcp4"] => sockets.push(Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0)?),
         ["tcp6"] => sockets.push(Socket::new(libc::AF_INET6, libc::SOCK_STREAM, 0)?),
         ["socket", family, kind, protocol] => {
-            let index = |word: &str| word.parse::<i32>().map_err(|_| invalid());
-            sockets.push(Socket::new(index(family)?, index(kind)?, index(protocol)?)?);
+            let integer = |text: &str| text.parse::<i32>().map_err(|_| invalid());
+            sockets.push(Socket::new(integer(family)?, integer(kind)?, integer(protocol)?)?);
         }
         ["raw4"] => sockets.push(Socket::new(libc::AF_INET, libc::SOCK_RAW, EXPERIMENTAL_PROTOCOL)?),
         ["bind", index, at] => socket(index)?.bind(&Address::of(address(at)?))?,
