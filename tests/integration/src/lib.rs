@@ -31,4 +31,6 @@ pub mod shared_dir;
 pub mod test_client;
 pub mod verifier_log;
 
-pub use tidegate::selftest::{client_result, egress_method};
+pub use tidegate::selftest;
+
+pub use self::selftest::{client_result, egress_method};

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, panic, thread};
 
-use tidegate::selftest::network::Network;
+use crate::selftest::network::Network;
 
 use crate::egress_method::Family;
 

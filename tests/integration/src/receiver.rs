@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use tidegate::selftest::receiver;
+use crate::selftest::receiver;
 
 use crate::egress_method::Transport;
 

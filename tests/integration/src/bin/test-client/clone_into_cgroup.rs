@@ -3,8 +3,8 @@
 use std::{fs::File, os::fd::AsRawFd};
 
 use integration::client_result::Step;
+use integration::selftest::client::Failure;
 use nix::errno::Errno;
-use tidegate::selftest::client::Failure;
 
 /// From include/uapi/linux/sched.h; it does not fit the `int` of the C library.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tidegate::selftest::client::{Address, Socket, family};
+use integration::selftest::client::{Address, Socket, family};
 
 /// Connects datagram sockets (which sends nothing) and returns the counts as JSON.
 pub(crate) fn flood(to: SocketAddr, times: u64) -> String {

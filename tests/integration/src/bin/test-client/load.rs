@@ -10,7 +10,7 @@ use std::{
 
 use integration::load::CallCount;
 
-use tidegate::selftest::client::{Address, Failure, Socket, family};
+use integration::selftest::client::{Address, Failure, Socket, family};
 
 /// Connects datagram sockets to each destination (which sends nothing) and sends datagrams there from other sockets.
 /// Prints `ready` when all threads run.

@@ -14,7 +14,7 @@ use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use integration::egress_method::EgressMethod;
-use tidegate::selftest::client::{result_line, run_method};
+use integration::selftest::client::{result_line, run_method};
 
 #[derive(Parser)]
 enum Task {

@@ -10,13 +10,13 @@ use std::{
     path::Path,
 };
 
+use integration::selftest::client::{Address, Failure, Socket};
 use integration::{client_result::Step, egress_method::MARKER};
 use nix::{
     cmsg_space,
     errno::Errno,
     sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg},
 };
-use tidegate::selftest::client::{Address, Failure, Socket};
 
 fn preparation(error: &std::io::Error) -> Failure {
     Failure::of(

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use integration::client_result::Step;
+use integration::selftest::client::{Failure, Socket};
 use nix::errno::Errno;
-use tidegate::selftest::client::{Failure, Socket};
 
 /// Routes later packets of a socket over a hop. IPv4: a loose source route (RFC 791); newer kernels require
 /// CAP_NET_RAW for it. IPv6: a segment routing header (RFC 8754) by IPV6_RTHDR, which needs no privilege.

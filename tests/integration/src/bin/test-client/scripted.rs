@@ -6,11 +6,11 @@ use std::{
     process::ExitCode,
 };
 
+use integration::selftest::client::{Address, Failure, Socket, packet_for, result_line, run_method};
 use integration::{
     client_result::Step,
     egress_method::{EXPERIMENTAL_PROTOCOL, MARKER},
 };
-use tidegate::selftest::client::{Address, Failure, Socket, packet_for, result_line, run_method};
 
 use crate::{clone_into_cgroup, route, server, unix};
 

@@ -6,7 +6,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
-use tidegate::selftest::client::{Address, Failure, Socket, TIMEOUT};
+use integration::selftest::client::{Address, Failure, Socket, TIMEOUT};
 
 fn check(answer: i32) -> Result<(), Failure> {
     if answer < 0 {

@@ -8,13 +8,13 @@ use std::{
     },
 };
 
+use integration::selftest::client::Failure;
 use integration::{client_result::Step, egress_method::MARKER};
 use nix::{
     errno::Errno,
     sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, send, socket},
 };
 use std::os::fd::AsRawFd;
-use tidegate::selftest::client::Failure;
 
 /// Sends the marker from a socket of this type.
 pub(crate) fn send_to(kind: &str, name: &str) -> Result<(), Failure> {
