@@ -2,7 +2,10 @@
 //! `detach --all` recovers.
 #![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
-use std::fs;
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use integration::{
     attached::AttachFixture,
@@ -10,6 +13,7 @@ use integration::{
     egress_method::Family,
     namespace::Namespace,
     requirement::{Need, met},
+    running_command::TIMEOUT,
     test_client::TestClient,
 };
 
@@ -21,6 +25,16 @@ fn is_denied(fixture: &AttachFixture, cgroup: &TestCgroup) -> bool {
     !fixture
         .run_client(cgroup, &test_client.task("run", &["udp-connect-send", &to]))
         .ok
+}
+
+/// The kernel detaches a link with a delay after its last pin was removed.
+#[track_caller]
+fn wait_until_detached(fixture: &AttachFixture, cgroup: &TestCgroup) {
+    let start = Instant::now();
+    while is_denied(fixture, cgroup) {
+        assert!(start.elapsed() < TIMEOUT, "the programs are still attached");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[track_caller]
@@ -85,7 +99,7 @@ fn missing_pins() {
         let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
         fixture.attach(&cgroup, "shop", BLOCKING);
         fs::remove_dir_all(fixture.pins().join("tidegate")).unwrap();
-        assert!(!is_denied(&fixture, &cgroup));
+        wait_until_detached(&fixture, &cgroup);
         fixture.run_fails(
             5,
             &["policy shop is recorded as attached but its pinned programs are gone"],

@@ -49,7 +49,9 @@ fn local_address(event: &Event) -> Option<SocketAddr> {
 
 /// Whether the link of the tracer is pinned.
 fn tracer_is_attached(fixture: &AttachFixture) -> bool {
-    let datapaths = std::fs::read_dir(fixture.pins().join("tidegate")).unwrap();
+    let datapaths = std::fs::read_dir(fixture.pins().join("tidegate"))
+        .into_iter()
+        .flatten();
     let mut dirs = datapaths.map(|datapath| datapath.unwrap().path().join("links/tracer"));
     dirs.any(|dir| dir.is_dir())
 }

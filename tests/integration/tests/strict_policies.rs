@@ -224,13 +224,21 @@ fn exec_command() {
 fn kernel_without_egress_filter() {
     in_namespace("kernel_without_egress_filter", || {
         let (fixture, cgroup) = (
-            AttachFixture::open().variable("TIDEGATE_DISABLE", "egress_filter"),
+            AttachFixture::open()
+                .with_own_programs()
+                .variable("TIDEGATE_DISABLE", "egress_filter"),
             TestCgroup::create(),
         );
         let file = fixture.policy("shop", "{default: block, strict: true}");
         let at = cgroup.cgroup_path();
         let args = ["attach", "--policy", &file, "--cgroup", &at];
-        fixture.run_fails(1, &["shop cannot be enforced fully", "strict"], args);
+        fixture.run_fails(
+            1,
+            &["policy shop cannot be fully enforced on this kernel", "strict"],
+            args,
+        );
+        let pins = fixture.pins().join("tidegate");
+        assert!(!pins.exists(), "a refused first attach leaves pins behind");
         let output = fixture.run([args.as_slice(), &["--best-effort"]].concat());
         output.expect_code(5);
         assert_eq!(fixture.status().policy("shop")["enforcement"], "partial");
