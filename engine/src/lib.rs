@@ -13,6 +13,7 @@ pub mod compile;
 pub mod control;
 pub mod datapath;
 pub mod events;
+pub mod instance;
 pub mod json_document;
 pub mod launch;
 pub mod policy;

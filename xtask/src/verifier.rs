@@ -16,7 +16,7 @@ use crate::command::workspace;
 pub(crate) const RECORDING: &str = "TIDEGATE_RECORD_VERIFIER";
 
 /// The test that prints the counts.
-pub(crate) const TEST: &str = "verifier::no_program_takes_much_more_than_it_did";
+pub(crate) const TEST: &str = "verifier::verifier_work_has_not_grown";
 
 /// Start of its lines: `VERIFIER 6.18 connect4 22000`; `-` for a kernel that does not report the count.
 const MARK: &str = "VERIFIER ";

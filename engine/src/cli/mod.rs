@@ -3,6 +3,7 @@
 pub mod args;
 pub mod command;
 pub mod dispatch;
+pub mod environment;
 pub mod exit;
 pub mod failure;
 pub mod help;

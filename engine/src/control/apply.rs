@@ -3,11 +3,10 @@
 use engine_common::{Mode, image::Revision};
 
 use super::{
-    Standing,
-    compiled::Compiled,
+    Control,
     error::ControlError,
-    record::{Actor, Pending, Record, Version, now},
-    unmet::{Loaded, unmet},
+    record::{PendingOperation, Record, Version, mode_word},
+    unmet::unmet,
 };
 use crate::{
     compile::{
@@ -18,18 +17,18 @@ use crate::{
     policy::Policy,
 };
 
-/// What a new version changes.
+/// What a new version would change.
 #[derive(Debug)]
 pub struct Change {
     /// The policy.
     pub name: String,
-    /// The version that is live.
+    /// The generation that is live.
     pub old_generation: u64,
-    /// The version to come.
+    /// The generation of the new version.
     pub new_generation: u64,
-    /// What differs; empty where nothing does.
+    /// The differences; empty where there are none.
     pub diff: PolicyDiff,
-    /// What this kernel cannot do of the new version.
+    /// What this kernel cannot enforce of the new version, and why.
     pub partial: Vec<String>,
     record: Record,
     image: Image,
@@ -38,14 +37,15 @@ pub struct Change {
 
 /// A version that was put live.
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct Applied {
+pub struct ApplyOutcome {
     /// The policy.
     pub policy: String,
-    /// Its version.
+    /// Its generation.
     pub generation: u64,
-    /// `enforce` or `audit`.
-    pub mode: &'static str,
-    /// What this kernel cannot do of it.
+    /// Its mode.
+    #[serde(serialize_with = "mode_word::serialize")]
+    pub mode: Mode,
+    /// What this kernel cannot enforce of it, and why.
     pub partial: Vec<String>,
 }
 
@@ -66,11 +66,11 @@ fn names(version: &Version) -> Vec<String> {
     version.rules.iter().map(|rule| rule.name.clone()).collect()
 }
 
-impl Standing {
-    /// What `policy` would change of the one that stands under `name`. Nothing is changed yet.
+impl Control {
+    /// Compares `policy` with the one that is attached as `name`. Changes nothing.
     ///
     /// # Errors
-    /// [`ControlError`].
+    /// [`ControlError::NotAttached`], or when the new version is refused.
     pub fn change(
         &self,
         name: &str,
@@ -80,7 +80,8 @@ impl Standing {
     ) -> Result<Change, ControlError> {
         let record = self.record(name)?;
         let generation = record.live.generation + 1;
-        let compiled = Compiled::of(policy, source, generation, Loaded::in_gate(&self.gate))?
+        let compiled = self
+            .compile(policy, source, generation)?
             .accepted(name, best_effort)?;
         if compiled.version.hooks() != record.live.hooks() {
             return Err(ControlError::OtherHooks {
@@ -106,83 +107,93 @@ impl Standing {
         })
     }
 
-    /// Puts the new version live, by one flip of the image: a decision is taken by the old version or by
-    /// the new one, never by none and never by a mixture.
+    /// Puts the new version live by one atomic swap of the image: each decision is made by the old version or by the new
+    /// one.
     ///
     /// # Errors
-    /// [`ControlError`]; the old version then stays live.
-    pub fn apply(&mut self, change: Change) -> Result<Applied, ControlError> {
-        self.flip(change.record, change.version, &change.image)
+    /// [`ControlError`] when the kernel or the journal refuses a write; the old version then stays live.
+    pub fn apply(&mut self, change: Change) -> Result<ApplyOutcome, ControlError> {
+        self.swap(change.record, change.version, &change.image)
     }
 
     /// Sets the mode of a policy, as another version of it.
     ///
     /// # Errors
-    /// [`ControlError`].
-    pub fn set_mode(&mut self, name: &str, mode: Mode, best_effort: bool) -> Result<Applied, ControlError> {
+    /// [`ControlError::NotAttached`], or when the mode is refused.
+    pub fn set_mode(
+        &mut self,
+        name: &str,
+        mode: Mode,
+        best_effort: bool,
+    ) -> Result<ApplyOutcome, ControlError> {
         let record = self.record(name)?;
         let mut version = record.live.clone();
         if version.mode == mode {
             return Ok(applied(&record));
         }
         if !version.hooks().supports_mode(mode) {
-            return Err(ControlError::OnlyWatches {
+            return Err(ControlError::OnlyReports {
                 name: name.to_owned(),
             });
         }
         version.generation += 1;
         version.mode = mode;
-        version.by = Actor::current();
-        version.since = now();
-        version.partial = unmet(&version, Loaded::in_gate(&self.gate));
+        version.by = self.invocation.actor.clone();
+        version.since = self.invocation.time();
+        version.partial = unmet(&version, &self.datapath, &self.invocation.instance.disabled);
         if !version.partial.is_empty() && !best_effort {
             return Err(ControlError::Partial {
                 name: name.to_owned(),
                 reasons: version.partial,
             });
         }
-        let life = Revision {
+        let revision = Revision {
             generation: version.generation,
             mode,
         };
         let image = self
             .live_image(&record)?
-            .with_revision(life)
+            .with_revision(revision)
             .with_counters_cleared();
-        self.flip(record, version, &image)
+        self.swap(record, version, &image)
     }
 
     fn live_image(&self, record: &Record) -> Result<Image, ControlError> {
         let slot = Slot(record.slot);
-        let live = self.gate.live(slot)?;
+        let live = self.datapath.live(slot)?;
         let live = live.ok_or(crate::datapath::TableError::Empty { slot })?;
         Ok(live.image()?)
     }
 
-    fn flip(&self, mut record: Record, version: Version, image: &Image) -> Result<Applied, ControlError> {
+    fn swap(
+        &self,
+        mut record: Record,
+        version: Version,
+        image: &Image,
+    ) -> Result<ApplyOutcome, ControlError> {
         let slot = Slot(record.slot);
-        record.pending = Some(Pending::Apply(Box::new(version)));
+        record.pending = Some(PendingOperation::Apply(Box::new(version)));
         self.journal.write(&record)?;
-        // What a strict version needs is there before it is; what it no longer needs goes when it is live.
-        let flipped = self
-            .remember_strict_user(&record, image)
+        // What the new version needs is attached before it is live; what it no longer needs is detached afterwards.
+        let swapped = self
+            .prepare_egress_filter(&record, image)
             .and_then(|()| self.prepare_unix(&record, image))
-            .and_then(|()| Ok(self.gate.retire(slot)?))
-            .and_then(|()| Ok(self.gate.put(&[(slot, image)])?));
-        // The kernel says which version is live, whatever went wrong.
+            .and_then(|()| Ok(self.datapath.keep_superseded(slot)?))
+            .and_then(|()| Ok(self.datapath.put(&[(slot, image)])?));
+        // The kernel shows which version is live, whatever went wrong.
         if let Some(pending) = record.pending.take() {
-            self.settle(&mut record, pending)?;
+            self.complete(&mut record, pending)?;
         }
-        flipped?;
+        swapped?;
         Ok(applied(&record))
     }
 }
 
-fn applied(record: &Record) -> Applied {
-    Applied {
+fn applied(record: &Record) -> ApplyOutcome {
+    ApplyOutcome {
         policy: record.name.clone(),
         generation: record.live.generation,
-        mode: record.live.mode.as_str(),
+        mode: record.live.mode,
         partial: record.live.partial.clone(),
     }
 }

@@ -1,102 +1,126 @@
-//! Putting policies on cgroups.
+//! Attaching policies to cgroups.
 
 use std::collections::{HashMap, HashSet};
 
 use engine_common::{Mode, limits::MAX_STACKED, scope::Scope};
 
 use super::{
-    Standing,
+    Control,
     compiled::Compiled,
     error::ControlError,
     journal::is_name,
-    record::{Actor, Attachment, Pending, Record, now},
+    record::{Attachment, PendingOperation, Record, mode_word},
     scope,
     totals::Totals,
-    unmet::Loaded,
 };
-use crate::{cgroup::CgroupHandle, compile::Image, datapath::Slot, policy::Policy};
+use crate::{
+    cgroup::CgroupHandle,
+    compile::Image,
+    datapath::{GroupName, Slot},
+    policy::Policy,
+};
 
-/// A policy that is to stand on a cgroup.
-pub struct Wanted {
+/// A policy to be attached to a cgroup.
+pub struct AttachRequest {
     /// The policy.
     pub policy: Policy,
-    /// Name it is to stand under.
+    /// Name to attach it under, unique.
     pub name: String,
-    /// The mode that was asked for beside the policy, if one was.
+    /// The mode that was asked for explicitly; `None` for that of the policy.
     pub mode: Option<Mode>,
-    /// The file it came from.
+    /// Path of the policy file.
     pub source: String,
-    /// Where.
+    /// The cgroup.
     pub cgroup: CgroupHandle,
 }
 
-/// What became of a [`Wanted`].
+/// A policy that is attached.
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct Attached {
-    /// Name it stands under.
+pub struct AttachOutcome {
+    /// Name it is attached under.
     pub policy: String,
-    /// The cgroup.
+    /// Path of the cgroup.
     pub cgroup: String,
-    /// Version that is live.
+    /// Generation that is live.
     pub generation: u64,
-    /// `enforce` or `audit`.
-    pub mode: &'static str,
-    /// Whether it stood there already.
+    /// Its mode.
+    #[serde(serialize_with = "mode_word::serialize")]
+    pub mode: Mode,
+    /// Whether it was attached there before.
     pub already: bool,
-    /// What this kernel cannot do of it.
+    /// What this kernel cannot enforce of it, and why.
     pub partial: Vec<String>,
 }
 
-/// A policy on its way.
+/// One request while it is counts out.
 struct Step {
     record: Record,
     attachment: Attachment,
     level: Option<u32>,
     cgroup: CgroupHandle,
-    /// `None` where it is live already.
+    /// `None` where the policy is live already.
     image: Option<Image>,
     already: bool,
-    /// Whether it was put there by this command.
-    flipped: bool,
+    /// Whether this command has activated it.
+    activated: bool,
 }
 
-impl Standing {
-    /// Attaches policies. Each stands from one moment on, on its whole cgroup; when this fails, those that
-    /// stand by then are taken away again.
+impl Control {
+    /// Attaches policies, each atomically on its whole cgroup. When this fails, those that were attached by then are
+    /// detached again, and programs that were loaded for it are removed.
     ///
     /// # Errors
-    /// [`ControlError`].
-    pub fn attach(&mut self, wanted: Vec<Wanted>, best_effort: bool) -> Result<Vec<Attached>, ControlError> {
-        let mut steps = self.plan(wanted, best_effort)?;
+    /// [`ControlError`] when a request is refused, or the kernel refuses a write.
+    pub fn attach(
+        &mut self,
+        requests: Vec<AttachRequest>,
+        best_effort: bool,
+    ) -> Result<Vec<AttachOutcome>, ControlError> {
+        let attached = self.try_attach(requests, best_effort);
+        if attached.is_err()
+            && let Err(second) = self.remove_unused()
+        {
+            // The first error is the one to report.
+            tracing::warn!(error = ?second, "programs that no policy uses stay loaded");
+        }
+        attached
+    }
+
+    fn try_attach(
+        &mut self,
+        requests: Vec<AttachRequest>,
+        best_effort: bool,
+    ) -> Result<Vec<AttachOutcome>, ControlError> {
+        let mut steps = self.plan(requests, best_effort)?;
         let done = self.carry_out(&mut steps);
         if let Err(error) = done {
-            // The first error is the one to tell.
+            // The first error is the one to report.
             if let Err(second) = self.undo(&mut steps).and_then(|()| self.recover()) {
-                tracing::warn!(%second, "the next command tries again to undo what was not finished");
+                tracing::warn!(error = ?second, "the next command tries again to undo what was not finished");
             }
             return Err(error);
         }
         Ok(steps
             .into_iter()
-            .map(|step| Attached {
+            .map(|step| AttachOutcome {
                 policy: step.record.name,
                 cgroup: step.attachment.path,
                 generation: step.record.live.generation,
-                mode: step.record.live.mode.as_str(),
+                mode: step.record.live.mode,
                 already: step.already,
                 partial: step.record.live.partial,
             })
             .collect())
     }
 
-    /// Everything that can be wrong is found here, before anything is changed.
-    fn plan(&self, wanted: Vec<Wanted>, best_effort: bool) -> Result<Vec<Step>, ControlError> {
+    /// Checks everything before anything is changed.
+    fn plan(&self, requests: Vec<AttachRequest>, best_effort: bool) -> Result<Vec<Step>, ControlError> {
         let mut records: HashMap<String, Record> = HashMap::new();
         for record in self.journal.records()? {
             records.insert(record.name.clone(), record);
         }
         let mut names = HashSet::new();
-        for one in &wanted {
+        for one in &requests {
             if !is_name(&one.name) {
                 return Err(ControlError::Name(one.name.clone()));
             }
@@ -106,45 +130,45 @@ impl Standing {
                 });
             }
         }
-        let new = wanted
+        let new = requests
             .iter()
             .filter(|one| !records.contains_key(&one.name))
             .count();
-        // What stands without a record, since that was lost, keeps its slot.
-        let is_free = |slot| matches!(self.gate.live(slot), Ok(None));
+        // A policy whose record was lost keeps its slot.
+        let is_free = |slot| matches!(self.datapath.live(slot), Ok(None));
         let mut slots = self.journal.free_slots(new, is_free)?.into_iter();
-        let loaded = Loaded::in_gate(&self.gate);
-        let mut carried: HashMap<u64, usize> = HashMap::new();
-        let mut steps = Vec::with_capacity(wanted.len());
-        for one in wanted {
+        let mut counts: HashMap<u64, usize> = HashMap::new();
+        let mut steps = Vec::with_capacity(requests.len());
+        for one in requests {
             let path = one.cgroup.path().display().to_string();
             let attachment = Attachment {
                 path: path.clone(),
                 cgroup: one.cgroup.id(),
-                by: Actor::current(),
-                since: now(),
+                by: self.invocation.actor.clone(),
+                since: self.invocation.time(),
             };
             let (record, image) = match records.remove(&one.name) {
                 Some(record) => {
-                    let compiled = Compiled::of(&one.policy, &one.source, record.live.generation, loaded)?;
-                    self.same(&record, &compiled)?;
+                    let compiled = self.compile(&one.policy, &one.source, record.live.generation)?;
+                    self.check_same(&record, &compiled)?;
                     if one.mode.is_some_and(|mode| mode != record.live.mode) {
                         return Err(ControlError::OtherMode {
                             name: record.name,
-                            live: record.live.mode.as_str(),
+                            live: record.live.mode,
                         });
                     }
                     (record, None)
                 }
                 None => {
-                    let compiled = Compiled::of(&one.policy, &one.source, 1, loaded)?
+                    let compiled = self
+                        .compile(&one.policy, &one.source, 1)?
                         .accepted(&one.name, best_effort)?;
                     let record = Record {
                         name: one.name.clone(),
                         slot: slots.next().map_or(0, |slot| slot.0),
                         live: compiled.version,
-                        earlier: Vec::new(),
-                        retired: Totals::default(),
+                        previous_versions: Vec::new(),
+                        superseded: Totals::default(),
                         attachments: Vec::new(),
                         pending: None,
                     };
@@ -154,18 +178,18 @@ impl Standing {
             let already = record
                 .attachments
                 .iter()
-                .any(|there| there.cgroup == attachment.cgroup);
+                .any(|existing| existing.cgroup == attachment.cgroup);
             if !already {
-                let there = match carried.get(&attachment.cgroup) {
+                let count = match counts.get(&attachment.cgroup) {
                     Some(&count) => count,
                     None => self
                         .scope_of(attachment.cgroup, &path)?
-                        .map_or(0, |there| scope::count(&there)),
+                        .map_or(0, |scope| scope::count(&scope)),
                 };
-                if there >= MAX_STACKED {
+                if count >= MAX_STACKED {
                     return Err(ControlError::Stacked { cgroup: path });
                 }
-                carried.insert(attachment.cgroup, there + 1);
+                counts.insert(attachment.cgroup, count + 1);
             }
             steps.push(Step {
                 record,
@@ -174,19 +198,19 @@ impl Standing {
                 cgroup: one.cgroup,
                 image,
                 already,
-                flipped: false,
+                activated: false,
             });
         }
         Ok(steps)
     }
 
-    /// A policy that stands under the name already must be this one.
-    fn same(&self, record: &Record, compiled: &Compiled) -> Result<(), ControlError> {
+    /// A policy that is attached under the name already must be this one.
+    fn check_same(&self, record: &Record, compiled: &Compiled) -> Result<(), ControlError> {
         let different = || ControlError::Different {
             name: record.name.clone(),
         };
         let live = self
-            .gate
+            .datapath
             .live(Slot(record.slot))?
             .ok_or_else(different)?
             .image()?;
@@ -197,9 +221,9 @@ impl Standing {
             return Err(different());
         }
         let (old, new) = (names(&record.live), names(&compiled.version));
-        // The mode is the live one's: it may have been set since.
-        let wanted = compiled.image.clone().with_revision(live.header().revision());
-        if super::apply::diff_of(&live, &old, &wanted, &new).is_empty() {
+        // The live mode counts: it may have been set since.
+        let requested = compiled.image.clone().with_revision(live.header().revision());
+        if super::apply::diff_of(&live, &old, &requested, &new).is_empty() {
             Ok(())
         } else {
             Err(different())
@@ -208,34 +232,30 @@ impl Standing {
 
     fn carry_out(&self, steps: &mut [Step]) -> Result<(), ControlError> {
         for step in steps.iter_mut().filter(|step| !step.already) {
-            step.record.pending = Some(Pending::Attach(step.attachment.clone()));
+            step.record.pending = Some(PendingOperation::Attach(step.attachment.clone()));
             self.journal.write(&step.record)?;
         }
         let images: Vec<(Slot, &Image)> = steps
             .iter()
             .filter_map(|step| step.image.as_ref().map(|image| (Slot(step.record.slot), image)))
             .collect();
-        self.gate.put(&images)?;
-        // One that stands there already is put back where something of it was taken away.
+        self.datapath.put(&images)?;
+        // Where a policy is attached already, links that were removed are restored.
         for step in steps.iter_mut() {
             let path = &step.attachment.path;
-            let strict = step.record.live.strict && self.gate.has_egress_filter();
+            let strict = step.record.live.strict && self.datapath.has(GroupName::EgressFilter);
             let empty = scope::empty(step.attachment.cgroup, step.level, strict);
-            let hooks = step.record.live.hooks_of(self.gate.hooks());
-            let attached = self.gate.prepare(step.cgroup.fd(), &empty, hooks);
+            let hooks = step.record.live.hooks_of(self.datapath.hooks());
+            let attached = self.datapath.prepare(step.cgroup.fd(), &empty, hooks);
             attached.map_err(|source| ControlError::Attach {
                 cgroup: path.clone(),
                 source: Box::new(source),
             })?;
-            if let Err(error) = self.gate.attach_migration() {
-                // Nothing is enforced by it, and `status` tells.
-                tracing::warn!(error = ?error, "who leaves the cgroup will not be reported");
-            }
             let now = self.scope_of(step.attachment.cgroup, path)?.unwrap_or(empty);
             let slot = Slot(step.record.slot);
             let stacked = || ControlError::Stacked { cgroup: path.clone() };
             let mut with = scope::with(&now, slot, step.record.live.mode, hooks).ok_or_else(stacked)?;
-            // A scope outlives its links: what it said of policies that are gone is nothing to go by.
+            // A scope outlives its links: the flags of policies that are gone do not count.
             let strict = empty.flags | if scope::is_empty(&now) { 0 } else { now.flags };
             with.flags = with.flags & !Scope::STRICT | strict & Scope::STRICT;
             if with != now {
@@ -245,19 +265,19 @@ impl Standing {
                 continue;
             }
             step.record.pending = None;
-            self.forget_earlier(&mut step.record, &step.attachment)?;
+            self.forget_removed_cgroup(&mut step.record, &step.attachment)?;
             step.record.attachments.push(step.attachment.clone());
-            step.flipped = true;
+            step.activated = true;
             self.journal.write(&step.record)?;
         }
         Ok(())
     }
 
-    /// Takes away what was put there before another step failed; what was not is forgotten by recovery.
+    /// Detaches what was attached before another step failed; recovery removes the records of the others.
     fn undo(&self, steps: &mut [Step]) -> Result<(), ControlError> {
-        for step in steps.iter_mut().filter(|step| step.flipped) {
+        for step in steps.iter_mut().filter(|step| step.activated) {
             let cgroups = vec![step.attachment.cgroup];
-            step.record.pending = Some(Pending::Detach(cgroups.clone()));
+            step.record.pending = Some(PendingOperation::Detach(cgroups.clone()));
             self.journal.write(&step.record)?;
             step.record.pending = None;
             self.finish_detach(&mut step.record, &cgroups)?;
@@ -265,15 +285,19 @@ impl Standing {
         Ok(())
     }
 
-    /// A cgroup of that path which was there before this one is gone: it is forgotten, unless sockets
-    /// that were made in it are still held to the policy.
-    fn forget_earlier(&self, record: &mut Record, attachment: &Attachment) -> Result<(), ControlError> {
+    /// A cgroup that had this path before was removed: its attachment is forgotten, unless sockets that were created in it
+    /// are still under the policy.
+    fn forget_removed_cgroup(
+        &self,
+        record: &mut Record,
+        attachment: &Attachment,
+    ) -> Result<(), ControlError> {
         let mut kept = Vec::new();
-        for there in record.attachments.drain(..) {
-            if there.path != attachment.path || self.scope_of(there.cgroup, &there.path)?.is_some() {
-                kept.push(there);
+        for existing in record.attachments.drain(..) {
+            if existing.path != attachment.path || self.scope_of(existing.cgroup, &existing.path)?.is_some() {
+                kept.push(existing);
             } else {
-                self.gate.detach(there.cgroup)?;
+                self.datapath.detach(existing.cgroup)?;
             }
         }
         record.attachments = kept;

@@ -1,11 +1,12 @@
-//! A policy compiled to stand.
+//! A policy compiled to be attached.
 
 use engine_common::image::Revision;
 
 use super::{
+    Control,
     error::ControlError,
-    record::{Actor, NamedExecutable, RuleName, Version, now},
-    unmet::{Loaded, unmet},
+    record::{NamedExecutable, RuleName, Version},
+    unmet::unmet,
 };
 use crate::{
     compile::{Image, compile, paths_of},
@@ -13,36 +14,36 @@ use crate::{
     policy::{Policy, Rule},
 };
 
-/// An image with what the journal says of it.
+/// An image with its record.
 pub(super) struct Compiled {
     pub(super) image: Image,
     pub(super) version: Version,
-    /// Held until the version is live: so long no file gets the number of another.
+    /// Open files, held until the version is live: meanwhile no other file gets their inode numbers.
     _identified: Identified,
 }
 
-impl Compiled {
-    /// Compiles a policy as this generation of it; `loaded` says what the gate can judge here.
-    pub(super) fn of(
+impl Control {
+    /// Compiles a policy as this generation of it.
+    pub(super) fn compile(
+        &self,
         policy: &Policy,
         source: &str,
         generation: u64,
-        loaded: Loaded,
     ) -> Result<Compiled, ControlError> {
         let name = || policy.name.clone();
         if !policy.hooks.supports_mode(policy.mode) {
-            return Err(ControlError::OnlyWatches { name: name() });
+            return Err(ControlError::OnlyReports { name: name() });
         }
         let mut policy = policy.clone();
         policy.dedup = policy.dedup.with_attached_defaults();
         let paths = paths_of(&policy);
         let identified =
             Identified::of([&policy]).map_err(|source| ControlError::Identify { name: name(), source })?;
-        let life = Revision {
+        let revision = Revision {
             generation,
             mode: policy.mode,
         };
-        let image = compile(&policy, &identified.identities, life)
+        let image = compile(&policy, &identified.identities, revision)
             .map_err(|source| ControlError::Compile { name: name(), source })?;
         let executables = paths.iter().filter_map(|path| {
             let id = identified.identities.executable(path)?;
@@ -63,8 +64,8 @@ impl Compiled {
             errno: policy.errno.as_str().to_owned(),
             rules: rules.collect(),
             source: source.to_owned(),
-            by: Actor::current(),
-            since: now(),
+            by: self.invocation.actor.clone(),
+            since: self.invocation.time(),
             names_families: policy.rules.iter().any(Rule::selects_other_families),
             names_unix: policy.rules.iter().any(Rule::selects_unix_sockets),
             partial: Vec::new(),
@@ -72,15 +73,17 @@ impl Compiled {
             strict: policy.strict,
             hooks: policy.hooks.names().into_iter().map(str::to_owned).collect(),
         };
-        version.partial = unmet(&version, loaded);
+        version.partial = unmet(&version, &self.datapath, &self.invocation.instance.disabled);
         Ok(Compiled {
             image,
             version,
             _identified: identified,
         })
     }
+}
 
-    /// Refuses what this kernel cannot do, unless the caller takes what can be had.
+impl Compiled {
+    /// Refuses a policy that this kernel cannot fully enforce, unless `best_effort`.
     pub(super) fn accepted(self, name: &str, best_effort: bool) -> Result<Compiled, ControlError> {
         if self.version.partial.is_empty() || best_effort {
             return Ok(self);

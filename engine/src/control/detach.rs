@@ -1,13 +1,13 @@
-//! Taking policies away from cgroups.
+//! Detaching policies from cgroups.
 
 use std::path::PathBuf;
 
 use super::{
-    Standing,
+    Control, Invocation,
     error::ControlError,
-    journal::{self, Journal},
+    journal::Journal,
     lock::{Holder, Lock},
-    record::{Attachment, Pending, Record},
+    record::{Attachment, PendingOperation, Record},
     scope,
 };
 use crate::{
@@ -15,60 +15,64 @@ use crate::{
     datapath::{PinnedDatapath, Slot},
 };
 
-/// A place that a policy is to be taken away from.
+/// The cgroup that a policy is to be detached from.
 #[derive(Debug)]
-pub enum Place {
+pub enum DetachTarget {
     /// A cgroup that exists.
     Cgroup(CgroupHandle),
     /// One that was removed, by the path it had.
-    Gone(PathBuf),
+    Removed(PathBuf),
 }
 
-impl Place {
-    fn is(&self, there: &Attachment) -> bool {
+impl DetachTarget {
+    fn is(&self, attachment: &Attachment) -> bool {
         match self {
-            Place::Cgroup(located) => located.id() == there.cgroup,
-            Place::Gone(path) => *path == *there.path,
+            DetachTarget::Cgroup(located) => located.id() == attachment.cgroup,
+            DetachTarget::Removed(path) => *path == *attachment.path,
         }
     }
 
     fn path(&self) -> String {
         match self {
-            Place::Cgroup(located) => located.path().display().to_string(),
-            Place::Gone(path) => path.display().to_string(),
+            DetachTarget::Cgroup(located) => located.path().display().to_string(),
+            DetachTarget::Removed(path) => path.display().to_string(),
         }
     }
 }
 
-/// What was taken away.
+/// A policy that was detached.
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct Detached {
+pub struct DetachOutcome {
     /// The policy.
     pub policy: String,
-    /// The cgroups it stood on.
+    /// Paths of the cgroups it was detached from.
     pub cgroups: Vec<String>,
-    /// Whether it stands elsewhere still.
-    pub stands_elsewhere: bool,
+    /// Whether it is still attached to other cgroups.
+    pub still_attached: bool,
 }
 
-impl Standing {
-    /// Takes a policy away: from one place, or from all.
+impl Control {
+    /// Detaches a policy from one cgroup, or from all.
     ///
     /// # Errors
-    /// [`ControlError`].
-    pub fn detach(&mut self, name: &str, only: Option<&Place>) -> Result<Detached, ControlError> {
-        let (mut record, detached) = self.take_off(name, only)?;
+    /// [`ControlError::NotAttached`], [`ControlError::NotThere`], or when a write fails.
+    pub fn detach(&mut self, name: &str, only: Option<&DetachTarget>) -> Result<DetachOutcome, ControlError> {
+        let (mut record, detached) = self.deactivate_in(name, only)?;
         self.forget(&mut record)?;
         Ok(detached)
     }
 
-    /// Takes a policy off its cgroups. Its record is still to be written.
-    fn take_off(&self, name: &str, only: Option<&Place>) -> Result<(Record, Detached), ControlError> {
+    /// Detaches a policy from its cgroups, or one of them. The caller writes the record.
+    fn deactivate_in(
+        &self,
+        name: &str,
+        only: Option<&DetachTarget>,
+    ) -> Result<(Record, DetachOutcome), ControlError> {
         let mut record = self.record(name)?;
         let chosen: Vec<_> = record
             .attachments
             .iter()
-            .filter(|there| only.is_none_or(|only| only.is(there)))
+            .filter(|attachment| only.is_none_or(|only| only.is(attachment)))
             .cloned()
             .collect();
         if let (Some(only), []) = (only, chosen.as_slice()) {
@@ -77,27 +81,27 @@ impl Standing {
                 cgroup: only.path(),
             });
         }
-        let cgroups: Vec<u64> = chosen.iter().map(|there| there.cgroup).collect();
-        record.pending = Some(Pending::Detach(cgroups.clone()));
+        let cgroups: Vec<u64> = chosen.iter().map(|attachment| attachment.cgroup).collect();
+        record.pending = Some(PendingOperation::Detach(cgroups.clone()));
         self.journal.write(&record)?;
         record.pending = None;
-        self.leave(&mut record, &cgroups)?;
-        let detached = Detached {
+        self.deactivate(&mut record, &cgroups)?;
+        let detached = DetachOutcome {
             policy: record.name.clone(),
-            cgroups: chosen.into_iter().map(|there| there.path).collect(),
-            stands_elsewhere: !record.attachments.is_empty(),
+            cgroups: chosen.into_iter().map(|attachment| attachment.path).collect(),
+            still_attached: !record.attachments.is_empty(),
         };
         Ok((record, detached))
     }
 
-    /// All that is left to do, whatever of it is done already.
+    /// Completes a detach, whatever of it is done already.
     pub(super) fn finish_detach(&self, record: &mut Record, cgroups: &[u64]) -> Result<(), ControlError> {
-        self.leave(record, cgroups)?;
+        self.deactivate(record, cgroups)?;
         self.forget(record)
     }
 
-    /// The flips, and the links that nobody needs any more.
-    fn leave(&self, record: &mut Record, cgroups: &[u64]) -> Result<(), ControlError> {
+    /// Deactivates the policy in the scopes, and detaches programs that no policy needs any more.
+    fn deactivate(&self, record: &mut Record, cgroups: &[u64]) -> Result<(), ControlError> {
         let slot = Slot(record.slot);
         for &cgroup in cgroups {
             let now = self.scope_of(cgroup, "")?;
@@ -106,54 +110,61 @@ impl Standing {
             }
             let left = self.scope_of(cgroup, "")?;
             if left.is_none_or(|left| scope::is_empty(&left)) {
-                self.gate.detach(cgroup)?;
+                self.datapath.detach(cgroup)?;
             } else {
                 self.update_egress_filter(cgroup, "")?;
             }
         }
-        self.settle_global(&record.name)?;
+        self.update_global(&record.name)?;
         record
             .attachments
-            .retain(|there| !cgroups.contains(&there.cgroup));
+            .retain(|attachment| !cgroups.contains(&attachment.cgroup));
         Ok(())
     }
 
-    /// Writes the record of a policy that stands elsewhere still; slot and record of another are given up.
+    /// Writes the record of a policy that is still attached to other cgroups; otherwise releases its slot and record.
     fn forget(&self, record: &mut Record) -> Result<(), ControlError> {
         if !record.attachments.is_empty() {
             return self.journal.write(record);
         }
-        self.gate.clear(Slot(record.slot))?;
-        self.journal.retire(record)
+        self.datapath.clear(Slot(record.slot))?;
+        self.journal.move_to_detached(record)
     }
 
-    /// Takes everything away: policies, programs, tables, events that nobody read, and the journal.
+    /// Removes everything: policies, programs, maps, unread events, and the journal.
     ///
     /// # Errors
-    /// [`ControlError`].
-    pub fn detach_all(self) -> Result<Vec<Detached>, ControlError> {
+    /// [`ControlError`] when something cannot be read or removed.
+    pub fn detach_all(self) -> Result<Vec<DetachOutcome>, ControlError> {
         let mut detached = Vec::new();
         for record in self.journal.records()? {
-            // Its slot goes with the table: to empty it alone takes the kernel some milliseconds.
-            let (record, one) = self.take_off(&record.name, None)?;
+            // Its slot goes with the map: emptying a single slot takes the kernel some milliseconds.
+            let (record, one) = self.deactivate_in(&record.name, None)?;
             self.journal.remove(&record.name)?;
             detached.push(one);
         }
-        PinnedDatapath::remove()?;
+        PinnedDatapath::remove(&self.invocation.instance)?;
         self.journal.clear()?;
         Ok(detached)
     }
 
-    /// Takes everything away, also what cannot be opened: pins or records may be damaged or lost. Whether
-    /// there was anything.
+    /// Removes everything, also what cannot be opened because pins or records are damaged or lost. Returns whether there
+    /// was anything.
     ///
     /// # Errors
-    /// [`ControlError`].
-    pub fn start_over(wait: impl FnOnce(&Holder)) -> Result<bool, ControlError> {
-        let _lock = Lock::take(&journal::folder()?, wait)?;
-        let journal = Journal::open()?;
-        let was_there = PinnedDatapath::remove()? || !journal.is_empty()?;
+    /// [`ControlError`] when something cannot be removed.
+    pub fn remove_everything(
+        invocation: &Invocation,
+        wait: impl FnOnce(&Holder),
+    ) -> Result<bool, ControlError> {
+        let instance = &invocation.instance;
+        if !instance.run_dir.exists() {
+            return Ok(PinnedDatapath::remove(instance)?);
+        }
+        let _lock = Lock::take(invocation, wait)?;
+        let journal = Journal::open(&instance.run_dir)?;
+        let existed = PinnedDatapath::remove(instance)? || !journal.is_empty()?;
         journal.clear()?;
-        Ok(was_there)
+        Ok(existed)
     }
 }

@@ -1,30 +1,30 @@
-//! The program that judges packets: attached where a strict policy stands, and only there.
+//! The egress filter: attached to cgroups with a strict policy, and only to those.
 
 use std::path::Path;
 
 use engine_common::scope::Scope;
 
-use super::{Standing, error::ControlError, record::Record, scope};
+use super::{Control, error::ControlError, record::Record, scope};
 use crate::{
     cgroup::CgroupHandle,
     compile::Image,
-    datapath::{LinkState, Slot},
+    datapath::{GroupName, LinkState, Slot},
 };
 
-impl Standing {
-    /// Attaches it wherever the policy stands, for a version that is about to go live. So long as no live
-    /// policy is strict it lets all packets pass.
-    pub(super) fn remember_strict_user(&self, record: &Record, image: &Image) -> Result<(), ControlError> {
-        if !image.header().is_strict() || !self.gate.has_egress_filter() {
+impl Control {
+    /// Attaches it to the cgroups of the policy, for a strict version that is about to go live. It lets all packets pass
+    /// while no live policy is strict.
+    pub(super) fn prepare_egress_filter(&self, record: &Record, image: &Image) -> Result<(), ControlError> {
+        if !image.header().is_strict() || !self.datapath.has(GroupName::EgressFilter) {
             return Ok(());
         }
-        for there in &record.attachments {
-            self.attach_egress_filter(there.cgroup, &there.path)?;
+        for attachment in &record.attachments {
+            self.attach_egress_filter(attachment.cgroup, &attachment.path)?;
         }
         Ok(())
     }
 
-    /// Has it attached to a cgroup where one of the live policies is strict, and nowhere else.
+    /// Attaches it to a cgroup where one of the live policies is strict; otherwise detaches it.
     pub(super) fn update_egress_filter(&self, cgroup: u64, path: &str) -> Result<(), ControlError> {
         let Some(now) = self.scope_of(cgroup, path)? else {
             return Ok(());
@@ -36,15 +36,15 @@ impl Standing {
             let flags = now.flags & !Scope::STRICT;
             self.write_scope(&Scope { flags, ..now }, path)?;
         }
-        Ok(self.gate.detach_egress_filter(cgroup)?)
+        Ok(self.datapath.detach_group(cgroup, GroupName::EgressFilter)?)
     }
 
     fn has_strict(&self, scope: &Scope) -> Result<bool, ControlError> {
-        if !self.gate.has_egress_filter() {
+        if !self.datapath.has(GroupName::EgressFilter) {
             return Ok(false);
         }
         for slot in scope.slots.iter().filter_map(|reference| reference.slot()) {
-            if let Some(live) = self.gate.live(Slot(slot))?
+            if let Some(live) = self.datapath.live(Slot(slot))?
                 && live.is_strict()?
             {
                 return Ok(true);
@@ -53,15 +53,14 @@ impl Standing {
         Ok(false)
     }
 
-    /// A cgroup that is gone takes no program any more.
+    /// Does nothing for a cgroup that was removed.
     fn attach_egress_filter(&self, cgroup: u64, path: &str) -> Result<(), ControlError> {
         let Some(now) = self.scope_of(cgroup, path)? else {
             return Ok(());
         };
-        let is_attached = self
-            .gate
-            .link_states(cgroup, true)
+        let is_attached = [GroupName::Connect, GroupName::EgressFilter]
             .into_iter()
+            .flat_map(|group| self.datapath.link_states(group, cgroup))
             .all(|(_, state)| state == LinkState::Attached);
         if !is_attached {
             let found = CgroupHandle::by_path(&self.hierarchy, Path::new(path));
@@ -69,7 +68,7 @@ impl Standing {
                 return Ok(());
             };
             let empty = scope::empty(cgroup, located.level(), true);
-            let attached = self.gate.prepare(located.fd(), &empty, now.hooks());
+            let attached = self.datapath.prepare(located.fd(), &empty, now.hooks());
             attached.map_err(|source| ControlError::Attach {
                 cgroup: path.to_owned(),
                 source: Box::new(source),

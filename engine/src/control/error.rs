@@ -1,196 +1,280 @@
-//! Why a command on standing policies did not do its work.
+//! Why a change of attached policies, or a look at them, failed.
 
 use std::{io, path::PathBuf};
 
-use engine_common::limits::MAX_STACKED;
+use engine_common::{Mode, limits::MAX_STACKED};
 use thiserror::Error;
 
 use crate::{
     compile::CompileError,
-    datapath::{AttachError, DatapathError, IdentifyError, PinsError, RingError, TableError},
+    datapath::{DatapathError, IdentifyError, RingError, TableError},
     sockets::DiagError,
 };
 
-/// Why a command on standing policies did not do its work. What stood before stands, unless the text
-/// says otherwise.
+/// Why a change failed. What was attached before stays attached, unless the text says otherwise.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ControlError {
-    /// The journal, or a folder of it, could not be read or written.
+    /// The journal, or its directory, could not be read or written.
     #[error("cannot {step} {}", path.display())]
     Journal {
         /// What was tried.
         step: &'static str,
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// A file of the journal is not one of ours.
-    #[error("{} is not a record of the journal; `tidegate detach --all` starts over", path.display())]
+    /// A file of the journal is not a record.
+    #[error("{} is not a valid record of an attached policy", path.display())]
     Record {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: serde_json::Error,
     },
-    /// What the journal names is not in the kernel.
-    #[error(
-        "nothing is enforced: {} stood, by the journal, and is not in the kernel any more",
-        .0.join(", ")
-    )]
+    /// The journal names policies, and there are no pinned programs.
+    #[error("{}; nothing is enforced", vanished(.0))]
     Vanished(Vec<String>),
-    /// Somebody else reads the events.
-    #[error("the events are being read by {}: there is one reader at a time", reader(*pid, command))]
+    /// Another process reads the events.
+    #[error("event stream already in use by {}", reader(*pid, command))]
     ReaderBusy {
-        /// The reader.
+        /// Its process id; 0 where it is not known yet.
         pid: u32,
-        /// What it runs.
+        /// Its command line.
         command: String,
     },
-    /// Programs or tables of the pinned gate.
+    /// Pinned programs or maps could not be loaded, opened or removed.
     #[error(transparent)]
-    Gate(#[from] DatapathError),
-    /// There is no place for pins.
-    #[error(transparent)]
-    Pins(#[from] PinsError),
-    /// A table.
+    Datapath(#[from] DatapathError),
+    /// A map could not be read or written.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// The ring.
+    /// The event ring could not be opened.
     #[error(transparent)]
     Ring(#[from] RingError),
-    /// Another version of tidegate has policies standing.
-    #[error(
-        "policies of another version of tidegate stand ({}): take them away with that version's `tidegate detach --all`",
-        .0.display()
-    )]
+    /// Another version of tidegate has policies attached.
+    #[error("another version of tidegate has policies attached ({})", .0.display())]
     OtherVersion(PathBuf),
-    /// The programs could not be attached.
+    /// Programs could not be attached.
     #[error("cannot attach to the cgroup {cgroup}")]
     Attach {
-        /// Its path.
+        /// Path of the cgroup.
         cgroup: String,
-        /// Why.
+        /// The reason.
         #[source]
-        source: Box<AttachError>,
+        source: Box<DatapathError>,
     },
-    /// The scope of a cgroup could not be read or written.
+    /// The list of policies of a cgroup could not be read or written.
     #[error("cannot {step} the policies of the cgroup {cgroup}")]
     Scope {
-        /// What was tried.
+        /// `read` or `write`.
         step: &'static str,
-        /// The cgroup.
+        /// Path or id of the cgroup.
         cgroup: String,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// A cgroup has as many policies as it can have.
-    #[error("the cgroup {cgroup} carries {MAX_STACKED} policies already, which is the most")]
+    /// The cgroup has the maximum number of policies.
+    #[error("the cgroup {cgroup} already has {MAX_STACKED} policies, which is the maximum")]
     Stacked {
-        /// The cgroup.
+        /// Path of the cgroup.
         cgroup: String,
     },
     /// The policy does not compile.
-    #[error("the policy {name} cannot be compiled")]
+    #[error("cannot compile policy {name}")]
     Compile {
         /// The policy.
         name: String,
-        /// Why.
+        /// The reason.
         #[source]
         source: CompileError,
     },
-    /// A policy names an executable that cannot be identified.
-    #[error("the policy {name} names an executable that cannot be identified")]
+    /// The policy names an executable that cannot be identified.
+    #[error("policy {name} names an executable that cannot be identified")]
     Identify {
         /// The policy.
         name: String,
-        /// Why.
+        /// The reason.
         #[source]
         source: IdentifyError,
     },
-    /// This kernel cannot do what the policy says.
-    #[error("the policy {name} cannot be enforced fully here: {}", reasons.join("; "))]
+    /// This kernel cannot enforce all of the policy.
+    #[error("policy {name} cannot be fully enforced on this kernel: {}", reasons.join("; "))]
     Partial {
         /// The policy.
         name: String,
-        /// What is lacking.
+        /// What is not available, and why.
         reasons: Vec<String>,
     },
-    /// The policy is for a probe alone, and was to act.
+    /// The policy has only the tracer for a hook, and was to enforce.
     #[error(
-        "the policy {name} is for the probe alone (`hooks: [kprobe]`), which only watches: it cannot be in mode enforce"
+        "policy {name} uses only the hook `kprobe`, which reports and cannot deny: it cannot be in mode enforce"
     )]
-    OnlyWatches {
+    OnlyReports {
         /// The policy.
         name: String,
     },
-    /// Another version of a policy is for other hooks.
-    #[error("the policy {name} is for other hooks than the version that stands")]
+    /// The new version of a policy uses other hooks than the attached one.
+    #[error("policy {name}: the new version uses other hooks than the attached version")]
     OtherHooks {
         /// The policy.
         name: String,
     },
-    /// No policy of that name stands.
-    #[error("no policy named {name} stands; {}", told(standing))]
+    /// No policy of that name is attached.
+    #[error("no policy named {name} is attached; {}", names(attached))]
     NotAttached {
         /// The name.
         name: String,
-        /// Those that do.
-        standing: Vec<String>,
+        /// Names of the attached policies.
+        attached: Vec<String>,
     },
-    /// A policy of that name stands, and is another one.
-    #[error("another version of the policy {name} stands already")]
+    /// A different policy of that name is attached.
+    #[error("a different version of policy {name} is already attached")]
     Different {
         /// The name.
         name: String,
     },
-    /// A policy of that name stands in another mode than the one asked for.
-    #[error("the policy {name} stands already, in mode {live}")]
+    /// The policy is attached in another mode than the one that was asked for.
+    #[error("policy {name} is already attached in mode {}", live.as_str())]
     OtherMode {
         /// The name.
         name: String,
         /// Its mode.
-        live: &'static str,
+        live: Mode,
     },
     /// Several policies of one command have the same name.
-    #[error(
-        "two of the policies are named {name}; give one of them another name (--name, or a third word in its line of a batch), or attach it to the other cgroup by a command of its own"
-    )]
+    #[error("two of the policies are named {name}")]
     Twice {
         /// The name.
         name: String,
     },
-    /// The policy does not stand on that cgroup.
-    #[error("the policy {name} does not stand on the cgroup {cgroup}")]
+    /// The policy is not attached to that cgroup.
+    #[error("policy {name} is not attached to the cgroup {cgroup}")]
     NotThere {
         /// The policy.
         name: String,
-        /// The cgroup.
+        /// Path of the cgroup.
         cgroup: String,
     },
-    /// Sockets that exist cannot be found, or not be ended, on this kernel.
-    #[error("sockets that exist cannot be found and ended here, so nothing was attached")]
+    /// Existing sockets cannot be listed or destroyed on this kernel.
+    #[error("existing sockets cannot be listed or destroyed on this kernel; nothing was attached")]
     Existing(#[source] DiagError),
-    /// A name that no record can have.
-    #[error("`{0}` cannot be the name of a policy: it has 1 to 63 letters, digits, `.`, `-` or `_`")]
+    /// A name that a policy cannot be attached under.
+    #[error("invalid policy name `{0}`: must be 1 to 63 letters, digits, `.`, `-` or `_`")]
     Name(String),
+}
+
+impl ControlError {
+    /// Stable name of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            ControlError::Journal { .. } => "journal_io",
+            ControlError::Record { .. } => "record_invalid",
+            ControlError::Vanished(_) => "programs_vanished",
+            ControlError::ReaderBusy { .. } => "event_stream_in_use",
+            ControlError::Datapath(error) => error.code(),
+            ControlError::Table(error) => error.code(),
+            ControlError::Ring(error) => error.code(),
+            ControlError::OtherVersion(_) => "other_version_attached",
+            ControlError::Attach { source, .. } => source.code(),
+            ControlError::Scope { .. } => "scope_failed",
+            ControlError::Stacked { .. } => "too_many_policies",
+            ControlError::Compile { .. } => "policy_not_compiled",
+            ControlError::Identify { source, .. } => source.code(),
+            ControlError::Partial { .. } => "not_fully_enforceable",
+            ControlError::OnlyReports { .. } => "hooks_only_report",
+            ControlError::OtherHooks { .. } => "hooks_differ",
+            ControlError::NotAttached { .. } => "not_attached",
+            ControlError::Different { .. } => "policy_differs",
+            ControlError::OtherMode { .. } => "mode_differs",
+            ControlError::Twice { .. } => "duplicate_name",
+            ControlError::NotThere { .. } => "not_attached_to_cgroup",
+            ControlError::Existing(_) => "existing_sockets_unavailable",
+            ControlError::Name(_) => "invalid_name",
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            ControlError::Record { .. } => {
+                "`tidegate detach --all` removes all policies and their records".to_owned()
+            }
+            ControlError::Vanished(_) => {
+                "the pins were removed: attach the policies again, or remove their records with `tidegate detach --all`"
+                    .to_owned()
+            }
+            ControlError::ReaderBusy { .. } => {
+                "end that process first; events that it has read are not available to others".to_owned()
+            }
+            ControlError::OtherVersion(_) => {
+                "detach them with `tidegate detach --all` of that version".to_owned()
+            }
+            ControlError::Partial { .. } => {
+                "--best-effort attaches what this kernel supports; `tidegate status` then shows what is missing".to_owned()
+            }
+            ControlError::OnlyReports { .. } => {
+                "add the hooks of the cgroup (`hooks: [cgroup, kprobe]`), or leave `hooks` out".to_owned()
+            }
+            ControlError::OtherHooks { name } => {
+                format!("run `tidegate detach {name}`, then attach the new version")
+            }
+            ControlError::Different { name } => format!(
+                "replace it with `tidegate apply -f FILE` (add --name {name} if the file has another name), or attach yours \
+                 under another name with --name"
+            ),
+            ControlError::OtherMode { name, live } => {
+                let other = match live {
+                    Mode::Audit => Mode::Enforce,
+                    Mode::Enforce => Mode::Audit,
+                };
+                format!(
+                    "a policy has one mode on all its cgroups: leave --mode out, or run `tidegate set-mode {name} {}` first",
+                    other.as_str()
+                )
+            }
+            ControlError::Twice { .. } => {
+                "give one of them another name with --name, or attach them with separate commands".to_owned()
+            }
+            ControlError::Existing(_) => {
+                "`modprobe -a tcp_diag udp_diag` loads the missing modules, if this kernel has them; --existing allow \
+                 attaches without looking at existing sockets"
+                    .to_owned()
+            }
+            ControlError::Datapath(error) => return error.hint(),
+            ControlError::Attach { source, .. } => return source.hint(),
+            ControlError::Identify { source, .. } => return source.hint(),
+            _ => return None,
+        };
+        Some(text)
+    }
+}
+
+fn vanished(names: &[String]) -> String {
+    match names {
+        [name] => format!("policy {name} is recorded as attached but its pinned programs are gone"),
+        names => format!(
+            "policies {} are recorded as attached but their pinned programs are gone",
+            names.join(", ")
+        ),
+    }
 }
 
 fn reader(pid: u32, command: &str) -> String {
     match pid {
-        // It has not yet said who it is.
+        // It holds the lock and has not yet written who it is.
         0 => "another process".to_owned(),
         pid => format!("process {pid} ({command})"),
     }
 }
 
-fn told(standing: &[String]) -> String {
-    match standing {
-        [] => "nothing stands".to_owned(),
-        names => format!("there are: {}", names.join(", ")),
+fn names(attached: &[String]) -> String {
+    match attached {
+        [] => "no policies attached".to_owned(),
+        names => format!("attached: {}", names.join(", ")),
     }
 }

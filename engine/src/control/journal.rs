@@ -1,4 +1,4 @@
-//! The journal: `/run/tidegate/policies/<name>.json`, a record each, replaced whole.
+//! The journal: `policies/<name>.json` in the run directory, one record each, replaced atomically.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -9,38 +9,32 @@ use std::{
 
 use engine_common::limits::MAX_POLICIES;
 
-use super::{error::ControlError, record::Record};
+use super::{
+    error::ControlError,
+    lock::{LOCK, LOSSES_REPORTED},
+    record::Record,
+};
 use crate::datapath::{Slot, TableError};
 
-/// Environment variable that names another folder for the journal.
-pub const RUN_VARIABLE: &str = "TIDEGATE_RUN";
-
-/// Where the journal is: gone after a reboot, as the pins are.
-const FOLDER: &str = "/run/tidegate";
-
-/// The folder, made if need be, 0700.
-pub(super) fn folder() -> Result<PathBuf, ControlError> {
-    let folder = std::env::var_os(RUN_VARIABLE).map_or_else(|| PathBuf::from(FOLDER), PathBuf::from);
-    make(&folder)?;
-    Ok(folder)
-}
-
-fn make(folder: &Path) -> Result<(), ControlError> {
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(at("make", folder)(error)),
+/// Creates a directory, 0700, if need be. One that exists must belong to this user and not be writable by others.
+pub(super) fn make(directory: &Path) -> Result<(), ControlError> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(at("create", directory)(error));
+        }
         _ => {}
     }
-    // Somebody else's folder could be anything.
-    let metadata = fs::symlink_metadata(folder).map_err(at("look at", folder))?;
+    let metadata = fs::symlink_metadata(directory).map_err(at("read the owner of", directory))?;
     let foreign = !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw();
     if foreign || metadata.mode() & 0o022 != 0 {
-        let error = io::Error::other("it is not a folder of ours that nobody else can write to");
-        return Err(at("use", folder)(error));
+        let error =
+            io::Error::other("it belongs to another user, others can write to it, or it is not a directory");
+        return Err(at("use", directory)(error));
     }
     Ok(())
 }
 
-fn at(step: &'static str, path: &Path) -> impl Fn(io::Error) -> ControlError {
+pub(super) fn at(step: &'static str, path: &Path) -> impl Fn(io::Error) -> ControlError {
     let path = path.to_owned();
     move |source| ControlError::Journal {
         step,
@@ -49,7 +43,7 @@ fn at(step: &'static str, path: &Path) -> impl Fn(io::Error) -> ControlError {
     }
 }
 
-/// Whether a policy can be called that: its record is a file of that name.
+/// Whether a policy can have this name: its record is a file of that name.
 pub(super) fn is_name(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     (1..=63).contains(&name.len()) && name.chars().all(is_plain)
@@ -57,26 +51,25 @@ pub(super) fn is_name(name: &str) -> bool {
 
 /// The journal.
 pub(super) struct Journal {
+    directory: PathBuf,
     policies: PathBuf,
     detached: PathBuf,
     cursor: PathBuf,
 }
 
 impl Journal {
-    pub(super) fn open() -> Result<Journal, ControlError> {
-        let folder = folder()?;
+    /// Opens the journal in a run directory, which is created if need be.
+    pub(super) fn open(directory: &Path) -> Result<Journal, ControlError> {
         let journal = Journal {
-            policies: folder.join("policies"),
-            detached: folder.join("detached"),
-            cursor: folder.join("next-slot"),
+            directory: directory.to_owned(),
+            policies: directory.join("policies"),
+            detached: directory.join("detached"),
+            cursor: directory.join("next-slot"),
         };
-        journal.make()?;
+        make(directory)?;
+        make(&journal.policies)?;
+        make(&journal.detached)?;
         Ok(journal)
-    }
-
-    fn make(&self) -> Result<(), ControlError> {
-        make(&self.policies)?;
-        make(&self.detached)
     }
 
     /// All records, by name.
@@ -84,13 +77,13 @@ impl Journal {
         read_all(&self.policies)
     }
 
-    /// Whether it has no records, readable or not.
+    /// Whether it has no records, valid or not.
     pub(super) fn is_empty(&self) -> Result<bool, ControlError> {
         let mut entries = fs::read_dir(&self.policies).map_err(at("read", &self.policies))?;
         Ok(entries.next().is_none())
     }
 
-    /// Records of policies that stand no more, for events of them that are still to be read.
+    /// Records of policies that were detached, for their events that are still to be read.
     pub(super) fn detached(&self) -> Result<Vec<Record>, ControlError> {
         read_all(&self.detached)
     }
@@ -102,13 +95,13 @@ impl Journal {
         read(&self.file(name))
     }
 
-    /// Replaces a record, or makes it: whoever reads sees the old one or the new one.
+    /// Replaces a record, or creates it, atomically: a reader sees the old one or the new one.
     pub(super) fn write(&self, record: &Record) -> Result<(), ControlError> {
         write(&self.file(&record.name), record)
     }
 
-    /// Moves the record of a policy that stands no more out of the way.
-    pub(super) fn retire(&self, record: &Record) -> Result<(), ControlError> {
+    /// Keeps the record of a policy that was detached for the names in its events.
+    pub(super) fn move_to_detached(&self, record: &Record) -> Result<(), ControlError> {
         write(&self.detached.join(format!("{}.json", record.slot)), record)?;
         self.remove(&record.name)
     }
@@ -116,26 +109,35 @@ impl Journal {
     /// Removes a record.
     pub(super) fn remove(&self, name: &str) -> Result<(), ControlError> {
         let file = self.file(name);
-        gone_is_fine(fs::remove_file(&file)).map_err(at("remove", &file))
+        ignore_missing(fs::remove_file(&file)).map_err(at("remove", &file))
     }
 
-    /// Forgets everything.
+    /// Removes everything but the locks.
     pub(super) fn clear(&self) -> Result<(), ControlError> {
-        for folder in [&self.policies, &self.detached] {
-            gone_is_fine(fs::remove_dir_all(folder)).map_err(at("remove", folder))?;
+        for directory in [&self.policies, &self.detached] {
+            ignore_missing(fs::remove_dir_all(directory)).map_err(at("remove", directory))?;
         }
-        let told = self.cursor.with_file_name("losses-told");
-        for file in [&self.cursor, &told] {
-            gone_is_fine(fs::remove_file(file)).map_err(at("remove", file))?;
+        for file in [&self.cursor, &self.directory.join(LOSSES_REPORTED)] {
+            ignore_missing(fs::remove_file(file)).map_err(at("remove", file))?;
         }
         Ok(())
     }
 
-    /// Slots that no record has, and nothing else by `is_free`. They are given out round and round, so that events of a policy that
-    /// was taken away are not soon taken for those of another.
+    /// Removes everything and the run directory too; the caller holds the lock.
+    pub(super) fn remove_directory(&self) -> Result<(), ControlError> {
+        self.clear()?;
+        let lock = self.directory.join(LOCK);
+        ignore_missing(fs::remove_file(&lock)).map_err(at("remove", &lock))?;
+        // Fails while it has other files: a reader's lock.
+        let _ = fs::remove_dir(&self.directory);
+        Ok(())
+    }
+
+    /// Slots that no record has and that are free by `is_free`. They are handed out in turn, so that events of a detached
+    /// policy are not soon mistaken for those of another one.
     pub(super) fn free_slots(
         &self,
-        wanted: usize,
+        count: usize,
         is_free: impl Fn(Slot) -> bool,
     ) -> Result<Vec<Slot>, ControlError> {
         let taken: Vec<u32> = self.records()?.iter().map(|record| record.slot).collect();
@@ -146,15 +148,15 @@ impl Journal {
             .filter(|slot| !taken.contains(slot))
             .map(Slot)
             .filter(|slot| is_free(*slot))
-            .take(wanted)
+            .take(count)
             .collect();
         match free.last() {
-            Some(last) if free.len() == wanted => {
-                // Best done, but nothing depends on it.
+            Some(last) if free.len() == count => {
+                // Only the order of slots depends on it.
                 let _ = fs::write(&self.cursor, (last.0 + 1).to_string());
                 Ok(free)
             }
-            _ if wanted == 0 => Ok(free),
+            _ if count == 0 => Ok(free),
             _ => Err(TableError::Full.into()),
         }
     }
@@ -164,8 +166,8 @@ impl Journal {
     }
 }
 
-fn read_all(folder: &Path) -> Result<Vec<Record>, ControlError> {
-    let entries = fs::read_dir(folder).map_err(at("read", folder))?;
+fn read_all(directory: &Path) -> Result<Vec<Record>, ControlError> {
+    let entries = fs::read_dir(directory).map_err(at("read", directory))?;
     let mut records = Vec::new();
     for entry in entries.flatten() {
         let path = entry.path();
@@ -208,7 +210,7 @@ fn write(path: &Path, record: &Record) -> Result<(), ControlError> {
     fs::rename(&draft, path).map_err(at("replace", path))
 }
 
-fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,

@@ -1,9 +1,9 @@
-//! One writer at a time, and one reader of events at a time.
+//! Locks: one writer at a time, and one reader of events at a time.
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -12,30 +12,39 @@ use nix::{
     fcntl::{Flock, FlockArg},
 };
 
-use super::error::ControlError;
+use super::{
+    Invocation,
+    error::ControlError,
+    journal::{at as failed, make},
+};
 
-/// Who holds a lock, by its own words.
+/// The file of the writer's lock.
+pub(super) const LOCK: &str = "lock";
+/// The file of the reader's lock.
+const READER: &str = "reader";
+/// The file with the count of lost events that readers have reported.
+pub(super) const LOSSES_REPORTED: &str = "losses-reported";
+
+/// Who holds a lock, as it has written into the lock file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holder {
-    /// Process id; 0 where it did not say.
+    /// Process id; 0 where it has not been written yet.
     pub pid: u32,
-    /// What it runs.
+    /// Its command line.
     pub command: String,
 }
 
 impl Holder {
-    fn of_this_process() -> Holder {
-        let words = std::env::args_os().skip(1).take(2);
-        let words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+    fn new(invocation: &Invocation) -> Holder {
         Holder {
             pid: std::process::id(),
-            command: format!("tidegate {}", words.join(" ")),
+            command: invocation.command.clone(),
         }
     }
 
     fn read(mut file: &File) -> Holder {
         let mut text = String::new();
-        // A holder that has not written yet is one that says nothing.
+        // The holder may not have written yet.
         if file
             .rewind()
             .and_then(|()| file.read_to_string(&mut text))
@@ -57,57 +66,74 @@ impl Holder {
     }
 }
 
-/// The lock of the journal. Held while a command reads or changes what stands.
+/// The lock of the journal. Held while a command reads or changes what is attached.
 #[derive(Debug)]
 pub struct Lock {
     _file: Flock<File>,
 }
 
 impl Lock {
-    /// Takes it; waits while somebody else has it, after telling `wait` who.
+    /// Takes the lock, and creates the run directory if need be. While another process has it, this calls `wait` once with
+    /// the holder and blocks.
     ///
     /// # Errors
-    /// [`ControlError::Journal`].
-    pub fn take(folder: &Path, wait: impl FnOnce(&Holder)) -> Result<Lock, ControlError> {
-        let path = folder.join("lock");
-        let file = open(&path)?;
-        let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => file,
-            Err((file, Errno::EWOULDBLOCK)) => {
-                wait(&Holder::read(&file));
-                Flock::lock(file, FlockArg::LockExclusive)
-                    .map_err(|(_, errno)| failed("lock", &path)(errno.into()))?
+    /// [`ControlError::Journal`] when the lock file cannot be opened or locked.
+    pub fn take(invocation: &Invocation, wait: impl FnOnce(&Holder)) -> Result<Lock, ControlError> {
+        let directory = &invocation.instance.run_dir;
+        let path = directory.join(LOCK);
+        let mut wait = Some(wait);
+        loop {
+            make(directory)?;
+            let file = match open(&path) {
+                // The holder before has removed the directory.
+                Err(_) if !directory.exists() => continue,
+                opened => opened?,
+            };
+            let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(file) => file,
+                Err((file, Errno::EWOULDBLOCK)) => {
+                    if let Some(wait) = wait.take() {
+                        wait(&Holder::read(&file));
+                    }
+                    Flock::lock(file, FlockArg::LockExclusive)
+                        .map_err(|(_, errno)| failed("lock", &path)(errno.into()))?
+                }
+                Err((_, errno)) => return Err(failed("lock", &path)(errno.into())),
+            };
+            // The holder before may have removed the directory: then this is the lock of no one.
+            if is_same(&file, &path) {
+                let holder = Holder::new(invocation);
+                holder.write(&file).map_err(failed("write", &path))?;
+                return Ok(Lock { _file: file });
             }
-            Err((_, errno)) => return Err(failed("lock", &path)(errno.into())),
-        };
-        Holder::of_this_process()
-            .write(&file)
-            .map_err(failed("write", &path))?;
-        Ok(Lock { _file: file })
+        }
     }
 }
 
-/// The right to read the events. What was read by one reader no other gets.
+/// The right to read the events. What one reader has read no other gets.
 #[derive(Debug)]
 pub struct ReaderLock {
     _file: Flock<File>,
-    told: PathBuf,
+    losses: PathBuf,
 }
 
 impl ReaderLock {
-    /// Takes it.
+    /// Takes the lock, and creates the run directory if need be.
     ///
     /// # Errors
-    /// [`ControlError::ReaderBusy`] names who has it.
-    pub fn take() -> Result<ReaderLock, ControlError> {
-        let path = super::journal::folder()?.join("reader");
+    /// [`ControlError::ReaderBusy`] when another process has it.
+    pub fn take(invocation: &Invocation) -> Result<ReaderLock, ControlError> {
+        let directory = &invocation.instance.run_dir;
+        make(directory)?;
+        let path = directory.join(READER);
         match Flock::lock(open(&path)?, FlockArg::LockExclusiveNonblock) {
             Ok(file) => {
-                Holder::of_this_process()
-                    .write(&file)
-                    .map_err(failed("write", &path))?;
-                let told = path.with_file_name("losses-told");
-                Ok(ReaderLock { _file: file, told })
+                let holder = Holder::new(invocation);
+                holder.write(&file).map_err(failed("write", &path))?;
+                Ok(ReaderLock {
+                    _file: file,
+                    losses: directory.join(LOSSES_REPORTED),
+                })
             }
             Err((file, Errno::EWOULDBLOCK)) => {
                 let Holder { pid, command } = Holder::read(&file);
@@ -116,22 +142,28 @@ impl ReaderLock {
             Err((_, errno)) => Err(failed("lock", &path)(errno.into())),
         }
     }
-}
 
-impl ReaderLock {
-    /// Lost events that readers before have told of.
-    pub fn told(&self) -> u64 {
-        let text = std::fs::read_to_string(&self.told).unwrap_or_default();
+    /// Lost events that earlier readers have reported.
+    pub fn losses_reported(&self) -> u64 {
+        let text = std::fs::read_to_string(&self.losses).unwrap_or_default();
         text.trim().parse().unwrap_or(0)
     }
 
-    /// Remembers that so many have been told of.
-    pub fn tell(&self, lost: u64) {
-        // Where it cannot be kept, the next reader tells of them once more.
-        if lost != self.told() {
-            let _ = std::fs::write(&self.told, lost.to_string());
+    /// Remembers that `lost` events have been reported as lost.
+    pub fn set_losses_reported(&self, lost: u64) {
+        // Where it cannot be written, the next reader reports them once more.
+        if lost != self.losses_reported() {
+            let _ = std::fs::write(&self.losses, lost.to_string());
         }
     }
+}
+
+/// Whether an open file is still the one with this path.
+fn is_same(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), std::fs::metadata(path)) else {
+        return false;
+    };
+    (open.dev(), open.ino()) == (named.dev(), named.ino())
 }
 
 fn open(path: &Path) -> Result<File, ControlError> {
@@ -143,13 +175,4 @@ fn open(path: &Path) -> Result<File, ControlError> {
         .mode(0o600)
         .open(path)
         .map_err(failed("open", path))
-}
-
-fn failed(step: &'static str, path: &Path) -> impl Fn(io::Error) -> ControlError {
-    let path: PathBuf = path.to_owned();
-    move |source| ControlError::Journal {
-        step,
-        path: path.clone(),
-        source,
-    }
 }

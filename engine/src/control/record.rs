@@ -1,69 +1,70 @@
-//! What the journal says of a policy: a file of JSON each.
+//! The record of an attached policy in the journal: a JSON file each.
 
 use engine_common::{Action, Mode, scope::HookSet};
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::totals::Totals;
 use crate::policy::Hooks;
 
-/// Spans of names that are kept for events that are still in the ring.
-const MAX_SPANS: usize = 64;
+/// Previous versions that are kept, for events that are still in the ring.
+const MAX_PREVIOUS: usize = 64;
 
-/// A standing policy.
+/// An attached policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Name it stands under, unique.
+    /// Name it is attached under, unique.
     pub name: String,
     /// Slot of its image.
     pub slot: u32,
     /// The version that is live.
     pub live: Version,
-    /// Names of the rules of earlier versions, oldest first.
-    pub earlier: Vec<NameSpan>,
-    /// Attempts that earlier versions decided.
-    pub retired: Totals,
-    /// Where it stands.
+    /// Names of the rules of previous versions, oldest first.
+    #[serde(alias = "earlier")]
+    pub previous_versions: Vec<GenerationRange>,
+    /// Attempts that superseded versions decided.
+    #[serde(alias = "retired")]
+    pub superseded: Totals,
+    /// The cgroups it is attached to.
     pub attachments: Vec<Attachment>,
-    /// What a command is about to do.
-    pub pending: Option<Pending>,
+    /// The operation that a command has begun.
+    pub pending: Option<PendingOperation>,
 }
 
 /// A version of a policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Version {
-    /// Its number, from 1.
+    /// Its generation, from 1.
     pub generation: u64,
-    /// Whether it acts.
+    /// Its mode.
     #[serde(with = "mode_word")]
     pub mode: Mode,
-    /// What holds where no rule matches.
+    /// The action where no rule matches.
     #[serde(with = "action_word")]
     pub default: Action,
-    /// What a blocked caller sees.
+    /// The errno of a blocked call, by name.
     pub errno: String,
     /// Its rules, in their order.
     pub rules: Vec<RuleName>,
-    /// The file it came from.
+    /// Path of the policy file.
     pub source: String,
-    /// Who put it live.
+    /// Who put this version live.
     pub by: Actor,
-    /// When.
+    /// When, in UTC (RFC 3339).
     pub since: String,
-    /// Whether rules are about sockets of other address families, which take LSM programs.
+    /// Whether rules are about other address families, which need LSM programs.
     #[serde(default)]
     pub names_families: bool,
-    /// Whether rules are about unix sockets, which take LSM programs of their own.
+    /// Whether rules are about unix sockets, which need LSM programs of their own.
     #[serde(default)]
     pub names_unix: bool,
-    /// What this kernel cannot do of it; empty where it is enforced fully.
+    /// What this kernel cannot enforce of it, and why; empty where it is enforced fully.
     pub partial: Vec<String>,
-    /// Executables that it names, by the identity they had.
+    /// Executables that it names, with the identity they had when it went live.
     pub executables: Vec<NamedExecutable>,
-    /// Whether it judges packets too.
+    /// Whether it decides on packets too.
     #[serde(default)]
     pub strict: bool,
-    /// Hooks that it is for, by their names; none for whatever the kernel has.
+    /// Names of the hooks that it is for; empty for all that the kernel has.
     #[serde(default)]
     pub hooks: Vec<String>,
 }
@@ -74,13 +75,13 @@ impl Version {
         Hooks::from_names(self.hooks.iter().map(String::as_str))
     }
 
-    /// The hooks to be attached, of those there are.
-    pub(super) fn hooks_of(&self, there: HookSet) -> HookSet {
+    /// The hooks to attach, of those that are available.
+    pub(super) fn hooks_of(&self, available: HookSet) -> HookSet {
         let actions = self.rules.iter().map(|rule| rule.action);
         let mut actions = actions.chain([self.default]);
         let watches = self.mode == Mode::Audit || actions.any(|action| action == Action::Audit);
         self.hooks()
-            .select(there, Hooks::needed(watches, self.names_unix))
+            .select(available, Hooks::needed(watches, self.names_unix))
     }
 }
 
@@ -89,7 +90,7 @@ impl Version {
 pub struct RuleName {
     /// Name.
     pub name: String,
-    /// What it says.
+    /// Its action.
     #[serde(with = "action_word")]
     pub action: Action,
 }
@@ -107,7 +108,7 @@ pub struct NamedExecutable {
 
 /// Generations whose rules have the same names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NameSpan {
+pub struct GenerationRange {
     /// The first of them.
     pub first: u64,
     /// The last of them.
@@ -116,7 +117,7 @@ pub struct NameSpan {
     pub rules: Vec<String>,
 }
 
-/// A place where a policy stands.
+/// A cgroup that a policy is attached to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
     /// Path of the cgroup below the root of the hierarchy.
@@ -125,7 +126,7 @@ pub struct Attachment {
     pub cgroup: u64,
     /// Who attached it.
     pub by: Actor,
-    /// When.
+    /// When, in UTC (RFC 3339).
     pub since: String,
 }
 
@@ -138,26 +139,16 @@ pub struct Actor {
     pub sudo_user: Option<String>,
 }
 
-/// An intention. See [`super`].
+/// An operation that a command has begun, see [`super`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Pending {
-    /// To stand on another cgroup.
+pub enum PendingOperation {
+    /// Attach to another cgroup.
     Attach(Attachment),
-    /// To put another version live.
+    /// Put another version live.
     Apply(Box<Version>),
-    /// To be taken away from these cgroups.
+    /// Detach from the cgroups with these ids.
     Detach(Vec<u64>),
-}
-
-impl Actor {
-    /// Whoever runs this process.
-    pub fn current() -> Actor {
-        Actor {
-            uid: nix::unistd::getuid().as_raw(),
-            sudo_user: std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty()),
-        }
-    }
 }
 
 impl std::fmt::Display for Actor {
@@ -169,49 +160,50 @@ impl std::fmt::Display for Actor {
     }
 }
 
-/// Now, as records hold it.
-pub(super) fn now() -> String {
-    format!("{:.3}", Timestamp::now())
-}
-
 impl Record {
-    /// Makes the version live in the record, and remembers the names of the one before.
+    /// Makes the version live in the record, and keeps the names of the one before.
     pub(super) fn advance(&mut self, version: Version) {
         let before = std::mem::replace(&mut self.live, version);
         let rules: Vec<String> = before.rules.into_iter().map(|rule| rule.name).collect();
-        match self.earlier.last_mut() {
+        match self.previous_versions.last_mut() {
             Some(span) if span.rules == rules => span.last = before.generation,
-            _ => self.earlier.push(NameSpan {
+            _ => self.previous_versions.push(GenerationRange {
                 first: before.generation,
                 last: before.generation,
                 rules,
             }),
         }
-        let surplus = self.earlier.len().saturating_sub(MAX_SPANS);
-        self.earlier.drain(..surplus);
+        let surplus = self.previous_versions.len().saturating_sub(MAX_PREVIOUS);
+        self.previous_versions.drain(..surplus);
     }
 }
 
-mod action_word {
+pub(super) mod action_word {
     use engine_common::Action;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(action: &Action, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::control) fn serialize<S: Serializer>(
+        action: &Action,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(action.as_str())
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Action, D::Error> {
         let word = String::deserialize(deserializer)?;
         let found = Action::ALL.into_iter().find(|action| action.as_str() == word);
-        found.ok_or_else(|| D::Error::custom(format!("`{word}` is no action")))
+        found.ok_or_else(|| D::Error::custom(format!("`{word}` is not an action")))
     }
 }
 
-mod mode_word {
+pub(super) mod mode_word {
     use engine_common::Mode;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(mode: &Mode, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::control) fn serialize<S: Serializer>(
+        mode: &Mode,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(mode.as_str())
     }
 
@@ -220,6 +212,6 @@ mod mode_word {
         let found = [Mode::Enforce, Mode::Audit]
             .into_iter()
             .find(|mode| mode.as_str() == word);
-        found.ok_or_else(|| D::Error::custom(format!("`{word}` is no mode")))
+        found.ok_or_else(|| D::Error::custom(format!("`{word}` is not a mode")))
     }
 }

@@ -1,4 +1,4 @@
-//! What a cgroup carries, with a policy more or less.
+//! The scope of a cgroup, with a policy added or removed.
 
 use engine_common::{
     Mode,
@@ -8,7 +8,7 @@ use engine_common::{
 
 use crate::datapath::Slot;
 
-/// The scope of a cgroup without a policy; strict where one that judges packets is to come.
+/// The scope of a cgroup without a policy; strict where the egress filter is to be attached.
 pub(super) fn empty(cgroup: u64, level: Option<u32>, strict: bool) -> Scope {
     Scope {
         cgroup,
@@ -26,12 +26,12 @@ pub(super) fn has(scope: &Scope, slot: Slot) -> bool {
         .any(|reference| reference.slot() == Some(slot.0))
 }
 
-/// Whether it refers to none.
+/// Whether the scope has no policies.
 pub(super) fn is_empty(scope: &Scope) -> bool {
     scope.slots.iter().all(|reference| reference.slot().is_none())
 }
 
-/// How many it refers to.
+/// Number of policies in the scope.
 pub(super) fn count(scope: &Scope) -> usize {
     scope
         .slots
@@ -40,13 +40,13 @@ pub(super) fn count(scope: &Scope) -> usize {
         .count()
 }
 
-/// The scope with the slot, which `mode` is the mode of, for these hooks; `None` where there is no room.
+/// The scope with a policy of this slot and mode, for these hooks; `None` where it has the maximum number of policies.
 pub(super) fn with(scope: &Scope, slot: Slot, mode: Mode, hooks: HookSet) -> Option<Scope> {
     let mut changed = *scope;
     let at = changed
         .slots
         .iter()
-        .position(|reference| reference.slot().is_none_or(|there| there == slot.0))?;
+        .position(|reference| reference.slot().is_none_or(|used| used == slot.0))?;
     changed.slots[at] = SlotRef::new(slot.0, mode).for_hooks(hooks);
     Some(changed.with_flags())
 }

@@ -1,240 +1,292 @@
-//! What stands, as data.
+//! The state of attached policies, as data.
 
 use std::collections::HashSet;
 
-use engine_common::scope::HookSet;
+use engine_common::{Action, Mode, scope::HookSet};
 use serde::Serialize;
 
 use super::{
-    Standing,
+    Control,
     error::ControlError,
-    record::{Actor, Record, RuleName},
+    record::{Actor, Record, RuleName, action_word, mode_word},
     scope,
     totals::Totals,
 };
-use crate::datapath::{LinkState, Slot, lsm_unavailable_reason, migration_unavailable_reason};
+use crate::datapath::{GroupName, LinkState, Slot};
 
-/// Everything there is to know.
+/// The state of everything that is attached.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Status {
     /// The policies, by name.
     pub policies: Vec<PolicyStatus>,
-    /// Ids of cgroups that carry policies which the journal does not name: its records were lost.
+    /// Ids of cgroups with policies that the journal does not name: its records were lost.
     pub unknown_cgroups: Vec<u64>,
     /// The LSM programs, which run for the whole machine; empty where they cannot run.
     pub lsm: Vec<HookStatus>,
-    /// Why LSM programs cannot run here: sockets made elsewhere are then judged by their own cgroup's policies only,
-    /// other families and unix sockets not at all.
+    /// Why LSM programs cannot run here: sockets created in another cgroup are then checked by the policies of that cgroup
+    /// only, other address families and unix sockets not at all.
     pub lsm_unavailable_reason: Option<String>,
-    /// The programs that tell who leaves a cgroup, which run for the whole machine; empty where the gate has none.
-    pub moves: Vec<HookStatus>,
-    /// Why it is not reported who leaves a cgroup; nothing that is enforced depends on it.
+    /// The programs that report cgroup migrations, which run for the whole machine; empty where they are not loaded.
+    pub migration: Vec<HookStatus>,
+    /// Why cgroup migrations are not reported; enforcement does not depend on it.
     pub migration_unavailable_reason: Option<String>,
     /// Events lost because the ring was full; verdicts and counters do not depend on it.
     pub events_lost: u64,
-    /// Repeats that were folded into later events.
-    pub repeats_folded: u64,
-    /// Those of them that no event has told yet.
-    pub repeats_untold: u64,
+    /// Duplicate events that were suppressed.
+    pub suppressed: u64,
+    /// Suppressed events that no later event has reported yet.
+    pub suppressed_pending: u64,
 }
 
-/// A policy that stands.
+/// How much of a policy is enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enforcement {
+    /// All of it, on all its cgroups.
+    Full,
+    /// Some of it, or on some of its cgroups.
+    Partial,
+    /// Nothing: it is active on no cgroup.
+    None,
+}
+
+impl Enforcement {
+    /// Its name, as in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Enforcement::Full => "full",
+            Enforcement::Partial => "partial",
+            Enforcement::None => "none",
+        }
+    }
+}
+
+/// State of a policy on one cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttachmentState {
+    /// The scope of the cgroup has the policy.
+    Active,
+    /// The scope of the cgroup does not have the policy.
+    Inactive,
+    /// The cgroup was removed, and the policy was detached with it.
+    CgroupRemoved,
+}
+
+impl AttachmentState {
+    /// Its name, as in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            AttachmentState::Active => "active",
+            AttachmentState::Inactive => "inactive",
+            AttachmentState::CgroupRemoved => "cgroup_removed",
+        }
+    }
+}
+
+/// An attached policy.
 #[derive(Clone, Debug, Serialize)]
 pub struct PolicyStatus {
     /// Its name.
     pub name: String,
-    /// `full`, `partial` (see `reasons`, and the states of `attachments`), or `none` where it stands on no
-    /// cgroup that is left.
-    pub enforcement: &'static str,
-    /// Why it is not enforced fully.
+    /// How much of it is enforced; see `reasons` and the states of `attachments`.
+    pub enforcement: Enforcement,
+    /// Why it is not fully enforced.
     pub reasons: Vec<String>,
-    /// `enforce` or `audit`.
-    pub mode: &'static str,
-    /// Its version.
+    /// Its mode.
+    #[serde(serialize_with = "mode_word::serialize")]
+    pub mode: Mode,
+    /// The generation that is live.
     pub generation: u64,
-    /// The file it came from.
+    /// Path of the policy file.
     pub source: String,
     /// Who put this version live.
     pub by: Actor,
-    /// When.
+    /// When, in UTC (RFC 3339).
     pub since: String,
-    /// Where it stands.
+    /// The cgroups it is attached to.
     pub attachments: Vec<AttachmentStatus>,
-    /// What was decided, over all versions.
+    /// Attempts that it decided, over all versions.
     pub totals: Totals,
-    /// What this version decided, by rule.
+    /// Attempts that each rule decided in this version.
     pub rules: Vec<RuleStatus>,
-    /// What this version decided by default.
+    /// Attempts that the default decided in this version.
     pub default: RuleStatus,
-    /// Kernel memory of its tables, bytes.
+    /// Kernel memory of its map, in bytes.
     pub memory: u64,
 }
 
-/// A rule's counter.
+/// The counter of a rule.
 #[derive(Clone, Debug, Serialize)]
 pub struct RuleStatus {
     /// Name of the rule.
     pub name: String,
-    /// What it says.
-    pub action: &'static str,
+    /// Its action.
+    #[serde(serialize_with = "action_word::serialize")]
+    pub action: Action,
     /// Attempts that it decided in this version.
     pub attempts: u64,
 }
 
-/// A place where a policy stands.
+/// A policy on one cgroup.
 #[derive(Clone, Debug, Serialize)]
 pub struct AttachmentStatus {
     /// Path of the cgroup.
     pub cgroup: String,
-    /// Its id.
+    /// Id of the cgroup.
     pub cgroup_id: u64,
-    /// `in force`, `gone` (the cgroup was removed, and the policy went with it), or `not in force`.
-    pub state: &'static str,
+    /// Whether the policy is active there.
+    pub state: AttachmentState,
     /// Who attached it.
     pub by: Actor,
-    /// When.
+    /// When, in UTC (RFC 3339).
     pub since: String,
-    /// Its hooks.
+    /// The hooks of the cgroup.
     pub hooks: Vec<HookStatus>,
 }
 
-/// A hook of a cgroup.
+/// A program at a hook.
 #[derive(Clone, Debug, Serialize)]
 pub struct HookStatus {
-    /// Its name.
+    /// Name of the program.
     pub hook: &'static str,
-    /// `attached`, `detached` or `missing`.
-    pub state: &'static str,
+    /// State of its link.
+    pub state: LinkState,
 }
 
-impl Standing {
-    /// Asks journal and kernel.
+impl Control {
+    /// Reads the state from journal and kernel.
     ///
     /// # Errors
-    /// [`ControlError`].
+    /// [`ControlError`] when one of them cannot be read.
     pub fn status(&self) -> Result<Status, ControlError> {
-        let folds = self.gate.dedup_counts()?;
+        let duplicates = self.datapath.dedup_counts()?;
         let mut policies = Vec::new();
         let mut known = HashSet::new();
         for record in self.journal.records()? {
-            known.extend(record.attachments.iter().map(|there| there.cgroup));
+            known.extend(record.attachments.iter().map(|attachment| attachment.cgroup));
             policies.push(self.policy_status(record)?);
         }
-        let mut unknown_cgroups = self.gate.cgroups()?;
+        let mut unknown_cgroups = self.datapath.cgroups()?;
         unknown_cgroups.retain(|cgroup| !known.contains(cgroup) && self.hierarchy.has(*cgroup));
         Ok(Status {
             policies,
             unknown_cgroups,
-            lsm: hooks(self.gate.lsm_states()),
-            lsm_unavailable_reason: lsm_unavailable_reason(),
-            moves: hooks(self.gate.migration_states()),
+            lsm: hooks(self.datapath.link_states(GroupName::Lsm, NO_CGROUP)),
+            lsm_unavailable_reason: GroupName::Lsm.unavailable_reason(&self.invocation.instance.disabled),
+            migration: hooks(self.datapath.link_states(GroupName::Migration, NO_CGROUP)),
             migration_unavailable_reason: self.migration_unavailable_reason(),
-            events_lost: self.gate.lost()?,
-            repeats_folded: folds.folded,
-            repeats_untold: folds.folded.saturating_sub(folds.told),
+            events_lost: self.datapath.lost()?,
+            suppressed: duplicates.suppressed,
+            suppressed_pending: duplicates.pending(),
         })
     }
 
     fn migration_unavailable_reason(&self) -> Option<String> {
-        if !self.gate.has_migration() {
-            return Some(migration_unavailable_reason().unwrap_or_else(|| {
-                "the programs for it were not loaded when the first policy was attached; `tidegate detach --all` \
-                 and attaching anew tries again"
+        if !self.datapath.has(GroupName::Migration) {
+            let reason = GroupName::Migration.unavailable_reason(&self.invocation.instance.disabled);
+            return Some(reason.unwrap_or_else(|| {
+                "the kernel refused the programs when the first policy was attached; `tidegate detach --all` and \
+                 attaching again retries"
                     .to_owned()
             }));
         }
-        let states = self.gate.migration_states().into_iter();
-        let lacking: Vec<&str> = states
+        let states = self
+            .datapath
+            .link_states(GroupName::Migration, NO_CGROUP)
+            .into_iter();
+        let missing: Vec<&str> = states
             .filter(|(_, state)| *state != LinkState::Attached)
             .map(|(program, _)| program)
             .collect();
-        (!lacking.is_empty()).then(|| format!("not attached: {}: attach a policy again", lacking.join(", ")))
+        (!missing.is_empty()).then(|| format!("not attached: {}; attach a policy again", missing.join(", ")))
     }
 
     fn policy_status(&self, record: Record) -> Result<PolicyStatus, ControlError> {
         let slot = Slot(record.slot);
-        let live = self.gate.live(slot)?;
+        let live = self.datapath.live(slot)?;
         let (counters, memory) = match &live {
             Some(live) => (live.counters()?, live.memory()?),
             None => (Vec::new(), 0),
         };
-        let mut totals = record.retired.clone();
+        let mut totals = record.superseded.clone();
         totals.add(&record.live, &counters);
         let mut attachments = Vec::new();
-        let wanted = record.live.hooks_of(self.gate.hooks());
-        for there in &record.attachments {
-            attachments.push(self.attachment_status(slot, wanted, there)?);
+        let needed = record.live.hooks_of(self.datapath.hooks());
+        for attachment in &record.attachments {
+            attachments.push(self.attachment_status(slot, needed, attachment)?);
         }
         let mut reasons = record.live.partial.clone();
         if live.is_none() {
-            reasons.push("its tables are not in the kernel any more: every attempt is a fault".to_owned());
+            reasons.push("its map is gone from the kernel: every attempt is a fault".to_owned());
         }
-        let lsm = self.gate.lsm_states().into_iter();
-        let lsm = lsm.filter(|_| wanted.contains(HookSet::LSM));
-        let unix = self.gate.unix_states().into_iter();
-        let unix = unix.filter(|_| wanted.contains(HookSet::UNIX));
-        let lacking_lsm: Vec<&str> = lsm
-            .chain(unix)
+        let global = [
+            (HookSet::LSM, GroupName::Lsm),
+            (HookSet::UNIX, GroupName::LsmUnix),
+        ];
+        let missing_lsm: Vec<&str> = global
+            .into_iter()
+            .filter(|(hooks, _)| needed.contains(*hooks))
+            .flat_map(|(_, group)| self.datapath.link_states(group, NO_CGROUP))
             .filter(|(_, state)| *state != LinkState::Attached)
             .map(|(hook, _)| hook)
             .collect();
-        for there in &attachments {
-            if there.state == "not in force" {
+        for attachment in &attachments {
+            if attachment.state == AttachmentState::Inactive {
                 reasons.push(format!(
-                    "{}: its cgroup does not refer to it: attach it again",
-                    there.cgroup
+                    "{}: the policy is not active on its cgroup; attach it again",
+                    attachment.cgroup
                 ));
             }
-            let lacking: Vec<&str> = there
-                .hooks
-                .iter()
-                .filter(|hook| hook.state != "attached")
+            let hooks = attachment.hooks.iter();
+            let missing: Vec<&str> = hooks
+                .filter(|hook| hook.state != LinkState::Attached)
                 .map(|hook| hook.hook)
+                .chain(missing_lsm.iter().copied())
                 .collect();
-            let lacking: Vec<&str> = lacking.into_iter().chain(lacking_lsm.iter().copied()).collect();
-            if there.state != "gone" && !lacking.is_empty() {
+            if attachment.state != AttachmentState::CgroupRemoved && !missing.is_empty() {
                 reasons.push(format!(
-                    "{}: not attached: {}: attach it again",
-                    there.cgroup,
-                    lacking.join(", ")
+                    "{}: not attached: {}; attach it again",
+                    attachment.cgroup,
+                    missing.join(", ")
                 ));
             }
         }
         for executable in &record.live.executables {
-            if !is_still(&executable.path, executable.inode) {
+            if !is_unchanged(&executable.path, executable.inode) {
                 reasons.push(format!(
-                    "{} is another file than when the policy was put live: apply it again",
+                    "{} was replaced after the policy went live; apply the policy again",
                     executable.path
                 ));
             }
         }
-        let in_force = attachments
+        let active = attachments
             .iter()
-            .filter(|there| there.state == "in force")
+            .filter(|attachment| attachment.state == AttachmentState::Active)
             .count();
-        let enforcement = match in_force {
-            0 => "none",
-            all if all == attachments.len() && reasons.is_empty() => "full",
-            _ => "partial",
+        let enforcement = match active {
+            0 => Enforcement::None,
+            all if all == attachments.len() && reasons.is_empty() => Enforcement::Full,
+            _ => Enforcement::Partial,
         };
         let count = |i: usize| counters.get(i).copied().unwrap_or(0);
         let version = record.live;
         let rule = |(i, rule): (usize, &RuleName)| RuleStatus {
             name: rule.name.clone(),
-            action: rule.action.as_str(),
+            action: rule.action,
             attempts: count(i),
         };
         Ok(PolicyStatus {
             rules: version.rules.iter().enumerate().map(rule).collect(),
             default: RuleStatus {
                 name: "(default)".to_owned(),
-                action: version.default.as_str(),
+                action: version.default,
                 attempts: count(version.rules.len()),
             },
             name: record.name,
             enforcement,
             reasons,
-            mode: version.mode.as_str(),
+            mode: version.mode,
             generation: version.generation,
             source: version.source,
             by: version.by,
@@ -248,52 +300,49 @@ impl Standing {
     fn attachment_status(
         &self,
         slot: Slot,
-        wanted: HookSet,
-        there: &super::Attachment,
+        needed: HookSet,
+        attachment: &super::Attachment,
     ) -> Result<AttachmentStatus, ControlError> {
-        let scope = self.scope_of(there.cgroup, &there.path)?;
-        let state = if !self.hierarchy.has(there.cgroup) {
-            "gone"
+        let scope = self.scope_of(attachment.cgroup, &attachment.path)?;
+        let state = if !self.hierarchy.has(attachment.cgroup) {
+            AttachmentState::CgroupRemoved
         } else if scope.is_some_and(|scope| scope::has(&scope, slot)) {
-            "in force"
+            AttachmentState::Active
         } else {
-            "not in force"
+            AttachmentState::Inactive
         };
-        let mut states = Vec::new();
-        if wanted.contains(HookSet::CGROUP) {
-            let strict = scope.is_some_and(|scope| scope.is_strict());
-            states.extend(self.gate.link_states(there.cgroup, strict));
-        }
-        if wanted.contains(HookSet::TRACER) {
-            states.extend(self.gate.tracer_state());
-        }
-        if wanted.contains(HookSet::UNIX) {
-            states.extend(self.gate.unix_states());
-        }
+        let is_strict = scope.is_some_and(|scope| scope.is_strict());
+        let has_cgroup_hooks = needed.contains(HookSet::CGROUP);
+        let groups = [
+            (GroupName::Connect, has_cgroup_hooks),
+            (GroupName::EgressFilter, has_cgroup_hooks && is_strict),
+            (GroupName::Tracer, needed.contains(HookSet::TRACER)),
+            (GroupName::LsmUnix, needed.contains(HookSet::UNIX)),
+        ];
+        let states = groups
+            .into_iter()
+            .filter(|(_, is_needed)| *is_needed)
+            .flat_map(|(group, _)| self.datapath.link_states(group, attachment.cgroup));
         Ok(AttachmentStatus {
-            cgroup: there.path.clone(),
-            cgroup_id: there.cgroup,
+            cgroup: attachment.path.clone(),
+            cgroup_id: attachment.cgroup,
             state,
-            by: there.by.clone(),
-            since: there.since.clone(),
+            by: attachment.by.clone(),
+            since: attachment.since.clone(),
             hooks: hooks(states),
         })
     }
 }
 
-fn hooks(states: Vec<(&'static str, LinkState)>) -> Vec<HookStatus> {
-    let status = |(hook, link)| HookStatus {
-        hook,
-        state: match link {
-            LinkState::Attached => "attached",
-            LinkState::Detached => "detached",
-            LinkState::Missing => "missing",
-        },
-    };
-    states.into_iter().map(status).collect()
+/// Programs for the whole machine have the same links for every cgroup.
+const NO_CGROUP: u64 = 0;
+
+fn hooks(states: impl IntoIterator<Item = (&'static str, LinkState)>) -> Vec<HookStatus> {
+    let states = states.into_iter();
+    states.map(|(hook, state)| HookStatus { hook, state }).collect()
 }
 
-fn is_still(path: &str, inode: u64) -> bool {
+fn is_unchanged(path: &str, inode: u64) -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path).is_ok_and(|file| file.ino() == inode)
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::Version;
 
-/// Attempts by what became of them.
+/// Attempts by outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Allowed silently.
@@ -18,25 +18,25 @@ pub struct Totals {
     pub blocked: u64,
     /// Denied by a kill.
     pub killed: u64,
-    /// Let through by audit mode, to block.
+    /// Let through in audit mode; enforce mode would have blocked.
     pub would_block: u64,
-    /// Let through by audit mode, to kill.
+    /// Let through in audit mode; enforce mode would have killed.
     pub would_kill: u64,
-    /// Could not be judged.
+    /// Could not be evaluated: denied in enforce mode.
     pub faults: u64,
-    /// Decided by each rule, by name.
+    /// Attempts that each rule decided, by its name.
     pub rules: BTreeMap<String, u64>,
-    /// Decided by the default.
+    /// Attempts that the default decided.
     pub default: u64,
 }
 
 impl Totals {
-    /// Adds the counters of a version's image: one a rule in their order, then default, then faults.
+    /// Adds the counters of the image of a version: one for each rule in order, then the default, then faults.
     pub(super) fn add(&mut self, version: &Version, counters: &[u64]) {
         let count = |i: usize| counters.get(i).copied().unwrap_or(0);
         for (i, rule) in version.rules.iter().enumerate() {
             self.decided(rule.action, version.mode, count(i));
-            // Most rules of a long list never match: they take no room.
+            // Most rules of a long list never match: they are left out.
             if count(i) > 0 {
                 *self.rules.entry(rule.name.clone()).or_default() += count(i);
             }
@@ -59,7 +59,7 @@ impl Totals {
         *total += attempts;
     }
 
-    /// All attempts the policy was asked about.
+    /// All attempts that the policy evaluated.
     pub fn attempts(&self) -> u64 {
         let denied = self.blocked + self.killed + self.would_block + self.would_kill;
         self.allowed + self.audited + denied + self.faults

@@ -1,36 +1,41 @@
-//! The programs that see unix sockets: attached where a policy names such sockets, and only there.
+//! The programs on unix sockets: attached while a policy names such sockets.
 
 use engine_common::scope::HookSet;
 
-use super::{Standing, error::ControlError, record::Record, scope};
-use crate::{compile::Image, datapath::Slot};
+use super::{Control, error::ControlError, record::Record, scope};
+use crate::{
+    compile::Image,
+    datapath::{GroupName, Slot},
+};
 
-impl Standing {
-    /// Attaches them for a version that is about to go live, and says wherever the policy stands that they ask it: a
-    /// version without such rules answers nothing.
+impl Control {
+    /// Attaches them for a version that is about to go live, and has them evaluate the policy on all its cgroups: a version
+    /// without such rules has no verdict.
     pub(super) fn prepare_unix(&self, record: &Record, image: &Image) -> Result<(), ControlError> {
-        let there = self.gate.hooks();
-        if !image.header().has_unix_rules() || !there.contains(HookSet::UNIX) {
+        let available = self.datapath.hooks();
+        if !image.header().has_unix_rules() || !available.contains(HookSet::UNIX) {
             return Ok(());
         }
-        let hooks = record.live.hooks_of(there).union(HookSet::UNIX);
+        let hooks = record.live.hooks_of(available).union(HookSet::UNIX);
         if !hooks.contains(HookSet::LSM) {
             return Ok(());
         }
         let slot = Slot(record.slot);
-        self.gate.attach_unix().map_err(|source| ControlError::Attach {
-            cgroup: record.name.clone(),
-            source: Box::new(source),
-        })?;
+        self.datapath
+            .attach_global(GroupName::LsmUnix)
+            .map_err(|source| ControlError::Attach {
+                cgroup: record.name.clone(),
+                source: Box::new(source),
+            })?;
         for attachment in &record.attachments {
             let Some(now) = self.scope_of(attachment.cgroup, &attachment.path)? else {
                 continue;
             };
             if scope::has(&now, slot)
-                && let Some(wanted) = scope::with(&now, slot, record.live.mode, hooks)
-                && wanted != now
+                && let Some(changed) = scope::with(&now, slot, record.live.mode, hooks)
+                && changed != now
             {
-                self.write_scope(&wanted, &attachment.path)?;
+                self.write_scope(&changed, &attachment.path)?;
             }
         }
         Ok(())

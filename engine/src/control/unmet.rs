@@ -1,54 +1,34 @@
-//! What this kernel cannot do of what a policy says.
+//! What this kernel cannot enforce of a policy.
 
 use engine_common::{Action, Mode};
 
 use super::record::Version;
 use crate::{
-    datapath::{
-        DISABLE_VARIABLE, Features, PinnedDatapath, lsm_unavailable_reason, tracer_unavailable_reason,
-    },
+    datapath::{Features, GroupName, PinnedDatapath},
+    instance::{DISABLE_VARIABLE, Disabled},
     policy::{Errno, Hooks},
 };
 
-/// What the gate was loaded with, of what a kernel may lack.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Loaded {
-    /// Packets can be judged.
-    pub(super) floor: bool,
-    /// Unix sockets can be judged.
-    pub(super) unix: bool,
-}
-
-impl Loaded {
-    /// What this gate has.
-    pub(super) fn in_gate(gate: &PinnedDatapath) -> Loaded {
-        Loaded {
-            floor: gate.has_egress_filter(),
-            unix: gate.has_unix(),
-        }
-    }
-}
-
-/// One reason each; empty where the version is enforced as it says.
-pub(super) fn unmet(version: &Version, loaded: Loaded) -> Vec<String> {
-    let mut reasons = lacking_hooks(version);
+/// One reason for each unmet requirement; empty where the version is fully enforced.
+pub(super) fn unmet(version: &Version, datapath: &PinnedDatapath, disabled: &Disabled) -> Vec<String> {
+    let mut reasons = missing_hooks(version, disabled);
     if version.names_families
-        && let Some(obstacle) = lsm_unavailable_reason()
+        && let Some(reason) = GroupName::Lsm.unavailable_reason(disabled)
     {
         reasons.push(format!(
-            "families: only LSM programs see sockets of other families: {obstacle}"
+            "families: other address families need LSM programs: {reason}"
         ));
     }
-    if version.names_unix && !loaded.unix {
+    if version.names_unix && !datapath.has(GroupName::LsmUnix) {
         reasons.push(format!(
-            "unix: only LSM programs see unix sockets: {}",
-            unix_unavailable_reason()
+            "unix: rules on unix sockets need LSM programs: {}",
+            unix_unavailable_reason(disabled)
         ));
     }
-    if version.strict && !loaded.floor {
+    if version.strict && !datapath.has(GroupName::EgressFilter) {
         reasons.push(
-            "strict: this kernel does not take the program that judges packets: sockets that are connected \
-             already, source routes and raw sockets are judged by their calls only"
+            "strict: this kernel does not accept the egress filter: connected sockets, source routes and raw sockets are \
+             checked at their calls only"
                 .to_owned(),
         );
     }
@@ -65,51 +45,50 @@ pub(super) fn unmet(version: &Version, loaded: Loaded) -> Vec<String> {
     if !kills && !own_errno {
         return reasons;
     }
-    let features = Features::detect();
+    let features = Features::detect(disabled);
     let features = features.only(version.hooks_of(features.hooks()));
     if kills && !features.kills_at_once() {
         reasons.push(
-            "kill: this kernel's cgroup hooks cannot kill (Linux 6.16 can, and LSM programs can): the attempt is denied, and the process \
-             killed only while `tidegate events --follow` runs"
+            "kill: the cgroup hooks of this kernel cannot kill (Linux 6.16 and LSM programs can): the attempt is denied, and \
+             the process is killed only while `tidegate events --follow` runs"
                 .to_owned(),
         );
     }
     if own_errno && !features.chooses_errno() {
         reasons.push(format!(
-            "errno: on this kernel a denied call fails with EPERM, not with {} (Linux 5.18 can choose)",
+            "errno: on this kernel a denied call fails with EPERM, not with {} (requires Linux 5.18)",
             version.errno
         ));
     }
     reasons
 }
 
-/// Hooks that the version names and this kernel has not.
-fn lacking_hooks(version: &Version) -> Vec<String> {
+/// Hooks that the version names and this kernel does not have.
+fn missing_hooks(version: &Version, disabled: &Disabled) -> Vec<String> {
     if version.hooks() == Hooks::Auto {
         return Vec::new();
     }
-    let lacking = version.hooks().unsupported(Features::detect().hooks());
-    lacking.into_iter().map(why_unmet).collect()
+    let missing = version.hooks().unsupported(Features::detect(disabled).hooks());
+    missing
+        .into_iter()
+        .map(|name| why_unmet(name, disabled))
+        .collect()
 }
 
-/// Why unix sockets cannot be judged.
-pub(crate) fn unix_unavailable_reason() -> String {
-    lsm_unavailable_reason().unwrap_or_else(|| {
-        format!(
-            "this kernel refuses the programs, or does not tell how they read such sockets, or {DISABLE_VARIABLE} takes \
-             them away (TIDEGATE_LOG=debug says which)"
-        )
+/// Why rules on unix sockets are not enforced.
+pub(crate) fn unix_unavailable_reason(disabled: &Disabled) -> String {
+    GroupName::LsmUnix.unavailable_reason(disabled).unwrap_or_else(|| {
+        "this kernel refuses the programs (TIDEGATE_LOG=debug shows why), or they were refused when they were loaded".to_owned()
     })
 }
 
-/// Why a kind of hook is not there.
-pub(crate) fn why_unmet(name: &str) -> String {
-    let why = match name {
-        "lsm" => lsm_unavailable_reason(),
-        "kprobe" => tracer_unavailable_reason(),
+/// Why a kind of hook, by the name that policies have for it, is not available.
+pub(crate) fn why_unmet(name: &str, disabled: &Disabled) -> String {
+    let reason = match name {
+        "lsm" => GroupName::Lsm.unavailable_reason(disabled),
+        "kprobe" => GroupName::Tracer.unavailable_reason(disabled),
         _ => None,
     };
-    // It is there, and TIDEGATE_DISABLE says that it is not.
-    let why = why.unwrap_or_else(|| format!("{DISABLE_VARIABLE} takes them away"));
-    format!("hooks: {name}: {why}")
+    let reason = reason.unwrap_or_else(|| format!("disabled by {DISABLE_VARIABLE}"));
+    format!("hooks: {name}: {reason}")
 }

@@ -21,25 +21,25 @@ const MAX_DEPTH: usize = UnixSocketId::MAX_DEPTH;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum IdentifyError {
-    /// It could not be opened or looked at.
+    /// It could not be opened or read.
     #[error("cannot identify the executable {}", path.display())]
     Io {
         /// As the policy names it.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// It is no regular file.
+    /// It is not a regular file.
     #[error("{} is not a regular file, so nothing can run it", path.display())]
     NotAFile {
         /// As the policy names it.
         path: PathBuf,
     },
-    /// Its file system shows user space other identities than the kernel's.
+    /// Its file system shows user space other identities than the kernel uses.
     #[error(
-        "{} is on {file_system}, where the kernel knows executables by identities that user space cannot see: \
-         name a file outside of it, or select by uid", path.display()
+        "{} is on {file_system}, where executables have identities that user space cannot see: \
+         name a file on another file system, or select by uid", path.display()
     )]
     UnstableIdentity {
         /// As the policy names it.
@@ -47,24 +47,24 @@ pub enum IdentifyError {
         /// The file system's type.
         file_system: String,
     },
-    /// The folder that a unix socket is or will be in could not be looked at.
-    #[error("cannot tell where the unix socket {} is", path.display())]
+    /// The directory of a unix socket could not be read.
+    #[error("cannot locate the unix socket {}", path.display())]
     Socket {
         /// As the policy names it.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// It lies deeper in its file system than the kernel programs go.
+    /// Its path has more components than the kernel programs look at.
     #[error(
-        "the path of the unix socket {} has {depth} parts in its file system, and programs look at {MAX_DEPTH}",
+        "the path of the unix socket {} has {depth} components in its file system; at most {MAX_DEPTH} are supported",
         path.display()
     )]
     TooDeep {
         /// As the policy names it.
         path: PathBuf,
-        /// Parts of its path.
+        /// Components of its path.
         depth: usize,
     },
     /// Its mount was not found.
@@ -75,14 +75,38 @@ pub enum IdentifyError {
     },
 }
 
-/// Identity of the executable that a process runs; `None` where its file system shows user space another
-/// one than the kernel knows, which is that of no executable a policy can name.
+impl IdentifyError {
+    /// Stable name of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            IdentifyError::Io { .. } => "executable_unreadable",
+            IdentifyError::NotAFile { .. } => "executable_not_a_file",
+            IdentifyError::UnstableIdentity { .. } => "executable_identity_unstable",
+            IdentifyError::Socket { .. } => "unix_socket_unreadable",
+            IdentifyError::TooDeep { .. } => "unix_socket_path_too_deep",
+            IdentifyError::NoMount { .. } => "mount_not_found",
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            IdentifyError::Io { .. } | IdentifyError::NotAFile { .. } => {
+                Some("rules select executables by the file that exists when the policy goes live".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Identity of the executable of a process; `None` where its file system shows user space another identity than the
+/// kernel uses: no policy can name such an executable.
 ///
 /// # Errors
-/// [`IdentifyError`] where it cannot be known, as of a process that has ended.
+/// [`IdentifyError`] when it cannot be read, for example after the process has ended.
 pub fn identify_process(pid: u32) -> Result<Option<ExecutableId>, IdentifyError> {
     let path = PathBuf::from(format!("/proc/{pid}/exe"));
-    // Its mounts are those of its own mount namespace.
+    // The process may be in another mount namespace.
     match identify_among(&path, &format!("/proc/{pid}/mountinfo")) {
         Ok((id, _)) => Ok(Some(id)),
         Err(IdentifyError::UnstableIdentity { .. }) => Ok(None),
@@ -90,7 +114,7 @@ pub fn identify_process(pid: u32) -> Result<Option<ExecutableId>, IdentifyError>
     }
 }
 
-/// Identity of a file, following symbolic links, and the file, held open.
+/// Identity of a file, following symbolic links, and the open file.
 pub(super) fn identify(path: &Path) -> Result<(ExecutableId, OwnedFd), IdentifyError> {
     identify_among(path, "/proc/self/mountinfo")
 }
@@ -149,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_refused() {
+    fn directories_are_refused() {
         assert!(matches!(
             identify(Path::new("/")),
             Err(IdentifyError::NotAFile { .. })

@@ -1,194 +1,168 @@
-//! What the running kernel can do, found by trying, and what the programs are told about it.
+//! What the running kernel can do, found by trying; the programs are loaded accordingly.
+
+use std::{fs, path::Path};
 
 use aya::{
     programs::ProgramType,
     sys::{BpfHelper, is_helper_supported},
 };
+use engine_common::scope::HookSet;
 
 use super::{
-    btf::{Btf, BtfError},
-    lsm,
-    tracer::Probe,
+    program_group::{GROUPS, GroupName, GroupSet},
+    syscall,
 };
+use crate::instance::Disabled;
 
-/// Environment variable that takes abilities away, separated by commas: `send_signal`,
-/// `set_retval`, `task_btf`, `lsm`, `probe`, `kprobe`, `packets`, `moves`. For tests of what an older kernel would do; it
-/// can only take, never grant.
-pub const DISABLE_VARIABLE: &str = "TIDEGATE_DISABLE";
+/// Words that disable a feature, beside the names of program groups.
+pub(super) const WORDS: [&str; 4] = ["send_signal", "set_retval", "task_btf", KPROBE];
 
-/// Whether [`DISABLE_VARIABLE`] takes an ability away.
-pub fn is_taken_away(ability: &str) -> bool {
-    let taken = std::env::var(DISABLE_VARIABLE).unwrap_or_default();
-    taken.split(',').any(|word| word.trim() == ability)
-}
+/// Disables one of the alternatives of [`Tracer`].
+pub(super) const KPROBE: &str = "kprobe";
 
-/// Abilities of the kernel's cgroup hooks.
+/// The active security modules (securityfs).
+const ACTIVE_LSM: &str = "/sys/kernel/security/lsm";
+
+/// The perf event source of kprobes (`perf_kprobe`, kernel/events/core.c, Linux 4.17).
+const KPROBE_SOURCE: &str = "/sys/bus/event_source/devices/kprobe/type";
+
+/// What the programs can use of the running kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// `bpf_send_signal`: a kill before the call returns (Linux 6.16).
+    /// `bpf_send_signal` in cgroup hooks: a kill before the call returns (Linux 6.16).
     pub send_signal: bool,
     /// `bpf_set_retval`: an errno of the policy's choice (Linux 5.18); EPERM without.
     pub set_retval: bool,
     /// `bpf_get_current_task_btf`: a faster way to the executable (Linux 5.11).
     pub task_btf: bool,
-    /// `bpf_get_current_ancestor_cgroup_id` in programs that have no cgroup of their own (not in 5.10).
+    /// `bpf_get_current_ancestor_cgroup_id` in programs that are not attached to a cgroup (not in 5.10).
     pub ancestor_helper: bool,
-    /// LSM programs run: sockets made elsewhere and other families are judged, kill and errno work on older kernels
-    /// too (Linux 5.7, with `bpf` among the active security modules).
-    pub lsm: bool,
-    /// Whether a program that judges packets is tried at all; whether the kernel takes it, loading tells.
-    pub packets: bool,
-    /// Whether programs that tell who leaves a cgroup are tried at all; whether the kernel takes them, loading tells.
-    pub moves: bool,
-    /// How connections can be watched, for where they send from.
-    pub probe: Option<Probe>,
+    /// Groups of programs to load. The kernel may still refuse one that only loading tries.
+    pub groups: GroupSet,
+    /// How TCP connections are watched.
+    pub tracer: Option<Tracer>,
 }
 
 impl Features {
-    /// Whether a kill is done before the call returns, in one way or the other.
+    /// Whether a kill takes effect before the call returns, by a cgroup hook or an LSM program.
     pub fn kills_at_once(self) -> bool {
-        self.send_signal || self.lsm
+        self.send_signal || self.groups.has(GroupName::Lsm)
     }
 
     /// Whether a denied call fails with the errno of the policy.
     pub fn chooses_errno(self) -> bool {
-        self.set_retval || self.lsm
+        self.set_retval || self.groups.has(GroupName::Lsm)
     }
 
     /// Finds out by loading trial programs.
-    pub fn detect() -> Features {
-        let enabled = |ability: &str| !is_taken_away(ability);
+    pub fn detect(disabled: &Disabled) -> Features {
+        let supported = |word: &str, helper| !disabled.has(word) && is_supported(helper);
+        let rows = GROUPS.iter();
+        let groups = rows
+            .filter(|row| row.quick_reason(disabled).is_none())
+            .fold(GroupSet::default(), |groups, row| groups.with(row.name));
         Features {
-            send_signal: enabled("send_signal") && supported(BpfHelper::BPF_FUNC_send_signal),
-            set_retval: enabled("set_retval") && supported(BpfHelper::BPF_FUNC_set_retval),
-            task_btf: enabled("task_btf") && supported(BpfHelper::BPF_FUNC_get_current_task_btf),
+            send_signal: supported("send_signal", BpfHelper::BPF_FUNC_send_signal),
+            set_retval: supported("set_retval", BpfHelper::BPF_FUNC_set_retval),
+            task_btf: supported("task_btf", BpfHelper::BPF_FUNC_get_current_task_btf),
             ancestor_helper: is_helper_supported(
                 ProgramType::RawTracePoint,
                 BpfHelper::BPF_FUNC_get_current_ancestor_cgroup_id,
             )
             .unwrap_or(false),
-            lsm: enabled("lsm") && lsm::lsm_unavailable_reason().is_none(),
-            packets: enabled("packets"),
-            moves: enabled("moves"),
-            probe: Probe::detect(enabled),
+            groups,
+            tracer: groups.has(GroupName::Tracer).then(|| Tracer::detect(disabled)),
+        }
+    }
+
+    /// The kinds of hooks that this kernel has.
+    pub fn hooks(self) -> HookSet {
+        let rows = GROUPS.iter().filter(|row| self.groups.has(row.name));
+        rows.fold(HookSet::NONE, |hooks, row| hooks.union(row.hooks))
+    }
+
+    /// The features that are left with these kinds of hooks only.
+    #[must_use]
+    pub fn only(self, hooks: HookSet) -> Features {
+        let dropped = GROUPS.iter().filter(|row| !hooks.contains(row.hooks));
+        let groups = dropped.fold(self.groups, |groups, row| groups.without(row.name));
+        Features {
+            groups,
+            tracer: self.tracer.filter(|_| groups.has(GroupName::Tracer)),
+            ..self
         }
     }
 }
 
-/// Whether both kinds of program that we attach to a cgroup may call the helper. An error means no.
-fn supported(helper: BpfHelper) -> bool {
+/// Whether both types of program that are attached to a cgroup may call the helper. An error counts as no.
+fn is_supported(helper: BpfHelper) -> bool {
     [ProgramType::CgroupSockAddr, ProgramType::CgroupSock]
         .iter()
         .all(|&kind| is_helper_supported(kind, helper).unwrap_or(false))
 }
 
-/// Member offsets that the programs are told: name of the constant, structure, member.
-const MEMBERS: [(&str, &str, &str); 32] = [
-    ("TASK_MM", "task_struct", "mm"),
-    ("MM_EXE_FILE", "mm_struct", "exe_file"),
-    ("FILE_INODE", "file", "f_inode"),
-    ("INODE_INO", "inode", "i_ino"),
-    ("INODE_SB", "inode", "i_sb"),
-    ("SB_DEV", "super_block", "s_dev"),
-    ("TASK_CGROUPS", "task_struct", "cgroups"),
-    ("CSS_SET_CGROUP", "css_set", "dfl_cgrp"),
-    ("CGROUP_LEVEL", "cgroup", "level"),
-    ("CGROUP_KN", "cgroup", "kn"),
-    ("KERNFS_ID", "kernfs_node", "id"),
-    ("SOCKET_SK", "socket", "sk"),
-    ("SOCKET_FILE", "socket", "file"),
-    ("SOCK_SOCKET", "sock", "sk_socket"),
-    ("SOCK_CGROUP", "sock", "sk_cgrp_data"),
-    ("SOCK_TYPE", "sock", "sk_type"),
-    ("SOCK_PROTOCOL", "sock", "sk_protocol"),
-    ("SOCK_MAX_BACKLOG", "sock", "sk_max_ack_backlog"),
-    ("SOCK_FAMILY", "sock_common", "skc_family"),
-    ("SOCK_STATE", "sock_common", "skc_state"),
-    ("SOCK_COOKIE", "sock_common", "skc_cookie"),
-    ("SOCK_PEER_V4", "sock_common", "skc_daddr"),
-    ("SOCK_PEER_V6", "sock_common", "skc_v6_daddr"),
-    ("SOCK_PEER_PORT", "sock_common", "skc_dport"),
-    ("SOCK_OWN_V4", "sock_common", "skc_rcv_saddr"),
-    ("SOCK_OWN_V6", "sock_common", "skc_v6_rcv_saddr"),
-    ("SOCK_OWN_PORT", "sock_common", "skc_num"),
-    // A `sock` is the first member of an `inet_sock`, in all kernels.
-    ("INET_SOURCE_PORT", "inet_sock", "inet_sport"),
-    ("MSGHDR_NAME", "msghdr", "msg_name"),
-    ("MSGHDR_NAMELEN", "msghdr", "msg_namelen"),
-    ("MSGHDR_FLAGS", "msghdr", "msg_flags"),
-    // `__sk_common` is the first member of `sock`, so that offsets in it are offsets in `sock`.
-    ("SOCK_COMMON", "sock", "__sk_common"),
-];
+/// How TCP connections are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracer {
+    /// By a kprobe on `tcp_connect`: the local address is known when the SYN leaves.
+    Kprobe,
+    /// By the tracepoint `inet_sock_set_state`: the local address is known when the peer has answered, or the attempt
+    /// has failed.
+    Tracepoint,
+}
 
-/// The same for the programs that see unix sockets, in the same way.
-const UNIX_MEMBERS: [(&str, &str, &str); 10] = [
-    // A `sock` is the first member of a `unix_sock`, in all kernels.
-    ("UNIX_ADDR", "unix_sock", "addr"),
-    ("UNIX_PATH", "unix_sock", "path"),
-    ("UNIX_ADDRESS_LEN", "unix_address", "len"),
-    ("UNIX_ADDRESS_NAME", "unix_address", "name"),
-    ("PATH_DENTRY", "path", "dentry"),
-    ("DENTRY_PARENT", "dentry", "d_parent"),
-    ("DENTRY_NAME", "dentry", "d_name"),
-    ("DENTRY_SB", "dentry", "d_sb"),
-    ("QSTR_NAME", "qstr", "name"),
-    ("QSTR_LEN", "qstr", "len"),
-];
-
-/// The same for the programs that tell who leaves a cgroup: what is not there, only they are without.
-const MIGRATION_MEMBERS: [(&str, &str, &str); 5] = [
-    ("TASK_COMM", "task_struct", "comm"),
-    ("TASK_PID", "task_struct", "pid"),
-    ("TASK_TGID", "task_struct", "tgid"),
-    ("CGROUP_ROOT", "cgroup", "root"),
-    ("CLONE_CGROUP", "kernel_clone_args", "cgrp"),
-];
-
-/// Member offsets in bytes, by the names of the constants that the programs have for them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Offsets(pub(super) Vec<(&'static str, u32)>);
-
-impl Offsets {
-    pub(super) fn of(btf: &Btf) -> Result<Offsets, BtfError> {
-        let mut offsets = Vec::new();
-        for (name, structure, member) in MEMBERS {
-            let offset = btf.offset(structure, member)?;
-            if name != "SOCK_COMMON" {
-                offsets.push((name, offset));
-            } else if offset != 0 {
-                return Err(BtfError::NotFirst("sock", "__sk_common"));
-            }
+impl Tracer {
+    /// The better one that this kernel has.
+    fn detect(disabled: &Disabled) -> Tracer {
+        // Attached policies need links that can be pinned; kprobes have such links since Linux 5.15.
+        let has_kprobes = Path::new(KPROBE_SOURCE).exists() && syscall::try_kprobe_link().is_ok();
+        if has_kprobes && !disabled.has(KPROBE) {
+            Tracer::Kprobe
+        } else {
+            Tracer::Tracepoint
         }
-        // A cgroup knows its ancestors by pointers since 6.1 (commit 7f203bc89eb6), by ids before.
-        let (ancestors, are_ids) = match btf.offset("cgroup", "ancestors") {
-            Ok(pointers) => (pointers, 0),
-            Err(_) => (btf.offset("cgroup", "ancestor_ids")?, 1),
-        };
-        offsets.extend([("CGROUP_ANCESTORS", ancestors), ("ANCESTORS_ARE_IDS", are_ids)]);
-        offsets.push(("SOCK_KERN_BIT", btf.bit("sock", "sk_kern_sock")?));
-        Ok(Offsets(offsets))
     }
+}
 
-    /// With those for moves; `Err` where this kernel lacks one of them, and nothing is added.
-    pub(super) fn add_migration(&mut self, btf: &Btf) -> Result<(), BtfError> {
-        self.add(&MIGRATION_MEMBERS, btf)
+/// Why LSM programs are never called here; `None` where they are.
+///
+/// A kernel loads and attaches them also when `bpf` is not among the active modules, and then never calls them
+/// (security/bpf/hooks.c registers its hooks only if it is): so the list is read, and one program tried.
+pub fn lsm_unavailable_reason() -> Option<String> {
+    let active = match fs::read_to_string(ACTIVE_LSM) {
+        Ok(active) => active,
+        Err(error) => {
+            return Some(format!(
+                "the list of active security modules cannot be read ({ACTIVE_LSM}: {error}); mount securityfs: \
+                 `mount -t securityfs securityfs /sys/kernel/security`"
+            ));
+        }
+    };
+    if !active.trim().split(',').any(|name| name == "bpf") {
+        return Some(format!(
+            "`bpf` is not among the active security modules ({}); boot with `lsm={},bpf`",
+            active.trim(),
+            active.trim()
+        ));
     }
+    match syscall::try_lsm_program() {
+        Ok(()) => None,
+        Err(error) => Some(format!("the kernel refuses LSM programs: {error}")),
+    }
+}
 
-    /// With those for unix sockets, in the same way.
-    pub(super) fn add_unix(&mut self, btf: &Btf) -> Result<(), BtfError> {
-        self.add(&UNIX_MEMBERS, btf)
+/// Why TCP connections cannot be watched here; `None` where they can. Raw tracepoints are in every kernel that has what
+/// else is needed (Linux 4.17).
+pub fn tracer_unavailable_reason() -> Option<String> {
+    match aya::sys::is_program_supported(ProgramType::RawTracePoint) {
+        Ok(true) => None,
+        Ok(false) => Some("this kernel runs no programs on tracepoints".to_owned()),
+        Err(error) => Some(format!("the kernel refuses programs on tracepoints: {error}")),
     }
+}
 
-    fn add(
-        &mut self,
-        members: &[(&'static str, &'static str, &'static str)],
-        btf: &Btf,
-    ) -> Result<(), BtfError> {
-        let found: Result<Vec<_>, BtfError> = members
-            .iter()
-            .map(|&(name, structure, member)| Ok((name, btf.offset(structure, member)?)))
-            .collect();
-        self.0.extend(found?);
-        Ok(())
-    }
+/// Whether an LSM or fentry program can be attached again after it was detached. Before Linux 5.14 (commit f3a95075549e)
+/// it attaches once in its life. Detected by a helper that came a little later (5.18).
+pub(super) fn tracing_programs_reattach() -> bool {
+    is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false)
 }

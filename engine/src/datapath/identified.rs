@@ -34,7 +34,7 @@ impl Identified {
                 identified.held.push(fd);
             }
             for path in socket_paths_of(policy) {
-                let places = unix_socket_id::places_of(path)?;
+                let places = unix_socket_id::ids_of(path)?;
                 identified.identities.insert_socket(path.to_owned(), places);
             }
         }

@@ -1,179 +1,284 @@
-//! The links of a pinned gate: a folder a cgroup.
+//! Attaching and detaching the programs of a pinned set, by pinned links: loops over the table of groups.
 
 use std::{
-    fs, io,
+    io,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
 };
 
 use engine_common::scope::{HookSet, Scope};
+use serde::Serialize;
 
 use super::{
-    attachment::{AttachError, attach_pinned},
-    lsm, migration,
-    pinned::{DatapathError, PinnedDatapath, at},
-    pins::{self, PinsError},
-    program::{self, ANCHOR, ENFORCING, FLOOR, PinnedPrograms},
-    syscall, tracer,
+    error::DatapathError,
+    features::tracing_programs_reattach,
+    pinned::PinnedDatapath,
+    pins::{self, at},
+    program::ProgramSpec,
+    program_group::{ANCHOR, GROUPS, GroupName, GroupScope, ProgramGroup, ScopeNeeds},
+    syscall,
 };
 
-/// How a hook of a cgroup is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// State of the link of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LinkState {
     /// Attached and pinned.
     Attached,
-    /// Pinned, but detached: the cgroup is gone, or somebody did it by force.
+    /// Pinned, but detached: the cgroup was removed, or the link was detached by force.
     Detached,
-    /// There is no pin.
+    /// Not pinned.
     Missing,
+}
+
+impl LinkState {
+    /// Its name, as in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            LinkState::Attached => "attached",
+            LinkState::Detached => "detached",
+            LinkState::Missing => "missing",
+        }
+    }
+}
+
+fn rows(scope: GroupScope) -> impl DoubleEndedIterator<Item = &'static ProgramGroup> {
+    GROUPS.iter().filter(move |row| row.scope == scope)
 }
 
 impl PinnedDatapath {
     /// Ids of the cgroups that have links.
     ///
     /// # Errors
-    /// [`DatapathError::Io`].
+    /// [`DatapathError::Io`] when the directory of links cannot be read.
     pub fn cgroups(&self) -> Result<Vec<u64>, DatapathError> {
-        cgroups_of(&self.folder)
+        cgroups_of(&self.directory)
     }
 
-    /// Attaches whatever program of ours is not attached to the cgroup yet, the one that judges packets where
-    /// `empty` is strict. `empty` is the scope of this cgroup without a policy: until another is written,
-    /// everything passes. `hooks` are those that its policies are for.
+    /// The kinds of hooks that the set has programs for.
+    pub fn hooks(&self) -> HookSet {
+        let rows = GROUPS.iter().filter(|row| self.has(row.name));
+        rows.fold(HookSet::NONE, |hooks, row| hooks.union(row.hooks))
+    }
+
+    /// Attaches the programs that the cgroup lacks. `empty` is the scope of this cgroup without a policy: until another is
+    /// written, everything passes; it is strict where the egress filter is needed. `hooks` are those of its policies.
     ///
     /// # Errors
-    /// [`AttachError`], or [`PinsError`] in it. What was attached stays; it lets everything pass.
-    pub fn prepare(&self, cgroup: BorrowedFd<'_>, empty: &Scope, hooks: HookSet) -> Result<(), AttachError> {
-        let links = self.links(empty.cgroup);
-        pins::make(&links)?;
-        let mut programs = PinnedPrograms(self.folder.join("programs"));
-        let mut lacks = |program: (&'static str, program::Kind)| {
-            if link_state(&links.join(program.0)) == LinkState::Attached {
-                return Ok(());
-            }
-            pins::remove_link(&links.join(program.0))
-                .map_err(|source| PinsError::io("remove", &links.join(program.0))(source))?;
-            attach_pinned(&mut programs, cgroup, program, &links).map(drop)
+    /// [`DatapathError`] when a program cannot be attached. What was attached stays; it lets everything pass.
+    pub fn prepare(
+        &self,
+        cgroup: BorrowedFd<'_>,
+        empty: &Scope,
+        hooks: HookSet,
+    ) -> Result<(), DatapathError> {
+        let needs = ScopeNeeds {
+            hooks,
+            strict: empty.is_strict(),
+            has_policies: true,
         };
-        lacks(ANCHOR)?;
-        let scope = self.scope(empty.cgroup).map_err(AttachError::Scope)?;
+        let links = cgroup_links(&self.directory, empty.cgroup);
+        pins::make(&links)?;
+        self.attach_missing(&ANCHOR, cgroup, &links)?;
+        let scope = self.scope(empty.cgroup).map_err(scope_error("read"))?;
         if scope.is_none_or(|scope| scope.cgroup == 0) {
-            self.write_scope(empty).map_err(AttachError::Scope)?;
+            self.write_scope(empty).map_err(scope_error("write"))?;
         }
-        if hooks.contains(HookSet::CGROUP) {
-            ENFORCING.into_iter().try_for_each(&mut lacks)?;
+        for row in rows(GroupScope::Cgroup).filter(|row| (row.wanted_by)(&needs)) {
+            for program in row.programs {
+                self.attach_missing(program, cgroup, &links)?;
+            }
         }
-        if empty.is_strict() {
-            lacks(FLOOR)?;
-        }
-        if hooks.contains(HookSet::TRACER) {
-            self.attach_tracer()?;
-        }
-        if hooks.contains(HookSet::LSM) {
-            self.attach_lsm()?;
-        }
-        if hooks.contains(HookSet::UNIX) {
-            self.attach_unix()?;
+        for row in rows(GroupScope::Global).filter(|row| (row.wanted_by)(&needs)) {
+            self.attach_global(row.name)?;
         }
         Ok(())
     }
 
-    /// Takes the program that judges packets away from a cgroup.
+    fn attach_missing(
+        &self,
+        program: &ProgramSpec,
+        cgroup: BorrowedFd<'_>,
+        links: &Path,
+    ) -> Result<(), DatapathError> {
+        let link = links.join(program.name);
+        if cgroup_link_state(&link) == LinkState::Attached {
+            return Ok(());
+        }
+        pins::remove_link(&link).map_err(at("remove", &link))?;
+        program.attach(&self.program(program.name), Some(cgroup), &link)
+    }
+
+    /// Attaches the programs of a group for the whole machine, where the set has them and they are not attached yet.
     ///
     /// # Errors
-    /// [`DatapathError::Io`].
-    pub fn detach_egress_filter(&self, cgroup: u64) -> Result<(), DatapathError> {
-        let path = self.links(cgroup).join(FLOOR.0);
-        pins::remove_link(&path).map_err(at("remove", &path))
+    /// [`DatapathError`] when a program cannot be attached; a group that enforces nothing is skipped then.
+    pub fn attach_global(&self, group: GroupName) -> Result<(), DatapathError> {
+        let row = group.row();
+        match self.try_attach_global(row) {
+            Err(error) if !row.enforces => {
+                let group = group.as_str();
+                tracing::warn!(error = ?error, group, "programs that only report are not attached");
+                Ok(())
+            }
+            done => done,
+        }
     }
 
-    /// Whether packets can be judged, as strict policies want: the kernel took the program.
-    pub fn has_egress_filter(&self) -> bool {
-        self.folder.join("programs").join(FLOOR.0).exists()
+    fn try_attach_global(&self, row: &ProgramGroup) -> Result<(), DatapathError> {
+        if !self.has(row.name) {
+            return Ok(());
+        }
+        let links = global_links(&self.directory, row);
+        pins::make(&links)?;
+        for program in row.programs {
+            let (pin, link) = (self.program(program.name), links.join(program.name));
+            if pin.exists() && !link.exists() {
+                program.attach(&pin, None, &link)?;
+            }
+        }
+        Ok(())
     }
 
-    /// How each hook of a cgroup is, by the name of its program; that of packets where it is `strict`.
-    pub fn link_states(&self, cgroup: u64, strict: bool) -> Vec<(&'static str, LinkState)> {
-        let links = self.links(cgroup);
-        ENFORCING
-            .iter()
-            .chain(strict.then_some(&FLOOR))
-            .map(|(name, _)| (*name, link_state(&links.join(name))))
-            .collect()
-    }
-
-    /// Takes our programs away from a cgroup, those that decide first.
+    /// Attaches the groups for the whole machine that some cgroup needs, and detaches the others.
     ///
     /// # Errors
-    /// [`DatapathError::Io`].
+    /// [`DatapathError`] when a program cannot be attached or detached.
+    pub fn update_global(&self) -> Result<(), DatapathError> {
+        let loaded = || rows(GroupScope::Global).filter(|row| self.has(row.name));
+        let needs = self.needs(loaded)?;
+        for row in loaded() {
+            if (row.wanted_by)(&needs) {
+                self.attach_global(row.name)?;
+            } else {
+                release_global(&self.directory, row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Detaches all programs from a cgroup, and those for the whole machine that no other cgroup needs.
+    ///
+    /// # Errors
+    /// [`DatapathError`] when a link cannot be removed.
     pub fn detach(&self, cgroup: u64) -> Result<(), DatapathError> {
-        let tables = self.folder.join("maps");
-        self.tasks.remove(cgroup).map_err(at("write", &tables))?;
-        let left = self.tasks.hooks().map_err(at("read", &tables))?;
-        if !left.contains(HookSet::LSM) {
-            lsm::rest(&self.folder)?;
-        } else if !left.contains(HookSet::UNIX) {
-            lsm::rest_unix(&self.folder)?;
+        self.tasks.remove(cgroup).map_err(scope_error("write"))?;
+        let attached = || rows(GroupScope::Global).filter(|row| global_links(&self.directory, row).exists());
+        let needs = self.needs(attached)?;
+        for row in attached().filter(|row| !(row.wanted_by)(&needs)) {
+            release_global(&self.directory, row)?;
         }
-        if !left.contains(HookSet::TRACER) {
-            tracer::detach(&self.folder)?;
-        }
-        if self.tasks.is_empty().map_err(at("read", &tables))? {
-            migration::rest(&self.folder)?;
-        }
-        detach_from(&self.folder, cgroup)
+        detach_from(&self.directory, cgroup)
     }
 
-    /// Takes away what runs for the whole machine, where nothing stands on any cgroup: those that it was
-    /// attached for are gone, and others may have removed their links.
+    /// What all cgroups together need of some groups.
+    fn needs<R: Iterator<Item = &'static ProgramGroup>>(
+        &self,
+        groups: impl Fn() -> R,
+    ) -> Result<ScopeNeeds, DatapathError> {
+        let groups: Vec<&ProgramGroup> = groups().collect();
+        let is_enough = |needs: &ScopeNeeds| groups.iter().all(|row| (row.wanted_by)(needs));
+        self.tasks.needs(is_enough).map_err(scope_error("read"))
+    }
+
+    /// Detaches a group from one cgroup.
     ///
     /// # Errors
-    /// [`DatapathError::Io`].
+    /// [`DatapathError::Io`] when a link cannot be removed.
+    pub fn detach_group(&self, cgroup: u64, group: GroupName) -> Result<(), DatapathError> {
+        let links = cgroup_links(&self.directory, cgroup);
+        group.row().programs.iter().try_for_each(|program| {
+            let link = links.join(program.name);
+            pins::remove_link(&link).map_err(at("remove", &link))
+        })
+    }
+
+    /// Removes the scopes of all cgroups, and detaches what runs for the whole machine: for a set that no cgroup uses.
     pub(super) fn forget_cgroups(&self) -> Result<(), DatapathError> {
-        let tables = self.folder.join("maps");
-        self.tasks.clear().map_err(at("write", &tables))?;
-        lsm::rest(&self.folder)?;
-        tracer::detach(&self.folder)
+        self.tasks.clear().map_err(scope_error("write"))?;
+        self.update_global()
     }
 
-    fn links(&self, cgroup: u64) -> PathBuf {
-        links_in(&self.folder, cgroup)
+    /// States of the links of a group, by program; empty where the set has no programs of the group. `cgroup` does not
+    /// matter for a group that runs for the whole machine.
+    pub fn link_states(&self, group: GroupName, cgroup: u64) -> Vec<(&'static str, LinkState)> {
+        let row = group.row();
+        let programs = row.programs.iter();
+        let programs = programs.filter(|program| self.program(program.name).exists());
+        let state = |program: &'static ProgramSpec| match row.scope {
+            GroupScope::Cgroup => {
+                cgroup_link_state(&cgroup_links(&self.directory, cgroup).join(program.name))
+            }
+            GroupScope::Global => global_link_state(&global_links(&self.directory, row).join(program.name)),
+        };
+        programs.map(|program| (program.name, state(program))).collect()
     }
 }
 
-fn links_in(folder: &Path, cgroup: u64) -> PathBuf {
-    folder.join("links").join(cgroup.to_string())
+fn scope_error(step: &'static str) -> impl Fn(io::Error) -> DatapathError {
+    move |source| DatapathError::Scope { step, source }
 }
 
-pub(super) fn cgroups_of(folder: &Path) -> Result<Vec<u64>, DatapathError> {
-    let links = folder.join("links");
-    let entries = match fs::read_dir(&links) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(at("read", &links))?,
-    };
-    let names = entries.flatten().map(|entry| entry.file_name());
-    let mut ids: Vec<u64> = names
-        .filter_map(|name| name.to_str().and_then(|name| name.parse().ok()))
-        .collect();
+fn cgroup_links(directory: &Path, cgroup: u64) -> PathBuf {
+    directory.join("links").join(cgroup.to_string())
+}
+
+fn global_links(directory: &Path, row: &ProgramGroup) -> PathBuf {
+    directory.join("links").join(row.name.as_str())
+}
+
+/// Ids of the cgroups that have links in a set.
+pub(super) fn cgroups_of(directory: &Path) -> Result<Vec<u64>, DatapathError> {
+    let names = pins::names(&directory.join("links"))?;
+    let mut ids: Vec<u64> = names.iter().filter_map(|name| name.parse().ok()).collect();
     ids.sort_unstable();
     Ok(ids)
 }
 
-pub(super) fn detach_from(folder: &Path, cgroup: u64) -> Result<(), DatapathError> {
-    let links = links_in(folder, cgroup);
-    for (name, _) in [FLOOR].into_iter().chain(ENFORCING).chain([ANCHOR]) {
-        let path = links.join(name);
-        pins::remove_link(&path).map_err(at("remove", &path))?;
+/// Detaches the programs of a set from a cgroup, the anchor last.
+pub(super) fn detach_from(directory: &Path, cgroup: u64) -> Result<(), DatapathError> {
+    let links = cgroup_links(directory, cgroup);
+    let programs = rows(GroupScope::Cgroup).rev().flat_map(|row| row.programs);
+    for program in programs.chain([&ANCHOR]) {
+        let link = links.join(program.name);
+        pins::remove_link(&link).map_err(at("remove", &link))?;
     }
-    pins::gone_is_fine(fs::remove_dir(&links)).map_err(at("remove", &links))
+    pins::remove_directory(&links)
 }
 
-fn link_state(pin: &Path) -> LinkState {
+/// Detaches a group while no cgroup needs it. Where its programs could not be attached again they stay attached, and find no
+/// scope.
+fn release_global(directory: &Path, row: &ProgramGroup) -> Result<(), DatapathError> {
+    let is_tracing = row.programs.iter().any(|program| program.attach.needs_types());
+    if !global_links(directory, row).exists() || is_tracing && !tracing_programs_reattach() {
+        return Ok(());
+    }
+    remove_global_links(directory, row)
+}
+
+/// Detaches a group of a set.
+pub(super) fn remove_global_links(directory: &Path, row: &ProgramGroup) -> Result<(), DatapathError> {
+    let links = global_links(directory, row);
+    for program in row.programs {
+        let link = links.join(program.name);
+        pins::remove_link(&link).map_err(at("remove", &link))?;
+    }
+    pins::remove_directory(&links)
+}
+
+fn cgroup_link_state(pin: &Path) -> LinkState {
     let Ok(link) = syscall::open_pin(pin) else {
         return LinkState::Missing;
     };
     match syscall::cgroup_of_link(link.as_fd()) {
         Ok(0) => LinkState::Detached,
+        Ok(_) => LinkState::Attached,
+        Err(_) => LinkState::Missing,
+    }
+}
+
+fn global_link_state(pin: &Path) -> LinkState {
+    match syscall::open_pin(pin) {
         Ok(_) => LinkState::Attached,
         Err(_) => LinkState::Missing,
     }

@@ -1,11 +1,12 @@
-//! The gate of standing policies: programs, tables and links pinned below one folder. Every command
-//! opens it there, and nobody of us has to stay alive.
+//! A set of programs, maps and links, pinned in one directory. It enforces without any process, and can be opened by its
+//! directory.
 //!
 //! ```text
-//! <bpffs>/tidegate/standing-<ABI>/   maps/<NAME>  programs/<name>  links/<cgroup id>/<name>  retiring/<slot>
+//! <directory>/   maps/<NAME>   programs/<name>   links/<cgroup id>/<program>   links/<group>/<program>   superseded/<slot>
 //! ```
-//! The programs of a cgroup are switched by its scope alone: they are attached while the scope names no
-//! policy (everything passes), and one write of it puts a policy in force, or takes it away.
+//! Attached policies have the set `<bpffs>/tidegate/attached-<ABI>`; runs of `exec` have others ([`super::RunDatapath`]).
+//! What is enforced on a cgroup is switched by its scope alone: programs are attached while the scope names no policy
+//! (everything passes), and one write of the scope activates or deactivates a policy.
 
 use std::{
     fs, io,
@@ -13,30 +14,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::{
-    maps::{Map, MapData, MapError},
-    pin::PinError,
-};
+use aya::maps::{Map, MapData};
 use engine_common::{ABI_VERSION, scope::Scope};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use thiserror::Error;
 
 use super::{
+    error::{DatapathError, RingError, TableError},
     features::Features,
-    gate::{self, LoadError, Loaded, WakeUp},
-    links::{cgroups_of, detach_from},
-    lsm, migration,
-    pins::{self, PinsError},
-    program::{self, FLOOR, MOVES},
-    ring::{EventRing, RingError},
-    syscall,
-    tables::{DedupCounts, LiveImage, Slot, TableError, Tables},
+    load::{LoadOptions, Loaded, WakeUp, load},
+    pins::{self, at},
+    program_group::{GROUPS, GroupName},
+    ring::EventRing,
+    run, syscall,
+    tables::{DedupCounts, LiveImage, Slot, Tables},
     task_scopes::TaskScopes,
-    tracer,
 };
-use crate::compile::Image;
+use crate::{compile::Image, instance::Instance};
 
-/// Maps that are pinned. The others are held by the programs.
+/// Maps that are pinned. The programs hold the others.
 const MAPS: [&str; 8] = [
     "IMAGES",
     "SCOPES",
@@ -48,78 +43,81 @@ const MAPS: [&str; 8] = [
     "DEDUP_COUNTS",
 ];
 
-/// Why the pinned gate could not be made or opened.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum DatapathError {
-    /// There is no place for pins.
-    #[error(transparent)]
-    Pins(#[from] PinsError),
-    /// The programs could not be loaded.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// Something could not be pinned.
-    #[error("cannot pin {}", path.display())]
-    Pin {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: Box<PinError>,
-    },
-    /// A pinned map could not be opened.
-    #[error("cannot open the pinned table {}; was it removed by hand?", path.display())]
-    Open {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: Box<MapError>,
-    },
-    /// A map is not of the kind it should be.
-    #[error("a pinned table is not one of ours")]
-    Map(#[from] MapError),
-    /// A table could not be read.
-    #[error(transparent)]
-    Table(Box<TableError>),
-    /// The ring could not be opened.
-    #[error(transparent)]
-    Ring(Box<RingError>),
-    /// A folder or pin could not be read, moved or removed.
-    #[error("cannot {step} {}", path.display())]
-    Io {
-        /// What was tried.
-        step: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
+/// What the names of sets of attached policies begin with; the version of the ABI follows. The first is today's, the
+/// others are those of older builds.
+const ATTACHED: [&str; 2] = ["attached-", "standing-"];
 
-/// The pinned gate.
+/// A pinned set. Dropping it changes nothing in the kernel.
 pub struct PinnedDatapath {
-    pub(super) folder: PathBuf,
+    pub(super) directory: PathBuf,
     tables: Tables,
     scopes: OwnedFd,
     pub(super) tasks: TaskScopes,
 }
 
 impl PinnedDatapath {
-    /// Opens the gate that is pinned; `None` where there is none.
+    /// Opens the set of attached policies; `None` where there is none. Changes nothing.
     ///
     /// # Errors
-    /// [`DatapathError`].
-    pub fn open() -> Result<Option<PinnedDatapath>, DatapathError> {
-        PinnedDatapath::open_at(folder()?)
+    /// [`DatapathError::Open`] when the set is damaged.
+    pub fn open(instance: &Instance) -> Result<Option<PinnedDatapath>, DatapathError> {
+        match pins::existing_directory(instance) {
+            Some(own) => PinnedDatapath::open_at(own.join(attached_name())),
+            None => Ok(None),
+        }
     }
 
-    pub(super) fn open_at(folder: PathBuf) -> Result<Option<PinnedDatapath>, DatapathError> {
-        if !folder.is_dir() {
+    /// Opens the set of attached policies, and loads and pins it first where there is none. The caller makes sure that no
+    /// other process does so at the same time.
+    ///
+    /// # Errors
+    /// [`DatapathError`]; then nothing is left pinned.
+    pub fn open_or_make(instance: &Instance) -> Result<PinnedDatapath, DatapathError> {
+        let directory = pins::own_directory(instance)?.join(attached_name());
+        let options = || LoadOptions {
+            features: Features::detect(&instance.disabled),
+            wake: WakeUp::Batched,
+            ring_bytes: instance.ring_bytes,
+        };
+        PinnedDatapath::open_or_make_at(directory, options)
+    }
+
+    pub(super) fn open_or_make_at(
+        directory: PathBuf,
+        options: impl FnOnce() -> LoadOptions,
+    ) -> Result<PinnedDatapath, DatapathError> {
+        if let Some(datapath) = PinnedDatapath::open_at(directory.clone())? {
+            return Ok(datapath);
+        }
+        // Pinned under another name and renamed when complete.
+        let draft = draft_of(&directory);
+        pins::remove_tree(&draft)?;
+        let made = pin_all(&draft, options())
+            .and_then(|()| fs::rename(&draft, &directory).map_err(at("move", &draft)));
+        if let Err(error) = made {
+            // The first error is the one to report.
+            let _ = pins::remove_tree(&draft);
+            return Err(error);
+        }
+        PinnedDatapath::open_made(directory)
+    }
+
+    /// Loads a set and pins it in a directory of its own, which may exist.
+    pub(super) fn make_at(directory: PathBuf, options: LoadOptions) -> Result<PinnedDatapath, DatapathError> {
+        pin_all(&directory, options)?;
+        PinnedDatapath::open_made(directory)
+    }
+
+    fn open_made(directory: PathBuf) -> Result<PinnedDatapath, DatapathError> {
+        let opened = PinnedDatapath::open_at(directory.clone())?;
+        opened.ok_or_else(|| at("open", &directory)(io::ErrorKind::NotFound.into()))
+    }
+
+    pub(super) fn open_at(directory: PathBuf) -> Result<Option<PinnedDatapath>, DatapathError> {
+        if !directory.is_dir() {
             return Ok(None);
         }
-        let maps = folder.join("maps");
+        let maps = directory.join("maps");
         let open = |name: &str| -> Result<MapData, DatapathError> {
             let path = maps.join(name);
             MapData::from_pin(&path).map_err(|source| DatapathError::Open {
@@ -127,87 +125,56 @@ impl PinnedDatapath {
                 source: Box::new(source),
             })
         };
-        let tables = Tables::of(|name| {
-            let map = open(name)?;
-            Ok::<Map, DatapathError>(match name {
-                "IMAGES" => Map::ArrayOfMaps(map),
-                _ => Map::Array(map),
-            })
-        })?;
         let owned = |name: &str| {
             let map = open(name)?.fd().as_fd().try_clone_to_owned();
             map.map_err(at("open", &maps))
         };
-        let scopes = owned("SCOPES")?;
-        let tasks = TaskScopes::new(owned("TASK_SCOPES")?, owned("TASK_LEVELS")?);
         Ok(Some(PinnedDatapath {
-            tasks,
-            folder,
-            tables,
-            scopes,
+            tables: Tables::new(owned("IMAGES")?, open("LOSSES")?, open("DEDUP_COUNTS")?)?,
+            scopes: owned("SCOPES")?,
+            tasks: TaskScopes::new(owned("TASK_SCOPES")?, owned("TASK_LEVELS")?),
+            directory,
         }))
     }
 
-    /// Opens the gate, and makes it first where there is none. The caller makes sure that nobody else
-    /// does at the same time.
+    /// Removes the set of attached policies with everything that is pinned, even if it is damaged; whether there was one.
+    /// Its policies are not enforced any more.
     ///
     /// # Errors
-    /// [`DatapathError`]; nothing is left pinned then.
-    pub fn open_or_make() -> Result<PinnedDatapath, DatapathError> {
-        PinnedDatapath::open_or_make_at(folder()?, WakeUp::AtLeisure)
+    /// [`DatapathError::Io`] when a pin cannot be removed.
+    pub fn remove(instance: &Instance) -> Result<bool, DatapathError> {
+        let Some(own) = pins::existing_directory(instance) else {
+            return Ok(false);
+        };
+        let directory = own.join(attached_name());
+        let existed = directory.is_dir();
+        remove_set(&directory)?;
+        // A command that was killed while it loaded programs left this.
+        pins::remove_tree(&draft_of(&directory))?;
+        run::remove_idle(instance);
+        // Fails while runs of `exec` have sets in it.
+        let _ = fs::remove_dir(own);
+        Ok(existed)
     }
 
-    pub(super) fn open_or_make_at(folder: PathBuf, wake: WakeUp) -> Result<PinnedDatapath, DatapathError> {
-        if let Some(gate) = PinnedDatapath::open_at(folder.clone())? {
-            return Ok(gate);
-        }
-        // Made beside its place and moved there whole: a gate that is there is complete.
-        // The BPF file system takes no names with dots.
-        let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        let draft = folder.with_file_name(format!("{name}-draft"));
-        remove_all(&draft)?;
-        let made = make(&draft, wake).and_then(|()| fs::rename(&draft, &folder).map_err(at("move", &draft)));
-        if let Err(error) = made {
-            // The error that matters is the first one.
-            let _ = remove_all(&draft);
-            return Err(error);
-        }
-        PinnedDatapath::open_at(folder.clone())?.ok_or_else(|| DatapathError::Io {
-            step: "open",
-            path: folder,
-            source: io::ErrorKind::NotFound.into(),
-        })
+    /// Whether the kernel accepted the programs of a group.
+    pub fn has(&self, group: GroupName) -> bool {
+        group
+            .row()
+            .programs
+            .iter()
+            .any(|program| self.program(program.name).exists())
     }
 
-    /// Removes the gate with all that is pinned, also one that cannot be opened; whether there was one.
-    /// Nothing is enforced any more.
+    pub(super) fn program(&self, name: &str) -> PathBuf {
+        self.directory.join("programs").join(name)
+    }
+
+    /// Puts images live, each in its slot, atomically: each decision is made by one image. When this returns no program uses
+    /// the previous ones any more.
     ///
     /// # Errors
-    /// [`DatapathError::Io`].
-    pub fn remove() -> Result<bool, DatapathError> {
-        let folder = folder()?;
-        let was_there = folder.is_dir();
-        // Links first, and of each cgroup what enforces first: what is left meanwhile lets pass.
-        for cgroup in cgroups_of(&folder)? {
-            detach_from(&folder, cgroup)?;
-        }
-        lsm::detach(&folder)?;
-        tracer::detach(&folder)?;
-        migration::detach(&folder)?;
-        remove_all(&folder)?;
-        super::cache::remove_idle();
-        // Best effort: runs of `exec` may have theirs beside it.
-        if let Some(parent) = folder.parent() {
-            let _ = fs::remove_dir(parent.join("exec"));
-            let _ = fs::remove_dir(parent);
-        }
-        Ok(was_there)
-    }
-
-    /// Puts images live, each in its slot. No decision is taken by a mixture of two.
-    ///
-    /// # Errors
-    /// [`TableError`].
+    /// [`TableError`] when the kernel refuses a map; slots already written stay written.
     pub fn put(&self, images: &[(Slot, &Image)]) -> Result<(), TableError> {
         match images {
             [] => Ok(()),
@@ -216,53 +183,53 @@ impl PinnedDatapath {
         }
     }
 
-    /// Empties a slot that no scope refers to any more.
+    /// Empties a slot that no scope refers to.
     ///
     /// # Errors
-    /// [`TableError`].
+    /// [`TableError::Io`] when the kernel refuses.
     pub fn clear(&self, slot: Slot) -> Result<(), TableError> {
         self.tables.clear(slot)
     }
 
-    /// What is live in a slot.
+    /// The image in a slot; `None` where the slot is empty.
     ///
     /// # Errors
-    /// [`TableError`].
+    /// [`TableError::Io`] when the kernel refuses.
     pub fn live(&self, slot: Slot) -> Result<Option<LiveImage>, TableError> {
         self.tables.live(slot)
     }
 
-    /// Events lost because the ring was full.
+    /// Events lost because the ring was full, since the programs were loaded.
     ///
     /// # Errors
-    /// [`TableError`].
+    /// [`TableError::Map`] when the kernel refuses.
     pub fn lost(&self) -> Result<u64, TableError> {
         self.tables.lost()
     }
 
-    /// What was folded.
+    /// Duplicate events that were suppressed, since the programs were loaded.
     ///
     /// # Errors
-    /// [`TableError`].
+    /// [`TableError::Map`] when the kernel refuses.
     pub fn dedup_counts(&self) -> Result<DedupCounts, TableError> {
         self.tables.dedup_counts()
     }
 
-    /// The stream of events.
+    /// The stream of events. One reader at a time: a record that one has read no other gets.
     ///
     /// # Errors
-    /// [`DatapathError`] or [`RingError`], as text says.
+    /// [`RingError`] when it cannot be mapped.
     pub fn events(&self) -> Result<EventRing, RingError> {
-        let map = MapData::from_pin(self.folder.join("maps/EVENTS"))?;
+        let map = MapData::from_pin(self.directory.join("maps/EVENTS"))?;
         EventRing::of(Map::RingBuf(map))
     }
 
-    /// Readable (poll) once the gate is removed: no more events come then.
+    /// A descriptor that is readable (poll) once the set is removed: then no more events come.
     ///
     /// # Errors
-    /// [`DatapathError::Io`].
+    /// [`DatapathError::Io`] when inotify is not available.
     pub fn end(&self) -> Result<impl AsFd + use<>, DatapathError> {
-        let path = self.folder.join("maps/EVENTS");
+        let path = self.directory.join("maps/EVENTS");
         let watched = Inotify::init(InitFlags::IN_CLOEXEC).and_then(|inotify| {
             inotify.add_watch(&path, AddWatchFlags::IN_DELETE_SELF)?;
             Ok(inotify)
@@ -270,128 +237,119 @@ impl PinnedDatapath {
         watched.map_err(|errno| at("watch", &path)(errno.into()))
     }
 
-    /// What a cgroup carries; `None` where it has no link of ours.
+    /// The policies of a cgroup; `None` where it has no link.
     ///
     /// # Errors
-    /// The kernel's.
+    /// When the kernel refuses.
     pub fn scope(&self, cgroup: u64) -> io::Result<Option<Scope>> {
         syscall::read_scope(self.scopes.as_fd(), cgroup)
     }
 
-    /// Writes what a cgroup carries, at once. Its links must be there ([`PinnedDatapath::prepare`]).
+    /// Writes the policies of a cgroup, atomically. Its programs must be attached ([`PinnedDatapath::prepare`]).
     ///
     /// # Errors
-    /// The kernel's.
+    /// When the kernel refuses.
     pub fn write_scope(&self, scope: &Scope) -> io::Result<()> {
-        // The socket's side first: it is the truth (recovery goes by it), and judges nearly everything.
+        // The scope by socket first: recovery relies on it, and it decides nearly everything.
         syscall::write_scope(self.scopes.as_fd(), scope)?;
         self.tasks.write(scope)
     }
 
-    /// Keeps the image in a slot for its counters, whatever is put there next and whoever dies: until
-    /// [`PinnedDatapath::forget_retired`].
+    /// Keeps the image in a slot for its counters, whatever is put into the slot next: until
+    /// [`PinnedDatapath::forget_superseded`]. Survives the death of the process.
     ///
     /// # Errors
-    /// [`DatapathError::Io`].
-    pub fn retire(&self, slot: Slot) -> Result<(), DatapathError> {
-        let path = self.retiring(slot);
+    /// [`DatapathError::Io`] when it cannot be pinned.
+    pub fn keep_superseded(&self, slot: Slot) -> Result<(), DatapathError> {
+        let path = self.superseded_pin(slot);
         let map = self.tables.inner(slot).map_err(at("open", &path))?;
-        pins::gone_is_fine(fs::remove_file(&path)).map_err(at("remove", &path))?;
+        pins::ignore_missing(fs::remove_file(&path)).map_err(at("remove", &path))?;
         syscall::pin(map.as_fd(), &path).map_err(at("pin", &path))
     }
 
-    /// The image that [`PinnedDatapath::retire`] kept, if there is one.
-    pub fn retired(&self, slot: Slot) -> Option<LiveImage> {
-        let map = syscall::open_pin(&self.retiring(slot)).ok()?;
+    /// The image that [`PinnedDatapath::keep_superseded`] kept, if there is one.
+    pub fn superseded(&self, slot: Slot) -> Option<LiveImage> {
+        let map = syscall::open_pin(&self.superseded_pin(slot)).ok()?;
         Some(LiveImage::of(map, slot))
     }
 
-    /// Lets it go.
+    /// Releases the image that was kept.
     ///
     /// # Errors
-    /// [`DatapathError::Io`].
-    pub fn forget_retired(&self, slot: Slot) -> Result<(), DatapathError> {
-        let path = self.retiring(slot);
-        pins::gone_is_fine(fs::remove_file(&path)).map_err(at("remove", &path))
+    /// [`DatapathError::Io`] when the pin cannot be removed.
+    pub fn forget_superseded(&self, slot: Slot) -> Result<(), DatapathError> {
+        let path = self.superseded_pin(slot);
+        pins::ignore_missing(fs::remove_file(&path)).map_err(at("remove", &path))
     }
 
-    fn retiring(&self, slot: Slot) -> PathBuf {
-        self.folder.join("retiring").join(slot.0.to_string())
-    }
-}
-
-pub(super) fn at(step: &'static str, path: &Path) -> impl Fn(io::Error) -> DatapathError + use<> {
-    let path = path.to_owned();
-    move |source| DatapathError::Io {
-        step,
-        path: path.clone(),
-        source,
+    fn superseded_pin(&self, slot: Slot) -> PathBuf {
+        self.directory.join("superseded").join(slot.0.to_string())
     }
 }
 
-/// The folder of this version's gate.
-fn folder() -> Result<PathBuf, PinsError> {
-    Ok(pins::own_folder()?.join(format!("standing-{ABI_VERSION}")))
+/// The BPF file system accepts no names with dots.
+fn draft_of(directory: &Path) -> PathBuf {
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    directory.with_file_name(format!("{name}-draft"))
 }
 
-/// Gates that other versions of tidegate have pinned, by their folders.
+fn attached_name() -> String {
+    format!("{}{ABI_VERSION}", ATTACHED[0])
+}
+
+/// Directories of the sets that other versions of tidegate have pinned for attached policies.
 ///
 /// # Errors
-/// [`PinsError`].
-pub fn other_versions() -> Result<Vec<PathBuf>, PinsError> {
-    let (ours, parent) = (folder()?, pins::own_folder()?);
-    let entries = fs::read_dir(&parent).map_err(|source| PinsError::io("read", &parent)(source))?;
-    let is_gate = |path: &PathBuf| {
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        let version = name.strip_prefix("standing-");
+/// [`DatapathError::Io`] when the directory of pins cannot be read.
+pub fn other_versions(instance: &Instance) -> Result<Vec<PathBuf>, DatapathError> {
+    let Some(own) = pins::existing_directory(instance) else {
+        return Ok(Vec::new());
+    };
+    let is_set = |name: &String| {
+        let version = ATTACHED.iter().find_map(|prefix| name.strip_prefix(prefix));
         version.is_some_and(|version| version.parse::<u32>().is_ok())
     };
-    let all = entries.flatten().map(|entry| entry.path());
-    Ok(all.filter(|path| *path != ours && is_gate(path)).collect())
+    let mut others = pins::names(&own)?;
+    others.retain(|name| is_set(name) && *name != attached_name());
+    Ok(others.iter().map(|name| own.join(name)).collect())
 }
 
-/// Loads everything and pins it in a new folder.
-fn make(draft: &Path, wake: WakeUp) -> Result<(), DatapathError> {
-    let mut features = Features::detect();
-    // Who wants each record at once is `exec`, and nobody leaves its cgroup (`launch::isolation`).
-    features.moves &= wake == WakeUp::AtLeisure;
-    let Loaded {
-        mut ebpf,
-        has_egress_filter,
-        has_migration,
-        has_unix,
-    } = gate::load(features, wake, gate::ring_bytes()?)?;
-    for folder in ["", "maps", "programs", "links", "retiring"] {
-        pins::make(&draft.join(folder))?;
+/// Loads everything and pins it in a directory.
+fn pin_all(directory: &Path, options: LoadOptions) -> Result<(), DatapathError> {
+    let Loaded { ebpf, programs } = load(options)?;
+    let mut ebpf = ebpf;
+    for name in ["", "maps", "programs", "links", "superseded"] {
+        pins::make(&directory.join(name))?;
     }
-    let pinned = |path: &Path, result: Result<(), PinError>| {
-        result.map_err(|source| DatapathError::Pin {
+    let pinned = |path: &Path, result| match result {
+        Ok(()) => Ok(()),
+        Err(source) => Err(DatapathError::Pin {
             path: path.to_owned(),
             source: Box::new(source),
-        })
+        }),
     };
     for name in MAPS {
-        let path = draft.join("maps").join(name);
-        let map = ebpf.map(name).ok_or(LoadError::Missing(name))?;
+        let path = directory.join("maps").join(name);
+        let map = ebpf.map(name).ok_or(DatapathError::Missing(name))?;
         pinned(&path, map.pin(&path))?;
     }
-    let optional = has_egress_filter.then_some(FLOOR).into_iter();
-    let optional = optional.chain(MOVES.into_iter().filter(|_| has_migration));
-    let optional = optional.chain(program::unix().filter(|_| has_unix));
-    for (name, _) in program::all(features).chain(optional) {
-        let path = draft.join("programs").join(name);
-        let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
+    for spec in programs {
+        let path = directory.join("programs").join(spec.name);
+        let program = ebpf.program_mut(spec.name);
+        let program = program.ok_or(DatapathError::Missing(spec.name))?;
         pinned(&path, program.pin(&path))?;
     }
     Ok(())
 }
 
-pub(super) fn remove_all(folder: &Path) -> Result<(), DatapathError> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", folder)(error)),
-        _ => Ok(()),
+/// Removes a set with all its pins, even if it cannot be opened. Links go first, and of each cgroup what enforces goes
+/// first: what is left meanwhile lets everything pass.
+pub(super) fn remove_set(directory: &Path) -> Result<(), DatapathError> {
+    for cgroup in super::links::cgroups_of(directory)? {
+        super::links::detach_from(directory, cgroup)?;
     }
+    for row in &GROUPS {
+        super::links::remove_global_links(directory, row)?;
+    }
+    pins::remove_tree(directory)
 }

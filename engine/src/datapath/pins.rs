@@ -1,4 +1,4 @@
-//! Where links are pinned: below `tidegate` in the BPF file system.
+//! The directory of pins: `tidegate` in the BPF file system, 0700 and root's.
 
 use std::{
     fs::{self, File},
@@ -12,244 +12,135 @@ use nix::{
     fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
 };
-use thiserror::Error;
 
-use crate::procfs::MountTable;
-
-/// Environment variable that names the BPF file system to use.
-pub const BPFFS_VARIABLE: &str = "TIDEGATE_BPFFS";
+use super::{error::DatapathError, syscall};
+use crate::instance::Instance;
 
 /// Where the BPF file system is mounted by convention.
-const CONVENTIONAL: &str = "/sys/fs/bpf";
+pub(super) const CONVENTIONAL_BPFFS: &str = "/sys/fs/bpf";
 
-/// Times that a folder is made anew when a sweep takes it away.
-const TRIES: u32 = 16;
-
-/// Why there is no place for pins.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum PinsError {
-    /// No BPF file system, and none could be mounted.
-    #[error(
-        "no BPF file system is mounted, and none can be mounted at {CONVENTIONAL}: \
-         run `mount -t bpf -o mode=700 bpf {CONVENTIONAL}`, or name one by {BPFFS_VARIABLE}"
-    )]
-    NotMounted(#[source] io::Error),
-    /// A folder or pin could not be made, read or removed.
-    #[error("cannot {step} {}", path.display())]
-    Io {
-        /// What was tried.
-        step: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+/// The directory, created if need be; where no BPF file system is mounted, one is mounted.
+pub(super) fn own_directory(instance: &Instance) -> Result<PathBuf, DatapathError> {
+    let directory = bpffs(instance)?.join("tidegate");
+    make(&directory)?;
+    Ok(directory)
 }
 
-/// The folder of one gate's pins, 0700 root. While this value lives it is locked (flock), by which
-/// [`sweep`](super::sweep) tells it from a left-over.
-#[derive(Debug)]
-pub struct PinFolder {
-    path: PathBuf,
-    _lock: Flock<File>,
+/// The directory, if it exists. Changes nothing.
+pub(super) fn existing_directory(instance: &Instance) -> Option<PathBuf> {
+    let bpffs = instance.bpffs.clone().or_else(mounted)?;
+    Some(bpffs.join("tidegate")).filter(|directory| directory.is_dir())
 }
 
-impl PinFolder {
-    /// Makes `<bpffs>/tidegate/exec/<id>` for the cgroup with this id.
-    ///
-    /// # Errors
-    /// [`PinsError`].
-    pub fn create(cgroup: u64) -> Result<PinFolder, PinsError> {
-        let path = exec_folder()?.join(cgroup.to_string());
-        let mut tries = 0;
-        loop {
-            make(&path)?;
-            tries += 1;
-            match lock(&path) {
-                Ok(Some(lock)) => return Ok(PinFolder { path, _lock: lock }),
-                // Another run's sweep took the empty folder for a left-over.
-                Ok(None) if tries < TRIES => {}
-                Err(e) if e.kind() == io::ErrorKind::NotFound && tries < TRIES => {}
-                Ok(None) => {
-                    let source = io::ErrorKind::WouldBlock.into();
-                    return Err(PinsError::Io {
-                        step: "lock",
-                        path,
-                        source,
-                    });
-                }
-                Err(source) => {
-                    return Err(PinsError::Io {
-                        step: "lock",
-                        path,
-                        source,
-                    });
-                }
+/// Creates a directory that only root may enter; one that exists is closed to others.
+pub(super) fn make(path: &Path) -> Result<(), DatapathError> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // Where others may write to the root of the file system (a plain mount is 1777) it could be theirs, or a
+            // symbolic link.
+            let metadata = fs::symlink_metadata(path).map_err(at("read the owner of", path))?;
+            if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
+                let error = io::Error::other("it belongs to another user, or is not a directory; remove it");
+                return Err(at("use", path)(error));
             }
+            let mode = fs::Permissions::from_mode(0o700);
+            fs::set_permissions(path, mode).map_err(at("change the permissions of", path))
         }
-    }
-
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Removes the folder and the pins in it. What is pinned lives on for as long as somebody
-    /// holds it.
-    ///
-    /// # Errors
-    /// [`PinsError::Io`].
-    pub fn remove(self) -> Result<(), PinsError> {
-        remove(&self.path)
+        Err(error) => Err(at("create", path)(error)),
     }
 }
 
-/// Removes what earlier gates left behind whose cgroup is gone, and gives how many; `is_alive` is
-/// asked with the cgroup's id, which is the folder's name. One whose owner was killed but whose
-/// processes live goes on enforcing.
-///
-/// # Errors
-/// [`PinsError`].
-pub(super) fn sweep(is_alive: impl Fn(u64) -> bool) -> Result<usize, PinsError> {
-    let parent = exec_folder()?;
-    let entries = fs::read_dir(&parent).map_err(|source| PinsError::Io {
-        step: "read",
-        path: parent.clone(),
-        source,
-    })?;
-    let mut swept = 0;
-    for folder in entries.flatten() {
-        let folder = folder.path();
-        let id = folder.file_name().and_then(|name| name.to_str()?.parse().ok());
-        let is_dead = id.is_some_and(|id| !is_alive(id));
-        // The lock is held until the folder is gone.
-        if is_dead && let Ok(Some(_held)) = lock(&folder) {
-            remove(&folder)?;
-            swept += 1;
-        }
-    }
-    Ok(swept)
-}
-
-/// Locks a folder; `None` when another holds it.
-pub(super) fn lock(folder: &Path) -> io::Result<Option<Flock<File>>> {
-    match Flock::lock(File::open(folder)?, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, errno)) => Err(errno.into()),
-    }
-}
-
-fn remove(folder: &Path) -> Result<(), PinsError> {
-    let at = |step, path: &Path| {
-        let path = path.to_owned();
-        move |source| PinsError::Io { step, path, source }
+/// Locks a directory (flock); `None` when another process holds the lock, or the directory was removed meanwhile.
+pub(super) fn lock(directory: &Path) -> io::Result<Option<Flock<File>>> {
+    let lock = match Flock::lock(File::open(directory)?, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+        Err((_, errno)) => return Err(errno.into()),
     };
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        // Another run swept it first.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(at("read", folder)(e)),
-    };
-    for entry in entries.flatten() {
-        gone_is_fine(fs::remove_file(entry.path())).map_err(at("remove", &entry.path()))?;
-    }
-    gone_is_fine(fs::remove_dir(folder)).map_err(at("remove", folder))
+    let is_same =
+        fs::metadata(directory).is_ok_and(|now| lock.metadata().is_ok_and(|then| now.ino() == then.ino()));
+    Ok(is_same.then_some(lock))
 }
 
-/// Removes the pin of a link. Its program is attached no longer when this returns, so that it can be attached again:
-/// with the pin alone the kernel lets go of a link some time later (`bpf_link_put`, kernel/bpf/syscall.c), and refuses
-/// what is still attached (EBUSY); with a descriptor that is closed last, at once.
+/// Removes the pin of a link. Its program is detached when this returns, so that it can be attached again: if only the pin
+/// is removed the kernel releases the link some time later (`bpf_link_put`, kernel/bpf/syscall.c), and refuses what is
+/// still attached (EBUSY); closing the last descriptor releases it at once.
 pub(super) fn remove_link(path: &Path) -> io::Result<()> {
-    // One that cannot be opened is removed all the same.
-    let held = super::syscall::open_pin(path);
-    let removed = gone_is_fine(fs::remove_file(path));
+    // A pin that cannot be opened is removed all the same.
+    let held = syscall::open_pin(path);
+    let removed = ignore_missing(fs::remove_file(path));
     drop(held);
     removed
 }
 
-pub(super) fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+pub(super) fn remove_directory(path: &Path) -> Result<(), DatapathError> {
+    ignore_missing(fs::remove_dir(path)).map_err(at("remove", path))
+}
+
+pub(super) fn remove_tree(path: &Path) -> Result<(), DatapathError> {
+    ignore_missing(fs::remove_dir_all(path)).map_err(at("remove", path))
+}
+
+pub(super) fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     match result {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }
 
-fn exec_folder() -> Result<PathBuf, PinsError> {
-    let exec = own_folder()?.join("exec");
-    make(&exec)?;
-    Ok(exec)
-}
-
-/// The folder of all pins of tidegate.
-pub(super) fn own_folder() -> Result<PathBuf, PinsError> {
-    let ours = bpffs()?.join("tidegate");
-    make(&ours)?;
-    Ok(ours)
-}
-
-impl PinsError {
-    pub(super) fn io(step: &'static str, path: &Path) -> impl Fn(io::Error) -> PinsError {
-        let path = path.to_owned();
-        move |source| PinsError::Io {
-            step,
-            path: path.clone(),
-            source,
-        }
-    }
-}
-
-/// Makes a folder that only root may enter; one that exists is closed to others.
-pub(super) fn make(path: &Path) -> Result<(), PinsError> {
-    let at = |step| {
-        move |source| PinsError::Io {
-            step,
-            path: path.to_owned(),
-            source,
-        }
+/// The names in a directory; none where it does not exist.
+pub(super) fn names(directory: &Path) -> Result<Vec<String>, DatapathError> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(at("read", directory))?,
     };
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            // Where others may write to the file system's root (a plain mount is 1777) it could be theirs, or
-            // lead anywhere.
-            let there = fs::symlink_metadata(path).map_err(at("look at"))?;
-            if !there.is_dir() || there.uid() != nix::unistd::geteuid().as_raw() {
-                let error = io::Error::other("somebody else put it there; remove it");
-                return Err(at("use")(error));
-            }
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(at("close to others"))
-        }
-        Err(e) => Err(at("make")(e)),
+    let names = entries.flatten().map(|entry| entry.file_name());
+    Ok(names.filter_map(|name| name.into_string().ok()).collect())
+}
+
+pub(super) fn at(step: &'static str, path: &Path) -> impl Fn(io::Error) -> DatapathError + use<> {
+    let path = path.to_owned();
+    move |source| DatapathError::Io {
+        step,
+        path: path.clone(),
+        source,
     }
 }
 
-/// The BPF file system: the one named, the first mounted, or one mounted now where systemd would.
-fn bpffs() -> Result<PathBuf, PinsError> {
-    if let Some(named) = std::env::var_os(BPFFS_VARIABLE) {
-        return Ok(named.into());
-    }
-    if let Some(mounted) = mounted() {
-        return Ok(mounted);
+/// The BPF file system: the one of the instance, the first mounted, or one mounted now where systemd would.
+fn bpffs(instance: &Instance) -> Result<PathBuf, DatapathError> {
+    if let Some(path) = instance.bpffs.clone().or_else(mounted) {
+        return Ok(path);
     }
     mount(
         Some("bpf"),
-        CONVENTIONAL,
+        CONVENTIONAL_BPFFS,
         Some("bpf"),
         MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
         Some("mode=700"),
     )
-    .map_err(|errno| PinsError::NotMounted(errno.into()))?;
-    Ok(CONVENTIONAL.into())
+    .map_err(|errno| DatapathError::NotMounted(errno.into()))?;
+    Ok(CONVENTIONAL_BPFFS.into())
 }
 
 /// The mounted BPF file system to use: the one at the conventional directory if there are several.
 fn mounted() -> Option<PathBuf> {
-    let table = MountTable::read().ok()?;
-    let mut found: Vec<&PathBuf> = table.reachable("bpf").map(|mount| &mount.mount_point).collect();
-    // Stable: otherwise the first one in the table.
-    found.sort_by_key(|point| *point != Path::new(CONVENTIONAL));
-    found.first().map(|point| (*point).clone())
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mut found = mounts.lines().filter_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let is_bpf = right.split(' ').next() == Some("bpf");
+        let point = left.split(' ').nth(4)?;
+        // A path with escaped characters is unusual: it is skipped.
+        (is_bpf && !point.contains('\\')).then(|| PathBuf::from(point))
+    });
+    let first = found.next()?;
+    if first == Path::new(CONVENTIONAL_BPFFS) {
+        return Some(first);
+    }
+    Some(
+        found
+            .find(|p| p == Path::new(CONVENTIONAL_BPFFS))
+            .unwrap_or(first),
+    )
 }

@@ -1,37 +1,22 @@
 //! The stream of event records.
 
 use std::{
-    io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     time::Duration,
 };
 
-use aya::maps::{Map, MapData, MapError, RingBuf};
+use aya::maps::{Map, MapData, RingBuf};
 use engine_common::record::READER_PERIOD_MS;
 use nix::sys::{
     epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags},
     time::TimeSpec,
     timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
 };
-use thiserror::Error;
 
-/// Why there is no stream.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum RingError {
-    /// Somebody reads it already.
-    #[error("the event ring is being read already")]
-    Taken,
-    /// It could not be mapped.
-    #[error("cannot map the event ring")]
-    Map(#[from] MapError),
-    /// It cannot be waited for.
-    #[error("cannot wait for the event ring")]
-    Wait(#[source] io::Error),
-}
+use super::error::RingError;
 
 /// Reader of the ring. Its descriptor is readable (poll) when it is time to [`drain`](EventRing::drain):
-/// when the programs say so, and every [`READER_PERIOD_MS`], since they do not for each record.
+/// when a program wakes the reader, and every [`READER_PERIOD_MS`] milliseconds, since not each record wakes it.
 pub struct EventRing {
     ring: RingBuf<MapData>,
     timer: TimerFd,
@@ -49,16 +34,16 @@ impl EventRing {
         timer.set(expiration, TimerSetTimeFlags::empty()).map_err(wait)?;
         let either = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(wait)?;
         let readable = || EpollEvent::new(EpollFlags::EPOLLIN, 0);
-        // SAFETY: the descriptor is the ring's and lives as long as it.
+        // SAFETY: the descriptor belongs to the ring, which outlives the use here.
         let ring_fd = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };
         either.add(ring_fd, readable()).map_err(wait)?;
         either.add(&timer, readable()).map_err(wait)?;
         Ok(EventRing { ring, timer, either })
     }
 
-    /// Hands every record that is there to `each`, in order, and returns how many there were.
+    /// Passes all available records to `each`, in order, and returns their count.
     pub fn drain(&mut self, mut each: impl FnMut(&[u8])) -> usize {
-        // Not expired yet: it was the ring that was readable.
+        // An error means that it has not expired: the ring was readable.
         let _ = self.timer.wait();
         let mut records = 0;
         while let Some(record) = self.ring.next() {
@@ -68,7 +53,7 @@ impl EventRing {
         records
     }
 
-    /// Hands the next record to `each`, if there is one. It is gone when this returns.
+    /// Passes the next record to `each`, if there is one. The record is consumed when this returns.
     pub fn take<T>(&mut self, each: impl FnOnce(&[u8]) -> T) -> Option<T> {
         let Some(record) = self.ring.next() else {
             // Expired since the last time: until it is read, the descriptor stays readable.

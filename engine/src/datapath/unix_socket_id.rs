@@ -1,4 +1,4 @@
-//! Where the unix sockets are that a policy names by their paths.
+//! Identities of the unix sockets that a policy names by path.
 
 use std::{
     collections::VecDeque,
@@ -21,12 +21,12 @@ use crate::procfs::Mount;
 /// Symbolic links that the kernel follows in one path (MAXSYMLINKS, include/linux/namei.h).
 const MAX_LINKS: u32 = 40;
 
-/// The places of the socket at a path, whether it is there yet or not: where the path leads, and, where that goes over
-/// symbolic links that stand for the socket itself, also where those are, since a link may give way to a socket.
-pub(super) fn places_of(path: &Path) -> Result<Vec<UnixSocketId>, IdentifyError> {
+/// The identities of the socket at a path, whether it exists yet or not: that of the resolved path, and those of symbolic
+/// links in the place of the socket itself, since a link may be replaced by a socket.
+pub(super) fn ids_of(path: &Path) -> Result<Vec<UnixSocketId>, IdentifyError> {
     let mut places = Vec::new();
     for end in ends_of(path).map_err(failed(path))? {
-        let place = place_of(path, &end)?;
+        let place = id_of(path, &end)?;
         if !places.contains(&place) {
             places.push(place);
         }
@@ -34,8 +34,8 @@ pub(super) fn places_of(path: &Path) -> Result<Vec<UnixSocketId>, IdentifyError>
     Ok(places)
 }
 
-/// Paths without links in their folders: each link that stands where the socket would be, and the end of them all. What
-/// is not there is taken to become a folder.
+/// Paths without symbolic links in their directories: each link in the place of the socket, and the end of the chain. A
+/// component that does not exist is treated as a directory.
 fn ends_of(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut ends = Vec::new();
     let mut here = PathBuf::from("/");
@@ -84,8 +84,8 @@ fn parts_of(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
     parts.collect::<Vec<_>>().into_iter()
 }
 
-/// The place of a path without symbolic links in its folders.
-fn place_of(named: &Path, path: &Path) -> Result<UnixSocketId, IdentifyError> {
+/// The identity at a path without symbolic links in its directories.
+fn id_of(named: &Path, path: &Path) -> Result<UnixSocketId, IdentifyError> {
     // A mount may be on the very file.
     let there = path.ancestors().find(|there| fs::symlink_metadata(there).is_ok());
     let opened = OpenOptions::new()
@@ -99,7 +99,7 @@ fn place_of(named: &Path, path: &Path) -> Result<UnixSocketId, IdentifyError> {
     };
     let mount = mount.ok_or_else(no_mount)?;
     if mount.fs_type.starts_with("nfs") {
-        // Its mounts show `/` as their root, whatever folder that is (`nfs_show_path`, fs/nfs/super.c).
+        // Its mounts show `/` as their root, whatever directory that is (`nfs_show_path`, fs/nfs/super.c).
         return Err(IdentifyError::UnstableIdentity {
             path: named.to_owned(),
             file_system: mount.fs_type,
@@ -137,9 +137,9 @@ mod tests {
 
     #[test]
     fn links_and_folders_that_are_missing() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let one = |path: &Path| match places_of(path).unwrap()[..] {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let one = |path: &Path| match ids_of(path).unwrap()[..] {
             [place] => place,
             ref places => panic!("{places:?}"),
         };
@@ -147,28 +147,25 @@ mod tests {
         symlink("a", at("link")).unwrap();
         assert_eq!(one(&at("a/x.sock")), one(&at("link/x.sock")));
         assert_ne!(one(&at("a/x.sock")), one(&at("a/y.sock")));
-        // Where the folder is made later, it is the same place.
+        // It is the same socket when the directory is created later.
         let before = one(&at("b/c/x.sock"));
         fs::create_dir_all(at("b/c")).unwrap();
         assert_eq!(one(&at("b/c/x.sock")), before);
         // A link to a socket: both, also before there is one.
         symlink("b/c/later.sock", at("z.sock")).unwrap();
-        let early = places_of(&at("z.sock")).unwrap();
+        let early = ids_of(&at("z.sock")).unwrap();
         assert!(early.contains(&one(&at("b/c/later.sock"))), "{early:?}");
         fs::write(at("b/c/x.sock"), "").unwrap();
         symlink("b/c/x.sock", at("y.sock")).unwrap();
-        let both = places_of(&at("y.sock")).unwrap();
+        let both = ids_of(&at("y.sock")).unwrap();
         assert!(both.len() == 2 && both.contains(&before), "{both:?}");
-        // A folder that is not there yet, by a link; a link to a link.
+        // A directory that does not exist yet, by a link; a link to a link.
         symlink("later", at("soon")).unwrap();
         assert_eq!(one(&at("soon/x.sock")), one(&at("later/x.sock")));
         symlink("../y.sock", at("a/w.sock")).unwrap();
-        let all = places_of(&at("a/w.sock")).unwrap();
+        let all = ids_of(&at("a/w.sock")).unwrap();
         assert!(all.len() == 3 && all.contains(&before), "{all:?}");
         symlink("circle", at("circle")).unwrap();
-        assert!(matches!(
-            places_of(&at("circle")),
-            Err(IdentifyError::Socket { .. })
-        ));
+        assert!(matches!(ids_of(&at("circle")), Err(IdentifyError::Socket { .. })));
     }
 }

@@ -13,16 +13,15 @@ use super::{
     self_calls::SelfCalls,
 };
 use crate::{
-    datapath::{
-        DISABLE_VARIABLE, is_taken_away,
-        trial::{Attached, HELPERS, HOOKS, Hook, Place, Refusal, TABLES, Trials},
-    },
+    datapath::trial::{Attached, HELPERS, HOOKS, Hook, Place, Refusal, TABLES, Trials},
+    instance::{DISABLE_VARIABLE, Disabled},
     launch::TransientCgroup,
 };
 
 /// What trials need: a map in which programs record their calls, and a cgroup, which is removed on drop.
 pub(super) struct Fixture<'a> {
     environment: &'a HostEnvironment,
+    disabled: &'a Disabled,
     attach: AttachScope,
     name: [u8; 8],
     trials: Result<Trials, Refusal>,
@@ -30,7 +29,7 @@ pub(super) struct Fixture<'a> {
 }
 
 impl Fixture<'_> {
-    pub(super) fn new(environment: &HostEnvironment, options: Options) -> Fixture<'_> {
+    pub(super) fn new<'a>(environment: &'a HostEnvironment, options: &'a Options) -> Fixture<'a> {
         // The thread name by which trial programs recognise the calls: eight bytes that hold the process id.
         let mut name = *b"tg000000";
         name[2..].copy_from_slice(&format!("{:06x}", process::id() & 0xff_ffff).as_bytes()[..6]);
@@ -42,6 +41,7 @@ impl Fixture<'_> {
         Fixture {
             environment,
             attach: options.attach,
+            disabled: &options.disabled,
             name,
             trials: Trials::begin(name),
             cgroup,
@@ -50,11 +50,12 @@ impl Fixture<'_> {
 
     /// Tries all hooks at the same time: one round of calls shows which programs are called.
     pub(super) fn hooks(&self) -> Vec<Finding> {
-        let disabled =
-            |(finding, hook): (Finding, &Hook)| match finding.is_effective() && hook.is_taken_away() {
-                true => disabled_by_variable(finding),
-                false => finding,
-            };
+        let disabled = |(finding, hook): (Finding, &Hook)| match finding.is_effective()
+            && hook.is_disabled(self.disabled)
+        {
+            true => disabled_by_variable(finding),
+            false => finding,
+        };
         self.tried().into_iter().zip(&HOOKS).map(disabled).collect()
     }
 
@@ -196,7 +197,7 @@ impl Fixture<'_> {
                     .map_err(Clone::clone)
                     .and_then(|trials| trials.helper(helper));
                 match tried {
-                    Ok(()) if helper.ability.is_some_and(is_taken_away) => {
+                    Ok(()) if helper.ability.is_some_and(|word| self.disabled.has(word)) => {
                         disabled_by_variable(finding.reached(Reached::Loaded))
                     }
                     Ok(()) => finding.reached(Reached::Loaded),

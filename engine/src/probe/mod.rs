@@ -15,6 +15,8 @@ mod self_calls;
 
 use serde::Serialize;
 
+use crate::instance::Disabled;
+
 use self::{environment::HostEnvironment, hooks::Fixture};
 pub use self::{
     environment::Kernel,
@@ -26,10 +28,12 @@ pub use self::{
 const SCHEMA_VERSION: u32 = 1;
 
 /// What the probe may do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// What programs may be attached to.
     pub attach: AttachScope,
+    /// Features and program groups that are not to be used.
+    pub disabled: Disabled,
 }
 
 /// What trial programs may be attached to.
@@ -100,7 +104,7 @@ impl Report {
 /// Tries every feature.
 pub fn probe(options: Options) -> Report {
     let environment = HostEnvironment::detect();
-    let fixture = Fixture::new(&environment, options);
+    let fixture = Fixture::new(&environment, &options);
     let hooks = fixture.hooks();
     let helpers = fixture.helpers();
     let maps = fixture.maps();

@@ -1,68 +1,68 @@
-//! What a test client tells about its run: one line of JSON.
+//! What a test client reports about its run: one line of JSON.
 
 use serde::{Deserialize, Serialize};
 
-/// How far a run came.
+/// The step at which a run failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
-    /// What comes before: an io_uring, a first place to go to.
+    /// Setup before the measured calls: an io_uring, a connection to the first destination.
     Preparation,
     /// socket(2).
     Socket,
-    /// connect(2), or what stands for it.
+    /// connect(2), or the call that replaces it.
     Connect,
     /// Sending, with or without an address.
     Send,
-    /// Waiting for what somebody else sends, or for somebody who connects.
+    /// Waiting for data or for a connection.
     Receive,
 }
 
-/// The end of a run.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientResult {
-    /// The way that was tried.
-    pub way: String,
-    /// Whether all of it was done.
+    /// Name of the egress method.
+    pub method: String,
+    /// Whether every step succeeded.
     pub ok: bool,
-    /// The kernel's name of the error, `STALLED` for a wait that was given up, `DIED` for a process
-    /// that told nothing.
+    /// The kernel's name of the error, or `TIMEOUT` after [`TIMEOUT`](super::client::TIMEOUT), `DIED` when a
+    /// thread or grandchild ended without a result.
     pub errno: Option<String>,
     /// The step that failed.
     pub step: Option<Step>,
 }
 
 impl ClientResult {
-    /// A run without a failure.
-    pub fn done(way: &str) -> ClientResult {
+    /// A run in which every step succeeded.
+    pub fn success(method: &str) -> ClientResult {
         ClientResult {
-            way: way.to_owned(),
+            method: method.to_owned(),
             ok: true,
             errno: None,
             step: None,
         }
     }
 
-    /// A run that ended at a step.
-    pub fn ended(way: &str, step: Step, errno: &str) -> ClientResult {
+    /// A run that failed at a step.
+    pub fn failure(method: &str, step: Step, errno: &str) -> ClientResult {
         ClientResult {
-            way: way.to_owned(),
+            method: method.to_owned(),
             ok: false,
             errno: Some(errno.to_owned()),
             step: Some(step),
         }
     }
 
-    /// The results in a text of one JSON document a line; other lines are passed over.
+    /// The results in a text; lines that are not results are skipped.
     pub fn read(text: &str) -> Vec<ClientResult> {
         text.lines()
             .filter_map(|line| serde_json::from_str(line).ok())
             .collect()
     }
 
-    /// Whether this kernel does not have the way at all: nothing was refused.
-    pub fn is_impossible(&self) -> bool {
-        let absent = [
+    /// Whether the kernel does not implement the method: the error is not a denial.
+    pub fn is_unsupported(&self) -> bool {
+        let unsupported = [
             "EPROTONOSUPPORT",
             "ESOCKTNOSUPPORT",
             "EAFNOSUPPORT",
@@ -70,7 +70,10 @@ impl ClientResult {
             "ENOPROTOOPT",
         ];
         matches!(self.step, Some(Step::Socket | Step::Preparation))
-            && self.errno.as_deref().is_some_and(|errno| absent.contains(&errno))
+            && self
+                .errno
+                .as_deref()
+                .is_some_and(|errno| unsupported.contains(&errno))
     }
 }
 
@@ -79,21 +82,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_read_back() {
-        let refused = ClientResult::ended("udp-sendto", Step::Send, "EPERM");
+    fn a_result_survives_a_round_trip() {
+        let refused = ClientResult::failure("udp-sendto", Step::Send, "EPERM");
         let line = serde_json::to_string(&refused).unwrap();
         assert_eq!(
             line,
-            r#"{"way":"udp-sendto","ok":false,"errno":"EPERM","step":"send"}"#
+            r#"{"method":"udp-sendto","ok":false,"errno":"EPERM","step":"send"}"#
         );
         assert_eq!(ClientResult::read(&format!("noise\n{line}\n")), [refused]);
     }
 
     #[test]
-    fn only_what_the_kernel_lacks_is_impossible() {
-        assert!(ClientResult::ended("raw", Step::Socket, "EPROTONOSUPPORT").is_impossible());
-        assert!(!ClientResult::ended("raw", Step::Socket, "EPERM").is_impossible());
-        assert!(!ClientResult::ended("raw", Step::Send, "ENOSYS").is_impossible());
-        assert!(!ClientResult::done("raw").is_impossible());
+    fn only_missing_kernel_support_is_unsupported() {
+        assert!(ClientResult::failure("raw", Step::Socket, "EPROTONOSUPPORT").is_unsupported());
+        assert!(!ClientResult::failure("raw", Step::Socket, "EPERM").is_unsupported());
+        assert!(!ClientResult::failure("raw", Step::Send, "ENOSYS").is_unsupported());
+        assert!(!ClientResult::success("raw").is_unsupported());
     }
 }

@@ -1,16 +1,16 @@
-//! Every way out of a process that is tried, and what the gate should say about each.
+//! The egress methods that are tested, and the hooks that must deny each of them.
 
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// What a test client sends.
+/// The payload of every message that a test client sends.
 pub const MARKER: &[u8] = b"tidegate test_client";
 
-/// The protocol that raw sockets are tried with: one for experiments (RFC 3692).
+/// The IP protocol of raw sockets: reserved for experiments (RFC 3692).
 pub const EXPERIMENTAL_PROTOCOL: i32 = 253;
 
-/// A way out.
+/// How a process sends something to another host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EgressMethod {
     /// TCP: connect, send.
@@ -23,9 +23,9 @@ pub enum EgressMethod {
     UdpSendmsg,
     /// UDP: sendmmsg with two messages.
     UdpSendmmsg,
-    /// UDP: connected to one place, sendto another.
+    /// UDP: connected to one destination, sendto another.
     UdpConnectedSendto,
-    /// UDP: connected to one place, then to another, send.
+    /// UDP: connected to one destination, reconnected to another, send.
     UdpReconnect,
     /// TCP fast open: sendto with MSG_FASTOPEN, no connect.
     TcpFastopenSendto,
@@ -35,7 +35,7 @@ pub enum EgressMethod {
     IoUringConnect,
     /// UDP: sendmsg submitted to an io_uring.
     IoUringSendmsg,
-    /// ICMP echo from a ping socket that an io_uring made: sendto.
+    /// ICMP echo from a ping socket created by an io_uring: sendto.
     IoUringPing,
     /// MPTCP: connect, send.
     MptcpConnect,
@@ -51,11 +51,11 @@ pub enum EgressMethod {
     InetOnUdp6Connect,
     /// UDP: sendto on an IPv6 socket with a `sockaddr_in`.
     InetOnUdp6Sendto,
-    /// UDP: connected, disconnected by AF_UNSPEC, then sendto another place.
+    /// UDP: connected, disconnected by AF_UNSPEC, then sendto another destination.
     UnspecDisconnectSendto,
-    /// TCP: connected, disconnected by AF_UNSPEC, then connected to another place.
+    /// TCP: connected, disconnected by AF_UNSPEC, then connected to another destination.
     UnspecTcpReconnect,
-    /// UDP: sendto with family AF_UNSPEC, which the kernel takes for AF_INET.
+    /// UDP: sendto with family AF_UNSPEC, which the kernel treats as AF_INET.
     UnspecFamilySendto,
     /// UDP-Lite: connect, send.
     UdpliteConnectSend,
@@ -65,7 +65,7 @@ pub enum EgressMethod {
     RawConnectSend,
     /// Raw IP: sendto.
     RawSendto,
-    /// Raw IP with a header written by the sender (IPPROTO_RAW).
+    /// Raw IP with an IP header written by the sender (IPPROTO_RAW).
     RawOwnHeader,
     /// ICMP echo from a ping socket: connect, send.
     PingConnectSend,
@@ -79,7 +79,7 @@ pub enum EgressMethod {
     GrandchildConnect,
 }
 
-/// All of them, with their names on a command line.
+/// Every method with its name on the command line and in reports.
 const NAMED: [(EgressMethod, &str); 32] = [
     (EgressMethod::TcpConnect, "tcp-connect"),
     (EgressMethod::UdpConnectSend, "udp-connect-send"),
@@ -115,9 +115,9 @@ const NAMED: [(EgressMethod, &str); 32] = [
     (EgressMethod::GrandchildConnect, "grandchild-connect"),
 ];
 
-/// A name that is no way's.
+/// The name of no egress method.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("`{0}` is not the name of a way")]
+#[error("unknown egress method `{0}`")]
 pub struct UnknownEgressMethod(String);
 
 impl FromStr for EgressMethod {
@@ -125,7 +125,7 @@ impl FromStr for EgressMethod {
 
     fn from_str(text: &str) -> Result<EgressMethod, UnknownEgressMethod> {
         let mut all = EgressMethod::all();
-        all.find(|way| way.name() == text)
+        all.find(|method| method.name() == text)
             .ok_or_else(|| UnknownEgressMethod(text.to_owned()))
     }
 }
@@ -144,14 +144,14 @@ impl Family {
     pub const ALL: [Family; 2] = [Family::V4, Family::V6];
 }
 
-/// What a receiver listens for.
+/// The protocol of a receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// TCP connections, with fast open.
     Tcp,
-    /// MPTCP connections, and plain TCP ones.
+    /// MPTCP connections; plain TCP connections are accepted too.
     Mptcp,
-    /// SCTP associations, one a socket.
+    /// SCTP associations of one-to-one sockets.
     Sctp,
     /// UDP datagrams.
     Udp,
@@ -163,32 +163,32 @@ pub enum Transport {
     Echo,
 }
 
-/// Which kind of cgroup hook decides about a way.
+/// What decides whether a method is allowed, without LSM programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Gatekeeper {
+pub enum EnforcedBy {
     /// connect4 or connect6.
     Connect,
     /// sendmsg4 or sendmsg6.
     Sendmsg,
     /// sock_create.
     SockCreate,
-    /// None: the capability for it is taken away.
+    /// No hook: `exec` drops the capability that the method needs.
     Capability,
 }
 
 impl EgressMethod {
-    /// All of them.
+    /// Every method.
     pub fn all() -> impl Iterator<Item = EgressMethod> {
-        NAMED.into_iter().map(|(way, _)| way)
+        NAMED.into_iter().map(|(method, _)| method)
     }
 
-    /// The name on the test client's command line.
+    /// The name on the command line of the test client and in reports.
     pub fn name(self) -> &'static str {
-        let named = NAMED.into_iter().find(|(way, _)| *way == self);
+        let named = NAMED.into_iter().find(|(method, _)| *method == self);
         named.map_or("", |(_, name)| name)
     }
 
-    /// The families of destination that the way exists for.
+    /// The address families of destinations that the method supports.
     pub fn families(self) -> &'static [Family] {
         match self {
             EgressMethod::MappedTcpConnect
@@ -203,7 +203,7 @@ impl EgressMethod {
         }
     }
 
-    /// Which receiver sees what is sent.
+    /// The protocol of the receiver.
     pub fn transport(self) -> Transport {
         match self {
             EgressMethod::TcpConnect
@@ -240,8 +240,8 @@ impl EgressMethod {
         }
     }
 
-    /// Which hook decides.
-    pub fn gatekeeper(self) -> Gatekeeper {
+    /// What decides, without LSM programs.
+    pub fn enforced_by(self) -> EnforcedBy {
         match self {
             EgressMethod::TcpConnect
             | EgressMethod::UdpConnectSend
@@ -255,7 +255,7 @@ impl EgressMethod {
             | EgressMethod::InetOnUdp6Connect
             | EgressMethod::UnspecTcpReconnect
             | EgressMethod::ThreadConnect
-            | EgressMethod::GrandchildConnect => Gatekeeper::Connect,
+            | EgressMethod::GrandchildConnect => EnforcedBy::Connect,
             EgressMethod::UdpSendto
             | EgressMethod::UdpSendmsg
             | EgressMethod::UdpSendmmsg
@@ -264,7 +264,7 @@ impl EgressMethod {
             | EgressMethod::MappedUdpSendto
             | EgressMethod::InetOnUdp6Sendto
             | EgressMethod::UnspecDisconnectSendto
-            | EgressMethod::UnspecFamilySendto => Gatekeeper::Sendmsg,
+            | EgressMethod::UnspecFamilySendto => EnforcedBy::Sendmsg,
             EgressMethod::UdpliteConnectSend
             | EgressMethod::UdpliteSendto
             | EgressMethod::RawConnectSend
@@ -273,36 +273,36 @@ impl EgressMethod {
             | EgressMethod::PingConnectSend
             | EgressMethod::PingSendto
             | EgressMethod::IoUringPing
-            | EgressMethod::SctpConnect => Gatekeeper::SockCreate,
-            EgressMethod::Packet => Gatekeeper::Capability,
+            | EgressMethod::SctpConnect => EnforcedBy::SockCreate,
+            EgressMethod::Packet => EnforcedBy::Capability,
         }
     }
 
-    /// The hook that reports a destination of this family; `None` where there is none.
+    /// The cgroup hook that reports a destination of this family; `None` if no hook covers the method.
     pub fn hook(self, family: Family) -> Option<&'static str> {
-        Some(match (self.gatekeeper(), family) {
-            // The address is still spelled as IPv6 when connect(2) shows it.
-            (Gatekeeper::Connect, _) if self.is_mapped() => "connect6",
-            (Gatekeeper::Connect, Family::V4) => "connect4",
-            (Gatekeeper::Connect, Family::V6) => "connect6",
-            (Gatekeeper::Sendmsg, Family::V4) => "sendmsg4",
-            (Gatekeeper::Sendmsg, Family::V6) => "sendmsg6",
-            (Gatekeeper::SockCreate, _) => "sock_create",
-            (Gatekeeper::Capability, _) => return None,
+        Some(match (self.enforced_by(), family) {
+            // connect6 gets the IPv4-mapped address, before the kernel converts it.
+            (EnforcedBy::Connect, _) if self.is_mapped() => "connect6",
+            (EnforcedBy::Connect, Family::V4) => "connect4",
+            (EnforcedBy::Connect, Family::V6) => "connect6",
+            (EnforcedBy::Sendmsg, Family::V4) => "sendmsg4",
+            (EnforcedBy::Sendmsg, Family::V6) => "sendmsg6",
+            (EnforcedBy::SockCreate, _) => "sock_create",
+            (EnforcedBy::Capability, _) => return None,
         })
     }
 
-    /// The LSM program that sees it first.
+    /// The LSM program that is called first.
     pub fn lsm_hook(self) -> Option<&'static str> {
-        Some(match self.gatekeeper() {
+        Some(match self.enforced_by() {
             _ if self == EgressMethod::TcpFastopenSendto => "lsm_sendmsg",
-            Gatekeeper::Connect => "lsm_connect",
-            Gatekeeper::Sendmsg => "lsm_sendmsg",
-            Gatekeeper::SockCreate | Gatekeeper::Capability => "lsm_create",
+            EnforcedBy::Connect => "lsm_connect",
+            EnforcedBy::Sendmsg => "lsm_sendmsg",
+            EnforcedBy::SockCreate | EnforcedBy::Capability => "lsm_create",
         })
     }
 
-    /// The protocol as reports name it.
+    /// The protocol in events.
     pub fn protocol(self, family: Family) -> &'static str {
         match (self.transport(), family) {
             // A subflow of MPTCP is a TCP socket.
@@ -316,7 +316,7 @@ impl EgressMethod {
         }
     }
 
-    /// Whether the destination is spelled as an IPv4-mapped address.
+    /// Whether the destination is an IPv4-mapped IPv6 address.
     pub fn is_mapped(self) -> bool {
         matches!(
             self,
@@ -324,7 +324,7 @@ impl EgressMethod {
         )
     }
 
-    /// Whether the test client goes to another place first.
+    /// Whether the test client connects to another destination first.
     pub fn needs_via(self) -> bool {
         matches!(
             self,
@@ -335,12 +335,12 @@ impl EgressMethod {
         )
     }
 
-    /// Whether it takes CAP_NET_RAW.
+    /// Whether it needs CAP_NET_RAW.
     pub fn needs_net_raw(self) -> bool {
         self.transport() == Transport::Raw
     }
 
-    /// How many messages arrive.
+    /// How many messages arrive when nothing is blocked.
     pub fn messages(self) -> usize {
         if self == EgressMethod::UdpSendmmsg { 2 } else { 1 }
     }
@@ -351,7 +351,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hooks_are_those_of_the_family_and_spelling() {
+    fn hook_depends_on_family_and_address_form() {
         assert_eq!(EgressMethod::TcpConnect.hook(Family::V6), Some("connect6"));
         assert_eq!(EgressMethod::MappedTcpConnect.hook(Family::V4), Some("connect6"));
         assert_eq!(EgressMethod::MappedUdpSendto.hook(Family::V4), Some("sendmsg4"));
@@ -359,21 +359,21 @@ mod tests {
     }
 
     #[test]
-    fn names_are_told_apart() {
+    fn names_are_unique() {
         let mut names: Vec<_> = EgressMethod::all().map(EgressMethod::name).collect();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), NAMED.len());
-        for way in EgressMethod::all() {
-            assert_eq!(way.name().parse(), Ok(way));
+        for method in EgressMethod::all() {
+            assert_eq!(method.name().parse(), Ok(method));
         }
         assert!("".parse::<EgressMethod>().is_err());
     }
 
-    /// Does not compile when a way is missing here, and fails when it has no name.
+    /// Does not compile if a method is missing here, and fails if it has no name.
     #[test]
-    fn every_way_has_a_name() {
-        let count = |way: EgressMethod| match way {
+    fn every_method_has_a_name() {
+        let count = |method: EgressMethod| match method {
             EgressMethod::TcpConnect
             | EgressMethod::UdpConnectSend
             | EgressMethod::UdpSendto

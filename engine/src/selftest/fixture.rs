@@ -1,4 +1,5 @@
-//! The gate of the self-test: the programs of `exec` on a cgroup of our own, and running test clients in it.
+//! The cgroups of the self-test, one without a policy and one with the programs that `exec` attaches, and the
+//! test clients that run in them.
 
 use std::{
     cell::RefCell,
@@ -21,63 +22,69 @@ use super::{SelftestError, client_result::ClientResult};
 use crate::{
     cgroup::Hierarchy,
     compile::Image,
-    datapath::{EventRing, Features, RunGate},
+    datapath::{EventRing, Features, RunDatapath},
     events::{Clock, Context, Event, Pipeline, StreamItem},
+    instance::Instance,
     launch::{
-        Capability, CapabilitySet, Command, Exit, KeepFds, OrphanAction, SignalSource, Supervisor,
-        TransientCgroup, Watch,
+        Capability, CapabilitySet, Command, Environment, Exit, KeepFds, OrphanAction, SignalSource,
+        Supervisor, TransientCgroup, Watch,
     },
     policy::Policy,
 };
 
-/// What a test client may keep.
+/// The capabilities that a test client keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rights {
-    /// Everything: to find out whether a way exists at all.
+pub(super) enum Privileges {
+    /// All of them: to find out whether the kernel supports a method.
     All,
-    /// What a command of `exec` has.
+    /// Those of a command of `exec`.
     AsExec,
-    /// The same with raw sockets, so that it is a hook that decides.
-    WithRawSockets,
+    /// Only CAP_NET_RAW, so that a hook decides and not the missing capability.
+    WithNetRaw,
 }
 
-/// Where test clients run.
-pub(super) struct Bench<'a> {
+/// Two cgroups, removed by [`Fixture::remove`].
+pub(super) struct Fixture<'a> {
     signals: &'a SignalSource,
     program: PathBuf,
+    environment: &'a Environment,
     plain: TransientCgroup,
-    gated: Gated,
+    enforced: EnforcedSide,
 }
 
-struct Gated {
-    gate: RunGate,
+struct EnforcedSide {
+    datapath: RunDatapath,
     ring: RefCell<EventRing>,
     cgroup: TransientCgroup,
 }
 
-/// A run, and what the gate said meanwhile.
+/// The result of a test client, and the events of its run.
 pub(super) struct CaseRun {
-    /// What the test client told; `None` when it was ended before it could.
+    /// `None` when the test client died before it reported a result.
     pub(super) result: Option<ClientResult>,
     pub(super) events: Vec<Event>,
 }
 
-impl Bench<'_> {
-    /// Puts the policy live, as `exec` does, and a cgroup under it.
-    pub(super) fn set<'a>(
+impl Fixture<'_> {
+    /// Creates both cgroups and attaches the policy to one of them, as `exec` does.
+    pub(super) fn attach<'a>(
+        instance: &Instance,
+        environment: &'a Environment,
         signals: &'a SignalSource,
         hierarchy: &Hierarchy,
         image: &Image,
         policy: &Policy,
-    ) -> Result<Bench<'a>, SelftestError> {
-        let failed = |error: Box<dyn std::error::Error + Send + Sync>| SelftestError::Gate(error);
+    ) -> Result<Fixture<'a>, SelftestError> {
+        let failed = |error: Box<dyn std::error::Error + Send + Sync>| SelftestError::Datapath(error);
         let program = fs::read_link("/proc/self/exe").map_err(|error| failed(Box::new(error)))?;
         let plain = TransientCgroup::create(hierarchy).map_err(|error| failed(Box::new(error)))?;
         let cgroup = TransientCgroup::create(hierarchy).map_err(|error| failed(Box::new(error)))?;
-        let features = Features::detect();
-        let gate = RunGate::open(features, |cgroup| hierarchy.has(cgroup));
-        let mut gate = gate.map_err(|error| failed(Box::new(error)))?;
-        let installed = gate.install(&[image]).map_err(|error| failed(Box::new(error)))?;
+        let features = Features::detect(&instance.disabled);
+        let datapath = RunDatapath::open(instance, features, |cgroup| hierarchy.has(cgroup));
+        let datapath = datapath.map_err(|error| failed(Box::new(error)))?;
+        let installed = datapath
+            .install(&[image])
+            .map_err(|error| failed(Box::new(error)))?;
         let mut slots = [SlotRef::NONE; MAX_STACKED];
         for (reference, slot) in slots.iter_mut().zip(installed) {
             let hooks = policy.hooks.select(features.hooks(), policy.needed_hooks());
@@ -89,67 +96,73 @@ impl Bench<'_> {
             flags: if policy.strict { Scope::STRICT } else { 0 },
             slots,
         };
-        gate.attach(cgroup.fd(), &scope)
+        datapath
+            .attach(cgroup.fd(), &scope)
             .map_err(|error| failed(Box::new(error)))?;
-        let ring = gate.events().map_err(|error| failed(Box::new(error)))?;
-        Ok(Bench {
+        let ring = datapath.events().map_err(|error| failed(Box::new(error)))?;
+        Ok(Fixture {
             signals,
             program,
+            environment,
             plain,
-            gated: Gated {
-                gate,
+            enforced: EnforcedSide {
+                datapath,
                 ring: RefCell::new(ring),
                 cgroup,
             },
         })
     }
 
-    /// Sends a test client out without the gate.
-    pub(super) fn go_plain(&self, words: Vec<OsString>, handed: &[RawFd]) -> Result<CaseRun, SelftestError> {
-        self.go(&self.plain, words, handed, Rights::All)
-    }
-
-    /// Sends a test client out through the gate.
-    pub(super) fn go_gated(
+    /// Runs a test client in the cgroup without a policy.
+    pub(super) fn run_without_policy(
         &self,
-        words: Vec<OsString>,
-        handed: &[RawFd],
-        rights: Rights,
+        args: Vec<OsString>,
+        inherited_fds: &[RawFd],
     ) -> Result<CaseRun, SelftestError> {
-        self.go(&self.gated.cgroup, words, handed, rights)
+        self.run(&self.plain, args, inherited_fds, Privileges::All)
     }
 
-    fn go(
+    /// Runs a test client in the cgroup with the policy.
+    pub(super) fn run_under_policy(
+        &self,
+        args: Vec<OsString>,
+        inherited_fds: &[RawFd],
+        privileges: Privileges,
+    ) -> Result<CaseRun, SelftestError> {
+        self.run(&self.enforced.cgroup, args, inherited_fds, privileges)
+    }
+
+    fn run(
         &self,
         cgroup: &TransientCgroup,
-        words: Vec<OsString>,
-        handed: &[RawFd],
-        rights: Rights,
+        args: Vec<OsString>,
+        inherited_fds: &[RawFd],
+        privileges: Privileges,
     ) -> Result<CaseRun, SelftestError> {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| SelftestError::TestClient(error);
-        let (told, teller) = pipe().map_err(|errno| failed(Box::new(errno)))?;
-        let mut command = Command::new(&self.program, std::env::vars_os().collect());
+        let (result_reader, result_writer) = pipe().map_err(|errno| failed(Box::new(errno)))?;
+        let mut command = Command::new(&self.program, self.environment.clone());
         command.args = vec![
             "selftest-client".into(),
-            format!("--tell={}", teller.as_raw_fd()).into(),
+            format!("--result-fd={}", result_writer.as_raw_fd()).into(),
         ];
-        command.args.extend(words);
-        command.keep_fds = KeepFds::Also([handed, &[teller.as_raw_fd()]].concat());
-        command.keep_capabilities = match rights {
-            Rights::All => CapabilitySet::ALL,
-            Rights::AsExec => CapabilitySet::NONE,
-            Rights::WithRawSockets => CapabilitySet::of(Capability::NET_RAW),
+        command.args.extend(args);
+        command.keep_fds = KeepFds::Also([inherited_fds, &[result_writer.as_raw_fd()]].concat());
+        command.keep_capabilities = match privileges {
+            Privileges::All => CapabilitySet::ALL,
+            Privileges::AsExec => CapabilitySet::NONE,
+            Privileges::WithNetRaw => CapabilitySet::of(Capability::NET_RAW),
         };
         let child = command
             .spawn(cgroup.fd(), self.signals)
             .map_err(|error| failed(Box::new(error)))?;
-        drop(teller);
+        drop(result_writer);
         let names = Context::new(|_: u32, _: ExecutableId| None);
         let clock = Clock::capture().map_err(|error| failed(Box::new(error)))?;
         let mut pipeline = Pipeline::new(names, clock, 0);
         let mut events = Vec::new();
         let mut drain = |is_end: bool| {
-            let mut ring = self.gated.ring.borrow_mut();
+            let mut ring = self.enforced.ring.borrow_mut();
             loop {
                 let is_record = pipeline.read(|read| ring.take(read).is_some());
                 while let Some(kill) = pipeline.next_late_kill() {
@@ -168,7 +181,7 @@ impl Bench<'_> {
                 }
             }
         };
-        let watched = self.gated.ring.borrow().as_fd().try_clone_to_owned();
+        let watched = self.enforced.ring.borrow().as_fd().try_clone_to_owned();
         let watched = watched.map_err(|error| failed(Box::new(error)))?;
         let finished = {
             let mut watches = [Watch {
@@ -183,32 +196,32 @@ impl Bench<'_> {
             return Err(SelftestError::Interrupted);
         }
         Ok(CaseRun {
-            result: read_told(told),
+            result: read_result(result_reader),
             events,
         })
     }
 
-    /// Takes all away again: the cgroups, and then what was attached.
-    pub(super) fn clear(self) {
-        let Gated { mut gate, cgroup, .. } = self.gated;
+    /// Removes the cgroups, and then detaches the policy.
+    pub(super) fn remove(self) {
+        let EnforcedSide { datapath, cgroup, .. } = self.enforced;
         let id = cgroup.id();
         let mut is_gone = true;
         for cgroup in [self.plain, cgroup] {
             if let Err(error) = cgroup.remove() {
-                tracing::warn!(%error, "the next run tries again");
+                tracing::warn!(%error, "failed to remove a cgroup; the next run will try again");
                 is_gone = false;
             }
         }
-        // As long as the cgroup is there, it is gated.
-        if is_gone && let Err(error) = gate.detach(id) {
-            tracing::warn!(%error, "the next run tries again");
+        // A cgroup that still exists keeps its policy.
+        if is_gone && let Err(error) = datapath.detach(id) {
+            tracing::warn!(%error, "failed to detach the policy; the next run will try again");
         }
     }
 }
 
-/// What was told, once nobody can tell any more.
-fn read_told(told: OwnedFd) -> Option<ClientResult> {
+/// Reads the last result from the pipe, until every writer has closed it.
+fn read_result(reader: OwnedFd) -> Option<ClientResult> {
     let mut text = String::new();
-    fs::File::from(told).read_to_string(&mut text).ok()?;
+    fs::File::from(reader).read_to_string(&mut text).ok()?;
     ClientResult::read(&text).pop()
 }

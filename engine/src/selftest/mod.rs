@@ -1,129 +1,132 @@
-//! Every way out of a process, tried against receivers of our own: what arrived there did get out.
+//! Tries every known egress method against local receivers, without a policy and under one. What arrives at a
+//! receiver was not blocked, whatever an event says.
 //!
 //! ```text
-//! Network (a namespace, loopback only) -> Receiver (outside the gate)            <- what arrived
-//!                                      -> test client, in a cgroup, goes its TestCase  -> ClientResult, events
+//! Network (namespace, loopback only) -> Receiver (outside the policy)              <- what arrived
+//!                                    -> test client in a cgroup runs its TestCase  -> ClientResult, events
 //! ```
 
 pub mod client;
 pub mod client_result;
 pub mod egress_method;
+mod expectation;
 mod fixture;
-mod forbidden;
-mod link;
 pub mod network;
 pub mod receiver;
 pub mod report;
+mod rtnetlink;
 mod run_case;
 mod test_case;
 
 use nix::sys::utsname::uname;
 use thiserror::Error;
 
-pub use self::forbidden::built_in;
+pub use self::expectation::built_in;
 use self::{
-    fixture::Bench,
-    forbidden::Judge,
+    expectation::Expectation,
+    fixture::Fixture,
     network::{Network, NetworkError},
     receiver::ReceiverError,
-    report::{Line, Report},
+    report::{CaseResult, Report},
 };
 use crate::{
     cgroup::{Hierarchy, HierarchyError},
     datapath,
-    launch::{SignalError, SignalSource, sweep_stale},
+    instance::Instance,
+    launch::{Environment, SignalError, SignalSource, sweep_stale},
     policy::Policy,
 };
 
-/// Why the self-test could not be made, or not to its end.
+/// Why the self-test could not start, or not finish.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SelftestError {
-    /// The built-in policy.
-    #[error("the built-in policy is not valid:\n{0}")]
+    /// The built-in policy has errors; its diagnostics, as text.
+    #[error("internal error: the built-in policy is not valid:\n{0}")]
     BuiltIn(String),
-    /// The policy cannot be put live.
-    #[error("the policy cannot be put live")]
+    /// The policy could not be compiled, or the executables of its rules not be identified.
+    #[error("failed to compile the policy")]
     Policy(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// No network of our own.
+    /// The network namespace could not be created or configured.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// A receiver.
+    /// A receiver could not listen, or did not receive its own sentinel.
     #[error(transparent)]
     Receiver(#[from] ReceiverError),
-    /// The hierarchy of cgroups.
+    /// No usable cgroup2 hierarchy.
     #[error(transparent)]
     Hierarchy(#[from] HierarchyError),
-    /// Signals.
+    /// The signals of this process could not be handled.
     #[error(transparent)]
     Signal(#[from] SignalError),
-    /// The gate.
-    #[error("the gate cannot be made")]
-    Gate(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A test client could not be sent, or not be waited for.
-    #[error("a way cannot be tried")]
+    /// The programs could not be loaded, or not be attached to the cgroup of the test client.
+    #[error("failed to attach the policy")]
+    Datapath(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A test client could not be started, or not be waited for.
+    #[error("failed to run a test client")]
     TestClient(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A signal.
+    /// SIGINT, SIGTERM or SIGHUP ended the self-test.
     #[error("interrupted")]
     Interrupted,
 }
 
-/// How far it is.
+/// Passed to the progress callback before each test case.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress<'a> {
-    /// Ways that were tried.
+    /// Test cases that are finished.
     pub done: usize,
-    /// Ways there are.
-    pub all: usize,
-    /// The one that is tried now.
-    pub way: &'a str,
+    /// Test cases in total.
+    pub total: usize,
+    /// Name of the egress method that runs next.
+    pub method: &'a str,
 }
 
-/// Tries every way under a policy. The calling thread is in another network namespace afterwards, for good.
+/// Runs every test case under a policy. Moves the calling thread to another network namespace permanently.
 ///
 /// # Errors
-/// When something that it stands on cannot be had; what a way comes to is no error.
-pub fn run(policy: &Policy, mut tell: impl FnMut(Progress<'_>)) -> Result<Report, SelftestError> {
+/// When the environment of the tests cannot be set up. A bypass is not an error: it is part of the report.
+pub fn run(
+    instance: &Instance,
+    environment: &Environment,
+    policy: &Policy,
+    mut progress: impl FnMut(Progress<'_>),
+) -> Result<Report, SelftestError> {
     let signals = SignalSource::open()?;
     let hierarchy = Hierarchy::find()?;
-    // What resists is no reason not to run.
+    // Leftovers of an earlier run do not disturb this one.
     if let Err(error) = sweep_stale(&hierarchy) {
-        tracing::warn!(%error, "left-over cgroups were not looked for");
+        tracing::warn!(%error, "failed to remove stale cgroups");
     }
-    if let Err(error) = datapath::sweep(|cgroup| hierarchy.has(cgroup)) {
-        tracing::warn!(%error, "left-over pins were not removed");
+    if let Err(error) = datapath::sweep(instance, |cgroup| hierarchy.has(cgroup)) {
+        tracing::warn!(%error, "failed to remove stale pins");
     }
-    let judge = Judge::of(policy)?;
-    let image = judge.image()?;
+    let expectation = Expectation::of(policy)?;
+    let image = expectation.image()?;
     let network = Network::enter()?;
     for (address, prefix) in test_case::addresses() {
-        // Without the address nothing arrives there, which its control run tells.
+        // Without the address its test cases fail already without a policy, and are reported as unsupported.
         if let Err(error) = network.add(address, prefix) {
-            tracing::debug!(%error, "a destination less");
+            tracing::debug!(%error, "a destination address is not available");
         }
     }
-    let bench = Bench::set(&signals, &hierarchy, &image, policy)?;
-    let courses = test_case::all();
-    let tried: Result<Vec<Line>, SelftestError> = courses
+    let fixture = Fixture::attach(instance, environment, &signals, &hierarchy, &image, policy)?;
+    let cases = test_case::all();
+    let results: Result<Vec<CaseResult>, SelftestError> = cases
         .iter()
         .enumerate()
-        .map(|(done, course)| {
-            tell(Progress {
+        .map(|(done, case)| {
+            progress(Progress {
                 done,
-                all: courses.len(),
-                way: course.passage.name(),
+                total: cases.len(),
+                method: case.technique.name(),
             });
-            run_case::try_out(&bench, &judge, course)
+            run_case::run_case(&fixture, &expectation, case)
         })
         .collect();
-    bench.clear();
-    Ok(Report {
-        kernel: uname().map_or_else(
-            |errno| errno.to_string(),
-            |names| names.release().to_string_lossy().into_owned(),
-        ),
-        policy: policy.name.clone(),
-        mode: policy.mode.as_str(),
-        ways: tried?,
-    })
+    fixture.remove();
+    let kernel = uname().map_or_else(
+        |errno| errno.to_string(),
+        |names| names.release().to_string_lossy().into_owned(),
+    );
+    Ok(Report::new(kernel, policy, results?))
 }

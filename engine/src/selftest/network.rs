@@ -1,4 +1,4 @@
-//! A network of our own: loopback only, with addresses reserved for documentation.
+//! A network namespace with only a loopback device, and addresses reserved for documentation.
 
 use std::{
     fs, io,
@@ -11,61 +11,63 @@ use nix::{
 };
 use thiserror::Error;
 
-use super::{egress_method::Family, link::Link};
+use super::{egress_method::Family, rtnetlink::Rtnetlink};
 
-/// Why there is no network.
+/// Why the network could not be set up.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum NetworkError {
-    /// unshare(2).
-    #[error("cannot make a network namespace (this needs root)")]
+    /// unshare(2) failed.
+    #[error("failed to create a network namespace (requires root)")]
     Namespace(#[source] Errno),
-    /// rtnetlink(7).
-    #[error("cannot {step} in the network namespace")]
-    Link {
-        /// What.
+    /// A request to rtnetlink(7) failed.
+    #[error("failed to {step} in the network namespace")]
+    Rtnetlink {
+        /// What was requested.
         step: String,
-        /// Why.
+        /// The error of the kernel.
         #[source]
         source: Errno,
     },
-    /// A setting could not be written.
-    #[error("cannot write {path}")]
-    Setting {
-        /// Its file.
+    /// A sysctl could not be written.
+    #[error("failed to write {path}")]
+    Sysctl {
+        /// The file below /proc/sys.
         path: String,
-        /// Why.
+        /// The error of the write.
         #[source]
         source: io::Error,
     },
 }
 
-/// The calling thread is in a network namespace of its own, and what is started from it. All of
-/// `198.51.100.0/24` and `203.0.113.0/24` is here, and the IPv6 addresses named below. It goes with the last
-/// process in it.
+/// The calling thread and the processes that it starts are in their own network namespace. Every address of
+/// `198.51.100.0/24` and `203.0.113.0/24` is local there, and so are the IPv6 addresses below. The namespace is
+/// removed with its last process.
 #[derive(Debug)]
 pub struct Network {
-    link: Link,
+    rtnetlink: Rtnetlink,
 }
 
 impl Network {
-    /// Makes it, and moves the calling thread there: for good.
+    /// Creates the namespace and moves the calling thread into it permanently.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When the kernel refuses a step; creating a namespace requires CAP_SYS_ADMIN.
     pub fn enter() -> Result<Network, NetworkError> {
         unshare(CloneFlags::CLONE_NEWNET).map_err(NetworkError::Namespace)?;
-        // First: no address may wait for duplicates that nobody could have. A kernel without IPv6 has
-        // no such file, and no address to wait.
-        let _ = setting("ipv6/conf/all/disable_ipv6", "0");
+        // Before the addresses are added. A kernel without IPv6 does not have the file.
+        let _ = write_sysctl("ipv6/conf/all/disable_ipv6", "0");
         let failed = |step: &str| {
             let step = step.to_owned();
-            |source| NetworkError::Link { step, source }
+            |source| NetworkError::Rtnetlink { step, source }
         };
         let network = Network {
-            link: Link::open().map_err(failed("ask for addresses"))?,
+            rtnetlink: Rtnetlink::open().map_err(failed("open rtnetlink"))?,
         };
-        network.link.up().map_err(failed("set loopback up"))?;
+        network
+            .rtnetlink
+            .up()
+            .map_err(failed("set the loopback device up"))?;
         for (address, prefix) in [
             (Network::near(Family::V4), 24),
             (Network::far(Family::V4), 32),
@@ -80,29 +82,29 @@ impl Network {
         ] {
             network.add(address, 128)?;
         }
-        setting("ipv4/ping_group_range", "0 2147483647")?;
-        setting("ipv4/ip_unprivileged_port_start", "0")?;
-        // Client and server, data in the SYN even without a cookie, both ways (ip-sysctl.rst).
-        setting("ipv4/tcp_fastopen", "1543")?;
-        // A packet that the IP layer did not send itself may come from an address of this host.
-        setting("ipv4/conf/all/accept_local", "1")?;
+        write_sysctl("ipv4/ping_group_range", "0 2147483647")?;
+        write_sysctl("ipv4/ip_unprivileged_port_start", "0")?;
+        // Client and server, data in the SYN without a cookie, for both (ip-sysctl.rst).
+        write_sysctl("ipv4/tcp_fastopen", "1543")?;
+        // Accept packets from an address of this host that the IP layer did not send itself (raw and packet sockets).
+        write_sysctl("ipv4/conf/all/accept_local", "1")?;
         Ok(network)
     }
 
-    /// Gives loopback another address.
+    /// Adds an address to the loopback device.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// When the kernel refuses the address.
     pub fn add(&self, address: IpAddr, prefix: u8) -> Result<(), NetworkError> {
-        self.link
+        self.rtnetlink
             .add(address, prefix)
-            .map_err(|source| NetworkError::Link {
+            .map_err(|source| NetworkError::Rtnetlink {
                 step: format!("add the address {address}"),
                 source,
             })
     }
 
-    /// The destination that policies of the tests are about.
+    /// The destination that the policies of tests match.
     pub fn near(family: Family) -> IpAddr {
         match family {
             Family::V4 => IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)),
@@ -110,7 +112,7 @@ impl Network {
         }
     }
 
-    /// Another address of the same network.
+    /// Another address in the same network.
     pub fn far(family: Family) -> IpAddr {
         match family {
             Family::V4 => IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2)),
@@ -118,7 +120,7 @@ impl Network {
         }
     }
 
-    /// An address of another network.
+    /// An address in another network.
     pub fn elsewhere(family: Family) -> IpAddr {
         match family {
             Family::V4 => IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)),
@@ -127,7 +129,7 @@ impl Network {
     }
 }
 
-fn setting(name: &str, value: &str) -> Result<(), NetworkError> {
+fn write_sysctl(name: &str, value: &str) -> Result<(), NetworkError> {
     let path = format!("/proc/sys/net/{name}");
-    fs::write(&path, value).map_err(|source| NetworkError::Setting { path, source })
+    fs::write(&path, value).map_err(|source| NetworkError::Sysctl { path, source })
 }

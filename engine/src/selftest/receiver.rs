@@ -1,4 +1,4 @@
-//! The far end, outside the gate: what arrived here did get out.
+//! Receivers of the test clients, outside of any policy.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -14,19 +14,18 @@ use thiserror::Error;
 
 use super::egress_method::{EXPERIMENTAL_PROTOCOL, Transport};
 
-/// How long anything may take that happens at once when it happens at all.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Time limit for something that happens immediately if it happens at all.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 const SENTINEL: &[u8] = b"tidegate sentinel";
 
-/// Echo requests of ICMP and ICMPv6 start so; identifier and number are zero, the checksum is put
-/// in by whoever sends.
+/// ICMP and ICMPv6 types of echo requests. Identifier and sequence number are zero.
 const ECHO_V4: u8 = 8;
 const ECHO_V6: u8 = 128;
 
-/// What the far end could not do.
+/// Why a receiver could not listen, or not receive.
 #[derive(Debug, Error)]
-#[error("the receiver on {address} cannot {step}")]
+#[error("the receiver on {address} failed to {step}")]
 pub struct ReceiverError {
     step: &'static str,
     address: SocketAddr,
@@ -34,7 +33,7 @@ pub struct ReceiverError {
     source: std::io::Error,
 }
 
-/// A socket that listens.
+/// A listening socket.
 #[derive(Debug)]
 pub struct Receiver {
     transport: Transport,
@@ -43,11 +42,11 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Listens on an address; port 0 lets the kernel choose one. `None` where this kernel does not have
-    /// the protocol.
+    /// Listens on an address; with port 0 the kernel chooses a port. `None` if the kernel does not support the
+    /// protocol.
     ///
     /// # Errors
-    /// When it cannot listen.
+    /// When the kernel supports the protocol but refuses to listen.
     pub fn listen(transport: Transport, address: SocketAddr) -> Result<Option<Receiver>, ReceiverError> {
         let failed = |step| {
             move |source| ReceiverError {
@@ -59,7 +58,7 @@ impl Receiver {
         let socket = match new_socket(transport, address.ip()) {
             Ok(socket) => socket,
             Err(error) => {
-                let absent = [
+                let unsupported = [
                     libc::EPROTONOSUPPORT,
                     libc::ESOCKTNOSUPPORT,
                     libc::EAFNOSUPPORT,
@@ -67,8 +66,8 @@ impl Receiver {
                     libc::ENOPROTOOPT,
                 ];
                 return match error.raw_os_error() {
-                    Some(number) if absent.contains(&number) => Ok(None),
-                    _ => Err(failed("make a socket")(error)),
+                    Some(errno) if unsupported.contains(&errno) => Ok(None),
+                    _ => Err(failed("create a socket")(error)),
                 };
             }
         };
@@ -76,15 +75,15 @@ impl Receiver {
         if is_stream(transport) {
             socket.listen(128).map_err(failed("listen"))?;
         }
-        // No way over MPTCP asks for it, and Linux 6.1 refuses it there.
+        // No method uses it with MPTCP, and Linux 6.1 refuses it for MPTCP sockets.
         if transport == Transport::Tcp {
-            accept_fast_open(&socket).map_err(failed("take fast open"))?;
+            accept_fast_open(&socket).map_err(failed("enable TCP fast open"))?;
         }
         socket
-            .set_read_timeout(Some(PATIENCE))
+            .set_read_timeout(Some(TIMEOUT))
             .map_err(failed("set a timeout"))?;
         let bound = if has_ports(transport) {
-            let bound = socket.local_addr().map_err(failed("tell its address"))?;
+            let bound = socket.local_addr().map_err(failed("read its address"))?;
             bound.as_socket().unwrap_or(address)
         } else {
             address
@@ -96,19 +95,19 @@ impl Receiver {
         }))
     }
 
-    /// Where it listens; port 0 for protocols without.
+    /// The address it listens on; port 0 for protocols without ports.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// All that arrived since the last call: for each connection what was sent over it, for each
-    /// datagram what was in it.
+    /// Everything that arrived since the last call: the bytes of each connection, and the payload of each
+    /// datagram.
     ///
-    /// No time is waited for: a sentinel is sent from here, and what was sent before it has arrived
-    /// before it, since loopback delivers in order.
+    /// Does not wait for a fixed time: it sends a sentinel to itself, and everything sent earlier arrives before
+    /// the sentinel, because loopback delivers in order.
     ///
     /// # Errors
-    /// When the sentinel itself does not arrive.
+    /// When the sentinel does not arrive.
     pub fn arrived(&self) -> Result<Vec<Vec<u8>>, ReceiverError> {
         let failed = |step| {
             move |source| ReceiverError {
@@ -117,10 +116,10 @@ impl Receiver {
                 source,
             }
         };
-        let connection = self.send_sentinel().map_err(failed("send to itself"))?;
+        let connection = self.send_sentinel().map_err(failed("send its sentinel"))?;
         let mut arrived = Vec::new();
         loop {
-            let message = self.next().map_err(failed("receive what it sent itself"))?;
+            let message = self.next().map_err(failed("receive its sentinel"))?;
             if message == SENTINEL {
                 drop(connection);
                 return Ok(arrived);
@@ -132,10 +131,10 @@ impl Receiver {
     fn next(&self) -> std::io::Result<Vec<u8>> {
         if is_stream(self.transport) {
             let (mut stream, _) = self.socket.accept()?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
             let mut message = Vec::new();
             return match stream.read_to_end(&mut message) {
-                // A connection that was reset was a connection.
+                // A connection that was reset was established before.
                 Err(error) if error.kind() != ErrorKind::ConnectionReset => Err(error),
                 _ => Ok(message),
             };
@@ -150,12 +149,12 @@ impl Receiver {
         }
     }
 
-    /// The message in what the socket hands out; `None` for a packet that is not addressed to us:
-    /// answers to echo requests, and what the sentinel's socket type sees beside it.
+    /// The payload of a received packet; `None` for packets that are not echo requests, such as the kernel's echo
+    /// replies.
     fn message<'a>(&self, packet: &'a [u8]) -> Option<&'a [u8]> {
         let is_v4 = self.address.is_ipv4();
         let payload = match self.transport {
-            // Raw IPv4 sockets are given the header too; its length is in words.
+            // Raw IPv4 sockets receive the IP header too; its length is in units of four bytes.
             Transport::Raw | Transport::Echo if is_v4 => packet.get(usize::from(packet[0] & 15) * 4..)?,
             _ => packet,
         };
@@ -214,7 +213,7 @@ fn new_socket(transport: Transport, address: IpAddr) -> std::io::Result<Socket> 
     Socket::new(domain, kind, Some(Protocol::from(protocol)))
 }
 
-/// Takes data in the first packet (TCP_FASTOPEN, net/ipv4/tcp_fastopen.c).
+/// Accepts data in the SYN (TCP_FASTOPEN, net/ipv4/tcp_fastopen.c).
 fn accept_fast_open(socket: &Socket) -> std::io::Result<()> {
     let queue: libc::c_int = 16;
     let length = size_of::<libc::c_int>() as libc::socklen_t;
@@ -234,7 +233,7 @@ fn accept_fast_open(socket: &Socket) -> std::io::Result<()> {
     }
 }
 
-/// An echo request with its checksum (RFC 792): raw IPv4 sockets leave that to the sender.
+/// An echo request with its checksum (RFC 792), which raw IPv4 sockets do not compute.
 fn echo_v4(payload: &[u8]) -> Vec<u8> {
     let mut packet = [&[ECHO_V4, 0, 0, 0, 0, 0, 0, 0], payload].concat();
     let sum: u32 = packet

@@ -1,87 +1,114 @@
-//! What became of each way.
+//! The result of each test case.
 
 use serde::Serialize;
 
-/// What became of a way.
+use crate::policy::Policy;
+
+/// Version of the JSON document.
+const SCHEMA_VERSION: u32 = 1;
+
+/// Result of a test case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// Nothing arrived.
+pub enum TestResult {
+    /// Nothing arrived at the receiver.
     Blocked,
-    /// It arrived, and was reported: the policy denies nothing here (audit).
+    /// It arrived and an event reported it: the policy denies nothing here (audit).
     Reported,
     /// It arrived, and the policy allows it.
     Allowed,
-    /// The policy forbids it, and it arrived.
-    Open,
-    /// Without the gate it does not arrive either: this kernel does not have it.
-    NotHere,
-    /// Nothing arrived, but no hook said so.
+    /// It arrived, although the policy denies it.
+    Bypass,
+    /// It does not arrive without a policy either: this kernel does not support the method.
+    Unsupported,
+    /// Nothing arrived, but no event says that a hook denied it.
     Failed,
 }
 
-impl Status {
-    /// As it is printed.
+impl TestResult {
+    /// All of them, in the order of the summary line.
+    pub const ALL: [TestResult; 6] = [
+        TestResult::Blocked,
+        TestResult::Reported,
+        TestResult::Allowed,
+        TestResult::Bypass,
+        TestResult::Failed,
+        TestResult::Unsupported,
+    ];
+
+    /// The word in the text output.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Status::Blocked => "blocked",
-            Status::Reported => "reported",
-            Status::Allowed => "allowed",
-            Status::Open => "OPEN",
-            Status::NotHere => "not on this kernel",
-            Status::Failed => "failed",
+            TestResult::Blocked => "BLOCKED",
+            TestResult::Reported => "REPORTED",
+            TestResult::Allowed => "ALLOWED",
+            TestResult::Bypass => "BYPASS",
+            TestResult::Unsupported => "UNSUPPORTED",
+            TestResult::Failed => "FAILED",
         }
     }
 }
 
-/// A way and what became of it.
+/// A test case and its result.
 #[derive(Clone, Debug, Serialize)]
-pub struct Line {
-    /// The way.
-    pub way: &'static str,
-    /// The destination: its family, or what is particular of it.
+pub struct CaseResult {
+    /// Name of the egress method.
+    pub method: &'static str,
+    /// The destination: its address family, or the form of its address.
     pub destination: &'static str,
-    /// What became of it.
-    pub status: Status,
-    /// Whether the policy forbids it.
+    /// The result.
+    pub result: TestResult,
+    /// Whether the policy denies the attempt.
     pub forbidden: bool,
-    /// Messages and connections that arrived at the receiver.
+    /// Messages and connections that arrived at the receiver under the policy.
     pub arrived: usize,
-    /// The hook that said what was done, as its event names it.
+    /// The hook that reported the attempt, as its event names it.
     pub hook: Option<&'static str>,
-    /// What it said was done.
-    pub outcome: Option<&'static str>,
-    /// What the caller saw.
+    /// The outcome that this event reports, in snake_case.
+    pub outcome: Option<String>,
+    /// The errno that the test client saw; `KILLED` when it died before it could report one.
     pub errno: Option<String>,
-    /// Whether a way that is open is known to be (SECURITY.md).
-    pub known: bool,
-    /// What else there is to say: why it is open, or not here.
-    pub why: Option<String>,
+    /// Whether a bypass is a documented limitation (SECURITY.md).
+    pub known_limitation: bool,
+    /// Why the result is a bypass, unsupported or failed.
+    pub reason: Option<String>,
 }
 
 /// The whole self-test.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The kernel, as `uname -r` says it.
+    schema_version: u32,
+    /// The kernel release, as `uname -r` prints it.
     pub kernel: String,
     /// Name of the policy.
     pub policy: String,
-    /// Its mode.
+    /// Mode of the policy.
     pub mode: &'static str,
-    /// Every way.
-    pub ways: Vec<Line>,
+    /// Every test case, in the order they ran.
+    pub cases: Vec<CaseResult>,
 }
 
 impl Report {
-    /// How many ways had this end.
-    pub fn count(&self, status: Status) -> usize {
-        self.ways.iter().filter(|line| line.status == status).count()
+    /// The report of a finished self-test.
+    pub fn new(kernel: String, policy: &Policy, cases: Vec<CaseResult>) -> Report {
+        Report {
+            schema_version: SCHEMA_VERSION,
+            kernel,
+            policy: policy.name.clone(),
+            mode: policy.mode.as_str(),
+            cases,
+        }
     }
 
-    /// Whether a way is open that should not be.
-    pub fn has_escaped(&self) -> bool {
-        self.ways
+    /// How many test cases have this result.
+    pub fn count(&self, result: TestResult) -> usize {
+        self.cases.iter().filter(|case| case.result == result).count()
+    }
+
+    /// Whether there is a bypass that is not a documented limitation.
+    pub fn has_unknown_bypass(&self) -> bool {
+        self.cases
             .iter()
-            .any(|line| line.status == Status::Open && !line.known)
+            .any(|case| case.result == TestResult::Bypass && !case.known_limitation)
     }
 }

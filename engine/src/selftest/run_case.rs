@@ -1,4 +1,4 @@
-//! One course: without the gate, then through it, and what the receiver saw.
+//! Runs one test case: first without a policy, then under it, and compares what arrived at the receiver.
 
 use std::{
     ffi::OsString,
@@ -12,184 +12,185 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use super::{
     SelftestError,
     egress_method::{EgressMethod, Family, Transport},
-    fixture::{Bench, CaseRun, Rights},
-    forbidden::Judge,
+    expectation::Expectation,
+    fixture::{CaseRun, Fixture, Privileges},
     network::Network,
     receiver::Receiver,
-    report::{Line, Status},
+    report::{CaseResult, TestResult},
     test_case::{Technique, TestCase},
 };
 use crate::datapath::lsm_unavailable_reason;
 
-/// Tries one course.
-pub(super) fn try_out(
-    bench: &Bench<'_>,
-    judge: &Judge<'_>,
-    course: &TestCase,
-) -> Result<Line, SelftestError> {
-    let line = Line {
-        way: course.passage.name(),
-        destination: course.destination,
-        status: Status::NotHere,
+/// Runs a test case.
+pub(super) fn run_case(
+    fixture: &Fixture<'_>,
+    expectation: &Expectation<'_>,
+    case: &TestCase,
+) -> Result<CaseResult, SelftestError> {
+    let line = CaseResult {
+        method: case.technique.name(),
+        destination: case.destination,
+        result: TestResult::Unsupported,
         forbidden: false,
         arrived: 0,
         hook: None,
         outcome: None,
         errno: None,
-        known: false,
-        why: None,
+        known_limitation: false,
+        reason: None,
     };
-    let Some(receiver) = Receiver::listen(course.passage.transport(), course.listens())? else {
-        return Ok(Line {
-            why: Some("it has no such protocol".to_owned()),
+    let Some(receiver) = Receiver::listen(case.technique.transport(), case.receiver_address())? else {
+        return Ok(CaseResult {
+            reason: Some("the kernel does not support the protocol".to_owned()),
             ..line
         });
     };
-    let first = first_place(course)?;
-    let setting = Setting {
-        course,
-        to: course.to(receiver.address().port()),
-        via: first.as_ref().map(Receiver::address),
+    let via = via_receiver(case)?;
+    let attempt = Attempt {
+        case,
+        to: case.destination_address(receiver.address().port()),
+        via: via.as_ref().map(Receiver::address),
     };
 
-    let plain = setting.go(|words, handed| bench.go_plain(words, handed))?;
+    let plain = attempt.run(|args, inherited_fds| fixture.run_without_policy(args, inherited_fds))?;
     let arrived = receiver.arrived()?.len();
-    if arrived != course.passage.messages() {
-        return Ok(Line {
+    if arrived != case.technique.messages() {
+        return Ok(CaseResult {
             errno: errno_of(&plain),
-            why: Some(format!(
-                "without the gate {arrived} of {} messages arrive",
-                course.passage.messages()
+            reason: Some(format!(
+                "{arrived} of {} messages arrive without a policy",
+                case.technique.messages()
             )),
             ..line
         });
     }
 
-    let rights = match course.passage {
-        Technique::EgressMethod(EgressMethod::Packet) | Technique::OlderSocket => Rights::AsExec,
-        Technique::EgressMethod(way) if way.needs_net_raw() => Rights::WithRawSockets,
-        Technique::EgressMethod(_) => Rights::AsExec,
+    let privileges = match case.technique {
+        Technique::EgressMethod(EgressMethod::Packet) | Technique::InheritedSocket => Privileges::AsExec,
+        Technique::EgressMethod(method) if method.needs_net_raw() => Privileges::WithNetRaw,
+        Technique::EgressMethod(_) => Privileges::AsExec,
     };
-    let gated = setting.go(|words, handed| bench.go_gated(words, handed, rights))?;
+    let enforced =
+        attempt.run(|args, inherited_fds| fixture.run_under_policy(args, inherited_fds, privileges))?;
     let arrived = receiver.arrived()?.len();
-    let line = Line {
-        forbidden: judge.forbids(course, setting.to.port())?,
+    let line = CaseResult {
+        forbidden: expectation.forbids(case, attempt.to.port())?,
         arrived,
-        errno: errno_of(&gated),
+        errno: errno_of(&enforced),
         ..line
     };
-    let reports: Vec<_> = gated
+    let reports: Vec<_> = enforced
         .events
         .iter()
         .map(|event| (event.outcome, event.hook))
         .collect();
-    Ok(judged(course.passage, line, &reports))
+    Ok(classify(case.technique, line, &reports))
 }
 
-/// What follows from what arrived and what was reported.
-fn judged(passage: Technique, line: Line, reports: &[(Outcome, Hook)]) -> Line {
-    // Of several events the one that denied counts; on the way to a first place there may be others.
+/// The result that follows from what arrived and from the events.
+fn classify(technique: Technique, line: CaseResult, reports: &[(Outcome, Hook)]) -> CaseResult {
+    // The event of a denial counts. A method that first connects elsewhere may cause other events before it.
     let is_denial = |outcome| matches!(outcome, Outcome::Blocked | Outcome::Killed | Outcome::KillPending);
     let denial = reports.iter().find(|(outcome, _)| is_denial(*outcome));
     let report = denial.or(reports.first());
-    let line = Line {
+    let line = CaseResult {
         hook: report.map(|(_, hook)| hook.as_str()),
-        outcome: report.map(|(outcome, _)| outcome.as_str()),
+        outcome: report.map(|(outcome, _)| outcome.as_str().replace(' ', "_")),
         ..line
     };
     if line.arrived == 0 {
-        return match (passage, denial) {
-            (_, Some(_)) => Line {
-                status: Status::Blocked,
+        return match (technique, denial) {
+            (_, Some(_)) => CaseResult {
+                result: TestResult::Blocked,
                 ..line
             },
             (Technique::EgressMethod(EgressMethod::Packet), None)
                 if line.errno.as_deref() == Some("EPERM") =>
             {
-                Line {
-                    status: Status::Blocked,
-                    why: Some("`exec` takes CAP_NET_RAW away; no cgroup hook sees packet sockets".to_owned()),
+                CaseResult {
+                    result: TestResult::Blocked,
+                    reason: Some("`exec` drops CAP_NET_RAW; no cgroup hook covers packet sockets".to_owned()),
                     ..line
                 }
             }
-            _ => Line {
-                status: Status::Failed,
-                why: Some("nothing arrived, and no hook said that it denied it".to_owned()),
+            _ => CaseResult {
+                result: TestResult::Failed,
+                reason: Some("nothing arrived, and no event reports a denial".to_owned()),
                 ..line
             },
         };
     }
     if line.forbidden {
-        let known = passage == Technique::OlderSocket && lsm_unavailable_reason().is_some();
-        let why = match known {
+        let known_limitation = technique == Technique::InheritedSocket && lsm_unavailable_reason().is_some();
+        let reason = match known_limitation {
             true => {
-                "the socket was made outside of the cgroup, and without LSM programs the hooks go by where a socket was made \
+                "the socket was created outside the cgroup; without LSM programs only the cgroup that created a socket counts \
                  (SECURITY.md)"
             }
-            false => "a fault of tidegate: please report it as SECURITY.md says",
+            false => "a bug in tidegate: please report it as described in SECURITY.md",
         };
-        return Line {
-            status: Status::Open,
-            known,
-            why: Some(why.to_owned()),
+        return CaseResult {
+            result: TestResult::Bypass,
+            known_limitation,
+            reason: Some(reason.to_owned()),
             ..line
         };
     }
-    Line {
-        status: if report.is_some() {
-            Status::Reported
+    CaseResult {
+        result: if report.is_some() {
+            TestResult::Reported
         } else {
-            Status::Allowed
+            TestResult::Allowed
         },
         ..line
     }
 }
 
-fn errno_of(travelled: &CaseRun) -> Option<String> {
-    match &travelled.result {
+fn errno_of(run: &CaseRun) -> Option<String> {
+    match &run.result {
         Some(result) => result.errno.clone(),
         None => Some("KILLED".to_owned()),
     }
 }
 
-/// Where the way goes before, if it does.
-fn first_place(course: &TestCase) -> Result<Option<Receiver>, SelftestError> {
-    let Technique::EgressMethod(way) = course.passage else {
+/// The receiver that the method connects to first, if it needs one.
+fn via_receiver(case: &TestCase) -> Result<Option<Receiver>, SelftestError> {
+    let Technique::EgressMethod(method) = case.technique else {
         return Ok(None);
     };
-    if !way.needs_via() {
+    if !method.needs_via() {
         return Ok(None);
     }
-    let transport = match way.transport() {
+    let transport = match method.transport() {
         Transport::Tcp => Transport::Tcp,
         _ => Transport::Udp,
     };
-    let address = SocketAddr::new(Network::elsewhere(course.family()), 0);
+    let address = SocketAddr::new(Network::elsewhere(case.family()), 0);
     Ok(Receiver::listen(transport, address)?)
 }
 
-struct Setting<'a> {
-    course: &'a TestCase,
+struct Attempt<'a> {
+    case: &'a TestCase,
     to: SocketAddr,
     via: Option<SocketAddr>,
 }
 
-impl Setting<'_> {
-    /// Sends a test client, with what it needs.
-    fn go(
+impl Attempt<'_> {
+    /// Runs a test client with the arguments and descriptors of the test case.
+    fn run(
         &self,
         send: impl FnOnce(Vec<OsString>, &[RawFd]) -> Result<CaseRun, SelftestError>,
     ) -> Result<CaseRun, SelftestError> {
-        match self.course.passage {
-            Technique::EgressMethod(way) => {
-                let mut words: Vec<OsString> =
-                    vec!["go".into(), way.name().into(), self.to.to_string().into()];
-                words.extend(self.via.map(|via| format!("--via={via}").into()));
-                send(words, &[])
+        match self.case.technique {
+            Technique::EgressMethod(method) => {
+                let mut args: Vec<OsString> =
+                    vec!["run".into(), method.name().into(), self.to.to_string().into()];
+                args.extend(self.via.map(|via| format!("--via={via}").into()));
+                send(args, &[])
             }
-            Technique::OlderSocket => {
+            Technique::InheritedSocket => {
                 let socket = self
-                    .older_socket()
+                    .inherited_socket()
                     .map_err(|error| SelftestError::TestClient(Box::new(error)))?;
                 let fd = socket.as_raw_fd();
                 send(vec!["send".into(), fd.to_string().into()], &[fd])
@@ -197,9 +198,9 @@ impl Setting<'_> {
         }
     }
 
-    /// A datagram socket that is connected already, and open for children.
-    fn older_socket(&self) -> std::io::Result<UdpSocket> {
-        let socket = match self.course.family() {
+    /// A connected datagram socket without FD_CLOEXEC.
+    fn inherited_socket(&self) -> std::io::Result<UdpSocket> {
+        let socket = match self.case.family() {
             Family::V4 => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)),
             Family::V6 => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)),
         }?;
@@ -215,71 +216,74 @@ mod tests {
 
     const CONNECT: Technique = Technique::EgressMethod(EgressMethod::TcpConnect);
 
-    fn line(forbidden: bool, arrived: usize, errno: Option<&str>) -> Line {
-        Line {
-            way: "",
+    fn line(forbidden: bool, arrived: usize, errno: Option<&str>) -> CaseResult {
+        CaseResult {
+            method: "",
             destination: "",
-            status: Status::NotHere,
+            result: TestResult::Unsupported,
             forbidden,
             arrived,
             hook: None,
             outcome: None,
             errno: errno.map(str::to_owned),
-            known: false,
-            why: None,
+            known_limitation: false,
+            reason: None,
         }
     }
 
-    fn status(passage: Technique, line: Line, reports: &[(Outcome, Hook)]) -> (Status, bool) {
-        let judged = judged(passage, line, reports);
-        (judged.status, judged.known)
+    fn result(technique: Technique, line: CaseResult, reports: &[(Outcome, Hook)]) -> (TestResult, bool) {
+        let case = classify(technique, line, reports);
+        (case.result, case.known_limitation)
     }
 
-    /// Whatever hooks and errno say.
+    /// Independent of events and errno.
     #[test]
-    fn what_arrived_is_open_if_it_is_forbidden() {
+    fn a_forbidden_message_that_arrives_is_a_bypass() {
         let blocked = [(Outcome::Blocked, Hook::Connect4)];
         for reports in [&[][..], &blocked] {
             for errno in [None, Some("EPERM")] {
                 assert_eq!(
-                    status(CONNECT, line(true, 1, errno), reports),
-                    (Status::Open, false)
+                    result(CONNECT, line(true, 1, errno), reports),
+                    (TestResult::Bypass, false)
                 );
             }
         }
         assert_eq!(
-            status(Technique::OlderSocket, line(true, 1, None), &[]),
-            (Status::Open, true)
+            result(Technique::InheritedSocket, line(true, 1, None), &[]),
+            (TestResult::Bypass, true)
         );
     }
 
     #[test]
-    fn what_did_not_arrive_is_blocked_by_whoever_said_so() {
+    fn a_message_that_does_not_arrive_is_blocked_by_the_hook_that_denied_it() {
         let blocked = [
             (Outcome::Audited, Hook::Connect4),
             (Outcome::Blocked, Hook::Sendmsg4),
         ];
-        let judged = judged(CONNECT, line(true, 0, Some("EPERM")), &blocked);
-        assert_eq!((judged.status, judged.hook), (Status::Blocked, Some("sendmsg4")));
+        let case = classify(CONNECT, line(true, 0, Some("EPERM")), &blocked);
+        assert_eq!((case.result, case.hook), (TestResult::Blocked, Some("sendmsg4")));
         assert_eq!(
-            status(CONNECT, line(true, 0, Some("EPERM")), &[]).0,
-            Status::Failed
+            result(CONNECT, line(true, 0, Some("EPERM")), &[]).0,
+            TestResult::Failed
         );
         let packet = Technique::EgressMethod(EgressMethod::Packet);
         assert_eq!(
-            status(packet, line(true, 0, Some("EPERM")), &[]).0,
-            Status::Blocked
+            result(packet, line(true, 0, Some("EPERM")), &[]).0,
+            TestResult::Blocked
         );
-        assert_eq!(status(packet, line(true, 0, Some("EIO")), &[]).0, Status::Failed);
+        assert_eq!(
+            result(packet, line(true, 0, Some("EIO")), &[]).0,
+            TestResult::Failed
+        );
     }
 
     #[test]
-    fn what_may_arrive_is_reported_or_silent() {
+    fn an_allowed_message_that_arrives_is_reported_or_allowed() {
         let audited = [(Outcome::WouldBlock, Hook::Connect4)];
         assert_eq!(
-            status(CONNECT, line(false, 1, None), &audited).0,
-            Status::Reported
+            result(CONNECT, line(false, 1, None), &audited).0,
+            TestResult::Reported
         );
-        assert_eq!(status(CONNECT, line(false, 1, None), &[]).0, Status::Allowed);
+        assert_eq!(result(CONNECT, line(false, 1, None), &[]).0, TestResult::Allowed);
     }
 }

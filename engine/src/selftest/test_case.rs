@@ -1,4 +1,4 @@
-//! What is tried: a way, to a destination, in a spelling.
+//! A test case: an egress method, a destination, and the form of its address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -12,85 +12,85 @@ use super::{
 /// Index of `lo` in a fresh namespace.
 const LOOPBACK: u32 = 1;
 
-/// How something leaves.
+/// How the test client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Technique {
-    /// By sockets made in the cgroup.
+    /// By a socket that it creates in its cgroup.
     EgressMethod(EgressMethod),
-    /// By a datagram socket that was made and connected outside, and handed in.
-    OlderSocket,
+    /// By a datagram socket that was created and connected outside its cgroup, and inherited.
+    InheritedSocket,
 }
 
 impl Technique {
-    /// Its name.
+    /// The name in the report.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Technique::EgressMethod(way) => way.name(),
-            Technique::OlderSocket => "older-socket",
+            Technique::EgressMethod(method) => method.name(),
+            Technique::InheritedSocket => "inherited-socket",
         }
     }
 
-    /// Which receiver sees what is sent.
+    /// The protocol of the receiver.
     pub(super) fn transport(self) -> Transport {
         match self {
-            Technique::EgressMethod(way) => way.transport(),
-            Technique::OlderSocket => Transport::Udp,
+            Technique::EgressMethod(method) => method.transport(),
+            Technique::InheritedSocket => Transport::Udp,
         }
     }
 
-    /// How many messages arrive.
+    /// How many messages arrive when nothing is blocked.
     pub(super) fn messages(self) -> usize {
         match self {
-            Technique::EgressMethod(way) => way.messages(),
-            Technique::OlderSocket => 1,
+            Technique::EgressMethod(method) => method.messages(),
+            Technique::InheritedSocket => 1,
         }
     }
 }
 
-/// One thing to try.
+/// One test case.
 #[derive(Clone, Debug)]
 pub(super) struct TestCase {
-    /// How it leaves.
-    pub(super) passage: Technique,
-    /// What is particular of the destination.
+    /// How the test client sends.
+    pub(super) technique: Technique,
+    /// The destination in the report: its address family, or the form of its address.
     pub(super) destination: &'static str,
-    /// Where the receiver is.
+    /// The address of the receiver.
     pub(super) receiver: IpAddr,
-    /// How the caller spells that.
-    pub(super) spelled: IpAddr,
+    /// The address that the test client passes to the kernel.
+    pub(super) requested: IpAddr,
 }
 
 impl TestCase {
-    fn plain(passage: Technique, family: Family) -> TestCase {
+    fn plain(technique: Technique, family: Family) -> TestCase {
         let near = Network::near(family);
         TestCase {
-            passage,
+            technique,
             destination: match family {
                 Family::V4 => "IPv4",
                 Family::V6 => "IPv6",
             },
             receiver: near,
-            spelled: near,
+            requested: near,
         }
     }
 
-    /// Where to go, once the receiver has a port.
-    pub(super) fn to(&self, port: u16) -> SocketAddr {
-        match self.spelled {
+    /// The socket address that the test client passes to the kernel.
+    pub(super) fn destination_address(&self, port: u16) -> SocketAddr {
+        match self.requested {
             IpAddr::V6(v6) if v6.is_unicast_link_local() => SocketAddrV6::new(v6, port, 0, LOOPBACK).into(),
             address => SocketAddr::new(address, port),
         }
     }
 
-    /// Where the receiver is to listen.
-    pub(super) fn listens(&self) -> SocketAddr {
+    /// The socket address of the receiver, with port 0.
+    pub(super) fn receiver_address(&self) -> SocketAddr {
         match self.receiver {
             IpAddr::V6(v6) if v6.is_unicast_link_local() => SocketAddrV6::new(v6, 0, 0, LOOPBACK).into(),
             address => SocketAddr::new(address, 0),
         }
     }
 
-    /// Family of the receiver's address.
+    /// The family of the receiver's address.
     pub(super) fn family(&self) -> Family {
         match self.receiver {
             IpAddr::V4(_) => Family::V4,
@@ -98,9 +98,9 @@ impl TestCase {
         }
     }
 
-    /// The protocol, as policies know it.
+    /// The protocol that rules match.
     pub(super) fn protocol(&self) -> Protocol {
-        match (self.passage.transport(), self.family()) {
+        match (self.technique.transport(), self.family()) {
             (Transport::Tcp, _) => Protocol::TCP,
             (Transport::Mptcp, _) => Protocol::MPTCP,
             (Transport::Sctp, _) => Protocol::SCTP,
@@ -113,14 +113,14 @@ impl TestCase {
     }
 }
 
-/// Other spellings of a destination, and destinations that are easily forgotten: what it is called, where
-/// the receiver is, how the caller spells it.
-fn spellings() -> [(&'static str, IpAddr, IpAddr); 9] {
-    let inside = Ipv4Addr::new(198, 51, 100, 1);
-    let [a, b, c, d] = inside.octets();
+/// Other representations of a destination, and destinations that policies often forget: the name in the report,
+/// the receiver's address, the address that the test client passes to the kernel.
+fn address_variants() -> [(&'static str, IpAddr, IpAddr); 9] {
+    let embedded = Ipv4Addr::new(198, 51, 100, 1);
+    let [a, b, c, d] = embedded.octets();
     let pair = |high: u8, low: u8| u16::from(high) << 8 | u16::from(low);
     let (ab, cd) = (pair(a, b), pair(c, d));
-    let v6 = |words: [u16; 8]| IpAddr::V6(Ipv6Addr::from(words));
+    let v6 = |segments: [u16; 8]| IpAddr::V6(Ipv6Addr::from(segments));
     let same = |name, address| (name, address, address);
     let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let localhost6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -131,16 +131,16 @@ fn spellings() -> [(&'static str, IpAddr, IpAddr); 9] {
         same("metadata service", IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254))),
         same("NAT64", v6([0x64, 0xff9b, 0, 0, 0, 0, ab, cd])),
         same("6to4", v6([0x2002, ab, cd, 0, 0, 0, 0, 1])),
-        // RFC 4380: server, flags, port, and the client's address, all bits turned over.
+        // RFC 4380: server, flags, port, and the client's address with all bits inverted.
         same("Teredo", v6([0x2001, 0, 0xcb00, 0x7101, 0, 0, !ab, !cd])),
         same("IPv4-compatible", v6([0, 0, 0, 0, 0, 0, ab, cd])),
         same("link-local with scope", v6([0xfe80, 0, 0, 0, 0, 0, 0, 1])),
     ]
 }
 
-/// Addresses that loopback needs beside those of [`Network`].
+/// Addresses that loopback needs in addition to those of [`Network`].
 pub(super) fn addresses() -> impl Iterator<Item = (IpAddr, u8)> {
-    spellings()
+    address_variants()
         .into_iter()
         .filter_map(|(_, receiver, _)| match receiver {
             address if address.is_loopback() => None,
@@ -149,24 +149,24 @@ pub(super) fn addresses() -> impl Iterator<Item = (IpAddr, u8)> {
         })
 }
 
-/// Everything that is tried.
+/// Every test case, in the order of the report.
 pub(super) fn all() -> Vec<TestCase> {
-    let ways = EgressMethod::all().flat_map(|way| {
-        let families = way.families().iter();
-        families.map(move |&family| TestCase::plain(Technique::EgressMethod(way), family))
+    let methods = EgressMethod::all().flat_map(|method| {
+        let families = method.families().iter();
+        families.map(move |&family| TestCase::plain(Technique::EgressMethod(method), family))
     });
-    let spelled = spellings()
+    let variants = address_variants()
         .into_iter()
-        .flat_map(|(destination, receiver, spelled)| {
-            [EgressMethod::TcpConnect, EgressMethod::UdpSendto].map(|way| TestCase {
-                passage: Technique::EgressMethod(way),
+        .flat_map(|(destination, receiver, requested)| {
+            [EgressMethod::TcpConnect, EgressMethod::UdpSendto].map(|method| TestCase {
+                technique: Technique::EgressMethod(method),
                 destination,
                 receiver,
-                spelled,
+                requested,
             })
         });
-    let older = Family::ALL.map(|family| TestCase::plain(Technique::OlderSocket, family));
-    ways.chain(spelled).chain(older).collect()
+    let inherited = Family::ALL.map(|family| TestCase::plain(Technique::InheritedSocket, family));
+    methods.chain(variants).chain(inherited).collect()
 }
 
 #[cfg(test)]
@@ -176,11 +176,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_tried_twice() {
+    fn test_cases_are_unique() {
         let all = all();
         let distinct: HashSet<_> = all
             .iter()
-            .map(|course| (course.passage.name(), course.destination))
+            .map(|case| (case.technique.name(), case.destination))
             .collect();
         assert_eq!(distinct.len(), all.len());
     }

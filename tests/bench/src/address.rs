@@ -1,8 +1,8 @@
-//! Socket addresses as the kernel takes them.
+//! Socket addresses in the layout of the kernel.
 
 use std::net::SocketAddr;
 
-/// Which Internet.
+/// Address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Family {
     V4,
@@ -12,7 +12,7 @@ pub(crate) enum Family {
 impl Family {
     pub(crate) const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
-    /// Its name in a row's.
+    /// The name in row names.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Family::V4 => "v4",
@@ -20,7 +20,7 @@ impl Family {
         }
     }
 
-    /// The kernel's number.
+    /// `AF_INET` or `AF_INET6`.
     pub(crate) const fn number(self) -> libc::c_int {
         match self {
             Family::V4 => libc::AF_INET,
@@ -29,7 +29,7 @@ impl Family {
     }
 }
 
-/// A socket address, small: a long list of them must not push the gate's tables out of the cache.
+/// A compact socket address: a long list of them must not evict the maps from the cache.
 #[derive(Clone, Copy)]
 pub(crate) enum Address {
     V4(libc::sockaddr_in),

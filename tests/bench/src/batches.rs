@@ -1,21 +1,21 @@
-//! Where the calls of one batch after the other go.
+//! The destinations of consecutive batches.
 
 use anyhow::{Result, ensure};
 
 use crate::{address::Address, call::Batch, row::Row};
 
-/// The targets of one batch after the other, and how the calls are to end.
-pub(crate) struct Turns<'a> {
+/// The destinations of consecutive batches, and how many calls must be refused.
+pub(crate) struct Batches<'a> {
     targets: &'a [Address],
     calls: usize,
     at: usize,
     refused: usize,
 }
 
-impl<'a> Turns<'a> {
-    pub(crate) fn new(row: &Row, targets: &'a [Address]) -> Turns<'a> {
+impl<'a> Batches<'a> {
+    pub(crate) fn new(row: &Row, targets: &'a [Address]) -> Batches<'a> {
         let calls = row.call.batch();
-        Turns {
+        Batches {
             targets,
             calls,
             at: 0,
@@ -23,7 +23,7 @@ impl<'a> Turns<'a> {
         }
     }
 
-    /// The next batch's.
+    /// The destinations of the next batch; the list is repeated.
     pub(crate) fn next(&mut self) -> &'a [Address] {
         if self.at + self.calls > self.targets.len() {
             self.at = 0;
@@ -32,14 +32,14 @@ impl<'a> Turns<'a> {
         &self.targets[self.at - self.calls..self.at]
     }
 
-    /// A row must measure what it says.
-    pub(crate) fn check(&self, (plain, gated): (Batch, Batch)) -> Result<()> {
+    /// Fails if the calls of a pair did not have the expected results.
+    pub(crate) fn check(&self, (baseline, with_policy): (Batch, Batch)) -> Result<()> {
         ensure!(
-            (plain.refused, gated.refused) == (0, self.refused),
-            "of {} calls {} were refused without a gate and {} with it; {} should be",
+            (baseline.refused, with_policy.refused) == (0, self.refused),
+            "of {} calls, {} were refused without a policy and {} with it; expected {}",
             self.calls,
-            plain.refused,
-            gated.refused,
+            baseline.refused,
+            with_policy.refused,
             self.refused
         );
         Ok(())

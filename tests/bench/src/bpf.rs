@@ -1,5 +1,4 @@
-//! The few uses of bpf(2) that no gate is needed for: an empty program on a hook, who else is there, and what tables
-//! weigh.
+//! Direct uses of bpf(2): attach an empty program to a hook, check whether a hook is in use, read the memory of maps.
 //! Layouts: `union bpf_attr` in include/uapi/linux/bpf.h.
 
 use std::{
@@ -28,9 +27,9 @@ pub(crate) enum Hook {
 }
 
 /// # Safety
-/// `attr` must be laid out as `command` wants it, and what it points to must be valid meanwhile.
+/// `attr` must have the layout of `command`, and everything it points to must be valid through the call.
 unsafe fn bpf<T>(command: c_long, attr: &mut T) -> io::Result<i32> {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees it.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
@@ -39,11 +38,11 @@ unsafe fn bpf<T>(command: c_long, attr: &mut T) -> io::Result<i32> {
 }
 
 fn owned(fd: i32) -> OwnedFd {
-    // SAFETY: what bpf(2) has just given is nobody else's.
+    // SAFETY: bpf(2) has just returned this new descriptor.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Attaches `return 1` to a hook of a cgroup, for as long as the link is open.
+/// Attaches `return 1` to a hook of a cgroup, until the returned link is closed.
 pub(crate) fn attach_empty(cgroup: BorrowedFd<'_>, hook: Hook) -> Result<OwnedFd> {
     #[repr(C)]
     struct Load {
@@ -83,8 +82,8 @@ pub(crate) fn attach_empty(cgroup: BorrowedFd<'_>, hook: Hook) -> Result<OwnedFd
         interface: 0,
         attach_type: hook as u32,
     };
-    // SAFETY: the first fields of the command's part of `bpf_attr`; instructions and license are constants.
-    let program = unsafe { bpf(BPF_PROG_LOAD, &mut load) }.context("the kernel takes no empty program")?;
+    // SAFETY: the first fields of `bpf_attr` for this command; instructions and license are constants.
+    let program = unsafe { bpf(BPF_PROG_LOAD, &mut load) }.context("failed to load an empty program")?;
     let program = owned(program);
     let mut link = Link {
         program: program.as_raw_fd() as u32,
@@ -92,12 +91,12 @@ pub(crate) fn attach_empty(cgroup: BorrowedFd<'_>, hook: Hook) -> Result<OwnedFd
         attach_type: hook as u32,
         flags: 0,
     };
-    // SAFETY: the first fields of the command's part of `bpf_attr`.
-    let link = unsafe { bpf(BPF_LINK_CREATE, &mut link) }.context("the empty program is not attached")?;
+    // SAFETY: the first fields of `bpf_attr` for this command.
+    let link = unsafe { bpf(BPF_LINK_CREATE, &mut link) }.context("failed to attach an empty program")?;
     Ok(owned(link))
 }
 
-/// Whether any link on this machine has a program on this hook, of whatever cgroup.
+/// Whether any link on this machine attaches a program to this hook, of any cgroup.
 pub(crate) fn is_in_use(hook: Hook) -> Result<bool> {
     let mut id = 0;
     while let Some(next) = next_id(BPF_LINK_GET_NEXT_ID, id)? {
@@ -106,7 +105,7 @@ pub(crate) fn is_in_use(hook: Hook) -> Result<bool> {
             continue;
         };
         let info = FdInfo::of(&link)?;
-        // A tracing link has an attach type too, of other numbers; a cgroup's tells the cgroup's.
+        // Tracing links have an attach type too, but no cgroup id.
         if info.number("cgroup_id:").is_some() && info.number("attach_type:") == Some(hook as u64) {
             return Ok(true);
         }
@@ -114,8 +113,8 @@ pub(crate) fn is_in_use(hook: Hook) -> Result<bool> {
     Ok(false)
 }
 
-/// Kernel memory of the newest table with elements of this size and number, as the kernel accounts it: bytes.
-/// `None` when there is no such table.
+/// Memory in bytes that the kernel accounts for the newest map with this value size and number of entries; `None` when
+/// there is no such map.
 pub(crate) fn memory_of_newest(value_bytes: u64, elements: u64) -> Result<Option<u64>> {
     let (mut found, mut id) = (None, 0);
     while let Some(next) = next_id(BPF_MAP_GET_NEXT_ID, id)? {
@@ -131,7 +130,7 @@ pub(crate) fn memory_of_newest(value_bytes: u64, elements: u64) -> Result<Option
     Ok(found)
 }
 
-/// What the kernel tells of a descriptor.
+/// The fdinfo of a file descriptor.
 struct FdInfo(String);
 
 impl FdInfo {
@@ -162,20 +161,20 @@ fn next_id(command: c_long, after: u32) -> Result<Option<u32>> {
         start: after,
         ..Id::default()
     };
-    // SAFETY: the first fields of the command's part of `bpf_attr`; the kernel writes to the second.
+    // SAFETY: the first fields of `bpf_attr` for this command; the kernel writes to the second.
     match unsafe { bpf(command, &mut id) } {
         Ok(_) => Ok(Some(id.next)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).context("the kernel does not list what is loaded"),
+        Err(error) => Err(error).context("failed to list BPF objects"),
     }
 }
 
-/// `None` when it has gone meanwhile.
+/// `None` when it has been removed in the meantime.
 fn open_id(command: c_long, id: u32) -> Option<OwnedFd> {
     let mut id = Id {
         start: id,
         ..Id::default()
     };
-    // SAFETY: the first fields of the command's part of `bpf_attr`.
+    // SAFETY: the first fields of `bpf_attr` for this command.
     unsafe { bpf(command, &mut id) }.ok().map(owned)
 }

@@ -15,21 +15,21 @@ use crate::{
     network::{Network, set_option},
 };
 
-/// What is timed.
+/// The system calls that are timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
-    /// connect(2) of a datagram socket, again and again.
+    /// connect(2) of one datagram socket, repeatedly.
     UdpConnect,
     /// sendto(2) with an address.
     UdpSendto,
-    /// connect(2) and send(2): no hook of an address sees the send, and nftables no connect.
+    /// connect(2) and send(2): address hooks do not see the send, and nftables does not see the connect.
     UdpConnectSend,
-    /// connect(2) of a stream socket to a listener, each socket once.
+    /// connect(2) of a new stream socket to a listener.
     TcpConnect,
 }
 
 impl Call {
-    /// Its name in a row's.
+    /// The name in row names.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Call::UdpConnect => "udp-connect",
@@ -39,7 +39,7 @@ impl Call {
         }
     }
 
-    /// Calls in a batch.
+    /// Calls per batch.
     pub(crate) const fn batch(self) -> usize {
         match self {
             Call::TcpConnect => 16,
@@ -47,7 +47,7 @@ impl Call {
         }
     }
 
-    /// The hook it passes.
+    /// The cgroup hook that it triggers.
     pub(crate) const fn hook(self, family: Family) -> Hook {
         match (self, family) {
             (Call::UdpSendto, Family::V4) => Hook::Sendmsg4,
@@ -58,7 +58,7 @@ impl Call {
     }
 }
 
-/// A batch that was timed.
+/// The measurement of a batch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Batch {
     pub(crate) took: Duration,
@@ -66,7 +66,7 @@ pub(crate) struct Batch {
     pub(crate) refused: usize,
 }
 
-/// Sockets of one cgroup and network, ready for a number of batches.
+/// Sockets in one cgroup and network, enough for a number of batches.
 pub(crate) struct Caller {
     call: Call,
     family: Family,
@@ -75,7 +75,7 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Makes sockets for `batches` batches. They belong to the cgroup and the network that this thread is in.
+    /// Creates sockets for `batches` batches, in the current cgroup and network of the thread.
     pub(crate) fn prepare(
         call: Call,
         family: Family,
@@ -95,7 +95,7 @@ impl Caller {
         })
     }
 
-    /// Makes a batch of calls, one to each target.
+    /// Makes one call to each target.
     pub(crate) fn batch(&mut self, targets: &[Address]) -> Result<Batch> {
         match self.call {
             Call::TcpConnect => self.tcp_batch(targets),
@@ -119,19 +119,19 @@ impl Caller {
             connect(socket, to)
         });
         for socket in used {
-            // Ended by a reset: nothing waits in TIME_WAIT for the port to come free.
+            // Close by a reset, so that no socket stays in TIME_WAIT.
             let at_once = libc::linger {
                 l_onoff: 1,
                 l_linger: 0,
             };
             set_option(&socket, libc::SOL_SOCKET, libc::SO_LINGER, &at_once)?;
         }
-        self.network.hang_up(self.family);
+        self.network.close_accepted(self.family);
         Ok(batch)
     }
 }
 
-/// Times a call to each target.
+/// Measures the time of one call to each target.
 #[inline(always)]
 fn timed(targets: &[Address], mut call: impl FnMut(&Address) -> bool) -> Batch {
     let mut refused = 0;
@@ -149,13 +149,13 @@ fn socket(family: Family, kind: libc::c_int) -> Result<OwnedFd> {
     // SAFETY: a call without pointers.
     let fd = unsafe { libc::socket(family.number(), kind | libc::SOCK_CLOEXEC, 0) };
     ensure!(fd >= 0, "socket: {}", io::Error::last_os_error());
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and owned here.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[inline(always)]
 fn connect(socket: RawFd, to: &Address) -> bool {
-    // SAFETY: the address lives through the call and has the length given.
+    // SAFETY: the address is valid through the call and has the length given.
     unsafe { libc::connect(socket, to.pointer(), to.length()) == 0 }
 }
 
@@ -163,13 +163,13 @@ const PAYLOAD: [u8; 16] = [0; 16];
 
 #[inline(always)]
 fn send(socket: RawFd) -> bool {
-    // SAFETY: the bytes live through the call and have the length given.
+    // SAFETY: the bytes are valid through the call and have the length given.
     unsafe { libc::send(socket, PAYLOAD.as_ptr().cast(), PAYLOAD.len(), 0) >= 0 }
 }
 
 #[inline(always)]
 fn send_to(socket: RawFd, to: &Address) -> bool {
-    // SAFETY: address and bytes live through the call and have the lengths given.
+    // SAFETY: address and bytes are valid through the call and have the lengths given.
     unsafe {
         libc::sendto(
             socket,

@@ -1,4 +1,4 @@
-//! Cgroups below the benchmark's own folder.
+//! Cgroups below the cgroup of the benchmark.
 
 use std::{
     fs::{self, File},
@@ -17,7 +17,7 @@ use tidegate::cgroup::Hierarchy;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// A cgroup, removed when this is dropped; the process must have left it by then.
+/// A cgroup, removed when dropped; no process may be in it then.
 pub(crate) struct Cgroup {
     path: PathBuf,
     directory: File,
@@ -26,11 +26,11 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes one below `folder`.
-    pub(crate) fn create(hierarchy: &Hierarchy, folder: &Path) -> Result<Cgroup> {
+    /// Creates a cgroup below `dir`.
+    pub(crate) fn create(hierarchy: &Hierarchy, dir: &Path) -> Result<Cgroup> {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(number.to_string());
-        fs::create_dir(&path).with_context(|| format!("cannot make the cgroup {}", path.display()))?;
+        let path = dir.join(number.to_string());
+        fs::create_dir(&path).with_context(|| format!("cannot create the cgroup {}", path.display()))?;
         let directory = File::open(&path)?;
         Ok(Cgroup {
             id: directory.metadata()?.ino(),
@@ -40,7 +40,7 @@ impl Cgroup {
         })
     }
 
-    /// Moves this process in: sockets that it makes from now on belong here.
+    /// Migrates this process into the cgroup: new sockets belong to it.
     pub(crate) fn enter(&self) -> Result<()> {
         enter(&self.path)
     }
@@ -53,7 +53,7 @@ impl Cgroup {
         self.directory.as_fd()
     }
 
-    /// The number by which the kernel's programs know it.
+    /// The cgroup id.
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
@@ -66,25 +66,25 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // What cannot be removed now goes with the folder, see `keeper`.
+        // The supervisor removes what cannot be removed now.
         let _ = fs::remove_dir(&self.path);
     }
 }
 
-/// Moves this process into a cgroup.
+/// Migrates this process into a cgroup.
 pub(crate) fn enter(cgroup: &Path) -> Result<()> {
     fs::write(cgroup.join("cgroup.procs"), "0")
         .with_context(|| format!("cannot enter the cgroup {}", cgroup.display()))
 }
 
-/// Kills what lives in a cgroup and below, and removes all of it.
+/// Kills all processes in a cgroup and its descendants, and removes them.
 pub(crate) fn clear(cgroup: &Path) -> io::Result<()> {
-    // Linux 5.14; before it, only what is empty can be removed.
+    // Since Linux 5.14; earlier kernels can only remove empty cgroups.
     let _ = fs::write(cgroup.join("cgroup.kill"), "1");
     let mut tries = 0;
     loop {
         match remove(cgroup) {
-            // The killed are still on their way out.
+            // The killed processes have not exited yet.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && tries < 200 => tries += 1,
             other => return other,
         }

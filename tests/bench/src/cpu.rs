@@ -1,22 +1,22 @@
-//! Which thread runs where: one that measures must not share its core with the one that reads events.
+//! CPU affinity: the thread that measures must not share a core with the thread that reads events.
 
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
 
-/// What a thread does.
+/// The role of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// It is timed.
+    /// Makes the timed calls.
     Caller,
-    /// It reads events.
+    /// Reads events.
     Reader,
-    /// Whatever: all cores are its.
+    /// Anything else: may use all cores.
     Any,
 }
 
-/// The cores that this process was given.
+/// The cores that this process may use.
 fn given() -> Vec<usize> {
     use std::sync::OnceLock;
     static GIVEN: OnceLock<Vec<usize>> = OnceLock::new();
@@ -29,8 +29,8 @@ fn given() -> Vec<usize> {
     GIVEN.get_or_init(look).clone()
 }
 
-/// Keeps this thread to the cores of its role; with one core for all there is nothing to keep to.
-pub(crate) fn keep_to(role: Role) {
+/// Pins this thread to the core of its role. Has no effect with one core.
+pub(crate) fn pin_to(role: Role) {
     let cores = given();
     let cores: &[usize] = match (role, cores.as_slice()) {
         (Role::Caller, [.., last]) => &[*last],
@@ -39,9 +39,9 @@ pub(crate) fn keep_to(role: Role) {
     };
     let mut set = CpuSet::new();
     for &core in cores {
-        // A core of the set that we were given.
+        // Cannot fail: the core comes from the affinity mask.
         let _ = set.set(core);
     }
-    // Refused, the scheduler decides, and the spread shows it.
+    // Best effort: without affinity the spread of the results is larger.
     let _ = sched_setaffinity(Pid::from_raw(0), &set);
 }

@@ -1,8 +1,9 @@
-//! The gate under measurement. All uses of the engine's room `datapath` are here.
+//! The datapath under measurement: that of `exec`. All uses of the module `datapath` are here.
 
 use std::{
     os::fd::AsFd,
     path::PathBuf,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -21,54 +22,63 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tidegate::{
     cgroup::Hierarchy,
     compile::{Identities, Image, compile},
-    datapath::{Attachment, EventRing, Features, Gate, PinFolder, Slot, WakeUp},
+    datapath::{EventRing, Features, RunDatapath, Slot, WakeUp, disable_words},
+    instance::Instance,
     policy::Policy,
 };
 
 use crate::{cgroup::Cgroup, cpu};
 
-/// Programs and tables in the kernel, and a thread that reads the events.
-pub(crate) struct LoadedGate {
-    gate: Gate,
+/// Programs and maps in the kernel, and a thread that reads the events.
+pub(crate) struct LoadedDatapath {
+    datapath: Rc<RunDatapath>,
     reader: Option<Reader>,
 }
 
 /// The pages of a policy.
 pub(crate) fn image_of(policy: &Policy) -> Result<Image> {
-    let life = Revision {
+    let revision = Revision {
         generation: 1,
         mode: policy.mode,
     };
-    compile(policy, &Identities::default(), life).context("a policy of the benchmark is not compiled")
+    compile(policy, &Identities::default(), revision).context("a policy of the benchmark cannot be compiled")
 }
 
-impl LoadedGate {
-    pub(crate) fn load() -> Result<LoadedGate> {
-        let mut gate = Gate::load(Features::detect(), WakeUp::AtLeisure)?;
-        let reader = Reader::start(gate.events()?)?;
-        Ok(LoadedGate {
-            gate,
+impl LoadedDatapath {
+    /// Loads programs and maps; `ring_bytes` is the size of the event ring, if not the default.
+    pub(crate) fn load(ring_bytes: Option<u32>) -> Result<LoadedDatapath> {
+        let instance = Instance::from_variables(|name| std::env::var_os(name), &disable_words())?;
+        let instance = Instance {
+            ring_bytes: ring_bytes.or(instance.ring_bytes),
+            ..instance
+        };
+        let features = Features::detect(&instance.disabled);
+        let datapath = RunDatapath::load(&instance, features, WakeUp::Batched)?;
+        let reader = Reader::start(datapath.events()?)?;
+        Ok(LoadedDatapath {
+            datapath: Rc::new(datapath),
             reader: Some(reader),
         })
     }
 
     /// Puts a policy live in a slot of its own.
-    pub(crate) fn install(&mut self, image: &Image) -> Result<Slot> {
-        Ok(self.gate.install(image)?)
+    pub(crate) fn install(&self, image: &Image) -> Result<Slot> {
+        let slots = self.datapath.install(&[image])?;
+        slots.into_iter().next().context("no slot")
     }
 
-    /// The same for many at once, as `attach --batch` does.
-    pub(crate) fn install_all(&mut self, images: &[Image]) -> Result<Vec<Slot>> {
-        Ok(self.gate.install_all(&images.iter().collect::<Vec<_>>())?)
+    /// The same for many with one grace period.
+    pub(crate) fn install_all(&self, images: &[Image]) -> Result<Vec<Slot>> {
+        Ok(self.datapath.install(&images.iter().collect::<Vec<_>>())?)
     }
 
-    /// Puts another version live in its place.
-    pub(crate) fn replace(&mut self, slot: Slot, image: &Image) -> Result<()> {
-        Ok(self.gate.replace(slot, image)?)
+    /// Puts another version live in its slot.
+    pub(crate) fn replace(&self, slot: Slot, image: &Image) -> Result<()> {
+        Ok(self.datapath.replace(slot, image)?)
     }
 
-    /// Stands policies on a cgroup.
-    pub(crate) fn stand(&mut self, cgroup: &Cgroup, slots: &[Slot]) -> Result<Standing> {
+    /// Attaches policies to a cgroup.
+    pub(crate) fn attach(&self, cgroup: &Cgroup, slots: &[Slot]) -> Result<Attached> {
         let mut references = [SlotRef::NONE; MAX_STACKED];
         for (reference, slot) in references.iter_mut().zip(slots) {
             *reference = SlotRef::new(slot.0, Mode::Enforce);
@@ -79,13 +89,16 @@ impl LoadedGate {
             flags: 0,
             slots: references,
         };
-        let pins = PinFolder::create(cgroup.id())?;
-        Ok(Standing(Some(self.gate.attach(cgroup.fd(), &scope, pins)?)))
+        self.datapath.attach(cgroup.fd(), &scope)?;
+        Ok(Attached {
+            datapath: Rc::clone(&self.datapath),
+            cgroup: cgroup.id(),
+        })
     }
 
-    /// Events that the ring had no room for.
+    /// Events lost because the ring was full.
     pub(crate) fn lost(&self) -> Result<u64> {
-        Ok(self.gate.lost()?)
+        Ok(self.datapath.lost()?)
     }
 
     /// Ends the reader when it has read all that is there, and gives how many events it read.
@@ -95,12 +108,15 @@ impl LoadedGate {
 }
 
 /// Policies on a cgroup, until this is dropped.
-pub(crate) struct Standing(Option<Attachment>);
+pub(crate) struct Attached {
+    datapath: Rc<RunDatapath>,
+    cgroup: u64,
+}
 
-impl Drop for Standing {
+impl Drop for Attached {
     fn drop(&mut self) {
-        // What resists goes with the mount namespace.
-        if let Some(Err(error)) = self.0.take().map(Attachment::detach) {
+        // Pins that cannot be removed go with the mount namespace.
+        if let Err(error) = self.datapath.detach(self.cgroup) {
             eprintln!("bench: {error}");
         }
     }
@@ -118,7 +134,7 @@ impl Reader {
         let (ends, read) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (its_ends, its_read) = (Arc::clone(&ends), Arc::clone(&read));
         let thread = thread::Builder::new().name("reader".into()).spawn(move || {
-            cpu::keep_to(cpu::Role::Reader);
+            cpu::pin_to(cpu::Role::Reader);
             loop {
                 // Asked before the ring is: what was written before is then read.
                 let last = its_ends.load(Ordering::Acquire);

@@ -1,4 +1,4 @@
-//! Where rows are measured: two networks, cgroups made for each row, one loaded gate.
+//! The environment of measurements: two networks, cgroups for each row, one loaded datapath.
 
 use std::{collections::HashMap, os::fd::OwnedFd, path::Path, rc::Rc};
 
@@ -7,107 +7,107 @@ use tidegate::{cgroup::Hierarchy, datapath::Slot};
 
 use crate::{
     address::{Address, Family},
-    batches::Turns,
+    batches::Batches,
     bpf,
     call::{Batch, Caller},
     cgroup::Cgroup,
-    datapath::{self, LoadedGate, Standing},
-    keeper::Places,
+    datapath::{self, Attached, LoadedDatapath},
     network::{Network, PORT},
     nft::Rules,
     policies::{Policies, Shape},
-    row::{Aim, Contrast, Row, Side},
-    samples::Effort,
+    row::{Comparison, Destinations, Row, Side},
+    samples::Samples,
     statistics::Paired,
+    supervisor::WorkDirs,
 };
 
-/// Destinations of a row that spreads them: more than the caches next to a core hold tables for.
+/// Destinations of a `spread` row: enough that the map entries for them do not fit into the caches of a core.
 const MANY: usize = 1 << 16;
 
-/// How many times more turns are tried than are wanted, where others disturb them.
-const PATIENCE: usize = 3;
+/// Attempts per wanted toggle: those that other programs on the hook disturb do not count.
+const RETRY_FACTOR: usize = 3;
 
-/// Everything that a measurement stands on.
-pub(crate) struct Laboratory<'a> {
-    pub(crate) places: &'a Places,
+/// The environment of all measurements.
+pub(crate) struct Fixture<'a> {
+    pub(crate) work_dirs: &'a WorkDirs,
     pub(crate) hierarchy: Hierarchy,
-    pub(crate) effort: Effort,
+    pub(crate) samples: Samples,
     pub(crate) policies: Policies,
     network: Rc<Network>,
-    /// With rules of nftables, or free of them.
+    /// For the rows that use nftables, and for their baseline.
     other_network: Rc<Network>,
-    gate: Option<LoadedGate>,
+    datapath: Option<LoadedDatapath>,
     slots: HashMap<Shape, Slot>,
 }
 
-/// What stands on a cgroup, for as long as this lives.
-#[expect(dead_code, reason = "held for what dropping it does")]
+/// What one side of a pair attached to its cgroup; dropping it removes it.
+#[expect(dead_code, reason = "held until it is dropped")]
 enum Held {
     Nothing,
     Program(OwnedFd),
-    Gate(Standing),
+    Policies(Attached),
     Rules(Rules),
 }
 
-impl<'a> Laboratory<'a> {
-    pub(crate) fn open(places: &'a Places, effort: Effort) -> Result<Laboratory<'a>> {
+impl<'a> Fixture<'a> {
+    pub(crate) fn open(work_dirs: &'a WorkDirs, samples: Samples) -> Result<Fixture<'a>> {
         let other_network = Rc::new(Network::make()?);
-        // Second: this thread stays in it.
+        // Created last: this thread stays in it.
         let network = Rc::new(Network::make()?);
-        Ok(Laboratory {
-            places,
+        Ok(Fixture {
+            work_dirs,
             hierarchy: datapath::hierarchy()?,
-            effort,
-            policies: Policies::new(places.files.clone()),
+            samples,
+            policies: Policies::new(work_dirs.files.clone()),
             network,
             other_network,
-            gate: None,
+            datapath: None,
             slots: HashMap::new(),
         })
     }
 
-    /// A new cgroup.
+    /// Creates a cgroup.
     pub(crate) fn cgroup(&self) -> Result<Cgroup> {
-        Cgroup::create(&self.hierarchy, &self.places.cgroups)
+        Cgroup::create(&self.hierarchy, &self.work_dirs.cgroups)
     }
 
-    /// The folder that nft must find.
+    /// The cgroup that contains all others; nft must find it.
     pub(crate) fn cgroups(&self) -> &Path {
-        &self.places.cgroups
+        &self.work_dirs.cgroups
     }
 
-    /// The gate, loaded once.
-    pub(crate) fn gate(&mut self) -> Result<&mut LoadedGate> {
-        if self.gate.is_none() {
-            self.gate = Some(LoadedGate::load()?);
+    /// The datapath, loaded at first use.
+    pub(crate) fn datapath(&mut self) -> Result<&mut LoadedDatapath> {
+        if self.datapath.is_none() {
+            self.datapath = Some(LoadedDatapath::load(None)?);
         }
-        self.gate.as_mut().context("no gate")
+        self.datapath.as_mut().context("no datapath")
     }
 
-    /// Takes the gate and its policies out of the kernel.
+    /// Unloads the datapath with its policies.
     pub(crate) fn unload(&mut self) {
         self.slots.clear();
-        if let Some(mut gate) = self.gate.take() {
-            gate.finish_reading();
+        if let Some(mut datapath) = self.datapath.take() {
+            datapath.finish_reading();
         }
     }
 
     /// Measures a row.
     pub(crate) fn measure(&mut self, row: &Row) -> Result<Paired> {
-        let targets = self.targets(row.aim, row);
-        let pairs = match &row.contrast {
-            Contrast::Sides(plain, gated) => self.sides(row, plain, gated, &targets),
-            Contrast::OnAndOff { shape, elsewhere } => self.on_and_off(row, shape, *elsewhere, &targets),
+        let targets = self.targets(row.destinations, row);
+        let pairs = match &row.comparison {
+            Comparison::Sides(baseline, with_policy) => self.sides(row, baseline, with_policy, &targets),
+            Comparison::Toggled { shape, elsewhere } => self.toggled(row, shape, *elsewhere, &targets),
         };
-        // Home before the cgroups go.
-        self.places.go_home()?;
+        // Leave the cgroups before they are removed.
+        self.work_dirs.enter_home_cgroup()?;
         Ok(Paired::of(&pairs?, row.call.batch()))
     }
 
-    /// Where the calls go, in turn; the list goes on at its start.
-    fn targets(&mut self, aim: Aim, row: &Row) -> Vec<Address> {
-        match aim {
-            Aim::Documentation => {
+    /// The destinations of the calls, in order; the list is repeated.
+    fn targets(&mut self, destinations: Destinations, row: &Row) -> Vec<Address> {
+        match destinations {
+            Destinations::Documentation => {
                 let text = match row.family {
                     Family::V4 => format!("198.51.100.10:{PORT}"),
                     Family::V6 => format!("[2001:db8::10]:{PORT}"),
@@ -117,7 +117,7 @@ impl<'a> Laboratory<'a> {
                     .map(|address| vec![address; row.call.batch()])
                     .unwrap_or_default()
             }
-            Aim::Generated {
+            Destinations::Generated {
                 networks,
                 hit,
                 spread,
@@ -137,15 +137,15 @@ impl<'a> Laboratory<'a> {
         }
     }
 
-    /// Puts on a cgroup what stands on this side.
-    fn furnish(&mut self, row: &Row, side: &Side, cgroup: &Cgroup) -> Result<Held> {
+    /// Attaches the policies of one side to its cgroup.
+    fn set_up(&mut self, row: &Row, side: &Side, cgroup: &Cgroup) -> Result<Held> {
         Ok(match side {
-            Side::Bare | Side::OtherNetwork => Held::Nothing,
+            Side::NoPolicy | Side::OtherNetwork => Held::Nothing,
             Side::EmptyProgram => {
                 let hook = row.call.hook(row.family);
                 Held::Program(bpf::attach_empty(cgroup.fd(), hook)?)
             }
-            Side::Gate(shapes) => Held::Gate(self.stand(shapes, cgroup)?),
+            Side::Policies(shapes) => Held::Policies(self.attach(shapes, cgroup)?),
             Side::Nftables(shape) => {
                 let (family, count) = shape.networks.context("no networks for nftables")?;
                 let networks = self.policies.networks(family, count);
@@ -157,40 +157,40 @@ impl<'a> Laboratory<'a> {
         })
     }
 
-    /// Stands policies on a cgroup; each shape is put live once.
-    pub(crate) fn stand(&mut self, shapes: &[Shape], cgroup: &Cgroup) -> Result<Standing> {
+    /// Attaches policies to a cgroup; each shape is installed once.
+    pub(crate) fn attach(&mut self, shapes: &[Shape], cgroup: &Cgroup) -> Result<Attached> {
         let mut slots = Vec::new();
         for shape in shapes {
             if !self.slots.contains_key(shape) {
                 let text = self.policies.text(shape)?;
                 let image = datapath::image_of(&self.policies.parse(&text)?)?;
-                let slot = self.gate()?.install(&image)?;
+                let slot = self.datapath()?.install(&image)?;
                 self.slots.insert(shape.clone(), slot);
             }
             slots.extend(self.slots.get(shape));
         }
-        self.gate()?.stand(cgroup, &slots)
+        self.datapath()?.attach(cgroup, &slots)
     }
 
     fn sides(
         &mut self,
         row: &Row,
-        plain: &Side,
-        gated: &Side,
+        baseline: &Side,
+        with_policy: &Side,
         targets: &[Address],
     ) -> Result<Vec<(Batch, Batch)>> {
         let cgroups = (self.cgroup()?, self.cgroup()?);
-        let plain_held = self.furnish(row, plain, &cgroups.0)?;
-        let gated_held = self.furnish(row, gated, &cgroups.1)?;
-        let (rounds, pairs) = self.effort.rounds(row.call);
-        let mut turns = Turns::new(row, targets);
+        let baseline_held = self.set_up(row, baseline, &cgroups.0)?;
+        let with_policy_held = self.set_up(row, with_policy, &cgroups.1)?;
+        let (rounds, pairs) = self.samples.rounds(row.call);
+        let mut schedule = Batches::new(row, targets);
         let mut measured = Vec::new();
         for round in 0..rounds {
-            // One more: the first is thrown away.
-            let mut left = self.caller(row, plain, &cgroups.0, pairs + 1)?;
-            let mut right = self.caller(row, gated, &cgroups.1, pairs + 1)?;
+            // One extra: the first pair is discarded.
+            let mut left = self.caller(row, baseline, &cgroups.0, pairs + 1)?;
+            let mut right = self.caller(row, with_policy, &cgroups.1, pairs + 1)?;
             for pair in 0..=pairs {
-                let targets = turns.next();
+                let targets = schedule.next();
                 let both = if (pair + round) % 2 == 0 {
                     let first = left.batch(targets)?;
                     (first, right.batch(targets)?)
@@ -198,21 +198,21 @@ impl<'a> Laboratory<'a> {
                     let first = right.batch(targets)?;
                     (left.batch(targets)?, first)
                 };
-                turns.check(both)?;
+                schedule.check(both)?;
                 if pair > 0 {
                     measured.push(both);
                 }
             }
         }
-        self.leave(plain_held, gated_held)?;
+        self.tear_down(baseline_held, with_policy_held)?;
         Ok(measured)
     }
 
-    /// Takes away what stood on the sides, from where it can be taken.
-    fn leave(&self, plain: Held, gated: Held) -> Result<()> {
-        // Rules are deleted in their network.
+    /// Removes what both sides attached.
+    fn tear_down(&self, baseline: Held, with_policy: Held) -> Result<()> {
+        // nftables rules must be deleted in their own network.
         self.other_network.enter()?;
-        drop((plain, gated));
+        drop((baseline, with_policy));
         self.network.enter()
     }
 
@@ -228,9 +228,9 @@ impl<'a> Laboratory<'a> {
         caller
     }
 
-    /// Pairs of batches with a gate detached and attached. While others have a program on the hook, on whatever
-    /// cgroup, nothing is without: such turns do not count, and where all are such, there are no pairs.
-    fn on_and_off(
+    /// Pairs of batches with the policy detached and attached. A toggle does not count if another program is on the
+    /// hook of any cgroup, because its baseline is not without a program. If no toggle counts, there are no pairs.
+    fn toggled(
         &mut self,
         row: &Row,
         shape: &Shape,
@@ -238,23 +238,23 @@ impl<'a> Laboratory<'a> {
         targets: &[Address],
     ) -> Result<Vec<(Batch, Batch)>> {
         let (own, third) = (self.cgroup()?, self.cgroup()?);
-        let gated = if elsewhere { &third } else { &own };
+        let with_policy = if elsewhere { &third } else { &own };
         let hook = row.call.hook(row.family);
-        let (wanted, pairs) = self.effort.turns(row.call);
-        let mut turns = Turns::new(row, targets);
+        let (wanted, pairs) = self.samples.toggles(row.call);
+        let mut schedule = Batches::new(row, targets);
         let mut measured = Vec::new();
         let mut counted = 0;
-        for turn in 0..PATIENCE * wanted {
-            let mut caller = self.caller(row, &Side::Bare, &own, 2 * (pairs + 1))?;
+        for toggle in 0..RETRY_FACTOR * wanted {
+            let mut caller = self.caller(row, &Side::NoPolicy, &own, 2 * (pairs + 1))?;
             let mut batches = [Vec::new(), Vec::new()];
             let mut disturbed = false;
-            for half in [turn % 2, 1 - turn % 2] {
+            for half in [toggle % 2, 1 - toggle % 2] {
                 let held = (half == 1)
-                    .then(|| self.stand(std::slice::from_ref(shape), gated))
+                    .then(|| self.attach(std::slice::from_ref(shape), with_policy))
                     .transpose()?;
                 disturbed |= held.is_none() && bpf::is_in_use(hook)?;
                 for _ in 0..=pairs {
-                    batches[half].push(caller.batch(turns.next())?);
+                    batches[half].push(caller.batch(schedule.next())?);
                 }
                 disturbed |= held.is_none() && bpf::is_in_use(hook)?;
             }
@@ -268,7 +268,7 @@ impl<'a> Laboratory<'a> {
             }
         }
         for &pair in &measured {
-            turns.check(pair)?;
+            schedule.check(pair)?;
         }
         Ok(measured)
     }

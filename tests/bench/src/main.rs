@@ -1,8 +1,9 @@
-//! What the gate costs: `cargo xtask bench`. It asserts no times; its exit code says only whether it ran.
+//! Measures the overhead of policies: `cargo xtask bench`. It does not assert times; the exit code only says whether it
+//! ran.
 //!
 //! ```text
-//! keeper (cleans up) -> laboratory (networks, cgroups, gate) -> row -> caller (batches in turns) -> statistics
-//!                                                            -> tables -> report: text, JSON, Markdown
+//! supervisor (cleans up) -> fixture (networks, cgroups, datapath) -> row -> caller (alternating batches) -> statistics
+//!                                                                 -> tables -> report: text, JSON, Markdown
 //! ```
 
 mod address;
@@ -13,7 +14,6 @@ mod cgroup;
 mod cpu;
 mod datapath;
 mod fixture;
-mod keeper;
 mod network;
 mod networks;
 mod nft;
@@ -23,6 +23,7 @@ mod report;
 mod row;
 mod samples;
 mod statistics;
+mod supervisor;
 mod tables;
 
 use std::{io::Write, process::ExitCode};
@@ -32,30 +33,30 @@ use clap::{Parser, ValueEnum};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::{
-    fixture::Laboratory,
-    keeper::Places,
+    fixture::Fixture,
     report::{Machine, Report},
     row::Planned,
-    samples::Effort,
+    samples::Samples,
+    supervisor::WorkDirs,
 };
 
-/// Measure what the gate costs, beside the same without it.
+/// Measure the overhead of policies.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Cli {
-    /// Take fewer samples: under a minute in all
+    /// Take fewer samples: less than a minute in total
     #[arg(long)]
     quick: bool,
-    /// Measure only rows and tables whose name holds one of these words; see --list
+    /// Measure only rows and tables whose name contains one of these words; see --list
     #[arg(long, value_name = "WORD", value_delimiter = ',')]
     only: Vec<String>,
     /// List rows and tables
     #[arg(long)]
     list: bool,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
-    /// Write JSON and Markdown into docs/benchmarks too
+    /// Also write JSON and Markdown files to docs/benchmarks
     #[arg(long)]
     save: bool,
 }
@@ -66,8 +67,8 @@ enum Output {
     Json,
 }
 
-/// The tables beside that of the calls, by the names that --only takes.
-const TABLES: [&str; 4] = ["compile", "standing", "exec", "events"];
+/// The tables other than that of the rows, as --only names them.
+const TABLES: [&str; 4] = ["compile", "attach", "exec", "events"];
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
@@ -90,17 +91,17 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         println!("{}", TABLES.join("\n"));
         return Ok(ExitCode::SUCCESS);
     }
-    match keeper::inside()? {
+    match supervisor::inside()? {
         None => {
-            let status = keeper::keep()?;
+            let status = supervisor::supervise()?;
             Ok(if status.success() {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE
             })
         }
-        Some(places) => {
-            let report = measure(cli, &places)?;
+        Some(work_dirs) => {
+            let report = measure(cli, &work_dirs)?;
             let text = match cli.output {
                 Output::Text => report.text(),
                 Output::Json => format!("{:#}\n", report.json()),
@@ -122,7 +123,7 @@ impl Cli {
         self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str()))
     }
 
-    /// The rows that were asked for.
+    /// The selected rows.
     fn rows(&self) -> Vec<Planned> {
         let wanted = |planned: &Planned| match planned {
             Ok(row) => self.wants(&row.name),
@@ -132,37 +133,37 @@ impl Cli {
     }
 }
 
-fn measure(cli: &Cli, places: &Places) -> Result<Report> {
+fn measure(cli: &Cli, work_dirs: &WorkDirs) -> Result<Report> {
     let rows = cli.rows();
     if rows.is_empty() && !TABLES.iter().any(|table| cli.wants(table)) {
-        bail!("no row or table is named like that: see --list");
+        bail!("no row or table has such a name; see --list");
     }
-    // Stream sockets are made in advance.
+    // All stream sockets are created in advance.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    let mut laboratory = Laboratory::open(places, Effort { quick: cli.quick })?;
-    let mut left_out = Vec::new();
+    let mut fixture = Fixture::open(work_dirs, Samples { quick: cli.quick })?;
+    let mut skipped = Vec::new();
     let mut sections = Vec::new();
     if !rows.is_empty() {
-        sections.push(tables::calls::measure(&mut laboratory, rows, &mut left_out)?);
+        sections.push(tables::calls::measure(&mut fixture, rows, &mut skipped)?);
     }
     if cli.wants("compile") {
-        sections.push(tables::compiling::measure(&mut laboratory)?);
+        sections.push(tables::compiling::measure(&mut fixture)?);
     }
-    laboratory.unload();
-    if cli.wants("standing") {
-        sections.push(tables::attached::measure(&mut laboratory)?);
+    fixture.unload();
+    if cli.wants("attach") {
+        sections.push(tables::attached::measure(&mut fixture)?);
     }
     if cli.wants("exec") {
-        sections.push(tables::commands::measure(&laboratory, &mut left_out)?);
+        sections.push(tables::commands::measure(&fixture, &mut skipped)?);
     }
     if cli.wants("events") {
-        sections.push(tables::events::measure(&mut laboratory)?);
+        sections.push(tables::events::measure(&mut fixture)?);
     }
     Ok(Report {
         machine: Machine::of_now(),
         quick: cli.quick,
         sections,
-        left_out,
+        skipped,
     })
 }

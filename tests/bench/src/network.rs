@@ -1,4 +1,4 @@
-//! Networks of the benchmark's own: every address there is, is this machine's, and no packet leaves.
+//! Network namespaces in which every address is local, so that no packet leaves.
 
 use std::{
     fs::File,
@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::address::{Address, Family};
 
-/// Where everything goes to.
+/// The port of every destination.
 pub(crate) const PORT: u16 = 9999;
 
 /// A network namespace in which every destination answers at [`PORT`].
@@ -23,11 +23,11 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Makes one; this thread is in it then.
+    /// Creates a namespace and moves this thread into it.
     pub(crate) fn make() -> Result<Network> {
         unshare(CloneFlags::CLONE_NEWNET).context("no network namespace")?;
         ip("link set lo up")?;
-        // All addresses are local: a connect succeeds, and what is sent comes back up at once.
+        // All addresses are local: connects succeed, and packets are delivered immediately.
         ip("route add local 0.0.0.0/0 dev lo")?;
         ip("-6 route add local ::/0 dev lo")?;
         let sinks = [
@@ -35,7 +35,7 @@ impl Network {
             UdpSocket::from(only_v6(libc::SOCK_DGRAM)?),
         ];
         for sink in &sinks {
-            take_nothing(sink)?;
+            discard_all(sink)?;
         }
         let listeners = [
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?,
@@ -51,13 +51,13 @@ impl Network {
         })
     }
 
-    /// Moves this thread in: sockets that it makes from now on are here.
+    /// Moves this thread into the namespace: new sockets belong to it.
     pub(crate) fn enter(&self) -> Result<()> {
         setns(&self.namespace, CloneFlags::CLONE_NEWNET).context("cannot enter a network namespace")
     }
 
-    /// Takes every connection that is there, and ends it.
-    pub(crate) fn hang_up(&self, family: Family) {
+    /// Accepts and closes all pending connections.
+    pub(crate) fn close_accepted(&self, family: Family) {
         let listener = &self.listeners[usize::from(family == Family::V6)];
         while let Ok((stream, _)) = listener.accept() {
             drop(stream);
@@ -65,17 +65,17 @@ impl Network {
     }
 }
 
-/// A socket bound to [`PORT`] of all IPv6 addresses and no IPv4 ones; std's would take both.
+/// A socket bound to [`PORT`] of all IPv6 addresses only; std binds to IPv4 too.
 fn only_v6(kind: libc::c_int) -> Result<OwnedFd> {
     // SAFETY: a call without pointers.
     let fd = unsafe { libc::socket(libc::AF_INET6, kind | libc::SOCK_CLOEXEC, 0) };
     ensure!(fd >= 0, "socket: {}", std::io::Error::last_os_error());
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and owned here.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let on: libc::c_int = 1;
     set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &on)?;
     let address = Address::of(SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT)));
-    // SAFETY: the address lives through the call and has the length given.
+    // SAFETY: the address is valid through the call and has the length given.
     let bound = unsafe { libc::bind(fd.as_raw_fd(), address.pointer(), address.length()) };
     ensure!(bound == 0, "bind: {}", std::io::Error::last_os_error());
     if kind == libc::SOCK_STREAM {
@@ -86,9 +86,8 @@ fn only_v6(kind: libc::c_int) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Drops what arrives, by a filter that accepts no byte of it: a full queue would cost otherwise than an
-/// empty one.
-fn take_nothing(sink: &UdpSocket) -> Result<()> {
+/// Drops everything that arrives by a socket filter: the cost of a call must not depend on how full the queue is.
+fn discard_all(sink: &UdpSocket) -> Result<()> {
     let mut return_zero = libc::sock_filter {
         code: (libc::BPF_RET | libc::BPF_K) as u16,
         jt: 0,
@@ -102,9 +101,9 @@ fn take_nothing(sink: &UdpSocket) -> Result<()> {
     set_option(sink, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 
-/// Sets an option of a socket.
+/// Sets a socket option.
 pub(crate) fn set_option<T>(socket: &impl AsRawFd, level: i32, name: i32, value: &T) -> Result<()> {
-    // SAFETY: the value lives through the call and has the length given.
+    // SAFETY: the value is valid through the call and has the length given.
     let answer = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -118,9 +117,9 @@ pub(crate) fn set_option<T>(socket: &impl AsRawFd, level: i32, name: i32, value:
     Ok(())
 }
 
-fn ip(words: &str) -> Result<()> {
-    let status = Command::new("ip").args(words.split(' ')).status();
-    let status = status.context("ip (Debian package iproute2) does not start")?;
-    ensure!(status.success(), "`ip {words}` failed");
+fn ip(args: &str) -> Result<()> {
+    let status = Command::new("ip").args(args.split(' ')).status();
+    let status = status.context("failed to run ip (Debian package iproute2)")?;
+    ensure!(status.success(), "`ip {args}` failed");
     Ok(())
 }

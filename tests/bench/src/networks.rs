@@ -1,4 +1,4 @@
-//! Many networks without overlap, and addresses in and between them.
+//! Generates disjoint networks, and addresses inside and outside of them.
 
 use std::{
     collections::HashSet,
@@ -11,16 +11,16 @@ use crate::{
     random::Random,
 };
 
-/// Generated networks: each lies in a slot of its own (a /24, a /48), as long a prefix as its slot's or longer.
+/// Generated networks. Each lies in its own slot (a /24 or a /48) and has a prefix at least as long.
 pub(crate) struct Networks {
     family: Family,
-    /// Slot and prefix length, in a random order: networks of one rule are not neighbours.
+    /// Slot and prefix length, in random order, so that networks of one rule are not adjacent.
     chosen: Vec<(u64, u8)>,
     slots: HashSet<u64>,
 }
 
 impl Networks {
-    /// The same for the same arguments.
+    /// Deterministic: the same arguments give the same networks.
     pub(crate) fn generate(family: Family, count: usize) -> Networks {
         let mut random = Random::new(count as u64);
         let mut slots = HashSet::with_capacity(count);
@@ -42,7 +42,7 @@ impl Networks {
         }
     }
 
-    /// As a policy names them.
+    /// The networks in CIDR notation.
     pub(crate) fn texts(&self) -> impl Iterator<Item = String> {
         self.chosen.iter().map(|&(slot, prefix)| match self.family {
             Family::V4 => format!("{}/{prefix}", v4(slot, 0)),
@@ -50,7 +50,7 @@ impl Networks {
         })
     }
 
-    /// `count` addresses, each in a network taken at random.
+    /// `count` addresses, each inside a random network.
     pub(crate) fn inside(&self, count: usize) -> Vec<Address> {
         let mut random = Random::new(1);
         let addresses = (0..count).map(|_| {
@@ -63,7 +63,7 @@ impl Networks {
         addresses.collect()
     }
 
-    /// `count` addresses, none of them in a network.
+    /// `count` addresses outside of all networks.
     pub(crate) fn outside(&self, count: usize) -> Vec<Address> {
         let mut random = Random::new(2);
         let mut addresses = Vec::with_capacity(count);
@@ -84,7 +84,7 @@ fn destination(address: std::net::IpAddr) -> Address {
     Address::of(SocketAddr::new(address, PORT))
 }
 
-/// IPv4: 1.0.0.0 to 223.255.255.255 without loopback. IPv6: 2400::/6, which has no second spellings.
+/// IPv4: 1.0.0.0 to 223.255.255.255 without loopback. IPv6: 2400::/6, which has no embedded IPv4 addresses.
 fn random_slot(family: Family, random: &mut Random) -> u64 {
     match family {
         Family::V4 => loop {
@@ -101,7 +101,7 @@ fn v4(slot: u64, host: u64) -> Ipv4Addr {
     Ipv4Addr::from((slot << 8 | host) as u32)
 }
 
-/// Slot: the first 48 bits; `below`: the 16 bits after them.
+/// `slot` is the first 48 bits, `below` the next 16 bits.
 fn v6(slot: u64, below: u64) -> Ipv6Addr {
     Ipv6Addr::from(u128::from(slot << 16 | below) << 64)
 }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_where_they_should_be() {
+    fn addresses_are_inside_or_outside() {
         for (family, bits) in [(Family::V4, 32), (Family::V6, 128)] {
             let networks = Networks::generate(family, 500);
             let contains = |address: u128| {

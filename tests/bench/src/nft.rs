@@ -1,4 +1,4 @@
-//! The same allow-list in nftables: it judges packets, and knows their cgroup by `socket cgroupv2`.
+//! The same allow-list in nftables, which filters packets and matches their cgroup with `socket cgroupv2`.
 
 use std::{
     io::Write,
@@ -10,31 +10,31 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{cgroup::Cgroup, networks::Networks};
 
-/// Where nft looks for the cgroups that a rule names (its source, src/datatype.c).
+/// The cgroup mount point that nft assumes (src/datatype.c in nftables).
 const NFT_CGROUPS: &str = "/sys/fs/cgroup";
 
-/// Rules in this thread's network, until this is dropped.
+/// Rules in the network namespace of this thread, deleted when dropped.
 pub(crate) struct Rules;
 
-/// Whether nft can be used here; else why not.
+/// Fails with a reason if nft cannot be used.
 pub(crate) fn usable(cgroups: &Path) -> Result<(), String> {
     let version = Command::new("nft")
         .arg("--version")
         .stdout(Stdio::null())
         .status();
     if !version.is_ok_and(|status| status.success()) {
-        return Err("nft is not there (Debian package nftables)".to_owned());
+        return Err("nft is not installed (Debian package nftables)".to_owned());
     }
     if !cgroups.starts_with(NFT_CGROUPS) {
         return Err(format!(
-            "nft finds cgroups below {NFT_CGROUPS} only, and ours are elsewhere"
+            "nft only finds cgroups below {NFT_CGROUPS}, and cgroup2 is mounted elsewhere"
         ));
     }
     Ok(())
 }
 
 impl Rules {
-    /// Lets sockets of the cgroup send to the networks and nowhere else.
+    /// Allows sockets of the cgroup to send to these networks only.
     pub(crate) fn load(cgroup: &Cgroup, networks: &Networks) -> Result<Rules> {
         let path = cgroup.path().strip_prefix(NFT_CGROUPS)?.display().to_string();
         let level = cgroup.level();
@@ -51,9 +51,13 @@ impl Rules {
             .args(["-f", "-"])
             .stdin(Stdio::piped())
             .spawn()
-            .context("nft does not start")?;
-        let written = nft.stdin.take().context("no input")?.write_all(text.as_bytes());
-        ensure!(nft.wait()?.success(), "nft takes the allow-list not");
+            .context("failed to run nft")?;
+        let written = nft
+            .stdin
+            .take()
+            .context("nft has no standard input")?
+            .write_all(text.as_bytes());
+        ensure!(nft.wait()?.success(), "nft refused the allow-list");
         written?;
         Ok(Rules)
     }
@@ -61,7 +65,7 @@ impl Rules {
 
 impl Drop for Rules {
     fn drop(&mut self) {
-        // What stays goes with the network.
+        // Best effort: the rules are removed with the namespace.
         let _ = Command::new("nft")
             .args(["delete", "table", "ip", "bench"])
             .status();

@@ -1,4 +1,4 @@
-//! The policies that are measured, as text.
+//! Generates the policies that are measured.
 
 use std::{collections::HashMap, fmt::Write as _, fs, path::PathBuf, rc::Rc};
 
@@ -7,47 +7,47 @@ use tidegate::policy::{LoadContext, Policy, load_text};
 
 use crate::{address::Family, networks::Networks};
 
-/// Lists longer than this are written to a file that the policy names.
+/// Longer lists are written to a file that the policy includes.
 const INLINE: usize = 64;
 
-/// Lines of a policy about repeated reports.
-pub(crate) struct Folding {
-    /// Folds them.
+/// The key of a policy that controls the deduplication of events.
+pub(crate) struct Deduplication {
+    /// Suppresses duplicates.
     pub(crate) on: &'static str,
-    /// Reports each.
+    /// Reports every attempt.
     pub(crate) off: &'static str,
 }
 
-/// How a policy of this version says it; `None`: it cannot, and each is reported.
-pub(crate) const fn folding() -> Option<Folding> {
-    Some(Folding {
-        on: "  fold: {audit: 1s, block: off, kill: off}\n",
-        off: "  fold: {audit: off, block: off, kill: off}\n",
+/// The key in this version; `None` if the version has none.
+pub(crate) const fn deduplication() -> Option<Deduplication> {
+    Some(Deduplication {
+        on: "  deduplicate: {audit: 1s, block: off, kill: off}\n",
+        off: "  deduplicate: {audit: off, block: off, kill: off}\n",
     })
 }
 
-/// What a policy is like. Whatever no rule matches is allowed.
+/// The parameters of a generated policy. Its default is `allow`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Shape {
-    /// Action of its rules.
+    /// The action of all rules.
     pub(crate) action: &'static str,
     pub(crate) rules: usize,
-    /// Generated networks, dealt out to the rules; none: the documentation networks of both families.
+    /// Generated networks, distributed over the rules; `None`: the documentation networks of both families.
     pub(crate) networks: Option<(Family, usize)>,
-    /// Whether repeated reports are folded, see [`folding`].
-    pub(crate) folds: bool,
-    /// Tells apart what is otherwise alike.
+    /// Whether duplicates are suppressed, see [`deduplication`].
+    pub(crate) deduplicates: bool,
+    /// Distinguishes otherwise equal policies.
     pub(crate) number: usize,
 }
 
 impl Shape {
-    /// One rule about the documentation networks.
+    /// One rule for the documentation networks.
     pub(crate) const fn small(action: &'static str) -> Shape {
         Shape {
             action,
             rules: 1,
             networks: None,
-            folds: false,
+            deduplicates: false,
             number: 0,
         }
     }
@@ -58,22 +58,22 @@ impl Shape {
             action: "allow",
             rules,
             networks: Some((family, networks)),
-            folds: false,
+            deduplicates: false,
             number: 0,
         }
     }
 }
 
-/// Writes policies, and keeps the networks that were generated for them.
+/// Generates policies and caches their networks.
 pub(crate) struct Policies {
-    folder: PathBuf,
+    dir: PathBuf,
     networks: HashMap<(Family, usize), Rc<Networks>>,
 }
 
 impl Policies {
-    pub(crate) fn new(folder: PathBuf) -> Policies {
+    pub(crate) fn new(dir: PathBuf) -> Policies {
         Policies {
-            folder,
+            dir,
             networks: HashMap::new(),
         }
     }
@@ -83,7 +83,7 @@ impl Policies {
         Rc::clone(generated.or_insert_with(|| Rc::new(Networks::generate(family, count))))
     }
 
-    /// The text of a policy; its address files are written.
+    /// Generates a policy and writes its address files.
     pub(crate) fn text(&mut self, shape: &Shape) -> Result<String> {
         let networks: Vec<String> = match shape.networks {
             Some((family, count)) => self.networks(family, count).texts().collect(),
@@ -98,7 +98,7 @@ impl Policies {
                 format!("\"{}\"", mine.join("\", \""))
             } else {
                 let file = format!("{family}-{}-{i}-of-{}.txt", networks.len(), shape.rules);
-                fs::write(self.folder.join(&file), mine.join("\n") + "\n")?;
+                fs::write(self.dir.join(&file), mine.join("\n") + "\n")?;
                 writeln!(sets, "    s{i}: {{file: {file}}}")?;
                 format!("\"@s{i}\"")
             };
@@ -108,20 +108,20 @@ impl Policies {
         if !sets.is_empty() {
             sets.insert_str(0, "  sets:\n");
         }
-        let folding = match folding() {
-            Some(folding) if shape.folds => folding.on,
-            Some(folding) => folding.off,
+        let deduplication = match deduplication() {
+            Some(deduplication) if shape.deduplicates => deduplication.on,
+            Some(deduplication) => deduplication.off,
             None => "",
         };
         Ok(format!(
             "apiVersion: tidegate.io/v1\nkind: EgressPolicy\nmetadata: {{name: bench}}\nspec:\n  \
-             mode: enforce\n  default: allow\n  errno: ECONNREFUSED\n{folding}{sets}  rules:\n{rules}"
+             mode: enforce\n  default: allow\n  errno: ECONNREFUSED\n{deduplication}{sets}  rules:\n{rules}"
         ))
     }
 
-    /// What a text says.
+    /// Parses a policy.
     pub(crate) fn parse(&self, text: &str) -> Result<Policy> {
-        let loaded = load_text("bench.yaml", text, &self.folder, &LoadContext::default());
+        let loaded = load_text("bench.yaml", text, &self.dir, &LoadContext::default());
         if loaded.has_errors() {
             bail!(
                 "a policy of the benchmark is not valid:\n{}",
@@ -138,8 +138,8 @@ mod tests {
 
     #[test]
     fn every_shape_is_a_valid_policy() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut policies = Policies::new(folder.path().to_owned());
+        let dir = tempfile::tempdir().unwrap();
+        let mut policies = Policies::new(dir.path().to_owned());
         for shape in [
             Shape::small("audit"),
             Shape::allowing(1, Family::V6, 1000),

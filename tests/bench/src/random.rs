@@ -1,4 +1,4 @@
-//! The same numbers in every run.
+//! Deterministic random numbers.
 
 /// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
 pub(crate) struct Random(u64);
@@ -16,7 +16,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Below `end`, near enough to evenly.
+    /// A value below `end`, almost uniformly distributed.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
     }

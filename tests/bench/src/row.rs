@@ -1,53 +1,52 @@
-//! What a row of the first table measures.
+//! The rows of the first table.
 
 use crate::{
     address::Family,
     call::Call,
-    policies::{Shape, folding},
+    policies::{Shape, deduplication},
     report::Budget,
 };
 
-/// What stands on the cgroup of one side of a pair.
+/// What is attached to the cgroup of one side of a pair.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Side {
-    /// Nothing at all.
-    Bare,
-    /// A program that does nothing, on the hook that the call passes.
+    /// Nothing.
+    NoPolicy,
+    /// A program that only returns 1, on the hook of the call.
     EmptyProgram,
     /// These policies.
-    Gate(Vec<Shape>),
-    /// nftables in the socket's network, with the addresses of this shape allowed for the cgroup and the rest
-    /// dropped.
+    Policies(Vec<Shape>),
+    /// nftables in the network of the socket: allows the addresses of this shape for the cgroup and drops the rest.
     Nftables(Shape),
-    /// Nothing, but in that other network.
+    /// Nothing, but in the network that the nftables rows use.
     OtherNetwork,
 }
 
-/// How the two sides are told apart.
+/// How the two sides are measured.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Contrast {
-    /// Two sockets, their batches in turns.
+pub(crate) enum Comparison {
+    /// Two sockets with alternating batches.
     Sides(Side, Side),
-    /// One socket, and a gate that is attached and detached in turns, each for some batches: the only way to
-    /// compare with a machine on which nothing is attached.
-    OnAndOff {
+    /// One socket, and a policy that is attached and detached alternately: this compares with a machine without any
+    /// attached program.
+    Toggled {
         shape: Shape,
-        /// The gate stands on a cgroup that the socket does not belong to.
+        /// The policy is attached to a cgroup that does not contain the socket.
         elsewhere: bool,
     },
 }
 
-/// Where the calls go.
+/// The destinations of the calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Aim {
+pub(crate) enum Destinations {
     /// One address, in the documentation networks.
     Documentation,
-    /// Generated networks of this number.
+    /// This many generated networks.
     Generated {
         networks: usize,
-        /// Addresses in the networks, or between them.
+        /// Addresses inside the networks, or outside.
         hit: bool,
-        /// Many addresses, or one.
+        /// Many addresses, or a single one.
         spread: bool,
     },
 }
@@ -58,14 +57,14 @@ pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) call: Call,
     pub(crate) family: Family,
-    pub(crate) contrast: Contrast,
-    pub(crate) aim: Aim,
-    /// Whether the gated calls fail.
+    pub(crate) comparison: Comparison,
+    pub(crate) destinations: Destinations,
+    /// Whether the calls under the policy must fail.
     pub(crate) refused: bool,
     pub(crate) budget: Option<Budget>,
 }
 
-/// A row, or why it is left out.
+/// A row, or why it is skipped.
 pub(crate) type Planned = Result<Row, String>;
 
 /// All rows.
@@ -83,8 +82,8 @@ pub(crate) fn rows() -> Vec<Planned> {
     rows
 }
 
-fn gate(shape: Shape) -> Side {
-    Side::Gate(vec![shape])
+fn policy(shape: Shape) -> Side {
+    Side::Policies(vec![shape])
 }
 
 /// The policy that DESIGN.md sets its budgets for.
@@ -95,13 +94,13 @@ fn headline(rows: &mut Vec<Planned>) {
         action,
         ..Shape::allowing(256, Family::V4, LARGE)
     };
-    let row = |name: &str, contrast, budget| {
+    let row = |name: &str, comparison, budget| {
         Ok(Row {
             name: format!("headline/{name}"),
             call: Call::UdpConnect,
             family: Family::V4,
-            contrast,
-            aim: Aim::Generated {
+            comparison,
+            destinations: Destinations::Generated {
                 networks: LARGE,
                 hit: true,
                 spread: true,
@@ -110,23 +109,23 @@ fn headline(rows: &mut Vec<Planned>) {
             budget: Some(budget),
         })
     };
-    let beside = |plain, action| Contrast::Sides(plain, gate(shape(action)));
-    let on_and_off = Contrast::OnAndOff {
+    let compared_with = |baseline, action| Comparison::Sides(baseline, policy(shape(action)));
+    let toggled = Comparison::Toggled {
         shape: shape("allow"),
         elsewhere: false,
     };
-    let over_empty = beside(Side::EmptyProgram, "allow");
+    let over_empty = compared_with(Side::EmptyProgram, "allow");
     rows.extend([
         row("allowed-over-empty-program", over_empty, Budget::AddedNs(100.0)),
         row(
-            "allowed-over-bare",
-            beside(Side::Bare, "allow"),
+            "allowed-over-no-policy",
+            compared_with(Side::NoPolicy, "allow"),
             Budget::Ratio(1.35),
         ),
-        row("allowed-on-and-off", on_and_off, Budget::Ratio(1.35)),
+        row("allowed-toggled", toggled, Budget::Ratio(1.35)),
         row(
-            "audited-over-bare",
-            beside(Side::Bare, "audit"),
+            "audited-over-no-policy",
+            compared_with(Side::NoPolicy, "audit"),
             Budget::Ratio(1.6),
         ),
     ]);
@@ -134,46 +133,58 @@ fn headline(rows: &mut Vec<Planned>) {
 
 fn actions(call: Call, family: Family, rows: &mut Vec<Planned>) {
     let name = |what: &str| format!("{}/{}/{what}", call.as_str(), family.as_str());
-    let row = |what, contrast, budget| Row {
+    let row = |what, comparison, budget| Row {
         name: name(what),
         call,
         family,
-        contrast,
-        aim: Aim::Documentation,
+        comparison,
+        destinations: Destinations::Documentation,
         refused: what == "blocked",
         budget,
     };
-    let beside_bare = |side| Contrast::Sides(Side::Bare, side);
+    let compared_with_none = |side| Comparison::Sides(Side::NoPolicy, side);
     let silent = (call == Call::TcpConnect).then_some(Budget::Ratio(1.02));
     let with_event = match call {
         Call::UdpConnect => Some(Budget::Ratio(1.6)),
         _ => None,
     };
-    rows.push(Ok(row("no-gate", beside_bare(Side::Bare), None)));
-    let in_turns = |elsewhere| Contrast::OnAndOff {
+    rows.push(Ok(row("no-policy", compared_with_none(Side::NoPolicy), None)));
+    let toggled = |elsewhere| Comparison::Toggled {
         shape: Shape::small("allow"),
         elsewhere,
     };
-    rows.push(Ok(row("gate-elsewhere", in_turns(true), Some(Budget::Nothing))));
-    rows.push(Ok(row("gate-on-and-off", in_turns(false), silent)));
-    rows.push(Ok(row("empty-program", beside_bare(Side::EmptyProgram), None)));
+    rows.push(Ok(row("policy-elsewhere", toggled(true), Some(Budget::Nothing))));
+    rows.push(Ok(row("policy-toggled", toggled(false), silent)));
+    rows.push(Ok(row(
+        "empty-program",
+        compared_with_none(Side::EmptyProgram),
+        None,
+    )));
     let policies = [
         ("allowed", "allow", silent),
         ("audited", "audit", with_event),
         ("blocked", "block", None),
     ];
     for (what, action, budget) in policies {
-        rows.push(Ok(row(what, beside_bare(gate(Shape::small(action))), budget)));
+        rows.push(Ok(row(
+            what,
+            compared_with_none(policy(Shape::small(action))),
+            budget,
+        )));
         if action == "audit" {
-            let folded = Shape {
-                folds: true,
+            let deduplicated = Shape {
+                deduplicates: true,
                 ..Shape::small(action)
             };
-            rows.push(match folding() {
-                Some(_) => Ok(row("audited-and-folded", beside_bare(gate(folded)), with_event)),
+            rows.push(match deduplication() {
+                Some(_) => Ok(row(
+                    "audited-deduplicated",
+                    compared_with_none(policy(deduplicated)),
+                    with_event,
+                )),
                 None => Err(format!(
-                    "{}: repeats are not folded in this version",
-                    name("audited-and-folded")
+                    "{}: this version does not suppress duplicates",
+                    name("audited-deduplicated")
                 )),
             });
         }
@@ -194,8 +205,11 @@ fn cidrs(rows: &mut Vec<Planned>) {
                     name: format!("cidrs/{}/{size}/{where_to}-{how}", family.as_str()),
                     call: Call::UdpConnect,
                     family,
-                    contrast: Contrast::Sides(Side::Bare, gate(Shape::allowing(1, family, networks))),
-                    aim: Aim::Generated {
+                    comparison: Comparison::Sides(
+                        Side::NoPolicy,
+                        policy(Shape::allowing(1, family, networks)),
+                    ),
+                    destinations: Destinations::Generated {
                         networks,
                         hit,
                         spread,
@@ -214,8 +228,8 @@ fn rules_and_stacks(rows: &mut Vec<Planned>) {
             name,
             call: Call::UdpConnect,
             family: Family::V4,
-            contrast: Contrast::Sides(Side::Bare, Side::Gate(shapes)),
-            aim: Aim::Generated {
+            comparison: Comparison::Sides(Side::NoPolicy, Side::Policies(shapes)),
+            destinations: Destinations::Generated {
                 networks,
                 hit: true,
                 spread: true,
@@ -243,7 +257,7 @@ fn nftables(rows: &mut Vec<Planned>) {
         for call in [Call::UdpSendto, Call::UdpConnectSend] {
             let sides = [
                 ("other-network", Side::OtherNetwork),
-                ("gate", gate(shape.clone())),
+                ("policy", policy(shape.clone())),
                 ("nftables", Side::Nftables(shape.clone())),
             ];
             for (what, side) in sides {
@@ -251,8 +265,8 @@ fn nftables(rows: &mut Vec<Planned>) {
                     name: format!("allow-list/{size}/{}/{what}", call.as_str()),
                     call,
                     family: Family::V4,
-                    contrast: Contrast::Sides(Side::Bare, side),
-                    aim: Aim::Generated {
+                    comparison: Comparison::Sides(Side::NoPolicy, side),
+                    destinations: Destinations::Generated {
                         networks,
                         hit: true,
                         spread: true,

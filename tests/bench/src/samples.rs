@@ -1,15 +1,15 @@
-//! How much is measured.
+//! The number of samples.
 
 use crate::call::Call;
 
-/// Many samples, or few.
+/// Many samples, or few with `--quick`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Effort {
+pub(crate) struct Samples {
     pub(crate) quick: bool,
 }
 
-impl Effort {
-    /// Times that sockets are made anew, and pairs of batches for each.
+impl Samples {
+    /// How often sockets are created, and pairs of batches for each.
     pub(crate) const fn rounds(self, call: Call) -> (usize, usize) {
         match (call, self.quick) {
             (Call::TcpConnect, false) => (20, 32),
@@ -19,8 +19,8 @@ impl Effort {
         }
     }
 
-    /// Times that a gate elsewhere is attached, and pairs of batches for each.
-    pub(crate) const fn turns(self, call: Call) -> (usize, usize) {
+    /// How often a policy is attached and detached, and pairs of batches for each.
+    pub(crate) const fn toggles(self, call: Call) -> (usize, usize) {
         match (call, self.quick) {
             (Call::TcpConnect, false) => (24, 24),
             (Call::TcpConnect, true) => (6, 16),
@@ -29,7 +29,7 @@ impl Effort {
         }
     }
 
-    /// `many`, or `few` of them when it is to be quick.
+    /// `many`, or `few` with `--quick`.
     pub(crate) const fn times(self, many: usize, few: usize) -> usize {
         if self.quick { few } else { many }
     }

@@ -1,10 +1,10 @@
-//! Medians and their spread.
+//! Medians and percentiles.
 
 use serde_json::{Value, json};
 
 use crate::call::Batch;
 
-/// Where the middle of measured values lies, and how far they spread.
+/// Median, 10th and 90th percentile.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) p10: f64,
@@ -13,7 +13,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// Of values in any order; all zero without any.
+    /// Computes it from values in any order; all zero if there are none.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Spread {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -33,40 +33,44 @@ impl Spread {
     }
 }
 
-/// What pairs of batches took, a call: nanoseconds, and the ratios and differences within the pairs.
+/// Statistics of pairs of batches: nanoseconds per call, and differences and ratios within each pair.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Paired {
-    pub(crate) plain_ns: Spread,
-    pub(crate) gated_ns: Spread,
+    pub(crate) baseline_ns: Spread,
+    pub(crate) with_policy_ns: Spread,
     pub(crate) added_ns: Spread,
     pub(crate) ratio: Spread,
-    /// Of the means, without the dearest fiftieth of each side (in which other processes ran): what happens in a
-    /// few batches only counts here, such as the reader of events being woken.
+    /// Ratio of the means, each without its slowest 2 % (interrupted by other processes). Unlike the median it includes
+    /// costs that occur in few batches, such as waking the reader of events.
     pub(crate) mean_ratio: f64,
-    /// Pairs measured.
+    /// Number of pairs.
     pub(crate) pairs: usize,
 }
 
 impl Paired {
-    /// Of pairs (plain, gated) of batches of `calls` calls each.
+    /// Computes it from pairs (baseline, with policy) of batches with `calls` calls each.
     pub(crate) fn of(pairs: &[(Batch, Batch)], calls: usize) -> Paired {
         let ns = |batch: &Batch| batch.took.as_nanos() as f64 / calls as f64;
         let over = |each: &dyn Fn(f64, f64) -> f64| {
-            Spread::of(pairs.iter().map(|(plain, gated)| each(ns(plain), ns(gated))))
+            Spread::of(
+                pairs
+                    .iter()
+                    .map(|(baseline, with_policy)| each(ns(baseline), ns(with_policy))),
+            )
         };
         Paired {
-            plain_ns: over(&|plain, _| plain),
-            gated_ns: over(&|_, gated| gated),
-            added_ns: over(&|plain, gated| gated - plain),
-            ratio: over(&|plain, gated| gated / plain),
-            mean_ratio: mean(pairs.iter().map(|(_, gated)| ns(gated)))
-                / mean(pairs.iter().map(|(plain, _)| ns(plain))),
+            baseline_ns: over(&|baseline, _| baseline),
+            with_policy_ns: over(&|_, with_policy| with_policy),
+            added_ns: over(&|baseline, with_policy| with_policy - baseline),
+            ratio: over(&|baseline, with_policy| with_policy / baseline),
+            mean_ratio: mean(pairs.iter().map(|(_, with_policy)| ns(with_policy)))
+                / mean(pairs.iter().map(|(baseline, _)| ns(baseline))),
             pairs: pairs.len(),
         }
     }
 }
 
-/// Without the highest fiftieth.
+/// Mean without the highest 2 %.
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
@@ -81,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_and_its_spread() {
+    fn median_and_percentiles() {
         let spread = Spread::of((0..=100).rev().map(f64::from));
         assert_eq!((spread.p10, spread.median, spread.p90), (10.0, 50.0, 90.0));
         assert_eq!(Spread::of([]).median, 0.0);
@@ -93,10 +97,10 @@ mod tests {
             took: Duration::from_nanos(ns),
             refused: 0,
         };
-        // The machine was slow for one pair: the ratio does not mind.
+        // One pair is slower on both sides: its ratio is the same.
         let pairs = [(100, 200), (1000, 2000), (100, 200)].map(|(p, g)| (batch(p), batch(g)));
         let paired = Paired::of(&pairs, 10);
         assert_eq!((paired.ratio.p10, paired.ratio.p90), (2.0, 2.0));
-        assert_eq!((paired.plain_ns.median, paired.added_ns.median), (10.0, 10.0));
+        assert_eq!((paired.baseline_ns.median, paired.added_ns.median), (10.0, 10.0));
     }
 }

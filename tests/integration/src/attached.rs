@@ -1,4 +1,4 @@
-//! `tidegate attach` and its kin, as a test runs them: with a journal and pins of the test's own.
+//! The fixture of tests that attach policies: `tidegate` with a separate state directory and pin directory.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -17,110 +17,111 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    captured::{Captured, Ended},
     cgroup::TestCgroup,
     client_result::ClientResult,
     exec::{enter, environment, policy, tidegate},
-    kernel::is_whole_machine,
+    kernel::is_dedicated_machine,
     mount_table::mount_of,
     program_cache,
-    report::{Event, Move, Report},
-    shared_file::SharedFolder,
+    report::{CgroupMigration, Event, Report},
+    running_command::{CommandOutput, RunningCommand},
+    shared_dir::SharedDir,
 };
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// Where a BPF file system is mounted by convention.
+/// The conventional mount point of the BPF file system.
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// A place where policies can stand. All of them are taken away when it is dropped; in a machine of the tests' own its gate goes to
-/// the next one.
-pub struct Stand {
+/// A state directory and a pin directory. Dropping it detaches all policies. On a dedicated machine the loaded programs
+/// are then kept for the next fixture (see `program_cache`).
+pub struct AttachFixture {
     run: TempDir,
     pins: PathBuf,
-    folder: SharedFolder,
+    dir: SharedDir,
     variables: Vec<(OsString, OsString)>,
-    /// Whether a gate of others will do, and others may have this one.
-    shares: bool,
-    begun: Once,
+    /// Whether it may use programs of an earlier fixture, and leave its own to a later one.
+    shares_programs: bool,
+    first_command: Once,
 }
 
-impl Stand {
-    /// Makes the folders; nothing stands yet.
+impl AttachFixture {
+    /// Creates the directories. No policy is attached yet.
     ///
     /// # Panics
-    /// When there is no place for them.
-    pub fn open() -> Stand {
+    /// When they cannot be created.
+    pub fn open() -> AttachFixture {
         let bpffs = mount_of("bpf").unwrap_or_else(|| {
             let nothing: Option<&str> = None;
             mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), nothing).expect("a BPF file system");
             BPFFS.into()
         });
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        // Names with dots are not taken there.
-        let pins = bpffs.join(format!("tidegate-test-{}-{number}", process::id()));
+        let index = COUNT.fetch_add(1, Ordering::Relaxed);
+        // The BPF file system refuses names with dots.
+        let pins = bpffs.join(format!("tidegate-test-{}-{index}", process::id()));
         let run = tempfile::Builder::new()
             .prefix("tidegate-run-")
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir();
-        let stand = Stand {
-            run: run.expect("temporary folder"),
+        let fixture = AttachFixture {
+            run: run.expect("temporary directory"),
             pins,
-            folder: SharedFolder::create(),
+            dir: SharedDir::create(),
             variables: Vec::new(),
-            shares: true,
-            begun: Once::new(),
+            shares_programs: true,
+            first_command: Once::new(),
         };
         fs::DirBuilder::new()
             .mode(0o700)
-            .create(&stand.pins)
-            .expect("a folder for pins");
-        stand
+            .create(&fixture.pins)
+            .expect("a directory for pins");
+        fixture
     }
 
-    /// Sets an environment variable for every tidegate. Before the first command.
+    /// Sets an environment variable for every command. Call it before the first command.
     #[must_use]
-    pub fn variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Stand {
+    pub fn variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> AttachFixture {
         self.variables.push((name.into(), value.into()));
         self
     }
 
-    /// Gates are made as variables say: a text that is the same where these are.
-    fn kind(&self) -> String {
-        let said = |(name, value): &(OsString, OsString)| format!("{}={} ", name.display(), value.display());
-        self.variables.iter().map(said).collect()
+    /// Key of the loaded programs: they depend on the environment variables.
+    fn variant(&self) -> String {
+        let format =
+            |(name, value): &(OsString, OsString)| format!("{}={} ", name.display(), value.display());
+        self.variables.iter().map(format).collect()
     }
 
-    /// With a gate that no other stand has had or will have: it is going to be damaged, or looked at.
+    /// Loads its own programs, and does not leave them to another fixture: for tests that damage or inspect them.
     #[must_use]
-    pub fn of_its_own(mut self) -> Stand {
-        self.shares = false;
+    pub fn with_own_programs(mut self) -> AttachFixture {
+        self.shares_programs = false;
         self
     }
 
-    /// The journal's folder.
+    /// The state directory, which contains the journal.
     pub fn journal(&self) -> &Path {
         self.run.path()
     }
 
-    /// The folder that pins are below.
+    /// The directory of all pins.
     pub fn pins(&self) -> &Path {
         &self.pins
     }
 
-    /// A folder for the test's files.
-    pub fn folder(&self) -> &SharedFolder {
-        &self.folder
+    /// A directory for the test's files.
+    pub fn dir(&self) -> &SharedDir {
+        &self.dir
     }
 
-    /// `tidegate` with any words.
-    pub fn command<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> Command {
-        self.begun.call_once(|| {
-            if self.shares {
-                program_cache::take(&self.pins, &self.kind());
+    /// A `tidegate` command with these arguments.
+    pub fn command<W: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = W>) -> Command {
+        self.first_command.call_once(|| {
+            if self.shares_programs {
+                program_cache::take(&self.pins, &self.variant());
             }
         });
-        let mut command = tidegate(words);
+        let mut command = tidegate(args);
         command
             .env("TIDEGATE_RUN", self.run.path())
             .env("TIDEGATE_BPFFS", &self.pins)
@@ -128,41 +129,46 @@ impl Stand {
         command
     }
 
-    /// Runs it.
+    /// Runs a `tidegate` command.
     ///
     /// # Panics
-    /// When it does not start or end.
-    pub fn run<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> Ended {
-        Captured::run(&mut self.command(words))
+    /// When it does not start, or does not end in time.
+    pub fn run<W: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = W>) -> CommandOutput {
+        RunningCommand::run(&mut self.command(args))
     }
 
-    /// Runs it, and expects that it succeeds; returns what it printed.
+    /// Runs a command that must succeed, and returns its standard output.
+    ///
+    /// # Panics
+    /// When its exit code is not 0.
+    #[track_caller]
+    pub fn run_ok<W: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = W>) -> String {
+        let output = self.run(args);
+        output.expect_code(0);
+        output.stdout
+    }
+
+    /// Runs a command that must fail with this exit code and with each of these texts on standard error.
     ///
     /// # Panics
     /// When it does not.
     #[track_caller]
-    pub fn done<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> String {
-        let ended = self.run(words);
-        ended.expect_code(0);
-        ended.stdout
-    }
-
-    /// Runs it, and expects that it ends with this code and says all of this on standard error.
-    ///
-    /// # Panics
-    /// When it does not.
-    #[track_caller]
-    pub fn refused<W: AsRef<OsStr>>(&self, code: i32, said: &[&str], words: impl IntoIterator<Item = W>) {
-        let ended = self.run(words);
-        ended.expect_code(code);
-        for text in said {
-            assert!(ended.stderr.contains(text), "no `{text}` in\n{}", ended.stderr);
+    pub fn run_fails<W: AsRef<OsStr>>(
+        &self,
+        code: i32,
+        messages: &[&str],
+        args: impl IntoIterator<Item = W>,
+    ) {
+        let output = self.run(args);
+        output.expect_code(code);
+        for text in messages {
+            assert!(output.stderr.contains(text), "no `{text}` in\n{}", output.stderr);
         }
     }
 
-    /// Writes a policy of this name; `spec` is a mapping of YAML in braces. Returns its file.
+    /// Writes a policy with this name and returns its path; `spec` is a YAML flow mapping.
     pub fn policy(&self, name: &str, spec: &str) -> String {
-        let file = self.folder.write(&format!("{name}.yaml"), &policy(name, spec));
+        let file = self.dir.write(&format!("{name}.yaml"), &policy(name, spec));
         file.display().to_string()
     }
 
@@ -173,83 +179,83 @@ impl Stand {
     #[track_caller]
     pub fn attach(&self, cgroup: &TestCgroup, name: &str, spec: &str) {
         let file = self.policy(name, spec);
-        self.done(["attach", "--policy", &file, "--cgroup", &cgroup.spelled()]);
+        self.run_ok(["attach", "--policy", &file, "--cgroup", &cgroup.cgroup_path()]);
     }
 
-    /// Writes another version of a policy and applies it.
+    /// Writes another version of a policy, applies it, and returns the standard output.
     ///
     /// # Panics
     /// When it cannot be applied.
     #[track_caller]
     pub fn apply(&self, name: &str, spec: &str) -> String {
         let file = self.policy(name, spec);
-        self.done(["policy", "apply", "-f", &file])
+        self.run_ok(["apply", "-f", &file])
     }
 
-    /// What `status --output json` says, whatever its exit code.
+    /// The document of `status --output json`, whatever the exit code.
     ///
     /// # Panics
-    /// When it says nothing.
+    /// When it is not JSON.
     #[track_caller]
     pub fn status(&self) -> Status {
-        let ended = self.run(["status", "--output", "json"]);
-        let said = serde_json::from_str(&ended.stdout);
-        Status(said.unwrap_or_else(|error| panic!("{error}: {}{}", ended.stdout, ended.stderr)))
+        let output = self.run(["status", "--output", "json"]);
+        let document = serde_json::from_str(&output.stdout);
+        Status(document.unwrap_or_else(|error| panic!("{error}: {}{}", output.stdout, output.stderr)))
     }
 
-    /// Events that nobody has read yet.
+    /// Reads the unread events.
     ///
     /// # Panics
-    /// When they cannot be read, or some were lost.
+    /// When they cannot be read, or events were lost.
     #[track_caller]
     pub fn events(&self) -> Vec<Event> {
-        let (events, gaps) = Report::stream(&self.done(["events", "--output", "json"]));
-        assert!(gaps.is_empty(), "lost: {gaps:?}");
+        let (events, lost) = Report::stream(&self.run_ok(["events", "--output", "json"]));
+        assert!(lost.is_empty(), "lost: {lost:?}");
         events
     }
 
-    /// Moves that nobody has read yet, and nothing else is there to read.
+    /// Reads the unread events, which must all be cgroup migrations.
     ///
     /// # Panics
-    /// When they cannot be read, or something else is there.
+    /// When they cannot be read, or one is not a cgroup migration.
     #[track_caller]
-    pub fn moves(&self) -> Vec<Move> {
-        Report::moves(&self.done(["events", "--output", "json"]))
+    pub fn migrations(&self) -> Vec<CgroupMigration> {
+        Report::migrations(&self.run_ok(["events", "--output", "json"]))
     }
 
-    /// Sends a test client out from a cgroup, and expects it to come home and tell.
+    /// Runs a test client in a cgroup and returns its result.
     ///
     /// # Panics
-    /// When it does not.
+    /// When it reports none.
     #[track_caller]
-    pub fn run_client(&self, cgroup: &TestCgroup, words: &[OsString]) -> ClientResult {
-        let ended = in_cgroup(cgroup, words);
-        ended.expect_code(0);
-        let told = ClientResult::read(&ended.stdout).pop();
-        told.unwrap_or_else(|| panic!("the test client told nothing: {}{}", ended.stdout, ended.stderr))
+    pub fn run_client(&self, cgroup: &TestCgroup, args: &[OsString]) -> ClientResult {
+        let output = in_cgroup(cgroup, args);
+        output.expect_code(0);
+        let result = ClientResult::read(&output.stdout).pop();
+        result.unwrap_or_else(|| panic!("no result of the test client: {}{}", output.stdout, output.stderr))
     }
 }
 
-impl Stand {
-    /// Leaves the gate to the next stand, in the state of a new one. Whether that could be done.
-    fn hand_on(&self) -> bool {
-        if !self.shares || std::thread::panicking() || !is_whole_machine() {
+impl AttachFixture {
+    /// Returns the loaded programs to the cache if they are in the state of new ones; whether it did.
+    fn return_to_cache(&self) -> bool {
+        if !self.shares_programs || std::thread::panicking() || !is_dedicated_machine() {
             return false;
         }
         let read = || {
-            let ended = self.command(["status", "--output", "json"]).output().ok()?;
-            serde_json::from_slice(&ended.stdout).ok().map(Status)
+            let output = self.command(["status", "--output", "json"]).output().ok()?;
+            serde_json::from_slice(&output.stdout).ok().map(Status)
         };
-        let succeeds = |words: &[&str]| {
-            let ended = self.command(words).output();
-            ended.is_ok_and(|ended| ended.status.success())
+        let succeeds = |args: &[&str]| {
+            let output = self.command(args).output();
+            output.is_ok_and(|output| output.status.success())
         };
         let Some(status) = read() else { return false };
         if !status.names().into_iter().all(|name| succeeds(&["detach", name])) {
             return false;
         }
-        // What was lost, and what nobody has read, would be the next one's. Repeats are counted on: what a test folds is
-        // a difference.
+        // The next fixture must not see lost or unread events. The counters of suppressed duplicates are not reset:
+        // tests compare differences.
         let is_new = |status: Status| {
             let none = |of: &str| status.0[of] == 0;
             let unknown = status.0["unknown_cgroups"]
@@ -259,17 +265,17 @@ impl Stand {
         };
         succeeds(&["events", "--output", "json"])
             && read().is_some_and(is_new)
-            && program_cache::give(&self.pins, &self.kind())
+            && program_cache::put(&self.pins, &self.variant())
     }
 }
 
-impl Drop for Stand {
+impl Drop for AttachFixture {
     fn drop(&mut self) {
-        if self.hand_on() {
+        if self.return_to_cache() {
             let _ = fs::remove_dir_all(&self.pins);
             return;
         }
-        // What fails here is left for whoever looks; the test's own result stands.
+        // Best effort: a failed cleanup does not change the result of the test.
         let _ = self.command(["detach", "--all"]).output();
         let _ = fs::remove_dir_all(&self.pins);
     }
@@ -278,20 +284,20 @@ impl Drop for Stand {
 /// Runs a command in a cgroup.
 ///
 /// # Panics
-/// When it does not start or end.
-pub fn in_cgroup(cgroup: &TestCgroup, words: &[OsString]) -> Ended {
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]);
+/// When it does not start, or does not end in time.
+pub fn in_cgroup(cgroup: &TestCgroup, args: &[OsString]) -> CommandOutput {
+    let mut command = Command::new(&args[0]);
+    command.args(&args[1..]);
     enter(&mut command, cgroup);
-    Captured::run(&mut command)
+    RunningCommand::run(&mut command)
 }
 
-/// What `status --output json` said.
+/// The document of `status --output json`.
 #[derive(Clone, Debug)]
 pub struct Status(pub Value);
 
 impl Status {
-    /// Names of the policies.
+    /// The names of the attached policies.
     pub fn names(&self) -> Vec<&str> {
         self.policies()
             .iter()
@@ -299,20 +305,20 @@ impl Status {
             .collect()
     }
 
-    /// The policy of this name.
+    /// The entry of a policy.
     ///
     /// # Panics
-    /// When none has it.
+    /// When there is none with this name.
     #[track_caller]
     pub fn policy(&self, name: &str) -> &Value {
         let found = self.policies().iter().find(|policy| policy["name"] == name);
         found.unwrap_or_else(|| panic!("no {name} in {:#}", self.0))
     }
 
-    /// A number among its totals.
+    /// One of the total counters of a policy.
     ///
     /// # Panics
-    /// When there is none.
+    /// When there is no such counter.
     #[track_caller]
     pub fn total(&self, name: &str, of: &str) -> u64 {
         let totals = &self.policy(name)["totals"];
@@ -321,23 +327,23 @@ impl Status {
             .unwrap_or_else(|| panic!("no {of} in {totals:#}"))
     }
 
-    /// States of the places where it stands.
+    /// The states of the attachments of a policy.
     #[track_caller]
     pub fn states(&self, name: &str) -> Vec<&str> {
-        let places = self.policy(name)["attachments"].as_array();
-        let places = places.map_or(&[][..], Vec::as_slice);
-        places
+        let attachments = self.policy(name)["attachments"].as_array();
+        let attachments = attachments.map_or(&[][..], Vec::as_slice);
+        attachments
             .iter()
-            .filter_map(|place| place["state"].as_str())
+            .filter_map(|attachment| attachment["state"].as_str())
             .collect()
     }
 
-    /// A number about all of them.
+    /// A counter for all policies together.
     ///
     /// # Panics
-    /// When there is none.
+    /// When there is no such counter.
     #[track_caller]
-    pub fn number(&self, of: &str) -> u64 {
+    pub fn counter(&self, of: &str) -> u64 {
         self.0[of]
             .as_u64()
             .unwrap_or_else(|| panic!("no {of} in {:#}", self.0))

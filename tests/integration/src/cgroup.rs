@@ -1,4 +1,4 @@
-//! A cgroup of a test's own: what the test starts stays below it, and goes with it.
+//! A cgroup for one test. Processes of the test stay below it and are killed with it.
 
 use std::{
     fs, io,
@@ -17,26 +17,26 @@ use crate::mount_table::mount_of;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// A cgroup. Its processes are killed and it is removed, with all below it, when it is dropped.
+/// A cgroup. Dropping it kills its processes and removes it with its descendants.
 pub struct TestCgroup {
     path: PathBuf,
-    /// Whether the folder above is to go too, once it is empty.
-    last_of_folder: bool,
+    /// Whether to remove the parent directory too, once it is empty.
+    remove_parent: bool,
 }
 
 impl TestCgroup {
-    /// Makes `tidegate-test-<pid>/<number>` below this process's own cgroup.
+    /// Creates `tidegate-test-<pid>/<index>` below the cgroup of this process.
     ///
     /// # Panics
-    /// Where no cgroup2 is mounted or it cannot be written.
+    /// When no cgroup2 is mounted, or it is not writable.
     pub fn create() -> TestCgroup {
-        let folder = own_cgroup().join(format!("tidegate-test-{}", process::id()));
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(number.to_string());
+        let dir = own_cgroup().join(format!("tidegate-test-{}", process::id()));
+        let index = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = dir.join(index.to_string());
         loop {
-            match fs::create_dir(&folder) {
+            match fs::create_dir(&dir) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    panic!("{}: {error}", folder.display())
+                    panic!("{}: {error}", dir.display())
                 }
                 _ => {}
             }
@@ -44,94 +44,94 @@ impl TestCgroup {
                 Ok(()) => {
                     return TestCgroup {
                         path,
-                        last_of_folder: true,
+                        remove_parent: true,
                     };
                 }
-                // Another test of this process removed the empty folder in between.
+                // Another test of this process removed the empty directory in between.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => panic!("{}: {error}", path.display()),
             }
         }
     }
 
-    /// Makes one below this one.
+    /// Creates a child cgroup.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub fn child(&self, name: &str) -> TestCgroup {
         let path = self.path.join(name);
         fs::create_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         TestCgroup {
             path,
-            last_of_folder: false,
+            remove_parent: false,
         }
     }
 
-    /// Its folder.
+    /// Its directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its path below the root of the hierarchy, as the kernel spells it.
+    /// Its path relative to the root cgroup, as in `/proc/PID/cgroup`.
     ///
     /// # Panics
-    /// Where no cgroup2 is mounted.
-    pub fn spelled(&self) -> String {
+    /// When no cgroup2 is mounted.
+    pub fn cgroup_path(&self) -> String {
         let mount = mount_of("cgroup2").expect("a cgroup2 mount");
         let below = self.path.strip_prefix(mount).expect("a cgroup below the mount");
         format!("/{}", below.display())
     }
 
-    /// Moves a process in.
+    /// Migrates a process into this cgroup.
     ///
     /// # Panics
     /// When the kernel refuses.
-    pub fn take_in(&self, process: Pid) {
-        fs::write(self.members_file(), process.to_string()).expect("a process that can be moved");
+    pub fn add_process(&self, process: Pid) {
+        fs::write(self.procs_file(), process.to_string()).expect("a process that can be migrated");
     }
 
-    /// Removes it; nothing may be in it.
+    /// Waits until it is empty and removes it.
     ///
     /// # Panics
-    /// When something is.
+    /// When processes are left.
     pub fn remove(&self) {
         self.wait_until_empty();
         remove(&self.path).expect("an empty cgroup");
     }
 
-    /// The file that moves a process in.
-    pub fn members_file(&self) -> PathBuf {
+    /// `cgroup.procs`, which migrates a process when its pid is written.
+    pub fn procs_file(&self) -> PathBuf {
         self.path.join("cgroup.procs")
     }
 
-    /// Cgroups directly below.
+    /// Its child cgroups.
     ///
     /// # Panics
     /// When it cannot be read.
     pub fn children(&self) -> Vec<PathBuf> {
-        folders(&self.path).expect("children of a cgroup")
+        dirs(&self.path).expect("children of a cgroup")
     }
 
-    /// Processes in it and all below.
+    /// The processes in it and in its descendants.
     ///
     /// # Panics
     /// When it cannot be read.
     pub fn processes(&self) -> Vec<i32> {
         let mut found = Vec::new();
         let mut left = vec![self.path.clone()];
-        while let Some(folder) = left.pop() {
-            // A cgroup that is removed while we look has no processes.
-            let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        while let Some(dir) = left.pop() {
+            // A cgroup that is removed in the meantime has no processes.
+            let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
             found.extend(text.lines().map(|line| line.parse::<i32>().expect("process id")));
-            left.extend(folders(&folder).unwrap_or_default());
+            left.extend(dirs(&dir).unwrap_or_default());
         }
         found
     }
 
-    /// Waits until no process is in it or below.
+    /// Waits until no process is left in it or in its descendants.
     ///
     /// # Panics
-    /// When that takes more than half a minute.
+    /// After 30 seconds.
     pub fn wait_until_empty(&self) {
         assert!(
             self.is_empty_within(30_000),
@@ -146,7 +146,7 @@ impl TestCgroup {
             return true;
         };
         loop {
-            // Reading arms the poll: a change after it is not missed.
+            // Reading arms the poll, so a later change is not missed.
             let text = io::read_to_string(&file).unwrap_or_default();
             if text.contains("populated 0") {
                 return true;
@@ -162,19 +162,19 @@ impl TestCgroup {
 
 impl Drop for TestCgroup {
     fn drop(&mut self) {
-        // What fails here is left for whoever looks; the test's own result stands.
+        // Best effort: a failed cleanup does not change the result of the test.
         let _ = fs::write(self.path.join("cgroup.kill"), "1");
         self.is_empty_within(10_000);
         let _ = remove(&self.path);
-        if self.last_of_folder
-            && let Some(folder) = self.path.parent()
+        if self.remove_parent
+            && let Some(dir) = self.path.parent()
         {
-            let _ = fs::remove_dir(folder);
+            let _ = fs::remove_dir(dir);
         }
     }
 }
 
-fn folders(path: &Path) -> io::Result<Vec<PathBuf>> {
+fn dirs(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path)? {
         let entry = entry?;
@@ -186,16 +186,16 @@ fn folders(path: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn remove(path: &Path) -> io::Result<()> {
-    for child in folders(path)? {
+    for child in dirs(path)? {
         remove(&child)?;
     }
     fs::remove_dir(path)
 }
 
-/// This process's cgroup, wherever cgroup2 is mounted.
+/// The directory of the cgroup of this process.
 fn own_cgroup() -> PathBuf {
     let mount = mount_of("cgroup2").expect("a cgroup2 mount");
     let own = fs::read_to_string("/proc/self/cgroup").expect("own cgroup");
     let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
-    mount.join(own.expect("a cgroup of the second version"))
+    mount.join(own.expect("a cgroup2 entry"))
 }

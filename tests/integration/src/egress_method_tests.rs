@@ -1,10 +1,10 @@
-//! One test a way, for whoever has something to check about each.
+//! Generates one test for each egress method.
 
-/// Makes a test of each [`EgressMethod`](crate::egress_method::EgressMethod), named after it, that calls the function given.
+/// Defines a test for each [`EgressMethod`](crate::egress_method::EgressMethod), named after it, that calls `$check`.
 #[macro_export]
-macro_rules! test_of_each_way {
+macro_rules! test_each_egress_method {
     ($check:path) => {
-        $crate::test_of_each_way! { $check:
+        $crate::test_each_egress_method! { $check:
             tcp_connect TcpConnect, udp_connect_send UdpConnectSend, udp_sendto UdpSendto,
             udp_sendmsg UdpSendmsg, udp_sendmmsg UdpSendmmsg,
             udp_connected_sendto UdpConnectedSendto, udp_reconnect UdpReconnect,
@@ -22,17 +22,17 @@ macro_rules! test_of_each_way {
             thread_connect ThreadConnect, grandchild_connect GrandchildConnect,
         }
     };
-    ($check:path: $($test:ident $way:ident,)*) => {
+    ($check:path: $($test:ident $method:ident,)*) => {
         $(
             #[test]
             fn $test() {
-                $check($crate::egress_method::EgressMethod::$way);
+                $check($crate::egress_method::EgressMethod::$method);
             }
         )*
 
-        /// Does not compile when a way has no test.
-        const _: fn($crate::egress_method::EgressMethod) = |way| match way {
-            $($crate::egress_method::EgressMethod::$way => (),)*
+        /// Does not compile if a method has no test.
+        const _: fn($crate::egress_method::EgressMethod) = |method| match method {
+            $($crate::egress_method::EgressMethod::$method => (),)*
         };
     };
 }

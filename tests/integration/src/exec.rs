@@ -1,4 +1,4 @@
-//! `tidegate exec`, as a test runs it.
+//! The fixture of tests that run `tidegate exec`.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -9,16 +9,16 @@ use std::{
 };
 
 use crate::{
-    captured::{Captured, Ended},
     cgroup::TestCgroup,
     client_result::ClientResult,
-    kernel::{GLOBAL, is_whole_machine, kills_at_once},
+    kernel::{GLOBAL, is_dedicated_machine, kills_at_once},
     report::Report,
     requirement::tidegate_bin,
-    shared_file::SharedFolder,
+    running_command::{CommandOutput, RunningCommand},
+    shared_dir::SharedDir,
 };
 
-/// What another environment could bring into a test.
+/// Variables of the caller that would change what tidegate does.
 const FOREIGN_VARIABLES: [&str; 11] = [
     "CLICOLOR",
     "CLICOLOR_FORCE",
@@ -35,29 +35,29 @@ const FOREIGN_VARIABLES: [&str; 11] = [
 
 const DISABLE: &str = "TIDEGATE_DISABLE";
 
-/// A policy of this name; `spec` is a mapping of YAML in braces.
+/// The text of a policy with this name; `spec` is a YAML flow mapping.
 pub fn policy(name: &str, spec: &str) -> String {
     format!("apiVersion: tidegate.io/v1\nkind: EgressPolicy\nmetadata: {{name: {name}}}\nspec: {spec}\n")
 }
 
-/// `tidegate` with any words, in the environment that tests have.
-pub fn tidegate<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> Command {
+/// A `tidegate` command with these arguments, in the environment of the tests.
+pub fn tidegate<W: AsRef<OsStr>>(args: impl IntoIterator<Item = W>) -> Command {
     let mut command = Command::new(tidegate_bin());
-    command.args(words).stdin(Stdio::null());
+    command.args(args).stdin(Stdio::null());
     for name in FOREIGN_VARIABLES {
         command.env_remove(name);
     }
-    if !is_whole_machine() {
+    if !is_dedicated_machine() {
         command.env(DISABLE, GLOBAL);
     }
     command
 }
 
-/// What a test says of the environment, beside what holds for all of them.
+/// The environment variables of a test. Features that affect the whole machine stay disabled.
 pub(crate) fn environment(variables: &[(OsString, OsString)]) -> impl Iterator<Item = (&OsString, OsString)> {
     variables.iter().map(|(name, value)| {
         let mut value = value.clone();
-        if name == DISABLE && !is_whole_machine() {
+        if name == DISABLE && !is_dedicated_machine() {
             value.push(",");
             value.push(GLOBAL);
         }
@@ -65,25 +65,25 @@ pub(crate) fn environment(variables: &[(OsString, OsString)]) -> impl Iterator<I
     })
 }
 
-/// A `tidegate exec` to be run, in a cgroup of its own.
-pub struct Gate {
+/// A `tidegate exec` with its own cgroup and files.
+pub struct Exec {
     cgroup: TestCgroup,
-    folder: SharedFolder,
+    dir: SharedDir,
     options: Vec<OsString>,
     variables: Vec<(OsString, OsString)>,
     policies: usize,
     input: bool,
 }
 
-impl Gate {
-    /// Without any policy yet.
+impl Exec {
+    /// Without a policy.
     ///
     /// # Panics
-    /// When there is no place for its cgroup or files.
-    pub fn open() -> Gate {
-        Gate {
+    /// When its cgroup or its directory cannot be created.
+    pub fn open() -> Exec {
+        Exec {
             cgroup: TestCgroup::create(),
-            folder: SharedFolder::create(),
+            dir: SharedDir::create(),
             options: Vec::new(),
             variables: Vec::new(),
             policies: 0,
@@ -91,147 +91,147 @@ impl Gate {
         }
     }
 
-    /// With a policy of the name `gate`.
+    /// With one policy, named `test`.
     ///
     /// # Panics
-    /// As [`Gate::open`].
-    pub fn with(spec: &str) -> Gate {
-        Gate::open().policy(&policy("gate", spec))
+    /// As [`Exec::open`].
+    pub fn with(spec: &str) -> Exec {
+        Exec::open().policy(&policy("test", spec))
     }
 
-    /// Adds a policy, by its whole text.
-    pub fn policy(mut self, text: &str) -> Gate {
-        let file = self.folder.write(&format!("policy-{}.yaml", self.policies), text);
+    /// Adds a policy, as a YAML document.
+    pub fn policy(mut self, text: &str) -> Exec {
+        let file = self.dir.write(&format!("policy-{}.yaml", self.policies), text);
         self.policies += 1;
         self.options.extend([OsString::from("--policy"), file.into()]);
         self
     }
 
-    /// Adds options.
-    pub fn options<W: Into<OsString>>(mut self, words: impl IntoIterator<Item = W>) -> Gate {
-        self.options.extend(words.into_iter().map(Into::into));
+    /// Adds options of `exec`.
+    pub fn options<W: Into<OsString>>(mut self, args: impl IntoIterator<Item = W>) -> Exec {
+        self.options.extend(args.into_iter().map(Into::into));
         self
     }
 
-    /// Sets an environment variable for tidegate.
-    pub fn variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Gate {
+    /// Sets an environment variable of tidegate.
+    pub fn variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Exec {
         self.variables.push((name.into(), value.into()));
         self
     }
 
     /// Gives it a pipe as standard input.
-    pub fn with_input(mut self) -> Gate {
+    pub fn with_input(mut self) -> Exec {
         self.input = true;
         self
     }
 
-    /// The cgroup that tidegate runs in; what it makes is below.
+    /// The cgroup that tidegate runs in; it creates the cgroup of the command below.
     pub fn cgroup(&self) -> &TestCgroup {
         &self.cgroup
     }
 
-    /// A folder for the test's files.
-    pub fn folder(&self) -> &SharedFolder {
-        &self.folder
+    /// A directory for the test's files.
+    pub fn dir(&self) -> &SharedDir {
+        &self.dir
     }
 
-    /// Where the report is written.
+    /// The path of the report.
     pub fn report_path(&self) -> PathBuf {
-        self.folder.path().join("report.jsonl")
+        self.dir.path().join("report.jsonl")
     }
 
-    /// The report, once tidegate has ended.
+    /// The report, after tidegate has ended.
     ///
     /// # Panics
-    /// When there is none, or it is not as its contract says.
+    /// When there is none, or it does not have the documented form.
     pub fn report(&self) -> Report {
         Report::read(&self.report_path())
     }
 
-    /// All words of the command line.
-    pub fn words<W: Into<OsString>>(&self, command: impl IntoIterator<Item = W>) -> Vec<OsString> {
-        let mut words = vec![
+    /// All arguments of tidegate.
+    pub fn args<W: Into<OsString>>(&self, command: impl IntoIterator<Item = W>) -> Vec<OsString> {
+        let mut args = vec![
             OsString::from("exec"),
             "--report".into(),
             self.report_path().into(),
         ];
-        words.extend(self.options.iter().cloned());
-        words.push("--".into());
-        words.extend(command.into_iter().map(Into::into));
-        words
+        args.extend(self.options.iter().cloned());
+        args.push("--".into());
+        args.extend(command.into_iter().map(Into::into));
+        args
     }
 
-    /// Starts a command behind the gate.
+    /// Starts a command under the policies.
     ///
     /// # Panics
     /// When tidegate does not start.
-    pub fn start<W: Into<OsString>>(&self, command: impl IntoIterator<Item = W>) -> Captured {
+    pub fn start<W: Into<OsString>>(&self, command: impl IntoIterator<Item = W>) -> RunningCommand {
         self.spawn(command, self.input)
     }
 
-    fn spawn<W: Into<OsString>>(&self, command: impl IntoIterator<Item = W>, input: bool) -> Captured {
-        let mut tidegate = tidegate(self.words(command));
+    fn spawn<W: Into<OsString>>(&self, command: impl IntoIterator<Item = W>, input: bool) -> RunningCommand {
+        let mut tidegate = tidegate(self.args(command));
         tidegate.envs(environment(&self.variables));
         if input {
             tidegate.stdin(Stdio::piped());
         }
         enter(&mut tidegate, &self.cgroup);
-        Captured::spawn(&mut tidegate)
+        RunningCommand::spawn(&mut tidegate)
     }
 
-    /// Runs a command behind the gate.
+    /// Runs a command under the policies.
     ///
     /// # Panics
-    /// When tidegate does not start or end.
-    pub fn run<W: Into<OsString>>(&self, command: impl IntoIterator<Item = W>) -> Ended {
+    /// When tidegate does not start, or does not end in time.
+    pub fn run<W: Into<OsString>>(&self, command: impl IntoIterator<Item = W>) -> CommandOutput {
         self.start(command).finish()
     }
 
-    /// Sends a test client out through a gate that kills, and waits for the end. It would stay for ever: it
-    /// is dead of the signal, whether that came with the call or a moment later.
+    /// Runs a test client that a policy must kill. The client waits for the end of its input after the call, so it
+    /// only ends by the signal, whether the kernel or user space sends it.
     ///
     /// # Panics
-    /// When it lives, or ran on where the kernel kills at once.
+    /// When it is not killed, or reports a result where the kernel kills before the call returns.
     #[track_caller]
-    pub fn last_result(&self, mut words: Vec<OsString>) -> Ended {
-        words.push("--stay".into());
-        let mut running = self.spawn(words, true);
+    pub fn run_until_killed(&self, mut args: Vec<OsString>) -> CommandOutput {
+        args.push("--stay".into());
+        let mut running = self.spawn(args, true);
         let input = running.take_stdin();
-        let ended = running.finish();
+        let output = running.finish();
         drop(input);
-        ended.expect_code(128 + libc::SIGKILL);
+        output.expect_code(128 + libc::SIGKILL);
         if kills_at_once() {
-            assert_eq!(ended.stdout, "", "no instruction runs after the call");
+            assert_eq!(output.stdout, "", "no instruction runs after the call");
         }
-        ended
+        output
     }
 
-    /// Sends a test client out through the gate, and expects it to come home and tell.
+    /// Runs a test client under the policies and returns its result.
     ///
     /// # Panics
-    /// When it does not.
+    /// When it reports none.
     #[track_caller]
-    pub fn run_client(&self, words: Vec<OsString>) -> ClientResult {
-        let ended = self.run(words);
-        ended.expect_code(0);
-        let told = ClientResult::read(&ended.stdout).pop();
-        told.unwrap_or_else(|| panic!("the test client told nothing: {}{}", ended.stdout, ended.stderr))
+    pub fn run_client(&self, args: Vec<OsString>) -> ClientResult {
+        let output = self.run(args);
+        output.expect_code(0);
+        let result = ClientResult::read(&output.stdout).pop();
+        result.unwrap_or_else(|| panic!("no result of the test client: {}{}", output.stdout, output.stderr))
     }
 }
 
-/// Moves the process that a command will be into a cgroup, before its first instruction.
+/// Makes a command migrate into a cgroup between fork and exec.
 pub fn enter(command: &mut Command, cgroup: &TestCgroup) {
-    enter_at(command, &cgroup.members_file());
+    enter_at(command, &cgroup.procs_file());
 }
 
-/// The same by the cgroup's file of members.
-pub fn enter_at(command: &mut Command, members: &Path) {
-    let members = open_members(members);
+/// The same, by the path of `cgroup.procs`.
+pub fn enter_at(command: &mut Command, procs_file: &Path) {
+    let procs_file = open_procs_file(procs_file);
     // SAFETY: between fork and exec only write(2) is called, on a descriptor opened before.
     unsafe {
         command.pre_exec(move || {
             let itself = b"0";
-            if libc::write(members.as_raw_fd(), itself.as_ptr().cast(), itself.len()) == 1 {
+            if libc::write(procs_file.as_raw_fd(), itself.as_ptr().cast(), itself.len()) == 1 {
                 Ok(())
             } else {
                 Err(std::io::Error::last_os_error())
@@ -240,7 +240,7 @@ pub fn enter_at(command: &mut Command, members: &Path) {
     }
 }
 
-fn open_members(path: &Path) -> File {
+fn open_procs_file(path: &Path) -> File {
     let file = File::options().write(true).open(path);
     file.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }

@@ -1,5 +1,5 @@
-//! What the running kernel lets a cgroup program do, found by loading one: the tests expect that and no
-//! less. It is asked without Tidegate, so that Tidegate's own idea of it is tested too.
+//! What the running kernel supports, found by loading small programs. The tests expect exactly this. It does not use
+//! Tidegate's own detection, so that this is tested too.
 
 use crate::egress_method::{EgressMethod, Family};
 use std::{io, os::fd::AsRawFd, sync::OnceLock};
@@ -11,7 +11,7 @@ use nix::sys::{
     time::{TimeVal, TimeValLike},
 };
 
-/// Numbers of helpers (`__BPF_FUNC_MAPPER`, include/uapi/linux/bpf.h).
+/// Ids of helper functions (`__BPF_FUNC_MAPPER`, include/uapi/linux/bpf.h).
 const SEND_SIGNAL: i32 = 109;
 const SET_RETVAL: i32 = 187;
 
@@ -37,53 +37,51 @@ struct Load {
     attach_type: u32,
 }
 
-/// Whether a hook can kill: the process is dead before the call returns (cgroup hooks: Linux 6.16; LSM
-/// programs: any). Where none can, the attempt is denied at once and the signal comes a moment later, from user
-/// space.
+/// Whether a hook can kill the process before the call returns (cgroup hooks: Linux 6.16; LSM programs: any version).
+/// Otherwise the hook denies the attempt and user space sends the signal later.
 pub fn kills_at_once() -> bool {
     cgroup_hooks_kill() || has_lsm()
 }
 
-/// Whether a cgroup hook can.
+/// Whether a cgroup hook can kill.
 pub fn cgroup_hooks_kill() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| has(SEND_SIGNAL))
 }
 
-/// Whether a hook can choose the errno of a denied call (cgroup hooks: Linux 5.18; LSM programs: any). Where none
-/// can, it is EPERM.
+/// Whether a hook can choose the errno of a denied call (cgroup hooks: Linux 5.18; LSM programs: any version).
+/// Otherwise it is EPERM.
 pub fn chooses_errno() -> bool {
     cgroup_hooks_choose_errno() || has_lsm()
 }
 
-/// Whether a cgroup hook can.
+/// Whether a cgroup hook can choose the errno.
 pub fn cgroup_hooks_choose_errno() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| has(SET_RETVAL))
 }
 
-/// Whether LSM programs run: `bpf` is among the active security modules. (Where securityfs is not mounted nobody can
-/// tell, and Tidegate does without.)
+/// Whether LSM programs run: `bpf` is in the list of active security modules. Without securityfs this is unknown, and
+/// Tidegate does not use them.
 pub fn has_lsm() -> bool {
     let active = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     active.trim().split(',').any(|name| name == "bpf")
 }
 
-/// Whether the machine is the tests' alone (one of `cargo xtask vm`), so that they may try what holds for all of it:
-/// probes, policies on the root cgroup.
-pub fn is_whole_machine() -> bool {
+/// Whether the machine runs only these tests (`cargo xtask vm`), so that they may use what affects all of it: tracing
+/// programs, policies on the root cgroup.
+pub fn is_dedicated_machine() -> bool {
     std::env::var_os("TIDEGATE_OWN_MACHINE").is_some()
 }
 
-/// What tidegate is to do without (`TIDEGATE_DISABLE`) where the machine is not the tests' alone.
-pub const GLOBAL: &str = "probe,moves";
+/// The features that affect the whole machine (`TIDEGATE_DISABLE`), disabled on a machine with other users.
+pub const GLOBAL: &str = "tracer,migration";
 
-/// The hook that connections are seen by where nothing else is attached: a kprobe, or the tracepoint where links of
-/// kprobes cannot be pinned (before Linux 5.15).
-pub fn probe_hook() -> &'static str {
+/// The hook of the tracer: a kprobe, or a tracepoint where kprobe links are not available (before Linux 5.15).
+pub fn tracer_hook() -> &'static str {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let mut parts = release.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     let has_kprobes = std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists();
     if has_kprobes && version >= (5, 15) {
         "tcp_connect"
@@ -92,40 +90,39 @@ pub fn probe_hook() -> &'static str {
     }
 }
 
-/// The hook that denies a destination with this errno: an LSM program where the cgroup hook could only say EPERM.
-pub fn hook_that_blocks(way: EgressMethod, family: Family, errno: &str) -> Option<&'static str> {
+/// The hook that denies a destination with this errno: an LSM program where the cgroup hook can only return EPERM.
+pub fn hook_that_blocks(method: EgressMethod, family: Family, errno: &str) -> Option<&'static str> {
     if errno != "EPERM" && !cgroup_hooks_choose_errno() && has_lsm() {
-        return way.lsm_hook();
+        return method.lsm_hook();
     }
-    way.hook(family)
+    method.hook(family)
 }
 
-/// The hook that kills: an LSM program where the cgroup hook could only deny.
-pub fn hook_that_kills(way: EgressMethod, family: Family) -> Option<&'static str> {
+/// The hook that kills: an LSM program where the cgroup hook can only deny.
+pub fn hook_that_kills(method: EgressMethod, family: Family) -> Option<&'static str> {
     if !cgroup_hooks_kill() && has_lsm() {
-        return way.lsm_hook();
+        return method.lsm_hook();
     }
-    way.hook(family)
+    method.hook(family)
 }
 
-/// What a caller sees where a policy says this errno.
+/// The errno that the caller sees when the policy chooses this one.
 pub fn errno_seen(chosen: &str) -> &str {
     if chooses_errno() { chosen } else { "EPERM" }
 }
 
-/// What is reported of a policy that kills.
+/// The outcome in events of a policy that kills.
 pub fn outcome_of_kill() -> &'static str {
     if kills_at_once() { "killed" } else { "kill_pending" }
 }
 
-/// Whether sockets of this protocol (an IP protocol number) can be listed (sock_diag(7)): that is what the
-/// modules tcp_diag, udp_diag and raw_diag are for.
+/// Whether the kernel can list sockets of this IP protocol (sock_diag(7)): modules tcp_diag, udp_diag, raw_diag.
 pub fn lists_sockets(protocol: i32) -> bool {
     const SOCK_DIAG_BY_FAMILY: u16 = 20;
     const NLMSG_DONE: u16 = 3;
     // NLM_F_REQUEST | NLM_F_DUMP
     const FLAGS: u16 = 0x301;
-    // struct nlmsghdr, then struct inet_diag_req_v2: no state, so nothing is listed.
+    // struct nlmsghdr, then struct inet_diag_req_v2: no socket state selected, so the list is empty.
     let mut request = [0_u8; 72];
     request[0] = 72;
     request[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
@@ -140,12 +137,12 @@ pub fn lists_sockets(protocol: i32) -> bool {
     );
     let Ok(socket) = socket else { return false };
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(5)).expect("a time limit");
-    let mut answer = [0_u8; 4096];
-    let asked = send(socket.as_raw_fd(), &request, MsgFlags::empty());
-    let heard = asked.and_then(|_| recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty()));
-    let kind = u16::from_ne_bytes([answer[4], answer[5]]);
-    let errno = i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]);
-    heard.is_ok_and(|length| length >= 20) && kind == NLMSG_DONE && errno == 0
+    let mut reply = [0_u8; 4096];
+    let sent = send(socket.as_raw_fd(), &request, MsgFlags::empty());
+    let received = sent.and_then(|_| recv(socket.as_raw_fd(), &mut reply, MsgFlags::empty()));
+    let kind = u16::from_ne_bytes([reply[4], reply[5]]);
+    let errno = i32::from_ne_bytes([reply[16], reply[17], reply[18], reply[19]]);
+    received.is_ok_and(|length| length >= 20) && kind == NLMSG_DONE && errno == 0
 }
 
 fn has(helper: i32) -> bool {
@@ -159,8 +156,8 @@ fn has(helper: i32) -> bool {
     loads(&[instruction(0xb7, 1, 0), instruction(0x85, 0, helper)])
 }
 
-/// Before Linux 5.11 the programs and maps of all of a user's processes count against what each of them
-/// may lock. Tidegate raises that limit for itself; what the tests start must not inherit it from them.
+/// RLIMIT_MEMLOCK, restored when dropped. Before Linux 5.11 programs and maps count against it. Tidegate raises it for
+/// itself; the processes of the tests must not inherit a raised limit.
 struct LockedMemory(libc::rlimit);
 
 impl LockedMemory {
@@ -169,7 +166,7 @@ impl LockedMemory {
             rlim_cur: 0,
             rlim_max: 0,
         };
-        // SAFETY: the limit is a place for the answer.
+        // SAFETY: the pointer is valid for the result.
         let answer = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut before) };
         assert_eq!(answer, 0, "getrlimit: {}", io::Error::last_os_error());
         LockedMemory::set(&libc::rlimit {
@@ -180,7 +177,7 @@ impl LockedMemory {
     }
 
     fn set(limit: &libc::rlimit) {
-        // Where it is refused nothing is lost: newer kernels do not look at it.
+        // May fail: newer kernels do not check the limit.
         // SAFETY: the limit lives through the call.
         unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, limit) };
     }
@@ -192,7 +189,7 @@ impl Drop for LockedMemory {
     }
 }
 
-/// Whether a program loads that does this and then allows: r0 = 1; exit.
+/// Whether a program with these instructions, followed by `r0 = 1; exit`, loads.
 fn loads(first: &[u64]) -> bool {
     let instructions = [first, &[instruction(0xb7, 0, 1), instruction(0x95, 0, 0)]].concat();
     let load = Load {
@@ -203,39 +200,39 @@ fn loads(first: &[u64]) -> bool {
         attach_type: BPF_CGROUP_INET4_CONNECT,
         ..Load::default()
     };
-    // SAFETY: the attributes are those of this command; what they point to lives through the call.
+    // SAFETY: the attributes have the layout of this command; everything they point to is valid through the call.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of::<Load>()) };
     if fd < 0 {
         return false;
     }
-    // SAFETY: the descriptor is ours, and used nowhere else.
+    // SAFETY: the descriptor is owned here.
     unsafe { libc::close(fd as i32) };
     true
 }
 
-/// Opcode, destination register and number, as they lie in memory (Documentation/bpf/standardization).
-fn instruction(opcode: u8, register: u8, number: i32) -> u64 {
-    u64::from(opcode) | u64::from(register) << 8 | u64::from(number as u32) << 32
+/// An instruction: opcode, destination register, immediate (Documentation/bpf/standardization).
+fn instruction(opcode: u8, register: u8, value: i32) -> u64 {
+    u64::from(opcode) | u64::from(register) << 8 | u64::from(value as u32) << 32
 }
 
-/// What the trial programs of `tidegate probe` are named in the kernel.
+/// The name of the programs that `tidegate probe` loads.
 pub const TRIAL_PROGRAM: &str = "tidegate_trial";
 
-/// How many programs of this name the kernel holds.
+/// How many loaded programs have this name.
 ///
 /// # Panics
-/// When it does not tell.
+/// When the kernel does not list its programs.
 pub fn programs_named(name: &str) -> usize {
     const BPF_PROG_GET_NEXT_ID: libc::c_long = 11;
     const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
     const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-    /// Where `struct bpf_prog_info` has the name, 16 bytes.
+    /// Offset of `name` (16 bytes) in `struct bpf_prog_info`.
     const NAME: usize = 64;
     let mut found = 0;
     // Id, next id, flags.
     let mut ids = [0u32; 3];
     loop {
-        // SAFETY: the attributes are those of this command and live through the call.
+        // SAFETY: the attributes have the layout of this command and are valid through the call.
         let more = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_GET_NEXT_ID, &raw mut ids, 12) };
         if more < 0 {
             let error = io::Error::last_os_error();
@@ -245,21 +242,21 @@ pub fn programs_named(name: &str) -> usize {
         ids[0] = ids[1];
         // SAFETY: as before.
         let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_GET_FD_BY_ID, &raw mut ids, 12) };
-        // It may have gone in between.
+        // It may have been unloaded in between.
         if fd < 0 {
             continue;
         }
         let mut info = [0u8; 256];
         let mut attributes = [fd as u64 & 0xffff_ffff | 256 << 32, info.as_mut_ptr() as u64];
-        // SAFETY: descriptor, length and address of the buffer, which lives through the call.
-        let told = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw mut attributes, 16) };
-        assert_eq!(told, 0, "{}", io::Error::last_os_error());
-        // SAFETY: the descriptor is ours, and used nowhere else.
+        // SAFETY: descriptor, length and address of the buffer, which is valid through the call.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw mut attributes, 16) };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        // SAFETY: the descriptor is owned here.
         unsafe { libc::close(fd as i32) };
-        let its = info[NAME..NAME + 16]
+        let program = info[NAME..NAME + 16]
             .split(|&byte| byte == 0)
             .next()
             .unwrap_or_default();
-        found += usize::from(its == name.as_bytes());
+        found += usize::from(program == name.as_bytes());
     }
 }

@@ -1,23 +1,23 @@
-//! What the integration tests stand on: a network of their own, receivers outside the gate, and the
-//! built `tidegate` run in between. What a receiver saw is the truth; reports are held against it.
+//! Fixtures of the integration tests: network namespaces, receivers, test clients, and the built `tidegate`. What
+//! arrives at a receiver is the reference; events and reports are compared with it.
 //!
 //! ```text
-//! Namespace -> Receiver (outside the gate)          <- what arrived
-//!           -> Gate: tidegate exec ... -- test client   -> Report, ClientResult
-//!           -> Stand: tidegate attach ...; test client in a cgroup -> status, events, ClientResult
+//! Namespace -> Receiver (outside the policy)                                <- what arrived
+//!           -> Exec: tidegate exec ... -- test client                       -> Report, ClientResult
+//!           -> AttachFixture: tidegate attach ...; test client in a cgroup  -> status, events, ClientResult
 //! ```
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a fixture that does not work is a failed test, and says where"
+    reason = "a fixture that does not work fails the test"
 )]
 
 pub mod attached;
-pub mod captured;
 pub mod cgroup;
 mod egress_method_tests;
 pub mod exec;
 pub mod kernel;
+pub mod load;
 pub mod mount_table;
 pub mod namespace;
 mod program_cache;
@@ -25,10 +25,12 @@ pub mod program_info;
 pub mod receiver;
 pub mod report;
 pub mod requirement;
+pub mod running_command;
 pub mod scripted_client;
-pub mod shared_file;
-pub mod storm;
+pub mod shared_dir;
 pub mod test_client;
 pub mod verifier_log;
 
-pub use tidegate::selftest::{client_result, egress_method};
+pub use tidegate::selftest;
+
+pub use self::selftest::{client_result, egress_method};

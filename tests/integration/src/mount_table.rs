@@ -1,11 +1,11 @@
-//! Where the kernel's file systems are mounted: different machines, different places.
+//! The mount points of the kernel's file systems, which differ between machines.
 
 use std::{fs, path::PathBuf};
 
-/// Mount point of the first file system of this type that is mounted whole.
+/// Mount point of the first mount of this file system type whose root is the root of the file system.
 ///
 /// # Panics
-/// When the table cannot be read.
+/// When /proc/self/mountinfo cannot be read.
 pub fn mount_of(kind: &str) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     // Fields: id, parent, device, root, mount point, options, ..., "-", type.

@@ -1,27 +1,27 @@
-//! A network of a test's own.
+//! A network namespace for one test.
 
 use std::{net::IpAddr, panic, thread};
 
-use tidegate::selftest::network::Network;
+use crate::selftest::network::Network;
 
 use crate::egress_method::Family;
 
-/// The thread that runs the test is in a fresh network namespace: loopback only, with addresses
-/// reserved for documentation. Processes started from it are in it too.
+/// Proof that the thread of the test is in a new network namespace: loopback only, with addresses reserved for
+/// documentation. Processes that it starts are in it too.
 ///
-/// All of `198.51.100.0/24` and `203.0.113.0/24` is here, and the IPv6 addresses named below.
+/// Every address of `198.51.100.0/24` and `203.0.113.0/24` is local there, and so are the IPv6 addresses below.
 pub struct Namespace {
     _private: (),
 }
 
 impl Namespace {
-    /// Runs a test in a namespace. It goes with the last process in it.
+    /// Runs a test in a namespace, which is removed with its last process.
     ///
     /// # Panics
-    /// When the test does, or the namespace cannot be made.
+    /// When the test panics, or the namespace cannot be created.
     pub fn run(test: impl FnOnce(&Namespace) + Send) {
         let result = thread::scope(|scope| {
-            // A thread of its own: the namespace is the thread's, and threads are used again.
+            // A new thread: the namespace belongs to the thread, and the test runner reuses its threads.
             scope
                 .spawn(|| {
                     Network::enter().expect("a network namespace (needs root)");
@@ -34,17 +34,17 @@ impl Namespace {
         }
     }
 
-    /// The destination that policies of the tests are about.
+    /// The destination that the policies of the tests match.
     pub fn near(family: Family) -> IpAddr {
         Network::near(family)
     }
 
-    /// Another address of the same network.
+    /// Another address in the same network.
     pub fn far(family: Family) -> IpAddr {
         Network::far(family)
     }
 
-    /// An address of another network.
+    /// An address in another network.
     pub fn elsewhere(family: Family) -> IpAddr {
         Network::elsewhere(family)
     }

@@ -1,5 +1,5 @@
-//! Gates that go from one stand to the next, where the machine is the tests' own: to load one takes seconds in an
-//! emulated machine, nearly all of the time of a test. Elsewhere each stand has its own.
+//! Passes loaded programs from one fixture to the next on a dedicated machine: loading them takes seconds in an emulated
+//! machine, most of the time of a test. On other machines each fixture loads its own.
 
 use std::{
     fs::{self, DirBuilder},
@@ -9,59 +9,59 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::kernel::is_whole_machine;
+use crate::kernel::is_dedicated_machine;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// The folder, below a folder for pins, that `tidegate` makes there.
+/// The directory that `tidegate` creates below a pin directory.
 const OWN: &str = "tidegate";
 
-/// Puts a gate of this kind that nobody uses into a folder for pins, if there is one.
-pub(crate) fn take(pins: &Path, kind: &str) {
-    let Some(shelf) = shelf(pins, kind).filter(|_| is_whole_machine()) else {
+/// Moves unused programs of this variant into a pin directory, if there are any.
+pub(crate) fn take(pins: &Path, variant: &str) {
+    let Some(cache_dir) = cache_dir(pins, variant).filter(|_| is_dedicated_machine()) else {
         return;
     };
-    let kept = fs::read_dir(shelf).into_iter().flatten().flatten();
+    let kept = fs::read_dir(cache_dir).into_iter().flatten().flatten();
     for one in kept {
-        // Another test may have been faster.
+        // Another test may have taken them in between.
         if fs::rename(one.path(), pins.join(OWN)).is_ok() {
             return;
         }
     }
 }
 
-/// Leaves the gate of a folder for pins to the next that comes and wants one of this kind; the caller has made sure
-/// that nothing stands. Whether it could.
-pub(crate) fn give(pins: &Path, kind: &str) -> bool {
-    let Some(shelf) = shelf(pins, kind).filter(|_| is_whole_machine()) else {
+/// Stores the programs of a pin directory for the next fixture of this variant; whether it did. No policy may be
+/// attached.
+pub(crate) fn put(pins: &Path, variant: &str) -> bool {
+    let Some(cache_dir) = cache_dir(pins, variant).filter(|_| is_dedicated_machine()) else {
         return false;
     };
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let place = shelf.join(format!("{}-{number}", process::id()));
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(&shelf);
-    made.is_ok() && is_unused(&pins.join(OWN)) && fs::rename(pins.join(OWN), place).is_ok()
+    let index = COUNT.fetch_add(1, Ordering::Relaxed);
+    let target = cache_dir.join(format!("{}-{index}", process::id()));
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&cache_dir);
+    made.is_ok() && is_unused(&pins.join(OWN)) && fs::rename(pins.join(OWN), target).is_ok()
 }
 
-/// Beside the folders for pins. The kind may be any text.
-fn shelf(pins: &Path, kind: &str) -> Option<PathBuf> {
-    // Names with dots or slashes are not taken there.
-    let kind: String = kind.bytes().map(|byte| format!("{byte:02x}")).collect();
-    Some(pins.parent()?.join(format!("tidegate-handed-on-{kind}")))
+/// The directory of stored programs, next to the pin directories. `variant` may be any text.
+fn cache_dir(pins: &Path, variant: &str) -> Option<PathBuf> {
+    // The BPF file system refuses names with dots.
+    let variant: String = variant.bytes().map(|byte| format!("{byte:02x}")).collect();
+    Some(pins.parent()?.join(format!("tidegate-program-cache-{variant}")))
 }
 
-/// Whether no cgroup has links, and no run of `exec` pins.
+/// Whether no cgroup has links, and no run of `exec` has pins.
 fn is_unused(own: &Path) -> bool {
-    let names = |folder: &Path| -> Vec<String> {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = |dir: &Path| -> Vec<String> {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
         entries
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
             .collect()
     };
-    let gates = names(own);
-    let is_free = |gate: &String| {
-        let links = names(&own.join(gate).join("links"));
-        // Those of the whole machine may stay.
-        gate.starts_with("standing-") && links.iter().all(|name| name.parse::<u64>().is_err())
+    let datapaths = names(own);
+    let is_free = |datapath: &String| {
+        let links = names(&own.join(datapath).join("links"));
+        // Links that are not named after a cgroup id are those of the whole machine; they may stay.
+        datapath.starts_with("attached-") && links.iter().all(|name| name.parse::<u64>().is_err())
     };
-    gates.len() == 1 && gates.iter().all(is_free)
+    datapaths.len() == 1 && datapaths.iter().all(is_free)
 }

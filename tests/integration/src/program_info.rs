@@ -1,4 +1,4 @@
-//! What the kernel tells of a loaded program, asked without Tidegate.
+//! What the kernel reports about a loaded program, read without Tidegate.
 
 use std::{
     ffi::CString,
@@ -13,17 +13,16 @@ use std::{
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 
-/// Where `verified_insns` is in `struct bpf_prog_info` (include/uapi/linux/bpf.h), in words of four bytes.
+/// Index of `verified_insns` in `struct bpf_prog_info` (include/uapi/linux/bpf.h), in units of four bytes.
 const VERIFIED_INSTRUCTIONS: usize = 216 / 4;
 
-/// How many instructions the verifier processed for a pinned program; `None` where the kernel does not tell
-/// (before Linux 5.16).
+/// How many instructions the verifier processed for a pinned program; `None` before Linux 5.16.
 ///
 /// # Errors
-/// When the pin is no program that can be asked.
+/// When the pin is not a program, or cannot be opened.
 pub fn verified_instructions(pin: &Path) -> io::Result<Option<u32>> {
     let program = open(pin)?;
-    // As large as the structure is since `verified_insns` is in it, and a little more for what follows.
+    // The size of the structure since it has `verified_insns`, and the fields after it.
     let mut info = [0u32; VERIFIED_INSTRUCTIONS + 4];
     #[repr(C)]
     struct GetInfo {
@@ -36,10 +35,10 @@ pub fn verified_instructions(pin: &Path) -> io::Result<Option<u32>> {
         length: size_of_val(&info) as u32,
         info: info.as_mut_ptr() as u64,
     };
-    // SAFETY: the kernel writes at most `length` bytes of `info`, which lives until the call returns.
+    // SAFETY: the kernel writes at most `length` bytes of `info`, which is valid through the call.
     let answer = unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &raw mut get) };
     answer?;
-    // The kernel says how much of it it knows.
+    // The kernel sets `length` to the size of its own structure.
     let known = get.length as usize / size_of::<u32>();
     Ok((known > VERIFIED_INSTRUCTIONS).then_some(info[VERIFIED_INSTRUCTIONS]))
 }
@@ -57,16 +56,16 @@ fn open(pin: &Path) -> io::Result<OwnedFd> {
         fd: 0,
         flags: 0,
     };
-    // SAFETY: the path ends with a NUL and lives until the call returns.
+    // SAFETY: the path ends with a NUL and is valid through the call.
     let fd = unsafe { bpf(BPF_OBJ_GET, &raw mut get) }?;
-    // SAFETY: a new descriptor that nobody else has.
+    // SAFETY: the descriptor is new and owned here.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// # Safety
-/// `attributes` must be laid out as `command` wants it, and what it points to must be valid meanwhile.
+/// `attributes` must have the layout of `command`, and everything it points to must be valid through the call.
 unsafe fn bpf<T>(command: libc::c_long, attributes: *mut T) -> io::Result<i32> {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees it.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
     if answer < 0 {
         return Err(io::Error::last_os_error());

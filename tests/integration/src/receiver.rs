@@ -1,17 +1,16 @@
-//! The far end, outside the gate, for tests: what does not work fails them.
+//! Receivers outside the policy; an error fails the test.
 
 use std::net::{IpAddr, SocketAddr};
 
-use tidegate::selftest::receiver;
+use crate::selftest::receiver;
 
 use crate::egress_method::Transport;
 
-/// A socket that listens.
+/// A listening socket.
 pub struct Receiver(receiver::Receiver);
 
 impl Receiver {
-    /// Listens on an address, on a port that the kernel chooses; `None` where this kernel does not
-    /// have the protocol.
+    /// Listens on an address and a port that the kernel chooses; `None` if the kernel does not support the protocol.
     ///
     /// # Panics
     /// When it cannot listen.
@@ -19,7 +18,7 @@ impl Receiver {
         Receiver::listen_at(transport, SocketAddr::new(address, 0))
     }
 
-    /// The same for protocols that every kernel has.
+    /// The same for protocols that every kernel supports.
     ///
     /// # Panics
     /// When it cannot listen.
@@ -27,7 +26,7 @@ impl Receiver {
         Receiver::try_listen(transport, address).expect("a protocol of this kernel")
     }
 
-    /// Listens on this port.
+    /// Listens on an address and port.
     ///
     /// # Panics
     /// When it cannot listen.
@@ -36,22 +35,21 @@ impl Receiver {
         listening.expect("a receiver").map(Receiver)
     }
 
-    /// Where it listens; port 0 for protocols without.
+    /// The address it listens on; port 0 for protocols without ports.
     pub fn address(&self) -> SocketAddr {
         self.0.address()
     }
 
-    /// All that arrived since the last call: for each connection what was sent over it, for each
-    /// datagram what was in it.
+    /// Everything that arrived since the last call: the bytes of each connection, and the payload of each datagram.
     ///
     /// # Panics
-    /// When the sentinel that ends it does not arrive.
+    /// When its sentinel does not arrive.
     pub fn arrived(&self) -> Vec<Vec<u8>> {
         self.0.arrived().expect("the sentinel arrives")
     }
 
     /// # Panics
-    /// When anything did arrive.
+    /// When anything has arrived.
     pub fn expect_nothing(&self, why: &str) {
         let arrived = self.arrived();
         assert!(

@@ -1,4 +1,4 @@
-//! The report file of `tidegate exec --report`, as its contract says it is.
+//! Reads the report of `tidegate exec --report` and the stream of `tidegate events`, in their documented form.
 
 use std::{fs, net::IpAddr, path::Path};
 
@@ -7,46 +7,46 @@ use serde::Deserialize;
 /// A whole report.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What policies had to say, in the order it was read.
+    /// The events, in their order.
     pub events: Vec<Event>,
-    /// Lost records, by the gaps in the stream.
-    pub gaps: Vec<Gap>,
-    /// The end.
+    /// The lost events, in their order.
+    pub lost: Vec<Lost>,
+    /// The last line.
     pub summary: Summary,
 }
 
-/// What one policy had to say about one attempt.
+/// The verdict of one policy about one attempt.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Event {
     /// RFC 3339, UTC.
     pub time: String,
     /// Name of the policy.
     pub policy: Option<String>,
-    /// Path of the cgroup that carries it.
+    /// Path of the cgroup that it is attached to.
     pub scope: Option<String>,
     /// Id of that cgroup.
     pub scope_id: u64,
-    /// Version of the policy.
+    /// Generation of the policy.
     pub generation: u64,
     /// `enforce` or `audit`.
     pub mode: String,
-    /// What the policy said.
+    /// The action of the rule or of the default.
     pub verdict: String,
-    /// What was done.
+    /// What happened: `blocked`, `would_block`, ...
     pub outcome: String,
     /// `rule`, `default` or `fault`.
     pub reason: String,
     /// Name of the rule.
     pub rule: Option<String>,
-    /// The fault.
+    /// Why the attempt could not be evaluated.
     pub fault: Option<String>,
-    /// Where it was seen.
+    /// The hook that reported it.
     pub hook: String,
-    /// What the caller saw.
+    /// The errno that the caller saw.
     pub errno: Option<String>,
-    /// Process.
+    /// Process id.
     pub pid: i32,
-    /// Thread.
+    /// Thread id.
     pub tid: i32,
     /// Real user id.
     pub uid: u32,
@@ -54,65 +54,65 @@ pub struct Event {
     pub gid: u32,
     /// Name of the thread.
     pub comm: String,
-    /// The program.
+    /// The executable.
     pub executable: Option<Executable>,
     /// Id of the calling task's cgroup.
     pub cgroup_id: u64,
-    /// What the unix socket is bound to.
+    /// The path or abstract name of the unix socket.
     pub unix: Option<String>,
     /// Protocol.
     pub protocol: String,
     /// Canonical destination.
     pub destination: Option<Destination>,
-    /// The destination as the caller spelled it, when that differs.
+    /// The destination that the caller passed, if it differs.
     pub original: Option<Destination>,
-    /// Where the socket sends from, where that is known.
-    pub source: Option<Destination>,
-    /// Whether the socket is another scope's.
+    /// The local address of the socket, if known.
+    pub local_address: Option<Destination>,
+    /// Whether the socket was created in another cgroup.
     pub foreign_socket: bool,
     /// Cookie of the socket.
     pub socket_cookie: u64,
-    /// Attempts of its kind that were folded into it.
+    /// Suppressed duplicates before this event.
     pub repeats: u64,
 }
 
-/// That a process has left a cgroup which carries policies.
+/// A task migrated out of a cgroup with attached policies.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Move {
+pub struct CgroupMigration {
     /// RFC 3339, UTC.
     pub time: String,
-    /// Path of the cgroup that carries the policies.
+    /// Path of the cgroup with the policies.
     pub scope: Option<String>,
     /// Id of that cgroup.
     pub scope_id: u64,
     /// Names of the policies.
     pub policies: Vec<Option<String>>,
-    /// Where it was.
+    /// Path of the cgroup it was in.
     pub from: Option<String>,
     /// Id of that cgroup.
     pub from_id: u64,
-    /// Where it is.
+    /// Path of the cgroup it is in now.
     pub to: Option<String>,
     /// Id of that cgroup.
     pub to_id: u64,
-    /// Process.
+    /// Process id.
     pub pid: i32,
-    /// Thread.
+    /// Thread id.
     pub tid: i32,
     /// Name of the thread.
     pub comm: String,
-    /// Whether the whole process left.
+    /// Whether the whole process migrated, not one thread.
     pub whole_process: bool,
-    /// Whether it was made there.
-    pub born: bool,
-    /// Who did it.
-    pub by: MigratedBy,
+    /// Whether it was created there by clone3(2) with CLONE_INTO_CGROUP.
+    pub clone_into_cgroup: bool,
+    /// The task that did it.
+    pub migrated_by: MigratedBy,
 }
 
-/// Who moved a process.
+/// The task that caused a migration.
 #[derive(Clone, Debug, Deserialize)]
 pub struct MigratedBy {
-    /// Process.
+    /// Process id.
     pub pid: i32,
     /// Real user id.
     pub uid: u32,
@@ -123,9 +123,9 @@ pub struct MigratedBy {
 /// An executable file.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Executable {
-    /// Its path, where it could be learned.
+    /// Its path, if known.
     pub path: Option<String>,
-    /// Device number.
+    /// Device id.
     pub device: u64,
     /// Inode number.
     pub inode: u64,
@@ -140,71 +140,73 @@ pub struct Destination {
     pub port: Option<u16>,
 }
 
-/// Records that were lost.
+/// Events that were lost.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Gap {
+pub struct Lost {
     /// How many.
     pub lost: u64,
+    /// Why: `ring_full`.
+    pub cause: String,
 }
 
 /// The last line.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Summary {
-    /// The words of the command.
+    /// The command and its arguments.
     pub command: Vec<String>,
-    /// How it ended.
+    /// The exit status of the command.
     pub exit: Exit,
-    /// A policy each.
+    /// The counters of each policy.
     pub policies: Vec<PolicySummary>,
     /// Events by outcome.
     pub outcomes: serde_json::Map<String, serde_json::Value>,
-    /// Records lost in all.
+    /// Lost events in total.
     pub lost: u64,
-    /// Repeats that no event tells of.
-    pub repeats_untold: u64,
+    /// Suppressed duplicates that no event reports.
+    pub suppressed_pending: u64,
 }
 
-/// How a command ended.
+/// The exit status of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct Exit {
-    /// Its exit code.
+    /// The exit code.
     pub code: Option<i32>,
-    /// The signal that ended it.
+    /// The signal that killed it.
     pub signal: Option<i32>,
 }
 
-/// A policy's counters.
+/// The counters of a policy.
 #[derive(Clone, Debug, Deserialize)]
 pub struct PolicySummary {
     /// Its name.
     pub name: String,
     /// `enforce` or `audit`.
     pub mode: String,
-    /// Its rules, in their order.
+    /// The counters of its rules, in their order.
     pub rules: Vec<RuleSummary>,
     /// Attempts that no rule matched.
     pub default: DefaultSummary,
-    /// Attempts that could not be judged.
+    /// Attempts that could not be evaluated.
     pub faults: u64,
 }
 
-/// A rule's counter.
+/// The counter of a rule.
 #[derive(Clone, Debug, Deserialize)]
 pub struct RuleSummary {
     /// Its name.
     pub name: String,
-    /// What it says.
+    /// Its action.
     pub action: String,
-    /// How often it decided.
+    /// Attempts that it decided.
     pub attempts: u64,
 }
 
 /// The counter of a policy's default.
 #[derive(Clone, Debug, Deserialize)]
 pub struct DefaultSummary {
-    /// What it says.
+    /// Its action.
     pub action: String,
-    /// How often it decided.
+    /// Attempts that it decided.
     pub attempts: u64,
 }
 
@@ -212,8 +214,8 @@ pub struct DefaultSummary {
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Line {
     Event(Box<Event>),
-    Move(Box<Move>),
-    Gap(Gap),
+    CgroupMigration(Box<CgroupMigration>),
+    Lost(Lost),
     Summary(Summary),
 }
 
@@ -221,7 +223,7 @@ impl Report {
     /// Reads a report file.
     ///
     /// # Panics
-    /// When it is not as the contract says: a document a line, and one summary at its end.
+    /// When it does not have the documented form: one JSON document per line, and one summary as the last line.
     pub fn read(path: &Path) -> Report {
         let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Report::parse(&text)
@@ -230,73 +232,73 @@ impl Report {
     /// # Panics
     /// As [`Report::read`].
     pub fn parse(text: &str) -> Report {
-        let (mut events, mut gaps, mut end) = (Vec::new(), Vec::new(), None);
+        let (mut events, mut lost, mut end) = (Vec::new(), Vec::new(), None);
         for line in text.lines() {
             assert!(end.is_none(), "a line after the summary: {line}");
             match serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")) {
                 Line::Event(event) => events.push(*event),
-                Line::Move(_) => panic!("nobody leaves the cgroup of `exec`: {line}"),
-                Line::Gap(gap) => gaps.push(gap),
+                Line::CgroupMigration(_) => panic!("a cgroup migration in a report of `exec`: {line}"),
+                Line::Lost(gap) => lost.push(gap),
                 Line::Summary(summary) => end = Some(summary),
             }
         }
         Report {
             events,
-            gaps,
+            lost,
             summary: end.unwrap_or_else(|| panic!("no summary in\n{text}")),
         }
     }
 
-    /// Reads a stream of events and gaps, which has no summary. Moves are left to [`Report::moves`].
+    /// Reads a stream of events, which has no summary. Cgroup migrations are skipped, see [`Report::migrations`].
     ///
     /// # Panics
-    /// When a line is something else.
-    pub fn stream(text: &str) -> (Vec<Event>, Vec<Gap>) {
-        let (mut events, mut gaps) = (Vec::new(), Vec::new());
+    /// When a line is of another type.
+    pub fn stream(text: &str) -> (Vec<Event>, Vec<Lost>) {
+        let (mut events, mut lost) = (Vec::new(), Vec::new());
         for line in text.lines() {
             match serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")) {
                 Line::Event(event) => events.push(*event),
-                Line::Move(_) => {}
-                Line::Gap(gap) => gaps.push(gap),
+                Line::CgroupMigration(_) => {}
+                Line::Lost(gap) => lost.push(gap),
                 Line::Summary(_) => panic!("a summary: {line}"),
             }
         }
-        (events, gaps)
+        (events, lost)
     }
 
-    /// The moves in a stream, in which there is nothing else.
+    /// Reads a stream that contains only cgroup migrations.
     ///
     /// # Panics
-    /// When there is.
+    /// When a line is of another type.
     #[track_caller]
-    pub fn moves(text: &str) -> Vec<Move> {
+    pub fn migrations(text: &str) -> Vec<CgroupMigration> {
         let read = |line: &str| match serde_json::from_str(line) {
-            Ok(Line::Move(found)) => *found,
-            _ => panic!("no move: {line}"),
+            Ok(Line::CgroupMigration(found)) => *found,
+            _ => panic!("not a cgroup migration: {line}"),
         };
         text.lines().map(read).collect()
     }
 
-    /// The one event there is.
+    /// The only event.
     ///
     /// # Panics
-    /// When there are none or more.
+    /// When there are none, or several.
     #[track_caller]
     pub fn only_event(&self) -> &Event {
         assert_eq!(self.events.len(), 1, "one event, not {:#?}", self.events);
         &self.events[0]
     }
 
-    /// Events about a destination.
+    /// The events with this destination.
     pub fn events_to(&self, address: IpAddr) -> Vec<&Event> {
         let about = |event: &&Event| event.destination.is_some_and(|to| to.address == address);
         self.events.iter().filter(about).collect()
     }
 
-    /// How often a rule decided.
+    /// The counter of a rule.
     ///
     /// # Panics
-    /// When no policy has a rule of that name.
+    /// When no policy has a rule with this name.
     #[track_caller]
     pub fn attempts_of(&self, rule: &str) -> u64 {
         let mut rules = self.summary.policies.iter().flat_map(|policy| &policy.rules);
@@ -309,23 +311,23 @@ impl Report {
 mod tests {
     use super::*;
 
-    const EVENT: &str = r#"{"type":"event","time":"2026-01-01T00:00:00.000000001Z","policy":"p","scope":"/x","scope_id":7,"generation":1,"mode":"enforce","verdict":"block","outcome":"blocked","reason":"rule","rule":"r","fault":null,"hook":"connect4","errno":"EPERM","pid":1,"tid":1,"uid":0,"gid":0,"comm":"c","executable":{"path":null,"device":1,"inode":2},"cgroup_id":7,"protocol":"tcp","destination":{"address":"198.51.100.1","port":443},"original":null,"foreign_socket":false,"socket_cookie":3,"repeats":0}"#;
-    const SUMMARY: &str = r#"{"type":"summary","command":["c"],"exit":{"code":0,"signal":null},"duration_ms":1,"policies":[{"name":"p","mode":"enforce","generation":1,"rules":[{"name":"r","action":"block","attempts":3}],"default":{"action":"allow","attempts":0},"faults":0}],"outcomes":{"blocked":1},"lost":2,"repeats_untold":0}"#;
+    const EVENT: &str = r#"{"schema_version":1,"type":"event","time":"2026-01-01T00:00:00.000000001Z","policy":"p","scope":"/x","scope_id":7,"generation":1,"mode":"enforce","verdict":"block","outcome":"blocked","reason":"rule","rule":"r","fault":null,"hook":"connect4","errno":"EPERM","pid":1,"tid":1,"uid":0,"gid":0,"comm":"c","executable":{"path":null,"device":1,"inode":2},"cgroup_id":7,"protocol":"tcp","destination":{"address":"198.51.100.1","port":443},"original":null,"foreign_socket":false,"socket_cookie":3,"repeats":0}"#;
+    const SUMMARY: &str = r#"{"schema_version":1,"type":"summary","command":["c"],"exit":{"code":0,"signal":null},"duration_ms":1,"policies":[{"name":"p","mode":"enforce","generation":1,"rules":[{"name":"r","action":"block","attempts":3}],"default":{"action":"allow","attempts":0},"faults":0}],"outcomes":{"blocked":1},"lost":2,"suppressed_pending":0}"#;
 
     #[test]
-    fn events_gaps_and_the_summary_are_read() {
+    fn all_line_types_are_read() {
         let report = Report::parse(&format!(
-            "{EVENT}\n{{\"type\":\"gap\",\"lost\":2,\"time\":\"x\"}}\n{SUMMARY}\n"
+            "{EVENT}\n{{\"type\":\"lost\",\"lost\":2,\"cause\":\"ring_full\",\"time\":\"x\"}}\n{SUMMARY}\n"
         ));
         assert_eq!(report.only_event().hook, "connect4");
         assert_eq!(report.events_to("198.51.100.1".parse().unwrap()).len(), 1);
-        assert_eq!((report.gaps[0].lost, report.summary.lost), (2, 2));
+        assert_eq!((report.lost[0].lost, report.summary.lost), (2, 2));
         assert_eq!(report.attempts_of("r"), 3);
     }
 
     #[test]
     #[should_panic(expected = "no summary")]
-    fn a_report_that_was_cut_off_is_noticed() {
+    fn a_truncated_report_is_an_error() {
         Report::parse(EVENT);
     }
 }

@@ -1,5 +1,5 @@
-//! What a test needs of the machine. What is not there is said aloud and, where nothing may be left
-//! out, a failure.
+//! What a test needs from the machine. A missing requirement skips the test with a message, or fails it where tests must
+//! not be skipped.
 
 use std::{
     env,
@@ -14,7 +14,7 @@ pub fn tidegate_bin() -> PathBuf {
     let path = env::var_os("TIDEGATE_BIN").map_or_else(debug_build, PathBuf::from);
     assert!(
         path.is_file(),
-        "{} is not there: build it with `cargo build`, or name it by TIDEGATE_BIN",
+        "{} does not exist: run `cargo build`, or set TIDEGATE_BIN",
         path.display()
     );
     path
@@ -26,35 +26,35 @@ fn debug_build() -> PathBuf {
     target.join("debug/tidegate")
 }
 
-/// Something a test needs.
+/// A requirement of a test.
 #[derive(Clone, Copy, Debug)]
 pub enum Need<'a> {
-    /// The superuser, with namespaces and a writable cgroup2.
+    /// Root, with namespaces and a writable cgroup2.
     Root,
     /// A program on the PATH.
     Program(&'a str),
-    /// Whatever the test found out; the text says what is missing.
-    Met(bool, &'a str),
-    /// Something of the running kernel; the text says what it lacks. What a kernel does not have,
-    /// nobody can install: only a run that knows its kernel (`TIDEGATE_REQUIRE_KERNEL`) fails for it.
+    /// A condition that the test checked; the text says what is missing.
+    Condition(bool, &'a str),
+    /// A feature of the running kernel; the text says what is missing. Only a run for a known kernel
+    /// (`TIDEGATE_REQUIRE_KERNEL`) fails without it.
     Kernel(bool, &'a str),
 }
 
-/// Whether all of it is there. What is not is printed as `SKIPPED: ...` (`NOT IN THIS KERNEL: ...`), and
-/// the test is to return.
+/// Whether all requirements are met. If not, prints `SKIPPED: ...` or `NOT IN THIS KERNEL: ...`, and the test must
+/// return.
 ///
 /// # Panics
-/// When something is missing although nothing may be left out: `TIDEGATE_REQUIRE_ROOT=1` for
-/// root, `TIDEGATE_REQUIRE_KERNEL=1` for what the kernel must have, `CI` for everything else.
+/// When a requirement is missing that must be met: root with `TIDEGATE_REQUIRE_ROOT=1`, kernel features with
+/// `TIDEGATE_REQUIRE_KERNEL=1`, everything else with `CI`.
 pub fn met(test: &str, needs: &[Need<'_>]) -> bool {
     for need in needs {
         let Some(missing) = need.missing() else { continue };
         let (required, mark) = match need {
             Need::Root => (is_set("CI") || is_set("TIDEGATE_REQUIRE_ROOT"), "SKIPPED"),
-            Need::Program(_) | Need::Met(..) => (is_set("CI"), "SKIPPED"),
+            Need::Program(_) | Need::Condition(..) => (is_set("CI"), "SKIPPED"),
             Need::Kernel(..) => (is_set("TIDEGATE_REQUIRE_KERNEL"), "NOT IN THIS KERNEL"),
         };
-        assert!(!required, "{test} cannot be left out here: {missing}");
+        assert!(!required, "{test} must not be skipped here: {missing}");
         eprintln!("{mark}: {test}: {missing}");
         return false;
     }
@@ -72,15 +72,15 @@ impl Need<'_> {
             Need::Program(name) => program(name)
                 .is_none()
                 .then(|| format!("needs the program `{name}`")),
-            Need::Met(there, what) | Need::Kernel(there, what) => (!there).then(|| what.to_owned()),
+            Need::Condition(is_met, what) | Need::Kernel(is_met, what) => (!is_met).then(|| what.to_owned()),
         }
     }
 }
 
-/// Where a program is on the PATH.
+/// The path of a program on the PATH.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path)
-        .map(|folder| folder.join(name))
+        .map(|dir| dir.join(name))
         .find(|file| nix::unistd::access(file, nix::unistd::AccessFlags::X_OK).is_ok() && file.is_file())
 }

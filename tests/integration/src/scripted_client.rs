@@ -1,31 +1,35 @@
-//! A test client that does one step after the other, as a test says.
+//! A test client that runs one step after the other, controlled by the test.
 
 use std::{io::Write, process::ChildStdin, process::Command, process::Stdio};
 
 use nix::unistd::Pid;
 
 use crate::{
-    captured::Captured, cgroup::TestCgroup, client_result::ClientResult, exec::enter, test_client::TestClient,
+    cgroup::TestCgroup,
+    client_result::ClientResult,
+    exec::enter,
+    running_command::{CommandOutput, RunningCommand},
+    test_client::TestClient,
 };
 
-/// A running test client in a cgroup. It ends with this.
+/// A running test client in a cgroup, killed when dropped.
 pub struct ScriptedClient {
-    running: Captured,
+    running: RunningCommand,
     input: ChildStdin,
     steps: usize,
 }
 
 impl ScriptedClient {
-    /// Starts one.
+    /// Starts a test client.
     ///
     /// # Panics
     /// When it does not start.
     pub fn start(test_client: &TestClient, cgroup: &TestCgroup) -> ScriptedClient {
-        let words = test_client.task("obey", &[]);
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).stdin(Stdio::piped());
+        let args = test_client.task("scripted", &[]);
+        let mut command = Command::new(&args[0]);
+        command.args(&args[1..]).stdin(Stdio::piped());
         enter(&mut command, cgroup);
-        let mut running = Captured::spawn(&mut command);
+        let mut running = RunningCommand::spawn(&mut command);
         ScriptedClient {
             input: running.take_stdin(),
             running,
@@ -33,72 +37,72 @@ impl ScriptedClient {
         }
     }
 
-    /// Its process.
+    /// Its process id.
     pub fn pid(&self) -> Pid {
         self.running.pid()
     }
 
-    /// Has it do one step, and returns how that went.
+    /// Runs a step and returns its result.
     ///
     /// # Panics
-    /// When it does not tell.
+    /// When the client reports no result.
     #[track_caller]
-    pub fn does(&mut self, step: &str) -> ClientResult {
+    pub fn run_step(&mut self, step: &str) -> ClientResult {
         self.steps += 1;
         let line = format!("{} {step}", self.steps);
-        writeln!(self.input, "{line}").expect("it listens");
-        let told = self.running.wait_for_stdout(&format!("\"way\":\"{line}\""));
-        let told = ClientResult::read(&told)
+        writeln!(self.input, "{line}").expect("an open standard input");
+        let result = self.running.wait_for_stdout(&format!("\"method\":\"{line}\""));
+        let result = ClientResult::read(&result)
             .into_iter()
-            .find(|told| told.way == line);
-        told.expect("a whole line")
+            .find(|result| result.method == line);
+        result.expect("a whole line")
     }
 
-    /// Has it do one step that must succeed.
+    /// Runs a step that must succeed.
     ///
     /// # Panics
-    /// When it does not.
+    /// When it fails.
     #[track_caller]
     pub fn succeeds(&mut self, step: &str) {
-        let told = self.does(step);
-        assert!(told.ok, "{told:?}");
+        let result = self.run_step(step);
+        assert!(result.ok, "{result:?}");
     }
 
-    /// Has it do one step that must fail with this errno.
+    /// Runs a step that must fail with this errno.
     ///
     /// # Panics
-    /// When it does not.
+    /// When it succeeds, or fails otherwise.
     #[track_caller]
     pub fn fails(&mut self, step: &str, errno: &str) {
-        let told = self.does(step);
-        assert_eq!(told.errno.as_deref(), Some(errno), "{told:?}");
+        let result = self.run_step(step);
+        assert_eq!(result.errno.as_deref(), Some(errno), "{result:?}");
     }
 
-    /// Has it begin one step, which it may not live to tell of.
+    /// Starts a step without waiting for its result: the client may be killed by it.
     ///
     /// # Panics
-    /// When it does not listen.
-    pub fn attempts(&mut self, step: &str) {
+    /// When its standard input is closed.
+    pub fn start_step(&mut self, step: &str) {
         self.steps += 1;
-        writeln!(self.input, "{} {step}", self.steps).expect("it listens");
+        writeln!(self.input, "{} {step}", self.steps).expect("an open standard input");
     }
 
-    /// Waits for its end, which something else brings about.
+    /// Waits until the client ends, without closing its standard input.
     ///
     /// # Panics
-    /// When it does not end.
-    pub fn finish(self) -> crate::captured::Ended {
+    /// When it does not end in time.
+    pub fn finish(self) -> CommandOutput {
         let ScriptedClient { running, input, .. } = self;
-        let ended = running.finish();
+        let output = running.finish();
         drop(input);
-        ended
+        output
     }
 
-    /// Tells it to end, and waits until it has.
+    /// Closes its standard input, and waits until the client has ended.
     ///
     /// # Panics
-    /// When it does not end.
-    pub fn goes_home(self) {
+    /// When it does not end in time, or fails.
+    pub fn quit(self) {
         drop(self.input);
         self.running.finish().expect_code(0);
     }

@@ -1,4 +1,4 @@
-//! The client program of the tests, as they call it.
+//! The command lines of the test client.
 
 use std::{
     ffi::OsString,
@@ -7,9 +7,9 @@ use std::{
     process::Command,
 };
 
-use crate::{captured::Captured, client_result::ClientResult, egress_method::EgressMethod};
+use crate::{client_result::ClientResult, egress_method::EgressMethod, running_command::RunningCommand};
 
-/// The built client program. Only tests know where cargo put it, so each says
+/// The built test client. Cargo gives its path to tests only, so each test uses
 /// `TestClient::at(env!("CARGO_BIN_EXE_test-client"))`.
 #[derive(Clone, Debug)]
 pub struct TestClient(PathBuf);
@@ -25,31 +25,36 @@ impl TestClient {
         &self.0
     }
 
-    /// The words that send it out one way.
-    pub fn words(&self, way: EgressMethod, to: SocketAddr, via: Option<SocketAddr>) -> Vec<OsString> {
-        let mut words = self.task("go", &[way.name(), &to.to_string()]);
+    /// The command line that runs an egress method.
+    pub fn args(&self, method: EgressMethod, to: SocketAddr, via: Option<SocketAddr>) -> Vec<OsString> {
+        let mut args = self.task("run", &[method.name(), &to.to_string()]);
         if let Some(via) = via {
-            words.push(format!("--via={via}").into());
+            args.push(format!("--via={via}").into());
         }
-        words
+        args
     }
 
-    /// The words for another of its tasks.
+    /// The command line of another task.
     pub fn task(&self, task: &str, arguments: &[&str]) -> Vec<OsString> {
-        let mut words = vec![self.0.clone().into_os_string(), OsString::from(task)];
-        words.extend(arguments.iter().map(OsString::from));
-        words
+        let mut args = vec![self.0.clone().into_os_string(), OsString::from(task)];
+        args.extend(arguments.iter().map(OsString::from));
+        args
     }
 
-    /// Sends it out without a gate.
+    /// Runs an egress method without a policy and returns the result.
     ///
     /// # Panics
-    /// When it does not tell how it went.
-    pub fn go_plain(&self, way: EgressMethod, to: SocketAddr, via: Option<SocketAddr>) -> ClientResult {
-        let words = self.words(way, to, via);
-        let ended = Captured::run(Command::new(&words[0]).args(&words[1..]));
-        ended.expect_code(0);
-        let told = ClientResult::read(&ended.stdout).pop();
-        told.unwrap_or_else(|| panic!("{way:?} told nothing: {}", ended.stderr))
+    /// When it reports none.
+    pub fn run_without_policy(
+        &self,
+        method: EgressMethod,
+        to: SocketAddr,
+        via: Option<SocketAddr>,
+    ) -> ClientResult {
+        let args = self.args(method, to, via);
+        let output = RunningCommand::run(Command::new(&args[0]).args(&args[1..]));
+        output.expect_code(0);
+        let result = ClientResult::read(&output.stdout).pop();
+        result.unwrap_or_else(|| panic!("no result of {method:?}: {}", output.stderr))
     }
 }

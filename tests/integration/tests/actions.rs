@@ -1,10 +1,10 @@
-//! Every action, in both modes, for both families, over TCP and UDP, connected and not; and every errno
+//! Every action, in both modes, for both address families, over TCP and connected and unconnected UDP; and every errno
 //! that a policy may choose.
 
 use integration::{
     client_result::Step,
     egress_method::{EgressMethod, Family, MARKER, Transport},
-    exec::Gate,
+    exec::Exec,
     kernel::{errno_seen, outcome_of_kill},
     namespace::Namespace,
     receiver::Receiver,
@@ -12,14 +12,14 @@ use integration::{
     test_client::TestClient,
 };
 
-/// TCP, UDP connected, UDP not connected.
-const WAYS: [EgressMethod; 3] = [
+/// TCP, connected UDP, unconnected UDP.
+const METHODS: [EgressMethod; 3] = [
     EgressMethod::TcpConnect,
     EgressMethod::UdpConnectSend,
     EgressMethod::UdpSendto,
 ];
 
-/// What becomes of an attempt.
+/// The expected result of an attempt.
 struct Expected {
     outcome: Option<&'static str>,
     arrives: bool,
@@ -53,20 +53,20 @@ fn check(test: &str, action: &str, mode: &str) {
     }
     Namespace::run(|_| {
         for family in Family::ALL {
-            for way in WAYS {
+            for method in METHODS {
                 for by_rule in [true, false] {
-                    check_one(action, mode, way, family, by_rule);
+                    check_one(action, mode, method, family, by_rule);
                 }
             }
         }
     });
 }
 
-/// The action is the rule's, or the default's.
-fn check_one(action: &str, mode: &str, way: EgressMethod, family: Family, by_rule: bool) {
-    let about = format!("{action} in mode {mode}, {way:?} {family:?}, by rule: {by_rule}");
+/// The action is that of a rule, or the default.
+fn check_one(action: &str, mode: &str, method: EgressMethod, family: Family, by_rule: bool) {
+    let about = format!("{action} in mode {mode}, {method:?} {family:?}, by rule: {by_rule}");
     let expected = expected(action, mode);
-    let receiver = Receiver::listen(way.transport(), Namespace::near(family));
+    let receiver = Receiver::listen(method.transport(), Namespace::near(family));
     let other = if matches!(action, "block" | "kill") {
         "allow"
     } else {
@@ -83,12 +83,12 @@ fn check_one(action: &str, mode: &str, way: EgressMethod, family: Family, by_rul
             r#"{{mode: {mode}, default: {action}, rules: [{{name: it, action: {other}, to: ["{far}"]}}]}}"#
         )
     };
-    let gate = Gate::with(&spec);
-    let words = test_client().words(way, receiver.address(), None);
+    let exec = Exec::with(&spec);
+    let args = test_client().args(method, receiver.address(), None);
     if expected.killed {
-        gate.last_result(words);
+        exec.run_until_killed(args);
     } else {
-        gate.run(words).expect_code(0);
+        exec.run(args).expect_code(0);
     }
     let arrived: Vec<Vec<u8>> = if expected.arrives {
         vec![MARKER.to_vec()]
@@ -97,7 +97,7 @@ fn check_one(action: &str, mode: &str, way: EgressMethod, family: Family, by_rul
     };
     assert_eq!(receiver.arrived(), arrived, "{about}");
 
-    let report = gate.report();
+    let report = exec.report();
     let exit = report.summary.exit;
     if expected.killed {
         assert_eq!((exit.code, exit.signal), (None, Some(libc::SIGKILL)), "{about}");
@@ -177,13 +177,13 @@ fn kill_in_audit_mode() {
     check("kill_in_audit_mode", "kill", "audit");
 }
 
-/// The caller sees the errno that the policy chose, at each kind of hook.
+/// The caller gets the errno of the policy, at each kind of hook.
 #[test]
 fn each_errno() {
     if !met("each_errno", &[Need::Root]) {
         return;
     }
-    let ways = [
+    let methods = [
         (EgressMethod::TcpConnect, Step::Connect),
         (EgressMethod::UdpSendto, Step::Send),
         (EgressMethod::PingSendto, Step::Socket),
@@ -198,13 +198,13 @@ fn each_errno() {
             "ETIMEDOUT",
         ] {
             for family in Family::ALL {
-                for (way, step) in ways {
-                    let receiver = Receiver::listen(way.transport(), Namespace::near(family));
-                    let gate = Gate::with(&format!("{{default: block, errno: {errno}}}"));
-                    let result = gate.run_client(test_client().words(way, receiver.address(), None));
+                for (method, step) in methods {
+                    let receiver = Receiver::listen(method.transport(), Namespace::near(family));
+                    let exec = Exec::with(&format!("{{default: block, errno: {errno}}}"));
+                    let result = exec.run_client(test_client().args(method, receiver.address(), None));
                     let seen = Some(errno_seen(errno));
                     assert_eq!((result.errno.as_deref(), result.step), (seen, Some(step)));
-                    assert_eq!(gate.report().only_event().errno.as_deref(), seen);
+                    assert_eq!(exec.report().only_event().errno.as_deref(), seen);
                     receiver.expect_nothing(errno);
                 }
             }
@@ -212,11 +212,10 @@ fn each_errno() {
     });
 }
 
-/// Ports and protocols of a rule are held apart: the neighbour port, the other protocol and the
-/// neighbour address are not meant.
+/// A rule does not match the next port, the other protocol or the next address.
 #[test]
-fn only_what_the_rule_names() {
-    if !met("only_what_the_rule_names", &[Need::Root]) {
+fn rule_matches_only_its_ports_and_protocols() {
+    if !met("rule_matches_only_its_ports_and_protocols", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -231,14 +230,15 @@ fn only_what_the_rule_names() {
             let spec = format!(
                 r#"{{default: block, rules: [{{name: it, action: allow, to: ["{near}"], ports: ["{port}/tcp"]}}]}}"#
             );
-            for (receiver, way, passes) in [
+            for (receiver, method, passes) in [
                 (&named, EgressMethod::TcpConnect, true),
                 (&same_port_udp, EgressMethod::UdpSendto, false),
                 (&other_port, EgressMethod::TcpConnect, false),
                 (&other_address, EgressMethod::TcpConnect, false),
             ] {
-                let result = Gate::with(&spec).run_client(test_client().words(way, receiver.address(), None));
-                assert_eq!(result.ok, passes, "{way:?} to {}", receiver.address());
+                let result =
+                    Exec::with(&spec).run_client(test_client().args(method, receiver.address(), None));
+                assert_eq!(result.ok, passes, "{method:?} to {}", receiver.address());
                 assert_eq!(receiver.arrived().len(), usize::from(passes));
             }
         }

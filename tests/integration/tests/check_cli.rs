@@ -1,17 +1,17 @@
-//! `tidegate check`, from the outside: exit codes, both forms of output, standard input. Needs no root.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! The `tidegate check` command: exit codes, both output formats, standard input. Does not need root.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{io::Write, process::Stdio};
 
 use integration::{
-    captured::{Captured, Ended},
     exec::{policy, tidegate},
-    shared_file::SharedFolder,
+    running_command::{CommandOutput, RunningCommand},
+    shared_dir::SharedDir,
 };
 
 const VALID: &str = "{default: block, rules: [{name: web, action: allow, to: [192.0.2.0/24], ports: [443]}]}";
 
-/// Three faults in one file, each at a place of its own.
+/// Three errors in one file, each in another location.
 const INVALID: &str = "apiVersion: tidegate.io/v1
 kind: EgressPolicy
 metadata: {name: broken}
@@ -27,36 +27,36 @@ spec:
       ports: [\"90-80\"]
 ";
 
-fn check(words: &[&str]) -> Ended {
+fn check(args: &[&str]) -> CommandOutput {
     let mut all = vec!["check"];
-    all.extend(words);
-    Captured::run(&mut tidegate(all))
+    all.extend(args);
+    RunningCommand::run(&mut tidegate(all))
 }
 
-fn check_input(text: &str, words: &[&str]) -> Ended {
+fn check_input(text: &str, args: &[&str]) -> CommandOutput {
     let mut all = vec!["check"];
-    all.extend(words);
-    let mut running = Captured::spawn(tidegate(all).stdin(Stdio::piped()));
+    all.extend(args);
+    let mut running = RunningCommand::spawn(tidegate(all).stdin(Stdio::piped()));
     running.take_stdin().write_all(text.as_bytes()).unwrap();
     running.finish()
 }
 
 #[test]
-fn a_valid_policy() {
-    let folder = SharedFolder::create();
-    let file = folder.write("valid.yaml", &policy("valid", VALID));
-    let ended = check(&[file.to_str().unwrap()]);
-    ended.expect_code(0);
-    assert!(ended.stdout.contains("is valid"), "{}", ended.stdout);
-    assert_eq!(ended.stderr, "");
+fn valid_policy() {
+    let dir = SharedDir::create();
+    let file = dir.write("valid.yaml", &policy("valid", VALID));
+    let output = check(&[file.to_str().unwrap()]);
+    output.expect_code(0);
+    assert!(output.stdout.contains("is valid"), "{}", output.stdout);
+    assert_eq!(output.stderr, "");
 }
 
 #[test]
-fn all_faults_at_once_each_with_its_place() {
-    let folder = SharedFolder::create();
-    let file = folder.write("invalid.yaml", INVALID);
-    let ended = check(&[file.to_str().unwrap()]);
-    ended.expect_code(3);
+fn all_errors_with_locations() {
+    let dir = SharedDir::create();
+    let file = dir.write("invalid.yaml", INVALID);
+    let output = check(&[file.to_str().unwrap()]);
+    output.expect_code(3);
     for part in [
         "invalid.yaml:5:",
         "deny",
@@ -65,24 +65,24 @@ fn all_faults_at_once_each_with_its_place() {
         "invalid.yaml:13:",
         "90-80",
     ] {
-        assert!(ended.stderr.contains(part), "no {part} in\n{}", ended.stderr);
+        assert!(output.stderr.contains(part), "no {part} in\n{}", output.stderr);
     }
-    assert_eq!(ended.stdout, "");
+    assert_eq!(output.stdout, "");
 }
 
 #[test]
-fn faults_as_json() {
-    let folder = SharedFolder::create();
-    let valid = folder.write("valid.yaml", &policy("valid", VALID));
-    let invalid = folder.write("invalid.yaml", INVALID);
-    let ended = check(&[
+fn errors_as_json() {
+    let dir = SharedDir::create();
+    let valid = dir.write("valid.yaml", &policy("valid", VALID));
+    let invalid = dir.write("invalid.yaml", INVALID);
+    let output = check(&[
         "--output",
         "json",
         valid.to_str().unwrap(),
         invalid.to_str().unwrap(),
     ]);
-    ended.expect_code(3);
-    let document: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    output.expect_code(3);
+    let document: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
     let files = document["files"].as_array().unwrap();
     assert_eq!(
         (&files[0]["valid"], &files[1]["valid"]),
@@ -92,7 +92,7 @@ fn faults_as_json() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|fault| fault["line"].as_u64().unwrap())
+        .map(|diagnostic| diagnostic["line"].as_u64().unwrap())
         .collect();
     assert_eq!(lines, [5, 9, 13]);
 }
@@ -100,20 +100,24 @@ fn faults_as_json() {
 #[test]
 fn from_standard_input() {
     check_input(&policy("piped", VALID), &["-"]).expect_code(0);
-    let ended = check_input(INVALID, &["-"]);
-    ended.expect_code(3);
-    assert!(ended.stderr.contains("<stdin>:5:"), "{}", ended.stderr);
+    let output = check_input(INVALID, &["-"]);
+    output.expect_code(3);
+    assert!(output.stderr.contains("<stdin>:5:"), "{}", output.stderr);
 }
 
 #[test]
-fn a_file_that_is_not_there() {
-    let ended = check(&["/no/such/policy.yaml"]);
-    ended.expect_code(1);
-    assert!(ended.stderr.contains("/no/such/policy.yaml"), "{}", ended.stderr);
+fn missing_file() {
+    let output = check(&["/no/such/policy.yaml"]);
+    output.expect_code(1);
+    assert!(
+        output.stderr.contains("/no/such/policy.yaml"),
+        "{}",
+        output.stderr
+    );
 }
 
 #[test]
-fn a_wrong_command_line() {
+fn invalid_command_line() {
     check(&[]).expect_code(2);
     check(&["--no-such-flag", "file"]).expect_code(2);
     check(&["--set", "no-equals-sign", "file"]).expect_code(2);
@@ -125,18 +129,18 @@ fn variables() {
         "variables",
         r#"{default: block, rules: [{name: nodes, action: allow, to: ["${NODES}"]}]}"#,
     );
-    let ended = check_input(&text, &["-"]);
-    ended.expect_code(3);
+    let output = check_input(&text, &["-"]);
+    output.expect_code(3);
     assert!(
-        ended.stderr.contains("NODES") && ended.stderr.contains("<stdin>:4:"),
+        output.stderr.contains("NODES") && output.stderr.contains("<stdin>:4:"),
         "{}",
-        ended.stderr
+        output.stderr
     );
     check_input(&text, &["--set", "NODES=10.0.0.1 10.0.0.2,10.0.0.3", "-"]).expect_code(0);
     check_input(&text, &["--set", "NODES=nonsense", "-"]).expect_code(3);
 }
 
-/// A rule that an earlier one leaves nothing to is a warning, and an error where that is asked for.
+/// A rule that never matches is a warning, and an error with the option for that.
 #[test]
 fn warnings() {
     let text = policy(
@@ -144,17 +148,17 @@ fn warnings() {
         "{default: block, rules: [{name: all, action: allow, to: any}, \
          {name: never, action: block, to: [192.0.2.0/24]}]}",
     );
-    let ended = check_input(&text, &["-"]);
-    ended.expect_code(0);
+    let output = check_input(&text, &["-"]);
+    output.expect_code(0);
     assert!(
-        ended.stderr.contains("never") && ended.stderr.contains("warning"),
+        output.stderr.contains("never") && output.stderr.contains("warning"),
         "{}",
-        ended.stderr
+        output.stderr
     );
     check_input(&text, &["--deny-warnings", "-"]).expect_code(3);
 }
 
-/// Colours only where somebody sees them.
+/// Colours only on a terminal.
 #[test]
 fn colours() {
     assert!(!check_input(INVALID, &["-"]).stderr.contains('\u{1b}'));
@@ -165,21 +169,21 @@ fn colours() {
         .env("CLICOLOR_FORCE", "1")
         .env("NO_COLOR", "1")
         .stdin(Stdio::piped());
-    let mut running = Captured::spawn(&mut command);
+    let mut running = RunningCommand::spawn(&mut command);
     running.take_stdin().write_all(INVALID.as_bytes()).unwrap();
     assert!(!running.finish().stderr.contains('\u{1b}'), "NO_COLOR");
 }
 
-/// A reader that goes away is no reason to panic.
+/// A closed output pipe does not cause a panic.
 #[test]
-fn a_closed_pipe() {
+fn closed_pipe() {
     let mut child = tidegate(["--help"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     drop(child.stdout.take());
-    let ended = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8_lossy(&ended.stderr);
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!stderr.contains("panicked"), "{stderr}");
 }

@@ -1,6 +1,6 @@
-//! Programs that know nothing of us: behind a policy that allows they work, behind one that blocks they
-//! fail with the error they always have for such a thing.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! Unmodified client programs: under a policy that allows they work, under one that blocks they fail with their usual
+//! error.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{
     fs,
@@ -11,24 +11,24 @@ use std::{
 };
 
 use integration::{
-    captured::{Captured, Ended},
     egress_method::Family,
-    exec::Gate,
+    exec::Exec,
     kernel::{chooses_errno, kills_at_once},
     namespace::Namespace,
     requirement::{Need, met},
-    shared_file::SharedFolder,
+    running_command::{CommandOutput, RunningCommand},
+    shared_dir::SharedDir,
 };
 
 const CONTENT: &str = "what the server holds\n";
 
 const ALLOWING: &str = "{default: block, rules: [{name: server, action: allow, to: [198.51.100.1]}]}";
-const WATCHING: &str = "{default: block, rules: [{name: server, action: audit, to: [198.51.100.1]}]}";
+const AUDITING: &str = "{default: block, rules: [{name: server, action: audit, to: [198.51.100.1]}]}";
 const BLOCKING: &str = "{default: allow, rules: [{name: server, action: block, to: [198.51.100.1]}]}";
 const REFUSING: &str = "{default: allow, errno: ECONNREFUSED, \
                         rules: [{name: server, action: block, to: [198.51.100.1]}]}";
 
-/// Runs a test in a namespace, when the programs are there.
+/// Runs a test in a namespace if the programs are installed.
 fn with_programs(test: &str, programs: &[&str], check: impl FnOnce() + Send) {
     let mut needs = vec![Need::Root];
     needs.extend(programs.iter().map(|name| Need::Program(name)));
@@ -37,22 +37,22 @@ fn with_programs(test: &str, programs: &[&str], check: impl FnOnce() + Send) {
     }
 }
 
-/// The client without the gate, allowed, and audited: it works all three times.
-fn works(words: &[&str], is_done: impl Fn(&Ended)) {
-    let plain = Captured::run(Command::new(words[0]).args(&words[1..]));
+/// The client works without a policy, allowed, and audited.
+fn works(args: &[&str], is_done: impl Fn(&CommandOutput)) {
+    let plain = RunningCommand::run(Command::new(args[0]).args(&args[1..]));
     plain.expect_code(0);
     is_done(&plain);
 
-    let gate = Gate::with(ALLOWING);
-    let ended = gate.run(words);
-    is_done(ended.expect_code(0));
-    let report = gate.report();
+    let exec = Exec::with(ALLOWING);
+    let output = exec.run(args);
+    is_done(output.expect_code(0));
+    let report = exec.report();
     assert!(report.events.is_empty(), "{:#?}", report.events);
     assert!(report.attempts_of("server") > 0);
 
-    let gate = Gate::with(WATCHING);
-    is_done(gate.run(words).expect_code(0));
-    let report = gate.report();
+    let exec = Exec::with(AUDITING);
+    is_done(exec.run(args).expect_code(0));
+    let report = exec.report();
     assert!(!report.events.is_empty());
     for event in &report.events {
         assert_eq!(
@@ -62,23 +62,23 @@ fn works(words: &[&str], is_done: impl Fn(&Ended)) {
     }
 }
 
-/// The client behind a policy that blocks.
-fn fails(spec: &str, words: &[&str], code: i32, error: &str) {
-    let gate = Gate::with(spec);
-    let ended = gate.run(words);
-    ended.expect_code(code);
+/// The client under a policy that blocks.
+fn fails(spec: &str, args: &[&str], code: i32, error: &str) {
+    let exec = Exec::with(spec);
+    let output = exec.run(args);
+    output.expect_code(code);
     assert!(
-        ended.stderr.contains(error) || ended.stdout.contains(error),
+        output.stderr.contains(error) || output.stdout.contains(error),
         "no `{error}` in\n{}{}",
-        ended.stdout,
-        ended.stderr
+        output.stdout,
+        output.stderr
     );
     assert!(
-        !ended.stdout.contains(CONTENT),
+        !output.stdout.contains(CONTENT),
         "the content came all the same: {}",
-        ended.stdout
+        output.stdout
     );
-    let report = gate.report();
+    let report = exec.report();
     assert!(!report.events.is_empty());
     for event in &report.events {
         assert_eq!(
@@ -88,20 +88,20 @@ fn fails(spec: &str, words: &[&str], code: i32, error: &str) {
     }
 }
 
-/// What a client says where a policy says ECONNREFUSED: as of EPERM, or as of that.
+/// The error message of a client for ECONNREFUSED, or for EPERM where the errno cannot be chosen.
 fn refused(not_permitted: &'static str, refused: &'static str) -> &'static str {
     if chooses_errno() { refused } else { not_permitted }
 }
 
-/// A web server with one file, once it is ready.
-fn web_server(folder: &SharedFolder) -> (Captured, SocketAddr) {
-    folder.write("file.txt", CONTENT);
+/// Starts a web server with one file and waits until it is ready.
+fn web_server(dir: &SharedDir) -> (RunningCommand, SocketAddr) {
+    dir.write("file.txt", CONTENT);
     let address = SocketAddr::new(Namespace::near(Family::V4), 8080);
-    let server = Captured::spawn(
+    let server = RunningCommand::spawn(
         Command::new("python3")
             .args(["-u", "-m", "http.server", "--bind"])
             .args([address.ip().to_string(), address.port().to_string()])
-            .current_dir(folder.path())
+            .current_dir(dir.path())
             .stdin(Stdio::null()),
     );
     server.wait_for_stdout("Serving HTTP");
@@ -111,40 +111,40 @@ fn web_server(folder: &SharedFolder) -> (Captured, SocketAddr) {
 #[test]
 fn curl() {
     with_programs("curl", &["curl", "python3"], || {
-        let folder = SharedFolder::create();
-        let (_server, address) = web_server(&folder);
+        let dir = SharedDir::create();
+        let (_server, address) = web_server(&dir);
         let url = format!("http://{address}/file.txt");
-        let words = ["curl", "--silent", "--show-error", "--noproxy", "*", &url];
-        works(&words, |ended| assert_eq!(ended.stdout, CONTENT));
-        // 7: failed to connect.
-        fails(BLOCKING, &words, 7, "curl: (7)");
-        fails(REFUSING, &words, 7, "curl: (7)");
-        let gate = Gate::with("{default: kill}");
-        let ended = gate.run(words);
-        // Where the kill comes later, it may have ended of the denial before.
-        if kills_at_once() || ended.code() != Some(7) {
-            ended.expect_code(128 + libc::SIGKILL);
+        let args = ["curl", "--silent", "--show-error", "--noproxy", "*", &url];
+        works(&args, |output| assert_eq!(output.stdout, CONTENT));
+        // Exit code 7: failed to connect.
+        fails(BLOCKING, &args, 7, "curl: (7)");
+        fails(REFUSING, &args, 7, "curl: (7)");
+        let exec = Exec::with("{default: kill}");
+        let output = exec.run(args);
+        // If user space kills, the client may have ended before because of the denial.
+        if kills_at_once() || output.code() != Some(7) {
+            output.expect_code(128 + libc::SIGKILL);
         }
-        assert_eq!(gate.report().events[0].comm, "curl");
+        assert_eq!(exec.report().events[0].comm, "curl");
     });
 }
 
 #[test]
 fn python_urllib() {
     with_programs("python_urllib", &["python3"], || {
-        let folder = SharedFolder::create();
-        let (_server, address) = web_server(&folder);
+        let dir = SharedDir::create();
+        let (_server, address) = web_server(&dir);
         let script = format!(
             "import urllib.request as r; \
              o = r.build_opener(r.ProxyHandler({{}})); \
              print(o.open('http://{address}/file.txt').read().decode(), end='')"
         );
-        let words = ["python3", "-c", &script];
-        works(&words, |ended| assert_eq!(ended.stdout, CONTENT));
-        fails(BLOCKING, &words, 1, "PermissionError: [Errno 1]");
+        let args = ["python3", "-c", &script];
+        works(&args, |output| assert_eq!(output.stdout, CONTENT));
+        fails(BLOCKING, &args, 1, "PermissionError: [Errno 1]");
         fails(
             REFUSING,
-            &words,
+            &args,
             1,
             refused(
                 "PermissionError: [Errno 1]",
@@ -154,12 +154,12 @@ fn python_urllib() {
     });
 }
 
-/// A repository with one commit.
-fn repository(folder: &SharedFolder) {
-    let path = folder.path().join("project");
+/// Creates a repository with one commit.
+fn repository(dir: &SharedDir) {
+    let path = dir.path().join("project");
     fs::create_dir(&path).unwrap();
     fs::write(path.join("file.txt"), CONTENT).unwrap();
-    for words in [
+    for args in [
         &["init", "--quiet"][..],
         &["add", "."],
         &[
@@ -171,22 +171,22 @@ fn repository(folder: &SharedFolder) {
             "--quiet",
             "--message=first",
         ],
-        // What a web server without git's own program needs.
+        // For a web server without git http-backend.
         &["update-server-info"],
     ] {
         let mut git = Command::new("git");
-        git.args(words).current_dir(&path);
-        Captured::run(without_settings(&mut git)).expect_code(0);
+        git.args(args).current_dir(&path);
+        RunningCommand::run(without_settings(&mut git)).expect_code(0);
     }
 }
 
-/// Nobody's settings change what git does here.
+/// Ignores the git settings of users and system.
 fn without_settings(git: &mut Command) -> &mut Command {
     git.env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_CONFIG_NOSYSTEM", "1")
 }
 
-/// Clones into a fresh place each time and shows what came.
+/// Clones into a new directory and prints a file of the clone.
 fn clone_script(url: &str) -> String {
     format!(
         "export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_TERMINAL_PROMPT=0; \
@@ -197,25 +197,25 @@ fn clone_script(url: &str) -> String {
 }
 
 #[test]
-fn git_over_its_own_protocol() {
-    with_programs("git_over_its_own_protocol", &["git"], || {
-        let folder = SharedFolder::create();
-        repository(&folder);
+fn git_protocol() {
+    with_programs("git_protocol", &["git"], || {
+        let dir = SharedDir::create();
+        repository(&dir);
         let mut daemon = Command::new("git");
         daemon
             .args(["daemon", "--verbose", "--export-all", "--listen=198.51.100.1"])
-            .arg(format!("--base-path={}", folder.path().display()))
-            .arg(folder.path())
+            .arg(format!("--base-path={}", dir.path().display()))
+            .arg(dir.path())
             .stdin(Stdio::null());
-        let daemon = Captured::spawn(without_settings(&mut daemon));
+        let daemon = RunningCommand::spawn(without_settings(&mut daemon));
         daemon.wait_for_stderr("Ready to rumble");
         let script = clone_script("git://198.51.100.1/project/.git");
-        let words = ["/bin/sh", "-c", &script];
-        works(&words, |ended| assert_eq!(ended.stdout, CONTENT));
-        fails(BLOCKING, &words, 128, "Operation not permitted");
+        let args = ["/bin/sh", "-c", &script];
+        works(&args, |output| assert_eq!(output.stdout, CONTENT));
+        fails(BLOCKING, &args, 128, "Operation not permitted");
         fails(
             REFUSING,
-            &words,
+            &args,
             128,
             refused("Operation not permitted", "Connection refused"),
         );
@@ -223,19 +223,19 @@ fn git_over_its_own_protocol() {
 }
 
 #[test]
-fn git_over_http() {
-    with_programs("git_over_http", &["git", "python3"], || {
-        let folder = SharedFolder::create();
-        repository(&folder);
-        let (_server, address) = web_server(&folder);
+fn git_http() {
+    with_programs("git_http", &["git", "python3"], || {
+        let dir = SharedDir::create();
+        repository(&dir);
+        let (_server, address) = web_server(&dir);
         let script = clone_script(&format!("http://{address}/project/.git"));
-        let words = ["/bin/sh", "-c", &script];
-        works(&words, |ended| assert_eq!(ended.stdout, CONTENT));
-        fails(BLOCKING, &words, 128, "Failed to connect");
+        let args = ["/bin/sh", "-c", &script];
+        works(&args, |output| assert_eq!(output.stdout, CONTENT));
+        fails(BLOCKING, &args, 128, "Failed to connect");
     });
 }
 
-/// A server that takes the greeting and hangs up is enough to see that ssh came through.
+/// A server that reads the greeting and closes the connection: this shows whether ssh could connect.
 #[test]
 fn ssh() {
     with_programs("ssh", &["ssh"], || {
@@ -246,7 +246,7 @@ fn ssh() {
             stream.read_exact(&mut greeting).unwrap();
             String::from_utf8_lossy(&greeting).into_owned()
         });
-        let words = [
+        let args = [
             "ssh",
             "-F",
             "none",
@@ -257,17 +257,17 @@ fn ssh() {
             "198.51.100.1",
             "true",
         ];
-        fails(BLOCKING, &words, 255, "port 22: Operation not permitted");
+        fails(BLOCKING, &args, 255, "port 22: Operation not permitted");
         fails(
             REFUSING,
-            &words,
+            &args,
             255,
             refused("port 22: Operation not permitted", "port 22: Connection refused"),
         );
-        // The connection that the server got is this one: it accepts only one.
-        let gate = Gate::with(ALLOWING);
-        gate.run(words).expect_code(255);
-        assert!(gate.report().events.is_empty());
+        // The server accepts only one connection, so it is this one.
+        let exec = Exec::with(ALLOWING);
+        exec.run(args).expect_code(255);
+        assert!(exec.report().events.is_empty());
         assert_eq!(greeted.join().unwrap(), "SSH-2.0-");
     });
 }

@@ -1,6 +1,6 @@
-//! A program that does not know about us behaves the same under a policy that allows all: CPython's own
-//! tests of its socket module, run plain and behind the gate, end the same, test by test.
-#![expect(clippy::expect_used, reason = "what a test stands on fails it")]
+//! An unmodified program behaves the same under a policy that allows everything: each of CPython's own tests of its
+//! socket module has the same result with and without the policy.
+#![expect(clippy::expect_used, reason = "a fixture that does not work fails the test")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,17 +10,17 @@ use std::{
 };
 
 use integration::{
-    captured::{Captured, Ended},
-    exec::Gate,
+    exec::Exec,
     namespace::Namespace,
     requirement::{Need, met},
+    running_command::{CommandOutput, RunningCommand},
 };
 
-/// Far more than they take.
-const PATIENCE: Duration = Duration::from_secs(900);
+/// Time limit, far longer than they take.
+const TIMEOUT: Duration = Duration::from_secs(900);
 
-/// Left out: hangs on machines without a vsock transport, with us or without.
-const WORDS: [&str; 9] = [
+/// Skipped: hangs on machines without a vsock transport, also without a policy.
+const ARGS: [&str; 9] = [
     "python3",
     "-m",
     "test",
@@ -32,11 +32,11 @@ const WORDS: [&str; 9] = [
     "test_socket",
 ];
 
-/// What became of each test: `ok`, `skipped '...'`, `FAIL`, `ERROR`.
-fn outcomes(ended: &Ended) -> BTreeMap<String, String> {
+/// The result of each test: `ok`, `skipped '...'`, `FAIL`, `ERROR`.
+fn outcomes(output: &CommandOutput) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut name: Option<&str> = None;
-    for line in ended.stdout.lines().chain(ended.stderr.lines()) {
+    for line in output.stdout.lines().chain(output.stderr.lines()) {
         // `testName (test.test_socket.Class.testName) ... ok`; where a test has a description or
         // prints something, its outcome is at the end of a later line.
         if line.contains(" (test.test_socket.") && !line.starts_with("ERROR:") && !line.starts_with("FAIL:") {
@@ -56,18 +56,17 @@ fn outcomes(ended: &Ended) -> BTreeMap<String, String> {
 fn has_tests() -> bool {
     let mut python = Command::new("python3");
     python.args(["-c", "import test.test_socket"]);
-    Captured::run(&mut python).code() == Some(0)
+    RunningCommand::run(&mut python).code() == Some(0)
 }
 
-/// Behind the gate the command lacks capabilities that the plain run has: what that changes is no
-/// concern of this test, so they are kept.
+/// Keeps the capabilities that `exec` drops: this test does not cover their effect.
 #[test]
-fn test_socket_of_cpython() {
-    let test = "test_socket_of_cpython";
+fn cpython_test_socket() {
+    let test = "cpython_test_socket";
     if !met(test, &[Need::Root, Need::Program("python3")])
         || !met(
             test,
-            &[Need::Met(
+            &[Need::Condition(
                 has_tests(),
                 "python3 comes without its tests (Debian: libpython3-testsuite)",
             )],
@@ -75,22 +74,22 @@ fn test_socket_of_cpython() {
     {
         return;
     }
-    let gate = Gate::with("{default: allow}").options(["--keep-capability", "all", "--quiet"]);
-    // Side by side, each in a network of its own.
-    let (plain, gated) = thread::scope(|scope| {
+    let exec = Exec::with("{default: allow}").options(["--keep-capability", "all", "--quiet"]);
+    // Concurrently, each in its own network namespace.
+    let (plain, inside) = thread::scope(|scope| {
         let plain = scope.spawn(|| {
             in_namespace(|| {
-                let mut python = Command::new(WORDS[0]);
-                Captured::spawn(python.args(&WORDS[1..]).stdin(Stdio::null()))
+                let mut python = Command::new(ARGS[0]);
+                RunningCommand::spawn(python.args(&ARGS[1..]).stdin(Stdio::null()))
             })
         });
-        let gated = in_namespace(|| gate.start(WORDS));
-        (plain.join().unwrap(), gated)
+        let inside = in_namespace(|| exec.start(ARGS));
+        (plain.join().unwrap(), inside)
     });
-    let (expected, found) = (outcomes(&plain), outcomes(&gated));
+    let (expected, found) = (outcomes(&plain), outcomes(&inside));
     assert!(
         expected.len() > 300,
-        "only {} tests were understood\n{}\n{}",
+        "only {} test results were parsed\n{}\n{}",
         expected.len(),
         plain.stdout,
         plain.stderr
@@ -107,19 +106,19 @@ fn test_socket_of_cpython() {
             )
         })
         .collect();
-    assert!(differences.is_empty(), "{differences:#?}\n{}", gated.stdout);
-    assert_eq!(plain.code(), gated.code());
+    assert!(differences.is_empty(), "{differences:#?}\n{}", inside.stdout);
+    assert_eq!(plain.code(), inside.code());
     let passed = found.values().filter(|outcome| *outcome == "ok").count();
     assert!(passed > 200, "only {passed} passed");
-    let report = gate.report();
+    let report = exec.report();
     assert!(report.events.is_empty(), "{:#?}", report.events);
     let allowed = report.summary.policies[0].default.attempts;
-    assert!(allowed > 100, "it did go through the gate: {allowed} attempts");
+    assert!(allowed > 100, "the policy was evaluated: {allowed} attempts");
 }
 
-/// Starts a process in a namespace of its own and waits for its end there.
-fn in_namespace(start: impl FnOnce() -> Captured + Send) -> Ended {
-    let mut ended = None;
-    Namespace::run(|_| ended = Some(start().finish_within(PATIENCE)));
-    ended.expect("the test ran")
+/// Runs a process in a new namespace and waits until it ends.
+fn in_namespace(start: impl FnOnce() -> RunningCommand + Send) -> CommandOutput {
+    let mut output = None;
+    Namespace::run(|_| output = Some(start().finish_within(TIMEOUT)));
+    output.expect("the test ran")
 }

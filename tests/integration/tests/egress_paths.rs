@@ -1,20 +1,20 @@
-//! Each way out behind the gate: where the policy allows, what is sent arrives; where it blocks, nothing
-//! does, the caller sees the errno, and one event names the destination, the hook and the rule.
-#![expect(clippy::expect_used, reason = "what a test stands on fails it")]
+//! Each egress method under a policy: what the policy allows arrives. What it blocks does not arrive, the caller sees the
+//! errno, and one event has the destination, the hook and the rule.
+#![expect(clippy::expect_used, reason = "a fixture that does not work fails the test")]
 
 use std::net::SocketAddr;
 
 use integration::{
     client_result::Step,
-    egress_method::{EgressMethod, Family, Gatekeeper, MARKER, Transport},
-    exec::Gate,
+    egress_method::{EgressMethod, EnforcedBy, Family, MARKER, Transport},
+    exec::Exec,
     kernel::{errno_seen, has_lsm, hook_that_blocks},
     namespace::Namespace,
     receiver::Receiver,
     report::{Destination, Event},
     requirement::{Need, met},
     test_client::TestClient,
-    test_of_each_way,
+    test_each_egress_method,
 };
 
 const ALLOWING: &str = r#"{default: block, rules: [
@@ -27,13 +27,13 @@ const BLOCKING: &str = r#"{default: allow, errno: EHOSTUNREACH, rules: [
     {name: target, action: block, to: [198.51.100.1, "2001:db8::1"]},
 ]}"#;
 
-const WATCHING: &str = r#"{mode: audit, default: block, rules: [
+const AUDITING: &str = r#"{mode: audit, default: block, rules: [
     {name: target, action: block, to: [198.51.100.1, "2001:db8::1"]},
 ]}"#;
 
-/// A way to a receiver that is known to be reached by it.
+/// An egress method and a receiver that it reaches without a policy.
 struct TestCase {
-    way: EgressMethod,
+    method: EgressMethod,
     family: Family,
     receiver: Receiver,
     first: Receiver,
@@ -41,33 +41,33 @@ struct TestCase {
 }
 
 impl TestCase {
-    /// Tries the way without the gate first; `None` where this kernel does not have it.
-    fn proven(test: &str, way: EgressMethod, family: Family) -> Option<TestCase> {
-        let receiver = Receiver::try_listen(way.transport(), Namespace::near(family));
+    /// Runs the method without a policy first; `None` if the kernel does not support it.
+    fn prepare(test: &str, method: EgressMethod, family: Family) -> Option<TestCase> {
+        let receiver = Receiver::try_listen(method.transport(), Namespace::near(family));
         if !met(test, &[Need::Kernel(receiver.is_some(), "not in this kernel")]) {
             return None;
         }
-        let first = match way.transport() {
+        let first = match method.transport() {
             Transport::Tcp => Transport::Tcp,
             _ => Transport::Udp,
         };
-        let course = TestCase {
-            way,
+        let case = TestCase {
+            method,
             family,
             receiver: receiver?,
             first: Receiver::listen(first, Namespace::elsewhere(family)),
             test_client: TestClient::at(env!("CARGO_BIN_EXE_test-client")),
         };
-        let result = course.test_client.go_plain(way, course.to(), course.via());
+        let result = case.test_client.run_without_policy(method, case.to(), case.via());
         if !met(
             test,
-            &[Need::Kernel(!result.is_impossible(), "not in this kernel")],
+            &[Need::Kernel(!result.is_unsupported(), "not in this kernel")],
         ) {
             return None;
         }
-        assert!(result.ok, "without the gate: {result:?}");
-        course.expect_all("without the gate");
-        Some(course)
+        assert!(result.ok, "without a policy: {result:?}");
+        case.expect_all("without a policy");
+        Some(case)
     }
 
     fn to(&self) -> SocketAddr {
@@ -75,49 +75,49 @@ impl TestCase {
     }
 
     fn via(&self) -> Option<SocketAddr> {
-        self.way.needs_via().then(|| self.first.address())
+        self.method.needs_via().then(|| self.first.address())
     }
 
-    fn words(&self) -> Vec<std::ffi::OsString> {
-        self.test_client.words(self.way, self.to(), self.via())
+    fn args(&self) -> Vec<std::ffi::OsString> {
+        self.test_client.args(self.method, self.to(), self.via())
     }
 
-    fn gate(&self, spec: &str) -> Gate {
-        let gate = Gate::with(spec);
-        if self.way.needs_net_raw() {
-            gate.options(["--keep-capability", "NET_RAW"])
+    fn exec(&self, spec: &str) -> Exec {
+        let exec = Exec::with(spec);
+        if self.method.needs_net_raw() {
+            exec.options(["--keep-capability", "NET_RAW"])
         } else {
-            gate
+            exec
         }
     }
 
     fn expect_all(&self, when: &str) {
-        let expected = vec![MARKER.to_vec(); self.way.messages()];
+        let expected = vec![MARKER.to_vec(); self.method.messages()];
         assert_eq!(self.receiver.arrived(), expected, "{:?}, {when}", self.family);
     }
 
-    /// The step at which the gate refuses.
+    /// The step that the policy denies.
     fn step(&self) -> Step {
-        match self.way.gatekeeper() {
-            // One call connects and sends.
-            _ if self.way == EgressMethod::TcpFastopenSendto => Step::Send,
-            Gatekeeper::Connect => Step::Connect,
-            Gatekeeper::Sendmsg => Step::Send,
-            Gatekeeper::SockCreate | Gatekeeper::Capability => Step::Socket,
+        match self.method.enforced_by() {
+            // A single call connects and sends.
+            _ if self.method == EgressMethod::TcpFastopenSendto => Step::Send,
+            EnforcedBy::Connect => Step::Connect,
+            EnforcedBy::Sendmsg => Step::Send,
+            EnforcedBy::SockCreate | EnforcedBy::Capability => Step::Socket,
         }
     }
 
     fn expect_event(&self, event: &Event, hook: Option<&str>) {
         assert_eq!(Some(event.hook.as_str()), hook, "{event:?}");
-        assert_eq!(event.protocol, self.way.protocol(self.family), "{event:?}");
-        assert_eq!(event.policy.as_deref(), Some("gate"));
+        assert_eq!(event.protocol, self.method.protocol(self.family), "{event:?}");
+        assert_eq!(event.policy.as_deref(), Some("test"));
         assert_eq!(
             (event.reason.as_str(), event.rule.as_deref()),
             ("rule", Some("target"))
         );
         assert_eq!(event.comm, "test-client");
         assert!(!event.foreign_socket, "{event:?}");
-        if self.way.gatekeeper() == Gatekeeper::SockCreate {
+        if self.method.enforced_by() == EnforcedBy::SockCreate {
             assert_eq!(event.destination, None, "no destination is known yet");
             assert_eq!(event.original, None);
             return;
@@ -132,7 +132,7 @@ impl TestCase {
             })
         );
         let mapped = match to {
-            SocketAddr::V4(v4) if self.way.is_mapped() && !event.hook.starts_with("sendmsg") => {
+            SocketAddr::V4(v4) if self.method.is_mapped() && !event.hook.starts_with("sendmsg") => {
                 Some(Destination {
                     address: v4.ip().to_ipv6_mapped().into(),
                     port,
@@ -144,34 +144,34 @@ impl TestCase {
     }
 }
 
-fn gated(way: EgressMethod) {
-    let test = format!("ways_out {}", way.name());
+fn inside(method: EgressMethod) {
+    let test = format!("ways_out {}", method.name());
     if !met(&test, &[Need::Root]) {
         return;
     }
-    for &family in way.families() {
+    for &family in method.families() {
         Namespace::run(|_| {
-            let Some(course) = TestCase::proven(&test, way, family) else {
+            let Some(case) = TestCase::prepare(&test, method, family) else {
                 return;
             };
-            match way.gatekeeper() {
-                Gatekeeper::Capability => only_by_capability(&course),
+            match method.enforced_by() {
+                EnforcedBy::Capability => only_by_capability(&case),
                 _ => {
-                    allowed(&course);
-                    blocked(&course);
-                    watched(&course);
+                    allowed(&case);
+                    blocked(&case);
+                    audited(&case);
                 }
             }
         });
     }
 }
 
-fn allowed(course: &TestCase) {
-    let gate = course.gate(ALLOWING);
-    let result = gate.run_client(course.words());
-    assert!(result.ok, "{:?}: {result:?}", course.family);
-    course.expect_all("allowed");
-    let report = gate.report();
+fn allowed(case: &TestCase) {
+    let exec = case.exec(ALLOWING);
+    let result = exec.run_client(case.args());
+    assert!(result.ok, "{:?}: {result:?}", case.family);
+    case.expect_all("allowed");
+    let report = exec.report();
     assert!(
         report.events.is_empty(),
         "allowed is silent: {:#?}",
@@ -180,19 +180,19 @@ fn allowed(course: &TestCase) {
     assert!(report.attempts_of("target") > 0, "counted: {:?}", report.summary);
 }
 
-fn blocked(course: &TestCase) {
-    let gate = course.gate(BLOCKING);
-    let result = gate.run_client(course.words());
-    course.receiver.expect_nothing("blocked");
+fn blocked(case: &TestCase) {
+    let exec = case.exec(BLOCKING);
+    let result = exec.run_client(case.args());
+    case.receiver.expect_nothing("blocked");
     assert_eq!(
         (result.ok, result.errno.as_deref(), result.step),
-        (false, Some(errno_seen("EHOSTUNREACH")), Some(course.step())),
+        (false, Some(errno_seen("EHOSTUNREACH")), Some(case.step())),
         "{:?}",
-        course.family
+        case.family
     );
-    let report = gate.report();
+    let report = exec.report();
     let event = report.only_event();
-    course.expect_event(event, hook_that_blocks(course.way, course.family, "EHOSTUNREACH"));
+    case.expect_event(event, hook_that_blocks(case.method, case.family, "EHOSTUNREACH"));
     assert_eq!(
         (event.verdict.as_str(), event.outcome.as_str()),
         ("block", "blocked")
@@ -201,20 +201,20 @@ fn blocked(course: &TestCase) {
     assert_eq!(report.attempts_of("target"), 1);
 }
 
-/// Audit mode lets all through. A way may meet several hooks then; each reports.
-fn watched(course: &TestCase) {
-    let gate = course.gate(WATCHING);
-    let result = gate.run_client(course.words());
-    assert!(result.ok, "{:?}: {result:?}", course.family);
-    course.expect_all("audit mode");
-    let report = gate.report();
+/// Audit mode lets everything through. Several hooks may report one method.
+fn audited(case: &TestCase) {
+    let exec = case.exec(AUDITING);
+    let result = exec.run_client(case.args());
+    assert!(result.ok, "{:?}: {result:?}", case.family);
+    case.expect_all("audit mode");
+    let report = exec.report();
     let of_target: Vec<_> = report
         .events
         .iter()
         .filter(|event| event.rule.as_deref() == Some("target"))
         .collect();
     let event = of_target.first().expect("an event of the rule");
-    course.expect_event(event, course.way.hook(course.family));
+    case.expect_event(event, case.method.hook(case.family));
     for event in &report.events {
         assert_eq!(
             (event.verdict.as_str(), event.outcome.as_str()),
@@ -225,28 +225,28 @@ fn watched(course: &TestCase) {
     assert_eq!(report.attempts_of("target"), of_target.len() as u64);
 }
 
-/// No cgroup hook sees packet sockets. The command has not got the capability to make them; to one that is given it
-/// an LSM program denies them, where there are such.
-fn only_by_capability(course: &TestCase) {
-    let gate = Gate::with("{default: allow}");
-    let result = gate.run_client(course.words());
-    course.receiver.expect_nothing("without the capability");
+/// No cgroup hook sees packet sockets. The command lacks the capability to create them; if it has the capability, an LSM
+/// program denies them.
+fn only_by_capability(case: &TestCase) {
+    let exec = Exec::with("{default: allow}");
+    let result = exec.run_client(case.args());
+    case.receiver.expect_nothing("without the capability");
     assert_eq!(
         (result.errno.as_deref(), result.step),
         (Some("EPERM"), Some(Step::Socket))
     );
-    assert!(gate.report().events.is_empty());
+    assert!(exec.report().events.is_empty());
 
-    let gate = course.gate(BLOCKING);
-    let result = gate.run_client(course.words());
-    let report = gate.report();
+    let exec = case.exec(BLOCKING);
+    let result = exec.run_client(case.args());
+    let report = exec.report();
     if !has_lsm() {
         assert!(result.ok);
-        course.expect_all("with the capability");
+        case.expect_all("with the capability");
         assert!(report.events.is_empty());
         return;
     }
-    course.receiver.expect_nothing("with the capability");
+    case.receiver.expect_nothing("with the capability");
     assert_eq!(
         (result.errno.as_deref(), result.step),
         (Some("EHOSTUNREACH"), Some(Step::Socket))
@@ -262,4 +262,4 @@ fn only_by_capability(course: &TestCase) {
     );
 }
 
-test_of_each_way!(gated);
+test_each_egress_method!(inside);

@@ -1,40 +1,39 @@
-//! The exit code of `tidegate exec` is the command's; its own failures are 125 to 127, as env(1) and
-//! others have them.
+//! The exit code of `tidegate exec` is that of the command; its own errors are 125 to 127, like env(1).
 
 use std::{os::unix::process::CommandExt, path::Path};
 
 use integration::{
-    captured::Captured,
-    exec::{Gate, tidegate},
+    exec::{Exec, tidegate},
     requirement::{Need, met, tidegate_bin},
-    shared_file::SharedFolder,
+    running_command::RunningCommand,
+    shared_dir::SharedDir,
 };
 
 fn root(test: &str) -> bool {
     met(test, &[Need::Root])
 }
 
-fn gate() -> Gate {
-    Gate::with("{default: allow}")
+fn exec() -> Exec {
+    Exec::with("{default: allow}")
 }
 
 #[test]
-fn the_commands_own() {
-    if !root("the_commands_own") {
+fn exit_code_of_the_command() {
+    if !root("exit_code_of_the_command") {
         return;
     }
     for code in [0, 1, 3, 42, 125, 255] {
-        let gate = gate();
-        gate.run(["/bin/sh", "-c", &format!("exit {code}")])
+        let exec = exec();
+        exec.run(["/bin/sh", "-c", &format!("exit {code}")])
             .expect_code(code);
-        let exit = gate.report().summary.exit;
+        let exit = exec.report().summary.exit;
         assert_eq!((exit.code, exit.signal), (Some(code), None));
     }
 }
 
 #[test]
-fn of_a_signal() {
-    if !root("of_a_signal") {
+fn death_by_signal() {
+    if !root("death_by_signal") {
         return;
     }
     for (name, number) in [
@@ -43,10 +42,10 @@ fn of_a_signal() {
         ("SEGV", libc::SIGSEGV),
         ("INT", libc::SIGINT),
     ] {
-        let gate = gate();
-        gate.run(["/bin/sh", "-c", &format!("kill -{name} $$")])
+        let exec = exec();
+        exec.run(["/bin/sh", "-c", &format!("kill -{name} $$")])
             .expect_code(128 + number);
-        let exit = gate.report().summary.exit;
+        let exit = exec.report().summary.exit;
         assert_eq!((exit.code, exit.signal), (None, Some(number)));
     }
 }
@@ -56,13 +55,13 @@ fn not_found() {
     if !root("not_found") {
         return;
     }
-    let gate = gate();
+    let exec = exec();
     for command in ["no-such-program-anywhere", "/no/such/program"] {
-        let ended = gate.run([command]);
-        ended.expect_code(127);
-        assert!(ended.stderr.contains(command), "{}", ended.stderr);
+        let output = exec.run([command]);
+        output.expect_code(127);
+        assert!(output.stderr.contains(command), "{}", output.stderr);
     }
-    assert!(gate.cgroup().children().is_empty());
+    assert!(exec.cgroup().children().is_empty());
 }
 
 #[test]
@@ -70,23 +69,23 @@ fn not_executable() {
     if !root("not_executable") {
         return;
     }
-    let gate = gate();
-    let file = gate.folder().write("plain", "no program\n");
+    let exec = exec();
+    let file = exec.dir().write("plain", "no program\n");
     for command in [file.as_path(), Path::new("/")] {
-        let ended = gate.run([command]);
-        ended.expect_code(126);
+        let output = exec.run([command]);
+        output.expect_code(126);
         assert!(
-            ended.stderr.contains(&command.display().to_string()),
+            output.stderr.contains(&command.display().to_string()),
             "{}",
-            ended.stderr
+            output.stderr
         );
     }
-    assert!(gate.cgroup().children().is_empty());
+    assert!(exec.cgroup().children().is_empty());
 }
 
 #[test]
-fn of_a_wrong_command_line() {
-    for words in [
+fn invalid_command_line() {
+    for args in [
         vec!["exec"],
         vec!["exec", "--default", "allow"],
         vec!["exec", "--default", "deny", "--", "true"],
@@ -94,24 +93,24 @@ fn of_a_wrong_command_line() {
         vec!["exec", "--no-such-flag", "--", "true"],
         vec!["exec", "true"],
     ] {
-        let ended = Captured::run(&mut tidegate(&words));
-        ended.expect_code(2);
-        assert!(!ended.stderr.is_empty() && ended.stdout.is_empty(), "{words:?}");
+        let output = RunningCommand::run(&mut tidegate(&args));
+        output.expect_code(2);
+        assert!(!output.stderr.is_empty() && output.stdout.is_empty(), "{args:?}");
     }
 }
 
-/// The command must not have run: it would have left a file.
+/// The command must not run: it would create a file.
 #[test]
-fn of_a_policy_that_cannot_be_used() {
-    if !root("of_a_policy_that_cannot_be_used") {
+fn invalid_policy() {
+    if !root("invalid_policy") {
         return;
     }
-    let folder = SharedFolder::create();
-    let invalid = folder.write("invalid.yaml", "apiVersion: tidegate.io/v1\nkind: Nonsense\n");
-    let missing = folder.path().join("missing.yaml");
-    let trace = folder.path().join("trace");
+    let dir = SharedDir::create();
+    let invalid = dir.write("invalid.yaml", "apiVersion: tidegate.io/v1\nkind: Nonsense\n");
+    let missing = dir.path().join("missing.yaml");
+    let trace = dir.path().join("trace");
     for (policy, codes) in [(&invalid, [3, 125]), (&missing, [125, 125])] {
-        let ended = Captured::run(&mut tidegate([
+        let output = RunningCommand::run(&mut tidegate([
             "exec".as_ref(),
             "--policy".as_ref(),
             policy.as_os_str(),
@@ -119,39 +118,39 @@ fn of_a_policy_that_cannot_be_used() {
             "touch".as_ref(),
             trace.as_os_str(),
         ]));
-        let code = ended.code().unwrap();
-        assert!(codes.contains(&code), "{code}: {}", ended.stderr);
+        let code = output.code().unwrap();
+        assert!(codes.contains(&code), "{code}: {}", output.stderr);
         assert!(
-            ended.stderr.contains(policy.to_str().unwrap()),
+            output.stderr.contains(policy.to_str().unwrap()),
             "the file is named: {}",
-            ended.stderr
+            output.stderr
         );
         assert!(!trace.exists(), "the command was not started");
     }
 }
 
-/// Somebody without rights is told in one sentence what is needed and how to get it.
+/// An unprivileged user gets a short message with what is missing and how to get it.
 #[test]
-fn without_the_rights() {
-    if !root("without_the_rights") {
+fn unprivileged_user() {
+    if !root("unprivileged_user") {
         return;
     }
-    let folder = SharedFolder::create();
-    let program = folder.copy_program(&tidegate_bin(), "tidegate");
-    let trace = folder.path().join("trace");
+    let dir = SharedDir::create();
+    let program = dir.copy_program(&tidegate_bin(), "tidegate");
+    let trace = dir.path().join("trace");
     let mut command = std::process::Command::new(program);
     command
         .args(["exec", "--default", "block", "--", "touch"])
         .arg(&trace)
         .uid(65534)
         .gid(65534);
-    let ended = Captured::run(&mut command);
-    ended.expect_code(125);
-    assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{}", ended.stderr);
+    let output = RunningCommand::run(&mut command);
+    output.expect_code(125);
+    assert_eq!(output.stderr.trim_end().lines().count(), 1, "{}", output.stderr);
     assert!(
-        ended.stderr.contains("needs root") && ended.stderr.contains("sudo"),
+        output.stderr.contains("needs root") && output.stderr.contains("sudo"),
         "{}",
-        ended.stderr
+        output.stderr
     );
     assert!(!trace.exists());
 }

@@ -1,23 +1,22 @@
-//! From the first instruction to after the end: the cgroup, signals, processes that outlive the command,
-//! and tidegate's own sudden death.
+//! The life of a command: its cgroup, signals, descendants that outlive it, and a killed tidegate.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "what a test stands on fails it"
+    reason = "a fixture that does not work fails the test"
 )]
 
 use std::{fs, io::Write, os::unix::fs::MetadataExt, path::PathBuf};
 
 use integration::{
-    captured::Captured,
     client_result::ClientResult,
     egress_method::{EgressMethod, Family, Transport},
-    exec::Gate,
+    exec::Exec,
     kernel::errno_seen,
     mount_table::mount_of,
     namespace::Namespace,
     receiver::Receiver,
     requirement::{Need, met},
+    running_command::RunningCommand,
     test_client::TestClient,
 };
 use nix::{sys::signal::Signal, unistd::Pid};
@@ -26,85 +25,84 @@ fn root(test: &str) -> bool {
     met(test, &[Need::Root])
 }
 
-fn gate() -> Gate {
-    Gate::with("{default: allow}")
+fn exec() -> Exec {
+    Exec::with("{default: allow}")
 }
 
-/// Where the links of a cgroup are pinned.
+/// The directory of the pinned links of a cgroup.
 fn pins_of(cgroup: &std::path::Path) -> PathBuf {
     let id = fs::metadata(cgroup).unwrap().ino();
-    let file_system = mount_of("bpf").expect("tidegate mounts one where there is none");
-    let ours = file_system.join("tidegate");
-    // Those of programs that were loaded for this run, or of some that were there already.
-    let loaded = fs::read_dir(&ours)
+    let file_system = mount_of("bpf").expect("a BPF file system: tidegate mounts one if there is none");
+    let own = file_system.join("tidegate");
+    // Of the programs loaded for this run, or of programs that were loaded before.
+    let loaded = fs::read_dir(&own)
         .unwrap()
         .flatten()
         .map(|entry| entry.path().join("links"));
-    let places = [ours.join("exec")].into_iter().chain(loaded);
-    let mut places = places.map(|place| place.join(id.to_string()));
-    places
-        .find(|place| place.is_dir())
+    let dirs = loaded;
+    let mut dirs = dirs.map(|dir| dir.join(id.to_string()));
+    dirs.find(|dir| dir.is_dir())
         .unwrap_or_else(|| panic!("no links are pinned for {id}"))
 }
 
 #[track_caller]
-fn expect_clean(gate: &Gate) {
+fn expect_clean(exec: &Exec) {
     assert!(
-        gate.cgroup().children().is_empty(),
+        exec.cgroup().children().is_empty(),
         "left: {:?}",
-        gate.cgroup().children()
+        exec.cgroup().children()
     );
 }
 
-/// A shell that says so when it is there, and then reads its input.
-fn start_waiting(gate: &Gate, then: &str) -> Captured {
-    let running = gate.start(["/bin/sh", "-c", &format!("echo ready; read go; {then}")]);
+/// A shell that prints `ready` and then reads its input.
+fn start_waiting(exec: &Exec, then: &str) -> RunningCommand {
+    let running = exec.start(["/bin/sh", "-c", &format!("echo ready; read go; {then}")]);
     running.wait_for_stdout("ready");
     running
 }
 
 #[test]
-fn the_command_starts_in_a_cgroup_of_its_own_and_leaves_none() {
-    if !root("the_command_starts_in_a_cgroup_of_its_own_and_leaves_none") {
+fn command_runs_in_a_transient_cgroup() {
+    if !root("command_runs_in_a_transient_cgroup") {
         return;
     }
-    let gate = gate().with_input();
-    let mut running = start_waiting(&gate, "cat /proc/self/cgroup");
-    let children = gate.cgroup().children();
+    let exec = exec().with_input();
+    let mut running = start_waiting(&exec, "cat /proc/self/cgroup");
+    let children = exec.cgroup().children();
     assert_eq!(children.len(), 1, "{children:?}");
     let pins = pins_of(&children[0]);
     assert!(pins.is_dir(), "the links are pinned in {}", pins.display());
     running.take_stdin().write_all(b"go\n").unwrap();
-    let ended = running.finish();
+    let output = running.finish();
     let name = children[0].file_name().unwrap().to_str().unwrap();
     assert!(
-        ended.expect_code(0).stdout.contains(name),
+        output.expect_code(0).stdout.contains(name),
         "{} is not in {name}",
-        ended.stdout
+        output.stdout
     );
-    expect_clean(&gate);
+    expect_clean(&exec);
     assert!(!pins.exists(), "the pins are gone too");
 }
 
 #[test]
-fn cgroups_that_the_command_makes_are_removed() {
-    if !root("cgroups_that_the_command_makes_are_removed") {
+fn cgroups_created_by_the_command_are_removed() {
+    if !root("cgroups_created_by_the_command_are_removed") {
         return;
     }
-    let gate = gate().options(["--keep-capability", "all"]);
+    let exec = exec().options(["--keep-capability", "all"]);
     let mount = mount_of("cgroup2").unwrap();
     let script = format!(
         "own=$(sed -n 's/^0:://p' /proc/self/cgroup); mkdir -p {}$own/inner/deep",
         mount.display()
     );
-    gate.run(["/bin/sh", "-c", &script]).expect_code(0);
-    expect_clean(&gate);
+    exec.run(["/bin/sh", "-c", &script]).expect_code(0);
+    expect_clean(&exec);
 }
 
-/// Signals sent to tidegate reach the command, and its end is ours.
+/// Signals sent to tidegate reach the command, and tidegate ends like the command.
 #[test]
-fn signals_are_passed_on() {
-    if !root("signals_are_passed_on") {
+fn signals_are_forwarded() {
+    if !root("signals_are_forwarded") {
         return;
     }
     for signal in [
@@ -114,25 +112,25 @@ fn signals_are_passed_on() {
         Signal::SIGQUIT,
         Signal::SIGUSR1,
     ] {
-        let gate = gate().with_input();
-        let mut running = start_waiting(&gate, "echo not reached");
+        let exec = exec().with_input();
+        let mut running = start_waiting(&exec, "echo not reached");
         let input = running.take_stdin();
         running.signal(signal);
         running.finish().expect_code(128 + signal as i32);
         drop(input);
-        expect_clean(&gate);
-        assert_eq!(gate.report().summary.exit.signal, Some(signal as i32));
+        expect_clean(&exec);
+        assert_eq!(exec.report().summary.exit.signal, Some(signal as i32));
     }
 }
 
-/// What the command makes of a signal counts, not the signal.
+/// If the command handles the signal, its exit code counts.
 #[test]
-fn a_signal_that_is_handled_is_the_commands_business() {
-    if !root("a_signal_that_is_handled_is_the_commands_business") {
+fn signal_handled_by_the_command() {
+    if !root("signal_handled_by_the_command") {
         return;
     }
-    let gate = gate().with_input();
-    let mut running = gate.start([
+    let exec = exec().with_input();
+    let mut running = exec.start([
         "/bin/sh",
         "-c",
         "trap 'echo caught; exit 7' TERM; echo ready; read go; exit 1",
@@ -140,16 +138,16 @@ fn a_signal_that_is_handled_is_the_commands_business() {
     let input = running.take_stdin();
     running.wait_for_stdout("ready");
     running.signal(Signal::SIGTERM);
-    let ended = running.finish();
+    let output = running.finish();
     drop(input);
-    assert!(ended.expect_code(7).stdout.contains("caught"));
-    expect_clean(&gate);
+    assert!(output.expect_code(7).stdout.contains("caught"));
+    expect_clean(&exec);
 }
 
-/// The gate needs no process of ours: with tidegate dead, the command is under the policy as before.
+/// Enforcement does not need the tidegate process: if it is killed, the command stays under the policy.
 #[test]
-fn kill_9_of_tidegate_opens_nothing() {
-    if !root("kill_9_of_tidegate_opens_nothing") {
+fn killing_tidegate_keeps_the_policy() {
+    if !root("killing_tidegate_keeps_the_policy") {
         return;
     }
     Namespace::run(|_| {
@@ -159,23 +157,23 @@ fn kill_9_of_tidegate_opens_nothing() {
             "{{default: block, errno: EACCES, rules: [{{name: far, action: allow, to: [{}]}}]}}",
             Namespace::far(Family::V4)
         );
-        let gate = Gate::with(&spec).with_input();
+        let exec = Exec::with(&spec).with_input();
         let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
-        let mut words = vec![
+        let mut args = vec![
             "/bin/sh".into(),
             "-c".into(),
             format!(
-                "echo ready; read go; \"$@\"; \"$0\" go tcp-connect {}; echo end",
+                "echo ready; read go; \"$@\"; \"$0\" run tcp-connect {}; echo end",
                 allowed.address()
             )
             .into(),
             test_client.path().into(),
         ];
-        words.extend(test_client.words(EgressMethod::TcpConnect, receiver.address(), None));
-        let mut running = gate.start(words);
+        args.extend(test_client.args(EgressMethod::TcpConnect, receiver.address(), None));
+        let mut running = exec.start(args);
         running.wait_for_stdout("ready");
         let mut input = running.take_stdin();
-        let pins = pins_of(&gate.cgroup().children()[0]);
+        let pins = pins_of(&exec.cgroup().children()[0]);
 
         let pid = running.pid();
         running.signal(Signal::SIGKILL);
@@ -185,61 +183,68 @@ fn kill_9_of_tidegate_opens_nothing() {
         )
         .unwrap();
 
-        // Whoever comes next, with another policy, has programs of its own or leaves these alone.
-        Gate::with("{default: allow}").run(["true"]).expect_code(0);
+        // A later run with another policy does not change this one.
+        Exec::with("{default: allow}").run(["true"]).expect_code(0);
         assert!(pins.is_dir());
 
         input.write_all(b"go\n").unwrap();
-        let told = ClientResult::read(&running.wait_for_stdout("end"));
-        assert_eq!(told[0].errno.as_deref(), Some(errno_seen("EACCES")), "{told:?}");
-        receiver.expect_nothing("the gate holds");
-        assert!(told[1].ok, "and it still lets through what is allowed: {told:?}");
+        let reported = ClientResult::read(&running.wait_for_stdout("end"));
+        assert_eq!(
+            reported[0].errno.as_deref(),
+            Some(errno_seen("EACCES")),
+            "{reported:?}"
+        );
+        receiver.expect_nothing("the policy is still enforced");
+        assert!(
+            reported[1].ok,
+            "and it still lets through what is allowed: {reported:?}"
+        );
         assert_eq!(allowed.arrived().len(), 1);
 
-        // What is left over is taken away by the next run, once nothing lives in it.
-        gate.cgroup().wait_until_empty();
+        // The next run removes the leftovers once the cgroup is empty.
+        exec.cgroup().wait_until_empty();
         assert!(pins.is_dir());
-        Gate::run(&gate, ["true"]).expect_code(0);
-        expect_clean(&gate);
+        Exec::run(&exec, ["true"]).expect_code(0);
+        expect_clean(&exec);
         assert!(!pins.exists());
     });
 }
 
-/// A child of the command that outlives it: it says who it is, and waits for its input to end.
+/// A child that outlives the command: it prints its pid and waits for the end of its input.
 const LEAVES_A_CHILD: &str = "{ echo child; exec cat; } <&3 & exit 5";
 
-fn start_leaving_a_child(gate: &Gate) -> Captured {
-    // The shell gives background jobs no input; the child takes the real one.
-    gate.start(["/bin/sh", "-c", &format!("exec 3<&0; {LEAVES_A_CHILD}")])
+fn start_leaving_a_child(exec: &Exec) -> RunningCommand {
+    // Shells redirect the input of background jobs; the child uses the real one.
+    exec.start(["/bin/sh", "-c", &format!("exec 3<&0; {LEAVES_A_CHILD}")])
 }
 
 #[test]
-fn descendants_are_ended() {
-    if !root("descendants_are_ended") {
+fn descendants_are_terminated() {
+    if !root("descendants_are_terminated") {
         return;
     }
-    let gate = gate().with_input();
-    let mut running = start_leaving_a_child(&gate);
-    // Open to the end: the child does not end of itself.
+    let exec = exec().with_input();
+    let mut running = start_leaving_a_child(&exec);
+    // The input stays open, so the child does not end by itself.
     let input = running.take_stdin();
     running.finish().expect_code(5);
-    assert!(gate.cgroup().processes().is_empty());
-    expect_clean(&gate);
+    assert!(exec.cgroup().processes().is_empty());
+    expect_clean(&exec);
     drop(input);
 }
 
 #[test]
-fn descendants_that_do_not_listen_are_killed() {
-    if !root("descendants_that_do_not_listen_are_killed") {
+fn descendants_that_ignore_sigterm_are_killed() {
+    if !root("descendants_that_ignore_sigterm_are_killed") {
         return;
     }
-    let gate = gate().with_input();
+    let exec = exec().with_input();
     let script = "exec 3<&0; (trap '' TERM; echo child; while read line <&3; do :; done) & exit 5";
-    let mut running = gate.start(["/bin/sh", "-c", script]);
+    let mut running = exec.start(["/bin/sh", "-c", script]);
     let input = running.take_stdin();
     running.finish().expect_code(5);
-    assert!(gate.cgroup().processes().is_empty());
-    expect_clean(&gate);
+    assert!(exec.cgroup().processes().is_empty());
+    expect_clean(&exec);
     drop(input);
 }
 
@@ -248,17 +253,17 @@ fn descendants_are_waited_for() {
     if !root("descendants_are_waited_for") {
         return;
     }
-    let gate = gate().options(["--descendants", "wait"]).with_input();
-    let mut running = start_leaving_a_child(&gate);
+    let exec = exec().options(["--descendants", "wait"]).with_input();
+    let mut running = start_leaving_a_child(&exec);
     let mut input = running.take_stdin();
     input.write_all(b"still here\n").unwrap();
     running.wait_for_stdout("still here");
     drop(input);
     running.finish().expect_code(5);
-    expect_clean(&gate);
+    expect_clean(&exec);
 }
 
-/// They go on, and go on under the policy.
+/// They continue under the policy.
 #[test]
 fn descendants_are_kept_under_the_policy() {
     if !root("descendants_are_kept_under_the_policy") {
@@ -266,97 +271,105 @@ fn descendants_are_kept_under_the_policy() {
     }
     Namespace::run(|_| {
         let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
-        let gate = Gate::with("{default: block}")
+        let exec = Exec::with("{default: block}")
             .options(["--descendants", "keep"])
             .with_input();
         let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
-        let told = gate.folder().path().join("told");
-        let fifo = gate.folder().path().join("end");
+        let reported = exec.dir().path().join("reported");
+        let fifo = exec.dir().path().join("end");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let script = format!(
             "exec 3<&0; {{ read go; \"$@\" >{}; echo x >{}; }} <&3 >/dev/null 2>&1 & exit 5",
-            told.display(),
+            reported.display(),
             fifo.display()
         );
-        let mut words = vec!["/bin/sh".into(), "-c".into(), script.into(), "sh".into()];
-        words.extend(test_client.words(EgressMethod::TcpConnect, receiver.address(), None));
-        let mut running = gate.start(words);
+        let mut args = vec!["/bin/sh".into(), "-c".into(), script.into(), "sh".into()];
+        args.extend(test_client.args(EgressMethod::TcpConnect, receiver.address(), None));
+        let mut running = exec.start(args);
         let mut input = running.take_stdin();
-        let ended = running.finish();
-        ended.expect_code(5);
-        let kept = gate.cgroup().children();
+        let output = running.finish();
+        output.expect_code(5);
+        let kept = exec.cgroup().children();
         assert_eq!(kept.len(), 1);
         let name = kept[0].file_name().unwrap().to_str().unwrap();
         assert!(
-            ended.stderr.contains(name),
-            "it is said where they are: {}",
-            ended.stderr
+            output.stderr.contains(name),
+            "the message names the cgroup: {}",
+            output.stderr
         );
-        assert!(!gate.cgroup().processes().is_empty());
+        assert!(!exec.cgroup().processes().is_empty());
 
         input.write_all(b"go\n").unwrap();
-        // Opens when the other end does, ends when that is closed.
+        // Opening blocks until the other end is open; reading ends when it is closed.
         fs::read_to_string(&fifo).unwrap();
-        let result = ClientResult::read(&fs::read_to_string(&told).unwrap())
+        let result = ClientResult::read(&fs::read_to_string(&reported).unwrap())
             .pop()
             .unwrap();
         assert_eq!(result.errno.as_deref(), Some("EPERM"));
         receiver.expect_nothing("kept under the policy");
 
-        gate.cgroup().wait_until_empty();
+        exec.cgroup().wait_until_empty();
         let pins = pins_of(&kept[0]);
-        Gate::with("{default: allow}").run(["true"]).expect_code(0);
-        assert!(!pins.exists() || kept[0].exists(), "pins go with their cgroup");
+        Exec::with("{default: allow}").run(["true"]).expect_code(0);
+        assert!(
+            !pins.exists() || kept[0].exists(),
+            "pins are removed with their cgroup"
+        );
     });
 }
 
-/// Two at a time do not disturb one another.
+/// Two concurrent runs do not affect each other.
 #[test]
-fn runs_beside_each_other() {
-    if !root("runs_beside_each_other") {
+fn concurrent_runs() {
+    if !root("concurrent_runs") {
         return;
     }
     Namespace::run(|_| {
         let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
         let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
         let waiting = |spec: &str| {
-            let gate = Gate::with(spec).with_input();
-            let mut words = vec![
+            let exec = Exec::with(spec).with_input();
+            let mut args = vec![
                 "/bin/sh".into(),
                 "-c".into(),
                 "echo ready; read go; exec \"$@\"".into(),
                 "sh".into(),
             ];
-            words.extend(test_client.words(EgressMethod::TcpConnect, receiver.address(), None));
-            let running = gate.start(words);
+            args.extend(test_client.args(EgressMethod::TcpConnect, receiver.address(), None));
+            let running = exec.start(args);
             running.wait_for_stdout("ready");
-            (gate, running)
+            (exec, running)
         };
         let (_blocking, mut blocked) = waiting("{default: block}");
         let (_allowing, mut allowed) = waiting("{default: allow}");
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for running in [&mut allowed, &mut blocked] {
             running.take_stdin().write_all(b"go\n").unwrap();
         }
         for running in [allowed, blocked] {
-            let ended = running.finish();
-            told.push(ClientResult::read(&ended.expect_code(0).stdout).pop().unwrap().ok);
+            let output = running.finish();
+            reported.push(
+                ClientResult::read(&output.expect_code(0).stdout)
+                    .pop()
+                    .unwrap()
+                    .ok,
+            );
         }
-        assert_eq!(told, [true, false]);
+        assert_eq!(reported, [true, false]);
         assert_eq!(receiver.arrived().len(), 1);
     });
 }
 
-/// Without a terminal there is no job control, but a stopped command can be continued all the same.
+/// Without a terminal there is no job control, but a stopped command can be continued.
 #[test]
-fn a_stopped_command_goes_on() {
-    if !root("a_stopped_command_goes_on") {
+fn stopped_command_continues() {
+    if !root("stopped_command_continues") {
         return;
     }
-    let gate = gate().with_input();
-    let mut running = start_waiting(&gate, "echo went on");
-    let members = gate.cgroup().processes();
-    let shell = members.into_iter().find(|&pid| pid != running.pid().as_raw());
+    let exec = exec().with_input();
+    let mut running = start_waiting(&exec, "echo went on");
+    let procs_file = exec.cgroup().processes();
+    let shell = procs_file.into_iter().find(|&pid| pid != running.pid().as_raw());
     let shell = Pid::from_raw(shell.expect("the shell"));
     nix::sys::signal::kill(shell, Signal::SIGSTOP).unwrap();
     nix::sys::signal::kill(shell, Signal::SIGCONT).unwrap();

@@ -1,6 +1,6 @@
-//! Who the command is, and what it may do: the user, capabilities, file descriptors, the file systems
-//! with which it could leave the gate.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! The privileges of the command: user, capabilities, file descriptors, and the file systems with which it could leave
+//! the policy.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{
     fs::{self, File},
@@ -8,32 +8,32 @@ use std::{
 };
 
 use integration::{
-    captured::{Captured, Ended},
     cgroup::TestCgroup,
-    exec::{Gate, enter, tidegate},
+    exec::{Exec, enter, tidegate},
     mount_table::mount_of,
     requirement::{Need, met},
+    running_command::{CommandOutput, RunningCommand},
 };
 
 fn root(test: &str) -> bool {
     met(test, &[Need::Root])
 }
 
-fn gate() -> Gate {
-    Gate::with("{default: allow}")
+fn exec() -> Exec {
+    Exec::with("{default: allow}")
 }
 
-fn shell(gate: &Gate, script: &str) -> Ended {
-    gate.run(["/bin/sh", "-c", script])
+fn shell(exec: &Exec, script: &str) -> CommandOutput {
+    exec.run(["/bin/sh", "-c", script])
 }
 
 /// The value of a line in `/proc/<pid>/status`.
-fn status(ended: &Ended, name: &str) -> u64 {
-    let line = ended
+fn status(output: &CommandOutput, name: &str) -> u64 {
+    let line = output
         .stdout
         .lines()
         .find_map(|line| line.strip_prefix(&format!("{name}:")))
-        .unwrap_or_else(|| panic!("no {name} in {}{}", ended.stdout, ended.stderr));
+        .unwrap_or_else(|| panic!("no {name} in {}{}", output.stdout, output.stderr));
     u64::from_str_radix(line.trim(), 16).unwrap()
 }
 
@@ -57,30 +57,30 @@ fn another_user() {
         ("65534:65533", "65534 65533"),
         ("root", "0 0"),
     ] {
-        let ended = shell(&gate().options(["--user", user]), "echo $(id -u) $(id -g)");
-        assert_eq!(ended.expect_code(0).stdout.trim(), expected, "--user {user}");
+        let output = shell(&exec().options(["--user", user]), "echo $(id -u) $(id -g)");
+        assert_eq!(output.expect_code(0).stdout.trim(), expected, "--user {user}");
     }
-    let ended = gate().options(["--user", "no-such-user"]).run(["true"]);
-    ended.expect_code(2);
-    assert!(ended.stderr.contains("no-such-user"), "{}", ended.stderr);
+    let output = exec().options(["--user", "no-such-user"]).run(["true"]);
+    output.expect_code(2);
+    assert!(output.stderr.contains("no-such-user"), "{}", output.stderr);
 }
 
-/// Under sudo it is the user who called, not root.
+/// Under sudo the command runs as the calling user, not as root.
 #[test]
-fn the_user_who_called_sudo() {
-    if !root("the_user_who_called_sudo") {
+fn sudo_user() {
+    if !root("sudo_user") {
         return;
     }
-    let gate = gate().variable("SUDO_UID", "65534").variable("SUDO_GID", "65534");
-    let ended = shell(&gate, "echo $(id -u) $(id -g) $(id -G); cat /proc/self/status");
+    let exec = exec().variable("SUDO_UID", "65534").variable("SUDO_GID", "65534");
+    let output = shell(&exec, "echo $(id -u) $(id -g) $(id -G); cat /proc/self/status");
     assert!(
-        ended.expect_code(0).stdout.starts_with("65534 65534 65534\n"),
+        output.expect_code(0).stdout.starts_with("65534 65534 65534\n"),
         "{}",
-        ended.stdout
+        output.stdout
     );
-    assert_eq!(status(&ended, "CapEff"), 0, "nothing of root is left");
+    assert_eq!(status(&output, "CapEff"), 0, "nothing of root is left");
     assert_eq!(
-        status(&ended, "CapBnd") & DANGEROUS,
+        status(&output, "CapBnd") & DANGEROUS,
         0,
         "nor comes back through a setuid program"
     );
@@ -91,34 +91,34 @@ fn dangerous_capabilities_are_dropped() {
     if !root("dangerous_capabilities_are_dropped") {
         return;
     }
-    let ended = shell(&gate(), "cat /proc/self/status");
-    ended.expect_code(0);
+    let output = shell(&exec(), "cat /proc/self/status");
+    output.expect_code(0);
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-        assert_eq!(status(&ended, set) & DANGEROUS, 0, "{set}");
+        assert_eq!(status(&output, set) & DANGEROUS, 0, "{set}");
     }
 }
 
 #[test]
-fn those_named_are_kept() {
-    if !root("those_named_are_kept") {
+fn named_capabilities_are_kept() {
+    if !root("named_capabilities_are_kept") {
         return;
     }
-    let gate = gate().options([
+    let exec = exec().options([
         "--keep-capability",
         "CAP_NET_RAW",
         "--keep-capability",
         "net_admin",
     ]);
-    let ended = shell(&gate, "cat /proc/self/status");
-    ended.expect_code(0);
-    assert_eq!(status(&ended, "CapEff") & DANGEROUS, CAP_NET_RAW | CAP_NET_ADMIN);
+    let output = shell(&exec, "cat /proc/self/status");
+    output.expect_code(0);
+    assert_eq!(status(&output, "CapEff") & DANGEROUS, CAP_NET_RAW | CAP_NET_ADMIN);
 }
 
-/// clone3 with CLONE_INTO_CGROUP asks for no more than the directory of another cgroup, and does not mind
-/// that its mount is read-only: so no other is in sight, not even by the way up.
+/// clone3 with CLONE_INTO_CGROUP only needs the directory of another cgroup, even on a read-only mount: so no other
+/// cgroup may be visible, not even a parent.
 #[test]
-fn the_command_cannot_clone_itself_into_another_cgroup() {
-    let test = "the_command_cannot_clone_itself_into_another_cgroup";
+fn command_cannot_clone_into_another_cgroup() {
+    let test = "command_cannot_clone_into_another_cgroup";
     if !root(test) || !met(test, &[Need::Program("python3")]) {
         return;
     }
@@ -152,15 +152,15 @@ for path in ["{other}", mount, mount + "/..", mount + "/../..", mount + "/{other
         let lines = output.lines().filter(|line| line.contains("0::"));
         lines.filter(|line| line.ends_with(&name)).count()
     };
-    // Without a gate it works: the test can fail.
-    let plain = Captured::run(std::process::Command::new("python3").args(["-c", &script]));
+    // Without `exec` it works, so the test can fail.
+    let plain = RunningCommand::run(std::process::Command::new("python3").args(["-c", &script]));
     assert!(escaped(&plain.expect_code(0).stdout) > 0, "{}", plain.stdout);
     for user in ["root", "65534"] {
-        // As one to whom the cgroup was delegated.
+        // As the user of a delegated subtree.
         std::os::unix::fs::chown(other.path(), Some(65534), Some(65534)).unwrap();
-        std::os::unix::fs::chown(other.members_file(), Some(65534), Some(65534)).unwrap();
-        let ended = gate().options(["--user", user]).run(["python3", "-c", &script]);
-        let output = &ended.expect_code(0).stdout;
+        std::os::unix::fs::chown(other.procs_file(), Some(65534), Some(65534)).unwrap();
+        let output = exec().options(["--user", user]).run(["python3", "-c", &script]);
+        let output = &output.expect_code(0).stdout;
         assert_eq!(escaped(output), 0, "{output}");
         assert!(
             !output
@@ -171,45 +171,45 @@ for path in ["{other}", mount, mount + "/..", mount + "/../..", mount + "/{other
     }
 }
 
-/// Without SYS_ADMIN the cgroup file system is read-only: the command cannot move itself out.
+/// Without CAP_SYS_ADMIN the cgroup file system is read-only: the command cannot migrate itself.
 #[test]
-fn the_command_cannot_leave_its_cgroup() {
-    if !root("the_command_cannot_leave_its_cgroup") {
+fn command_cannot_leave_its_cgroup() {
+    if !root("command_cannot_leave_its_cgroup") {
         return;
     }
-    let members = mount_of("cgroup2").unwrap().join("cgroup.procs");
+    let procs_file = mount_of("cgroup2").unwrap().join("cgroup.procs");
     let script = format!(
         "before=$(cat /proc/self/cgroup); echo $$ >{}; echo status $?; \
          [ \"$before\" = \"$(cat /proc/self/cgroup)\" ] && echo same",
-        members.display()
+        procs_file.display()
     );
-    let gate = gate();
-    let ended = shell(&gate, &script);
-    assert!(ended.expect_code(0).stdout.contains("same"), "{}", ended.stdout);
-    assert!(!ended.stdout.contains("status 0"), "{}", ended.stdout);
+    let exec = exec();
+    let output = shell(&exec, &script);
+    assert!(output.expect_code(0).stdout.contains("same"), "{}", output.stdout);
+    assert!(!output.stdout.contains("status 0"), "{}", output.stdout);
 }
 
-/// Nor unpin the gate.
+/// The command cannot remove the pins.
 #[test]
-fn the_command_does_not_see_the_pins() {
-    if !root("the_command_does_not_see_the_pins") {
+fn command_cannot_see_the_pins() {
+    if !root("command_cannot_see_the_pins") {
         return;
     }
-    let gate = gate();
-    gate.run(["true"]).expect_code(0);
+    let exec = exec();
+    exec.run(["true"]).expect_code(0);
     let pins = mount_of("bpf").expect("mounted by now").join("tidegate");
     assert!(pins.is_dir(), "{} is where they are", pins.display());
-    let ended = shell(&gate, &format!("ls {0}; rm -rf {0}; ls -d {0}", pins.display()));
-    assert_ne!(ended.code(), Some(0), "{}", ended.stdout);
+    let output = shell(&exec, &format!("ls {0}; rm -rf {0}; ls -d {0}", pins.display()));
+    assert_ne!(output.code(), Some(0), "{}", output.stdout);
     assert!(pins.is_dir());
 }
 
-/// What a shell says about descriptor 7, which this test leaves open for it.
-fn with_descriptor_seven(options: &[&str]) -> Ended {
-    let gate = gate().options(options.iter().copied());
-    let file = File::open(gate.folder().write("secret", "the secret\n")).unwrap();
-    let mut command = tidegate(gate.words(["/bin/sh", "-c", "cat <&7 2>/dev/null || echo closed"]));
-    enter(&mut command, gate.cgroup());
+/// The output of a shell about descriptor 7, which it inherits from this test.
+fn with_descriptor_seven(options: &[&str]) -> CommandOutput {
+    let exec = exec().options(options.iter().copied());
+    let file = File::open(exec.dir().write("secret", "the secret\n")).unwrap();
+    let mut command = tidegate(exec.args(["/bin/sh", "-c", "cat <&7 2>/dev/null || echo closed"]));
+    enter(&mut command, exec.cgroup());
     // SAFETY: between fork and exec only dup2(2) is called.
     unsafe {
         std::os::unix::process::CommandExt::pre_exec(&mut command, move || {
@@ -219,12 +219,12 @@ fn with_descriptor_seven(options: &[&str]) -> Ended {
             }
         });
     }
-    Captured::run(&mut command)
+    RunningCommand::run(&mut command)
 }
 
 #[test]
-fn foreign_descriptors_are_closed() {
-    if !root("foreign_descriptors_are_closed") {
+fn inherited_descriptors_are_closed() {
+    if !root("inherited_descriptors_are_closed") {
         return;
     }
     for (options, expected) in [
@@ -232,37 +232,37 @@ fn foreign_descriptors_are_closed() {
         (vec!["--keep-fds", "7"], "the secret\n"),
         (vec!["--keep-fds", "all"], "the secret\n"),
     ] {
-        let ended = with_descriptor_seven(&options);
-        assert_eq!(ended.expect_code(0).stdout, expected, "{options:?}");
+        let output = with_descriptor_seven(&options);
+        assert_eq!(output.expect_code(0).stdout, expected, "{options:?}");
     }
-    // A number that is not open is a mistake, and said to be one.
-    let ended = with_descriptor_seven(&["--keep-fds", "7,199"]);
-    ended.expect_code(125);
+    // A descriptor that is not open is an error.
+    let output = with_descriptor_seven(&["--keep-fds", "7,199"]);
+    output.expect_code(125);
     assert!(
-        ended.stderr.contains("199") && ended.stdout.is_empty(),
+        output.stderr.contains("199") && output.stdout.is_empty(),
         "{}",
-        ended.stderr
+        output.stderr
     );
 }
 
-/// What is handed on is what was there: the environment, the folder, standard streams.
+/// The command inherits the environment, the working directory and the standard streams.
 #[test]
-fn the_command_finds_its_surroundings() {
-    if !root("the_command_finds_its_surroundings") {
+fn environment_directory_and_stdio_are_inherited() {
+    if !root("environment_directory_and_stdio_are_inherited") {
         return;
     }
-    let gate = gate().variable("A_VARIABLE", "its value").with_input();
-    let mut running = gate.start([
+    let exec = exec().variable("A_VARIABLE", "its value").with_input();
+    let mut running = exec.start([
         "/bin/sh",
         "-c",
         "read line; echo \"$line\"; echo \"$A_VARIABLE\"; pwd; echo aside >&2",
     ]);
     std::io::Write::write_all(&mut running.take_stdin(), b"a line\n").unwrap();
-    let ended = running.finish();
+    let output = running.finish();
     let here = fs::canonicalize(".").unwrap();
     assert_eq!(
-        ended.expect_code(0).stdout,
+        output.expect_code(0).stdout,
         format!("a line\nits value\n{}\n", here.display())
     );
-    assert!(ended.stderr.starts_with("aside\n"), "{}", ended.stderr);
+    assert!(output.stderr.starts_with("aside\n"), "{}", output.stderr);
 }

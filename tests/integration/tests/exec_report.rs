@@ -1,4 +1,4 @@
-//! What `tidegate exec` tells: the table at the end, the report file, events as they happen.
+//! The output of `tidegate exec`: the summary table, the report file, live events.
 
 use std::{
     io::Write,
@@ -6,12 +6,12 @@ use std::{
 };
 
 use integration::{
-    captured::{Captured, Ended},
     egress_method::{EgressMethod, Family},
-    exec::{Gate, enter, policy, tidegate},
+    exec::{Exec, enter, policy, tidegate},
     namespace::Namespace,
     report::Report,
     requirement::{Need, met},
+    running_command::{CommandOutput, RunningCommand},
     test_client::TestClient,
 };
 
@@ -27,77 +27,77 @@ fn test_client() -> TestClient {
     TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
-/// A blocked run to a port where nobody listens.
-fn blocked(gate: &Gate) -> Ended {
+/// A run whose attempt is blocked.
+fn blocked(exec: &Exec) -> CommandOutput {
     let to = (Namespace::near(Family::V4), 4242).into();
-    let ended = gate.run(test_client().words(EgressMethod::TcpConnect, to, None));
-    ended.expect_code(0);
-    ended
+    let output = exec.run(test_client().args(EgressMethod::TcpConnect, to, None));
+    output.expect_code(0);
+    output
 }
 
-fn blocking() -> Gate {
-    Gate::with("{default: allow, rules: [{name: harbour, action: block, to: [198.51.100.0/24]}]}")
+fn blocking() -> Exec {
+    Exec::with("{default: allow, rules: [{name: harbour, action: block, to: [198.51.100.0/24]}]}")
 }
 
 #[test]
-fn the_table_names_all_there_is_to_know() {
-    in_namespace("the_table_names_all_there_is_to_know", || {
-        let ended = blocked(&blocking());
+fn summary_table() {
+    in_namespace("summary_table", || {
+        let output = blocked(&blocking());
         for part in [
             "blocked",
             "198.51.100.1:4242",
             "tcp",
-            "gate",
+            "test",
             "harbour",
             "test-client",
         ] {
-            assert!(ended.stderr.contains(part), "no {part} in\n{}", ended.stderr);
+            assert!(output.stderr.contains(part), "no {part} in\n{}", output.stderr);
         }
         assert_eq!(
-            ended.stdout.lines().count(),
+            output.stdout.lines().count(),
             1,
-            "nothing of ours on standard output: {}",
-            ended.stdout
+            "tidegate writes nothing to standard output: {}",
+            output.stdout
         );
     });
 }
 
 #[test]
-fn equal_attempts_are_one_line_with_a_count() {
-    in_namespace("equal_attempts_are_one_line_with_a_count", || {
-        let gate = blocking();
+fn equal_attempts_share_one_row() {
+    in_namespace("equal_attempts_share_one_row", || {
+        let exec = blocking();
         let to = format!("{}:9", Namespace::near(Family::V4));
-        let ended = gate.run(test_client().task("flood", &[&to, "37"]));
-        let lines: Vec<_> = ended
+        let output = exec.run(test_client().task("flood", &[&to, "37"]));
+        let lines: Vec<_> = output
             .expect_code(0)
             .stderr
             .lines()
             .filter(|line| line.contains("198.51.100.1:9"))
             .collect();
-        assert_eq!(lines.len(), 1, "{}", ended.stderr);
+        assert_eq!(lines.len(), 1, "{}", output.stderr);
         assert!(lines[0].split_whitespace().any(|word| word == "37"), "{lines:?}");
-        assert_eq!(gate.report().events.len(), 37);
+        assert_eq!(exec.report().events.len(), 37);
     });
 }
 
 #[test]
-fn quiet_says_nothing_and_still_writes_the_report() {
-    in_namespace("quiet_says_nothing_and_still_writes_the_report", || {
-        let gate = blocking().options(["--quiet"]);
-        assert_eq!(blocked(&gate).stderr, "");
-        assert_eq!(gate.report().only_event().outcome, "blocked");
+fn quiet_still_writes_the_report() {
+    in_namespace("quiet_still_writes_the_report", || {
+        let exec = blocking().options(["--quiet"]);
+        assert_eq!(blocked(&exec).stderr, "");
+        assert_eq!(exec.report().only_event().outcome, "blocked");
     });
 }
 
-/// The line is there while the command still runs, which ends only when this test has seen it.
+/// The event is printed while the command runs, which ends only after this test has read it.
 #[test]
 fn live_prints_events_as_they_happen() {
     in_namespace("live_prints_events_as_they_happen", || {
-        let gate = blocking().options(["--live"]).with_input();
+        let exec = blocking().options(["--live"]).with_input();
         let to = (Namespace::near(Family::V4), 4242).into();
-        let mut words = test_client().words(EgressMethod::TcpConnect, to, None);
-        words.push("--stay".into());
-        let mut running = gate.start(words);
+        let mut args = test_client().args(EgressMethod::TcpConnect, to, None);
+        args.push("--stay".into());
+        let mut running = exec.start(args);
         let input = running.take_stdin();
         let so_far = running.wait_for_stderr("198.51.100.1:4242");
         assert!(so_far.contains("BLOCK") && so_far.contains("harbour"), "{so_far}");
@@ -106,7 +106,7 @@ fn live_prints_events_as_they_happen() {
     });
 }
 
-/// No colours where nobody sees them; with `--color always` there are, NO_COLOR or not.
+/// Colours only on a terminal, unless an option or a variable says otherwise.
 #[test]
 fn colours() {
     in_namespace("colours", || {
@@ -129,21 +129,21 @@ fn colours() {
 #[test]
 fn json_on_standard_error() {
     in_namespace("json_on_standard_error", || {
-        let gate = blocking().options(["--output", "json"]);
-        let ended = blocked(&gate);
-        let report = Report::parse(&ended.stderr);
+        let exec = blocking().options(["--output", "json"]);
+        let output = blocked(&exec);
+        let report = Report::parse(&output.stderr);
         assert_eq!(report.attempts_of("harbour"), 1);
     });
 }
 
-/// Failures are JSON too, where that was asked for.
+/// With `--output json` errors are JSON too.
 #[test]
-fn failures_as_json() {
-    in_namespace("failures_as_json", || {
-        let gate = blocking().options(["--output", "json"]);
-        let ended = gate.run(["no-such-program-anywhere"]);
-        ended.expect_code(127);
-        let line = ended.stderr.lines().next().unwrap();
+fn errors_as_json() {
+    in_namespace("errors_as_json", || {
+        let exec = blocking().options(["--output", "json"]);
+        let output = exec.run(["no-such-program-anywhere"]);
+        output.expect_code(127);
+        let line = output.stderr.lines().next().unwrap();
         let document: serde_json::Value = serde_json::from_str(line).unwrap();
         let message = document["error"].to_string();
         assert!(message.contains("no-such-program-anywhere"), "{message}");
@@ -151,9 +151,9 @@ fn failures_as_json() {
 }
 
 #[test]
-fn the_report_has_every_event_and_a_summary() {
-    in_namespace("the_report_has_every_event_and_a_summary", || {
-        let gate = Gate::open()
+fn report_has_every_event_and_a_summary() {
+    in_namespace("report_has_every_event_and_a_summary", || {
+        let exec = Exec::open()
             .policy(&policy(
                 "first",
                 "{default: allow, rules: [{name: a, action: audit, to: [198.51.100.0/24]}, \
@@ -161,13 +161,13 @@ fn the_report_has_every_event_and_a_summary() {
             ))
             .policy(&policy("second", "{mode: audit, default: block}"));
         let script = format!(
-            "for to in 198.51.100.1:1 203.0.113.1:2 127.0.0.1:3; do \"{}\" go udp-sendto $to; done",
+            "for to in 198.51.100.1:1 203.0.113.1:2 127.0.0.1:3; do \"{}\" run udp-sendto $to; done",
             test_client().path().display()
         );
-        let ended = gate.run(["/bin/sh", "-c", &script]);
-        ended.expect_code(0);
-        let report = gate.report();
-        let said: Vec<_> = report
+        let output = exec.run(["/bin/sh", "-c", &script]);
+        output.expect_code(0);
+        let report = exec.report();
+        let events: Vec<_> = report
             .events
             .iter()
             .map(|event| {
@@ -188,7 +188,7 @@ fn the_report_has_every_event_and_a_summary() {
             ("second", "would_block", "-", "127.0.0.1:3"),
         ]
         .map(|(policy, outcome, rule, to)| (policy, outcome, rule, to.to_owned()));
-        assert_eq!(said, expected);
+        assert_eq!(events, expected);
 
         let summary = &report.summary;
         assert_eq!(summary.command, ["/bin/sh", "-c", &script]);
@@ -232,63 +232,60 @@ fn the_report_has_every_event_and_a_summary() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_is_an_error_before_the_start() {
-    in_namespace(
-        "a_report_that_cannot_be_written_is_an_error_before_the_start",
-        || {
-            let gate = blocking();
-            let trace = gate.folder().path().join("trace");
-            let nowhere = gate.folder().path().join("no/such/folder");
-            for place in [nowhere.as_path(), gate.folder().path()] {
-                let mut command = tidegate([
-                    "exec".as_ref(),
-                    "--default".as_ref(),
-                    "allow".as_ref(),
-                    "--report".as_ref(),
-                    place.as_os_str(),
-                    "--".as_ref(),
-                    "touch".as_ref(),
-                    trace.as_os_str(),
-                ]);
-                enter(&mut command, gate.cgroup());
-                let ended = Captured::run(&mut command);
-                ended.expect_code(125);
-                assert!(
-                    ended.stderr.contains(&place.display().to_string()),
-                    "{}",
-                    ended.stderr
-                );
-                assert!(!trace.exists(), "the command was not started");
-            }
-        },
-    );
-}
-
-/// A process chooses its name, and a terminal must not obey it.
-#[test]
-fn names_of_processes_are_escaped() {
-    in_namespace("names_of_processes_are_escaped", || {
-        let gate = blocking().options(["--live"]);
-        let evil = gate
-            .folder()
-            .copy_program(test_client().path(), "\u{1b}[2Jevil\u{202e}");
-        let to = (Namespace::near(Family::V4), 4242).into();
-        let ended = gate.run(TestClient::at(evil).words(EgressMethod::TcpConnect, to, None));
-        ended.expect_code(0);
-        assert!(ended.stderr.contains("evil"), "{}", ended.stderr);
-        for bad in [ESCAPE, '\u{202e}'] {
-            assert!(!ended.stderr.contains(bad), "{:?}", ended.stderr);
+fn unwritable_report_fails_before_the_start() {
+    in_namespace("unwritable_report_fails_before_the_start", || {
+        let exec = blocking();
+        let trace = exec.dir().path().join("trace");
+        let nowhere = exec.dir().path().join("no/such/directory");
+        for path in [nowhere.as_path(), exec.dir().path()] {
+            let mut command = tidegate([
+                "exec".as_ref(),
+                "--default".as_ref(),
+                "allow".as_ref(),
+                "--report".as_ref(),
+                path.as_os_str(),
+                "--".as_ref(),
+                "touch".as_ref(),
+                trace.as_os_str(),
+            ]);
+            enter(&mut command, exec.cgroup());
+            let output = RunningCommand::run(&mut command);
+            output.expect_code(125);
+            assert!(
+                output.stderr.contains(&path.display().to_string()),
+                "{}",
+                output.stderr
+            );
+            assert!(!trace.exists(), "the command was not started");
         }
     });
 }
 
-/// Whoever reads the output may go away: the command's exit code is still handed on.
+/// Processes choose their names: escape sequences must not reach the terminal.
 #[test]
-fn a_closed_standard_error_changes_nothing() {
-    in_namespace("a_closed_standard_error_changes_nothing", || {
-        let gate = blocking();
-        let mut command = tidegate(gate.words(["/bin/sh", "-c", "exit 9"]));
-        enter(&mut command, gate.cgroup());
+fn process_names_are_escaped() {
+    in_namespace("process_names_are_escaped", || {
+        let exec = blocking().options(["--live"]);
+        let evil = exec
+            .dir()
+            .copy_program(test_client().path(), "\u{1b}[2Jevil\u{202e}");
+        let to = (Namespace::near(Family::V4), 4242).into();
+        let output = exec.run(TestClient::at(evil).args(EgressMethod::TcpConnect, to, None));
+        output.expect_code(0);
+        assert!(output.stderr.contains("evil"), "{}", output.stderr);
+        for bad in [ESCAPE, '\u{202e}'] {
+            assert!(!output.stderr.contains(bad), "{:?}", output.stderr);
+        }
+    });
+}
+
+/// A closed standard error does not change the exit code.
+#[test]
+fn closed_standard_error() {
+    in_namespace("closed_standard_error", || {
+        let exec = blocking();
+        let mut command = tidegate(exec.args(["/bin/sh", "-c", "exit 9"]));
+        enter(&mut command, exec.cgroup());
         // SAFETY: between fork and exec only close(2) is called.
         unsafe {
             command.pre_exec(|| {
@@ -296,37 +293,37 @@ fn a_closed_standard_error_changes_nothing() {
                 Ok(())
             });
         }
-        Captured::run(&mut command).expect_code(9);
+        RunningCommand::run(&mut command).expect_code(9);
     });
 }
 
-/// The report may hold secrets of a network: it is not for everybody.
+/// Other users must not be able to change the report.
 #[test]
-fn the_report_file_is_the_users() {
-    in_namespace("the_report_file_is_the_users", || {
-        let gate = blocking();
-        blocked(&gate);
-        let mode = std::fs::metadata(gate.report_path())
+fn report_file_is_writable_by_its_owner_only() {
+    in_namespace("report_file_is_writable_by_its_owner_only", || {
+        let exec = blocking();
+        blocked(&exec);
+        let mode = std::fs::metadata(exec.report_path())
             .unwrap()
             .permissions()
             .mode();
-        assert_eq!(mode & 0o022, 0, "{mode:o}: nobody else writes to it");
+        assert_eq!(mode & 0o022, 0, "{mode:o}: others can write to it");
     });
 }
 
-/// Every attempt of several at once is reported, none twice.
+/// Every attempt of concurrent processes is reported exactly once.
 #[test]
 fn many_processes_at_once() {
     in_namespace("many_processes_at_once", || {
-        let gate = blocking().with_input();
+        let exec = blocking().with_input();
         let to = format!("{}:9", Namespace::near(Family::V4));
         let script = "for i in 1 2 3 4 5 6 7 8; do \"$@\" & done; wait";
-        let mut words = vec!["/bin/sh".into(), "-c".into(), script.into(), "sh".into()];
-        words.extend(test_client().task("flood", &[&to, "50"]));
-        let mut running = gate.start(words);
+        let mut args = vec!["/bin/sh".into(), "-c".into(), script.into(), "sh".into()];
+        args.extend(test_client().task("flood", &[&to, "50"]));
+        let mut running = exec.start(args);
         running.take_stdin().flush().unwrap();
         running.finish().expect_code(0);
-        let report = gate.report();
+        let report = exec.report();
         assert_eq!(report.attempts_of("harbour"), 400);
         assert_eq!(report.events.len() as u64 + report.summary.lost, 400);
         let mut cookies: Vec<_> = report.events.iter().map(|event| event.socket_cookie).collect();

@@ -1,13 +1,13 @@
-//! `tidegate explain`, from the outside: the verdict as an exit code, the rule that decides, and why
-//! the rules before it do not match. Needs no root.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! The `tidegate explain` command: the verdict as exit code, the deciding rule, and why earlier rules do not match. Does
+//! not need root.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::path::PathBuf;
 
 use integration::{
-    captured::{Captured, Ended},
     exec::{policy, tidegate},
-    shared_file::SharedFolder,
+    running_command::{CommandOutput, RunningCommand},
+    shared_dir::SharedDir,
 };
 
 const SPEC: &str = r#"{default: block, errno: EACCES, rules: [
@@ -17,28 +17,28 @@ const SPEC: &str = r#"{default: block, errno: EACCES, rules: [
 ]}"#;
 
 struct Case {
-    folder: SharedFolder,
+    dir: SharedDir,
     file: PathBuf,
 }
 
 impl Case {
     fn new() -> Case {
-        let folder = SharedFolder::create();
-        let file = folder.write("policy.yaml", &policy("payments", SPEC));
-        Case { folder, file }
+        let dir = SharedDir::create();
+        let file = dir.write("policy.yaml", &policy("payments", SPEC));
+        Case { dir, file }
     }
 
-    fn explain(&self, words: &[&str]) -> Ended {
+    fn explain(&self, args: &[&str]) -> CommandOutput {
         let mut all = vec!["explain", "--policy", self.file.to_str().unwrap()];
-        all.extend(words);
-        Captured::run(&mut tidegate(all))
+        all.extend(args);
+        RunningCommand::run(&mut tidegate(all))
     }
 }
 
 #[test]
-fn the_exit_code_is_the_verdict() {
+fn exit_code_is_the_verdict() {
     let case = Case::new();
-    for (words, code) in [
+    for (args, code) in [
         (&["--to", "10.20.0.5:5432"][..], 0),
         (&["--to", "10.20.0.5:5432/udp"], 4),
         (&["--to", "10.20.0.5:5433"], 4),
@@ -71,39 +71,39 @@ fn the_exit_code_is_the_verdict() {
         ),
         (&["--to", "192.0.2.1:443", "--uid", "1000"], 4),
     ] {
-        let ended = case.explain(words);
+        let output = case.explain(args);
         assert_eq!(
-            ended.code(),
+            output.code(),
             Some(code),
-            "{words:?}\n{}{}",
-            ended.stdout,
-            ended.stderr
+            "{args:?}\n{}{}",
+            output.stdout,
+            output.stderr
         );
-        assert!(ended.stdout.contains("payments"), "{}", ended.stdout);
+        assert!(output.stdout.contains("payments"), "{}", output.stdout);
     }
 }
 
 #[test]
-fn the_deciding_rule_and_why_not_the_others() {
+fn deciding_rule_and_why_others_do_not_match() {
     let case = Case::new();
-    let ended = case.explain(&["--to", "10.20.0.5:5433", "--uid", "7"]);
-    ended.expect_code(4);
+    let output = case.explain(&["--to", "10.20.0.5:5433", "--uid", "7"]);
+    output.expect_code(4);
     let line_of = |rule: &str| {
-        let line = ended.stdout.lines().find(|line| line.contains(rule));
-        line.unwrap_or_else(|| panic!("no {rule} in\n{}", ended.stdout))
+        let line = output.stdout.lines().find(|line| line.contains(rule));
+        line.unwrap_or_else(|| panic!("no {rule} in\n{}", output.stdout))
     };
     assert!(line_of("metadata").contains("destination"));
     assert!(line_of("database").contains("port"));
     assert!(line_of("builders").contains("user"));
-    assert!(ended.stdout.contains("default") && ended.stdout.contains("EACCES"));
+    assert!(output.stdout.contains("default") && output.stdout.contains("EACCES"));
 }
 
 #[test]
 fn as_json() {
     let case = Case::new();
-    let ended = case.explain(&["--to", "169.254.169.254:80", "--output", "json"]);
-    ended.expect_code(4);
-    let document: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    let output = case.explain(&["--to", "169.254.169.254:80", "--output", "json"]);
+    output.expect_code(4);
+    let document: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(
         (&document["denied"], &document["verdict"]),
         (&true.into(), &"kill".into())
@@ -111,37 +111,37 @@ fn as_json() {
     assert_eq!(document["policies"][0]["rule"], "metadata");
 }
 
-/// Audit mode denies nothing.
+/// A policy in audit mode denies nothing.
 #[test]
-fn audit_mode_is_no_denial() {
+fn audit_mode_does_not_deny() {
     let case = Case::new();
-    let watching = case.folder.write(
+    let watching = case.dir.write(
         "watching.yaml",
         &policy("watching", "{mode: audit, default: kill}"),
     );
-    let words = [
+    let args = [
         "explain",
         "--to",
         "192.0.2.1:1",
         "--policy",
         watching.to_str().unwrap(),
     ];
-    let ended = Captured::run(&mut tidegate(words));
-    ended.expect_code(0);
-    assert!(ended.stdout.contains("would kill"), "{}", ended.stdout);
-    // With one beside it that denies, the attempt is denied.
-    let ended = case.explain(&["--to", "192.0.2.1:1", "--policy", watching.to_str().unwrap()]);
-    ended.expect_code(4);
+    let output = RunningCommand::run(&mut tidegate(args));
+    output.expect_code(0);
+    assert!(output.stdout.contains("would_kill"), "{}", output.stdout);
+    // Together with a policy that denies, the attempt is denied.
+    let output = case.explain(&["--to", "192.0.2.1:1", "--policy", watching.to_str().unwrap()]);
+    output.expect_code(4);
 }
 
 #[test]
-fn what_cannot_be_explained() {
+fn invalid_arguments() {
     let case = Case::new();
     case.explain(&["--to", "example.org:80"]).expect_code(2);
     case.explain(&["--to", "192.0.2.1"]).expect_code(2);
     case.explain(&["--to", "192.0.2.1:99999"]).expect_code(2);
     case.explain(&[]).expect_code(2);
-    Captured::run(&mut tidegate([
+    RunningCommand::run(&mut tidegate([
         "explain",
         "--policy",
         "/no/such.yaml",
@@ -149,8 +149,8 @@ fn what_cannot_be_explained() {
         "192.0.2.1:1",
     ]))
     .expect_code(1);
-    let invalid = case.folder.write("invalid.yaml", "kind: Nonsense\n");
-    Captured::run(&mut tidegate([
+    let invalid = case.dir.write("invalid.yaml", "kind: Nonsense\n");
+    RunningCommand::run(&mut tidegate([
         "explain",
         "--policy",
         invalid.to_str().unwrap(),

@@ -1,6 +1,5 @@
-//! Sockets that change hands. The cgroup hooks go by the cgroup in which a socket was made, LSM programs by
-//! the task that uses it.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! Sockets passed between processes. Cgroup hooks use the cgroup that created the socket, LSM programs also use the task.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{
     io::{IoSlice, IoSliceMut, Read},
@@ -14,7 +13,7 @@ use std::{
 use integration::{
     client_result::ClientResult,
     egress_method::{Family, MARKER, Transport},
-    exec::Gate,
+    exec::Exec,
     kernel::has_lsm,
     namespace::Namespace,
     receiver::Receiver,
@@ -42,26 +41,26 @@ fn receive_socket(stream: &UnixStream) -> UdpSocket {
     )
     .unwrap();
     match received.cmsgs().unwrap().next() {
-        // SAFETY: the kernel has just made this descriptor for us.
+        // SAFETY: the kernel has just created this descriptor.
         Some(ControlMessageOwned::ScmRights(fds)) => unsafe { OwnedFd::from_raw_fd(fds[0]) }.into(),
         other => panic!("no socket but {other:?}"),
     }
 }
 
-/// A socket made behind the gate stays behind it, whoever uses it. The user is not of the scope, so
-/// the attempt is denied and reported as foreign, and nobody is killed: this test runs on.
+/// A socket created under a policy stays under it, whichever process uses it. A task outside the scope is denied, not
+/// killed, and the event has `foreign_socket`.
 #[test]
-fn handed_out_it_is_judged_and_the_user_not_killed() {
-    if !met("handed_out_it_is_judged_and_the_user_not_killed", &[Need::Root]) {
+fn socket_passed_out_is_denied_without_a_kill() {
+    if !met("socket_passed_out_is_denied_without_a_kill", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
         for action in ["block", "kill"] {
             let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
-            let gate = Gate::with(&format!("{{default: {action}}}"));
-            let place = gate.folder().path().join("socket");
-            let listener = UnixListener::bind(&place).unwrap();
-            let running = gate.start(test_client().task("give-socket", &[place.to_str().unwrap()]));
+            let exec = Exec::with(&format!("{{default: {action}}}"));
+            let path = exec.dir().path().join("socket");
+            let listener = UnixListener::bind(&path).unwrap();
+            let running = exec.start(test_client().task("give-socket", &[path.to_str().unwrap()]));
             let (stream, _) = listener.accept().unwrap();
             let socket = receive_socket(&stream);
 
@@ -71,7 +70,7 @@ fn handed_out_it_is_judged_and_the_user_not_killed() {
 
             drop(stream);
             running.finish().expect_code(0);
-            let report = gate.report();
+            let report = exec.report();
             let event = report.only_event();
             assert!(event.foreign_socket);
             assert_eq!(
@@ -84,30 +83,35 @@ fn handed_out_it_is_judged_and_the_user_not_killed() {
     });
 }
 
-/// A socket made outside and handed in: judged by the policy of the task that uses it, where LSM programs
-/// run. Where they do not it is the limit, held here so that a change of it is noticed.
+/// A socket created outside and passed in is checked by LSM programs against the policy of the task. Without LSM programs
+/// it is a documented limitation, tested here to notice changes.
 #[test]
-fn handed_in_it_is_judged_by_lsm_programs() {
-    if !met("handed_in_it_is_judged_by_lsm_programs", &[Need::Root]) {
+fn socket_passed_in_is_checked_by_lsm_programs() {
+    if !met("socket_passed_in_is_checked_by_lsm_programs", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
         for action in ["audit", "block", "kill"] {
             let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
             let to = receiver.address().to_string();
-            let gate = Gate::with(&format!("{{default: {action}, errno: EACCES}}"));
-            let place = gate.folder().path().join("socket");
-            let listener = UnixListener::bind(&place).unwrap();
-            let running = gate.start(test_client().task("take-socket", &[place.to_str().unwrap(), &to]));
+            let exec = Exec::with(&format!("{{default: {action}, errno: EACCES}}"));
+            let path = exec.dir().path().join("socket");
+            let listener = UnixListener::bind(&path).unwrap();
+            let running = exec.start(test_client().task("take-socket", &[path.to_str().unwrap(), &to]));
             let (stream, _) = listener.accept().unwrap();
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
             hand_in(&stream, socket.as_raw_fd());
             let mut rest = Vec::new();
             (&stream).read_to_end(&mut rest).unwrap();
-            let ended = running.finish();
-            let report = gate.report();
+            let output = running.finish();
+            let report = exec.report();
             if !has_lsm() {
-                assert!(ClientResult::read(&ended.expect_code(0).stdout).pop().unwrap().ok);
+                assert!(
+                    ClientResult::read(&output.expect_code(0).stdout)
+                        .pop()
+                        .unwrap()
+                        .ok
+                );
                 assert_eq!(receiver.arrived(), [MARKER]);
                 assert!(report.events.is_empty());
                 continue;
@@ -124,17 +128,22 @@ fn handed_in_it_is_judged_by_lsm_programs() {
             );
             match action {
                 "audit" => {
-                    assert!(ClientResult::read(&ended.expect_code(0).stdout).pop().unwrap().ok);
+                    assert!(
+                        ClientResult::read(&output.expect_code(0).stdout)
+                            .pop()
+                            .unwrap()
+                            .ok
+                    );
                     assert_eq!(receiver.arrived(), [MARKER]);
                 }
                 "block" => {
-                    let result = ClientResult::read(&ended.expect_code(0).stdout).pop().unwrap();
+                    let result = ClientResult::read(&output.expect_code(0).stdout).pop().unwrap();
                     assert_eq!(result.errno.as_deref(), Some("EACCES"), "{result:?}");
                     receiver.expect_nothing("blocked");
                 }
                 _ => {
                     assert_eq!(event.outcome, "killed");
-                    ended.expect_code(128 + libc::SIGKILL);
+                    output.expect_code(128 + libc::SIGKILL);
                     receiver.expect_nothing("killed");
                 }
             }

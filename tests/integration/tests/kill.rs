@@ -1,10 +1,10 @@
-//! Kill: the process is dead, of SIGKILL, and nothing of what it wanted to send has arrived.
-#![expect(clippy::expect_used, reason = "what a test stands on fails it")]
+//! Kill: SIGKILL ends the process, and nothing that it sends arrives.
+#![expect(clippy::expect_used, reason = "a fixture that does not work fails the test")]
 
 use integration::{
     client_result::ClientResult,
     egress_method::{EgressMethod, Family, Transport},
-    exec::Gate,
+    exec::Exec,
     kernel::{hook_that_kills, kills_at_once, outcome_of_kill},
     namespace::Namespace,
     receiver::Receiver,
@@ -22,30 +22,34 @@ fn test_client() -> TestClient {
     TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
-/// One event, with what was done; whatever the way.
-fn dies_on(test: &str, ways: &[EgressMethod]) {
+/// One event with the outcome, for every method.
+fn dies_on(test: &str, methods: &[EgressMethod]) {
     if !met(test, &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
-        for &way in ways {
-            for &family in way.families() {
-                let receiver = Receiver::try_listen(way.transport(), Namespace::near(family));
+        for &method in methods {
+            for &family in method.families() {
+                let receiver = Receiver::try_listen(method.transport(), Namespace::near(family));
                 let there = receiver.is_some();
                 if !met(test, &[Need::Kernel(there, "the protocol is not in this kernel")]) {
                     continue;
                 }
                 let receiver = receiver.expect("a receiver");
-                let gate = Gate::with(KILLING);
-                gate.last_result(test_client().words(way, receiver.address(), None));
+                let exec = Exec::with(KILLING);
+                exec.run_until_killed(test_client().args(method, receiver.address(), None));
                 receiver.expect_nothing("killed");
-                let report = gate.report();
+                let report = exec.report();
                 let event = report.only_event();
                 assert_eq!(
                     (event.verdict.as_str(), event.outcome.as_str()),
                     ("kill", outcome_of_kill())
                 );
-                assert_eq!(Some(event.hook.as_str()), hook_that_kills(way, family), "{way:?}");
+                assert_eq!(
+                    Some(event.hook.as_str()),
+                    hook_that_kills(method, family),
+                    "{method:?}"
+                );
                 assert_eq!(event.rule.as_deref(), Some("trap"));
                 assert_eq!(report.summary.exit.signal, Some(libc::SIGKILL));
             }
@@ -107,74 +111,74 @@ fn at_mapped_addresses() {
 }
 
 #[test]
-fn when_the_socket_is_made() {
+fn at_socket_creation() {
     dies_on(
-        "when_the_socket_is_made",
+        "at_socket_creation",
         &[EgressMethod::PingConnectSend, EgressMethod::PingSendto],
     );
 }
 
-/// A thread's attempt ends the whole process.
+/// An attempt of one thread kills the whole process.
 #[test]
-fn all_threads() {
-    dies_on("all_threads", &[EgressMethod::ThreadConnect]);
+fn kills_all_threads() {
+    dies_on("kills_all_threads", &[EgressMethod::ThreadConnect]);
 }
 
-/// A grandchild's attempt ends the grandchild, not those it comes from.
+/// An attempt of a grandchild kills the grandchild, not its parents.
 #[test]
-fn only_the_process_itself() {
-    if !met("only_the_process_itself", &[Need::Root]) {
+fn parent_is_not_killed() {
+    if !met("parent_is_not_killed", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
         let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
-        let gate = Gate::with(KILLING);
+        let exec = Exec::with(KILLING);
         let result =
-            gate.run_client(test_client().words(EgressMethod::GrandchildConnect, receiver.address(), None));
-        // Where the kill comes later, it may tell of the denial before.
-        let told = result.errno.as_deref();
+            exec.run_client(test_client().args(EgressMethod::GrandchildConnect, receiver.address(), None));
+        // If user space kills, it may report the denial before.
+        let errno = result.errno.as_deref();
         assert!(
-            told == Some("DIED") || !kills_at_once() && told == Some("EPERM"),
-            "{told:?}"
+            errno == Some("DIED") || !kills_at_once() && errno == Some("EPERM"),
+            "{errno:?}"
         );
         receiver.expect_nothing("killed");
-        let report = gate.report();
+        let report = exec.report();
         assert_eq!(report.only_event().outcome, outcome_of_kill());
         assert_eq!(report.summary.exit.code, Some(0));
     });
 }
 
-/// Where the hook may not kill, it denies at once; the signal comes from user space a moment later. The
-/// test client stays until its input ends, which this test does not let happen: it is dead of the signal.
+/// Where the hook cannot kill, it denies the call, and user space sends the signal. The test client waits for the end of
+/// its input, which this test keeps open, so only the signal ends it.
 #[test]
-fn from_user_space_where_the_hook_may_not() {
-    if !met("from_user_space_where_the_hook_may_not", &[Need::Root]) {
+fn delayed_kill_from_user_space() {
+    if !met("delayed_kill_from_user_space", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
-        for way in [EgressMethod::TcpConnect, EgressMethod::UdpSendto] {
-            let receiver = Receiver::listen(way.transport(), Namespace::near(Family::V4));
-            let gate = Gate::with(KILLING)
+        for method in [EgressMethod::TcpConnect, EgressMethod::UdpSendto] {
+            let receiver = Receiver::listen(method.transport(), Namespace::near(Family::V4));
+            let exec = Exec::with(KILLING)
                 .variable("TIDEGATE_DISABLE", "send_signal,lsm")
                 .with_input();
-            let mut words = test_client().words(way, receiver.address(), None);
-            words.push("--stay".into());
-            let mut running = gate.start(words);
+            let mut args = test_client().args(method, receiver.address(), None);
+            args.push("--stay".into());
+            let mut running = exec.start(args);
             let input = running.take_stdin();
-            let ended = running.finish();
+            let output = running.finish();
             drop(input);
-            ended.expect_code(SIGKILLED);
-            // It may have told of the denial before it died.
-            for told in ClientResult::read(&ended.stdout) {
-                assert_eq!(told.errno.as_deref(), Some("EPERM"));
+            output.expect_code(SIGKILLED);
+            // It may report the denial before it is killed.
+            for errno in ClientResult::read(&output.stdout) {
+                assert_eq!(errno.errno.as_deref(), Some("EPERM"));
             }
             receiver.expect_nothing("denied at once");
             assert!(
-                ended.stderr.contains("asynchronous"),
-                "it is said that the kill is asynchronous: {}",
-                ended.stderr
+                output.stderr.contains("asynchronous"),
+                "a note says that the kill is asynchronous: {}",
+                output.stderr
             );
-            let report = gate.report();
+            let report = exec.report();
             let event = report.only_event();
             assert_eq!(
                 (event.verdict.as_str(), event.outcome.as_str()),

@@ -1,13 +1,13 @@
-//! Policies that are for the probe alone: nothing decides, connections are reported.
+//! Policies with `hooks: [kprobe]`: no hook decides, connections are only reported.
 
 use std::net::{SocketAddr, TcpListener};
 
 use integration::{
-    attached::Stand,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::{EgressMethod, Family},
-    exec::Gate,
-    kernel::{is_whole_machine, probe_hook},
+    exec::Exec,
+    kernel::{is_dedicated_machine, tracer_hook},
     namespace::Namespace,
     requirement::{Need, met},
     test_client::TestClient,
@@ -20,7 +20,10 @@ fn test_client() -> TestClient {
 }
 
 fn ready(test: &str) -> bool {
-    let alone = Need::Kernel(is_whole_machine(), "the machine is not the tests' alone");
+    let alone = Need::Kernel(
+        is_dedicated_machine(),
+        "the machine is not dedicated to the tests",
+    );
     met(test, &[Need::Root, alone])
 }
 
@@ -39,8 +42,8 @@ fn spec() -> String {
 }
 
 #[test]
-fn connections_are_reported_and_nothing_else() {
-    if !ready("connections_are_reported_and_nothing_else") {
+fn only_connections_are_reported() {
+    if !ready("only_connections_are_reported") {
         return;
     }
     Namespace::run(|_| {
@@ -62,14 +65,14 @@ fn connections_are_reported_and_nothing_else() {
                 Some("would_kill"),
             ),
         ];
-        for (way, address, outcome) in cases {
+        for (method, address, outcome) in cases {
             let listener = TcpListener::bind((address, 0)).unwrap();
             let to = listener.local_addr().unwrap();
-            let gate = Gate::with(&spec());
-            let result = gate.run_client(test_client().words(way, to, None));
+            let exec = Exec::with(&spec());
+            let result = exec.run_client(test_client().args(method, to, None));
             assert!(result.ok, "{result:?}");
             let (_, peer) = listener.accept().unwrap();
-            let report = gate.report();
+            let report = exec.report();
             let Some(outcome) = outcome else {
                 assert!(report.events.is_empty(), "{:?}", report.events);
                 assert_eq!(report.attempts_of("inside"), 1);
@@ -78,153 +81,153 @@ fn connections_are_reported_and_nothing_else() {
             let event = report.only_event();
             assert_eq!(
                 (event.outcome.as_str(), event.hook.as_str()),
-                (outcome, probe_hook())
+                (outcome, tracer_hook())
             );
-            let source = event.source.unwrap();
+            let local = event.local_address.unwrap();
             assert_eq!(
-                SocketAddr::new(source.address, source.port.unwrap()),
+                SocketAddr::new(local.address, local.port.unwrap()),
                 SocketAddr::new(peer.ip().to_canonical(), peer.port()),
-                "{way:?}"
+                "{method:?}"
             );
             assert_eq!(event.destination.unwrap().address, address);
-            assert_eq!(event.original.is_some(), way.is_mapped());
+            assert_eq!(event.original.is_some(), method.is_mapped());
             assert!(!event.foreign_socket);
             assert!(event.executable.is_some());
         }
-        // Datagrams are no connections.
-        let gate = Gate::with(&spec());
+        // Datagrams are not connections.
+        let exec = Exec::with(&spec());
         let to = SocketAddr::new(Namespace::near(Family::V4), 9);
         assert!(
-            gate.run_client(test_client().words(EgressMethod::UdpSendto, to, None))
+            exec.run_client(test_client().args(EgressMethod::UdpSendto, to, None))
                 .ok
         );
-        assert!(gate.report().events.is_empty());
+        assert!(exec.report().events.is_empty());
     });
 }
 
-/// A policy beside it decides, and both report once.
+/// Another policy decides, and both report once.
 #[test]
-fn beside_a_policy_that_decides() {
-    if !ready("beside_a_policy_that_decides") {
+fn beside_an_enforcing_policy() {
+    if !ready("beside_an_enforcing_policy") {
         return;
     }
     Namespace::run(|_| {
         let listener = TcpListener::bind((Namespace::near(Family::V4), 0)).unwrap();
         let to = listener.local_addr().unwrap();
-        let gate = Gate::with(ALONE).policy(&integration::exec::policy("other", "{default: audit}"));
+        let exec = Exec::with(ALONE).policy(&integration::exec::policy("other", "{default: audit}"));
         assert!(
-            gate.run_client(test_client().words(EgressMethod::TcpConnect, to, None))
+            exec.run_client(test_client().args(EgressMethod::TcpConnect, to, None))
                 .ok
         );
-        let mut told: Vec<_> = gate
+        let mut reported: Vec<_> = exec
             .report()
             .events
             .into_iter()
-            .map(|event| (event.policy.unwrap(), event.hook, event.source.is_some()))
+            .map(|event| (event.policy.unwrap(), event.hook, event.local_address.is_some()))
             .collect();
-        told.sort();
-        let expected = [("gate", probe_hook()), ("other", "connect4")];
+        reported.sort();
+        let expected = [("test", tracer_hook()), ("other", "connect4")];
         assert_eq!(
-            told,
+            reported,
             expected.map(|(policy, hook)| (policy.to_owned(), hook.to_owned(), true))
         );
 
-        let gate = Gate::with(ALONE).policy(&integration::exec::policy("other", "{default: block}"));
-        let result = gate.run_client(test_client().words(EgressMethod::TcpConnect, to, None));
+        let exec = Exec::with(ALONE).policy(&integration::exec::policy("other", "{default: block}"));
+        let result = exec.run_client(test_client().args(EgressMethod::TcpConnect, to, None));
         assert_eq!(result.errno.as_deref(), Some("EPERM"));
-        let report = gate.report();
+        let report = exec.report();
         let event = report.only_event();
         assert_eq!(event.policy.as_deref(), Some("other"), "no SYN was to leave");
     });
 }
 
 #[test]
-fn it_stands_and_never_acts() {
-    if !ready("it_stands_and_never_acts") {
+fn never_enforces() {
+    if !ready("never_enforces") {
         return;
     }
     Namespace::run(|_| {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
-        let file = stand.policy("watch", ALONE);
-        let place = cgroup.spelled();
-        let attach = ["attach", "--policy", &file, "--cgroup", &place];
-        stand.refused(
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
+        let file = fixture.policy("watch", ALONE);
+        let path = cgroup.cgroup_path();
+        let attach = ["attach", "--policy", &file, "--cgroup", &path];
+        fixture.run_fails(
             1,
             &["only watches"],
             attach.into_iter().chain(["--mode", "enforce"]),
         );
-        stand.done(attach);
-        let status = stand.status();
+        fixture.run_ok(attach);
+        let status = fixture.status();
         let hooks = &status.policy("watch")["attachments"][0]["hooks"];
-        let expected = serde_json::json!([{"hook": probe_hook(), "state": "attached"}]);
+        let expected = serde_json::json!([{"hook": tracer_hook(), "state": "attached"}]);
         assert_eq!(*hooks, expected);
         assert_eq!(status.policy("watch")["enforcement"], "full");
 
         let listener = TcpListener::bind((Namespace::near(Family::V6), 0)).unwrap();
         let to = listener.local_addr().unwrap();
-        // Below the cgroup too.
+        // In descendants of the cgroup too.
         let below = cgroup.child("below");
         assert!(
-            stand
-                .run_client(&below, &test_client().words(EgressMethod::TcpConnect, to, None))
+            fixture
+                .run_client(&below, &test_client().args(EgressMethod::TcpConnect, to, None))
                 .ok
         );
         let (_, peer) = listener.accept().unwrap();
-        let text = stand.done(["events"]);
+        let text = fixture.run_ok(["events"]);
         assert!(text.contains(&format!(" {peer} -> {to}/tcp  watch/")), "{text}");
 
-        stand.refused(1, &["only watches"], ["set-mode", "watch", "enforce"]);
-        let file = stand.policy("watch", "{mode: audit, default: audit}");
-        stand.refused(1, &["other hooks", "detach"], ["policy", "apply", "-f", &file]);
-        stand.done(["detach", "watch"]);
+        fixture.run_fails(1, &["only watches"], ["set-mode", "watch", "enforce"]);
+        let file = fixture.policy("watch", "{mode: audit, default: audit}");
+        fixture.run_fails(1, &["other hooks", "detach"], ["apply", "-f", &file]);
+        fixture.run_ok(["detach", "watch"]);
         assert!(
-            stand
-                .run_client(&below, &test_client().words(EgressMethod::TcpConnect, to, None))
+            fixture
+                .run_client(&below, &test_client().args(EgressMethod::TcpConnect, to, None))
                 .ok
         );
-        stand.attach(&cgroup, "other", ALONE);
-        assert!(stand.events().is_empty());
+        fixture.attach(&cgroup, "other", ALONE);
+        assert!(fixture.events().is_empty());
     });
 }
 
-/// What is named and not there is refused, or told.
+/// A named hook that is not available is refused, or reported with `--best-effort`.
 #[test]
-fn where_there_is_no_probe() {
-    if !met("where_there_is_no_probe", &[Need::Root]) {
+fn without_the_tracer() {
+    if !met("without_the_tracer", &[Need::Root]) {
         return;
     }
-    let gate = Gate::with(ALONE).variable("TIDEGATE_DISABLE", "probe");
-    let ended = gate.run(["/bin/true"]);
-    ended.expect_code(125);
+    let exec = Exec::with(ALONE).variable("TIDEGATE_DISABLE", "tracer");
+    let output = exec.run(["/bin/true"]);
+    output.expect_code(125);
     assert!(
-        ended
+        output
             .stderr
-            .contains("hooks: kprobe: TIDEGATE_DISABLE takes them away")
-            && ended.stderr.contains("hooks: auto"),
+            .contains("hooks: kprobe: disabled by TIDEGATE_DISABLE")
+            && output.stderr.contains("hooks: auto"),
         "{}",
-        ended.stderr
+        output.stderr
     );
-    Gate::with("{mode: audit, default: audit}")
-        .variable("TIDEGATE_DISABLE", "probe")
+    Exec::with("{mode: audit, default: audit}")
+        .variable("TIDEGATE_DISABLE", "tracer")
         .run(["/bin/true"])
         .expect_code(0);
 
-    let ended = Gate::with(ALONE)
+    let output = Exec::with(ALONE)
         .options(["--mode", "enforce"])
         .run(["/bin/true"]);
-    ended.expect_code(2);
+    output.expect_code(2);
 
-    let stand = Stand::open().variable("TIDEGATE_DISABLE", "probe");
+    let fixture = AttachFixture::open().variable("TIDEGATE_DISABLE", "tracer");
     let cgroup = TestCgroup::create();
-    let file = stand.policy("both", "{default: block, hooks: [cgroup, kprobe]}");
-    let place = cgroup.spelled();
-    let attach = ["attach", "--policy", &file, "--cgroup", &place];
-    stand.refused(1, &["hooks: kprobe", "--best-effort"], attach);
-    let ended = stand.run(attach.into_iter().chain(["--best-effort"]));
-    ended.expect_code(5);
-    let status = stand.status();
+    let file = fixture.policy("both", "{default: block, hooks: [cgroup, kprobe]}");
+    let path = cgroup.cgroup_path();
+    let attach = ["attach", "--policy", &file, "--cgroup", &path];
+    fixture.run_fails(1, &["hooks: kprobe", "--best-effort"], attach);
+    let output = fixture.run(attach.into_iter().chain(["--best-effort"]));
+    output.expect_code(5);
+    let status = fixture.status();
     assert_eq!(status.policy("both")["enforcement"], "partial");
     let to = SocketAddr::from(([127, 0, 0, 1], 9));
-    let result = stand.run_client(&cgroup, &test_client().words(EgressMethod::UdpSendto, to, None));
+    let result = fixture.run_client(&cgroup, &test_client().args(EgressMethod::UdpSendto, to, None));
     assert_eq!(result.errno.as_deref(), Some("EPERM"));
 }

@@ -1,7 +1,7 @@
-//! Sockets of other address families: judged when they are made, by LSM programs.
+//! Sockets of other address families: LSM programs check their creation.
 
 use integration::{
-    attached::Stand,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::{Family, MARKER, Transport},
     kernel::{cgroup_hooks_choose_errno, has_lsm},
@@ -17,11 +17,11 @@ const VSOCK: &str = "socket 40 1 0";
 const NETLINK: &str = "socket 16 3 0";
 const UNIX: &str = "socket 1 1 0";
 
-/// Runs a process in a cgroup with the policy; what it does is told apart from what another one does, outside.
+/// Runs a test with a process in a cgroup under the policy, and one outside.
 fn behind(
     test: &str,
     spec: &str,
-    act: impl Fn(&Stand, &mut ScriptedClient, &mut ScriptedClient) + Send + Sync,
+    act: impl Fn(&AttachFixture, &mut ScriptedClient, &mut ScriptedClient) + Send + Sync,
 ) {
     let needs = [Need::Root, Need::Kernel(has_lsm(), "LSM programs do not run")];
     if !met(test, &needs) {
@@ -29,30 +29,30 @@ fn behind(
     }
     let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
     Namespace::run(|_| {
-        let (stand, inside, outside) = (Stand::open(), TestCgroup::create(), TestCgroup::create());
-        stand.attach(&inside, "gate", spec);
-        let mut gated = ScriptedClient::start(&test_client, &inside);
+        let (fixture, inside, outside) = (AttachFixture::open(), TestCgroup::create(), TestCgroup::create());
+        fixture.attach(&inside, "test", spec);
+        let mut inside = ScriptedClient::start(&test_client, &inside);
         let mut free = ScriptedClient::start(&test_client, &outside);
-        act(&stand, &mut gated, &mut free);
-        gated.goes_home();
-        free.goes_home();
+        act(&fixture, &mut inside, &mut free);
+        inside.quit();
+        free.quit();
     });
 }
 
 #[test]
-fn denied_where_no_rule_allows_them() {
+fn denied_by_default() {
     let spec = "{default: block, errno: EACCES, rules: [{name: web, action: allow, to: any, ports: [443]}]}";
-    behind("denied_where_no_rule_allows_them", spec, |stand, gated, free| {
+    behind("denied_by_default", spec, |fixture, inside, free| {
         for family in [PACKET, VSOCK] {
             free.succeeds(family);
-            gated.fails(family, "EACCES");
+            inside.fails(family, "EACCES");
         }
-        // What stays on this machine is nobody's business.
+        // Local sockets (unix, netlink) are not checked.
         for family in [NETLINK, UNIX] {
-            gated.succeeds(family);
+            inside.succeeds(family);
         }
-        let told = stand.events();
-        let told: Vec<_> = told
+        let events = fixture.events();
+        let events: Vec<_> = events
             .iter()
             .map(|event| {
                 (
@@ -63,59 +63,60 @@ fn denied_where_no_rule_allows_them() {
             })
             .collect();
         assert_eq!(
-            told,
+            events,
             [
                 ("lsm_create", "packet", "blocked"),
                 ("lsm_create", "vsock", "blocked")
             ]
         );
-        assert_eq!(stand.status().total("gate", "blocked"), 2);
+        assert_eq!(fixture.status().total("test", "blocked"), 2);
     });
 }
 
 #[test]
 fn one_rule_allows_one_family() {
     let spec = "{default: block, rules: [{name: guest, action: allow, to: any, families: [vsock]}]}";
-    behind("one_rule_allows_one_family", spec, |stand, gated, _| {
-        gated.succeeds(VSOCK);
-        gated.fails(PACKET, "EPERM");
-        assert_eq!(stand.status().total("gate", "allowed"), 1);
+    behind("one_rule_allows_one_family", spec, |fixture, inside, _| {
+        inside.succeeds(VSOCK);
+        inside.fails(PACKET, "EPERM");
+        assert_eq!(fixture.status().total("test", "allowed"), 1);
     });
 }
 
-/// Once each, and what is sent arrives.
+/// Each socket is reported once, and what it sends arrives.
 #[test]
-fn audit_mode_lets_them_pass_and_tells() {
+fn audit_mode_reports_them() {
     let spec = "{mode: audit, default: block}";
-    behind("audit_mode_lets_them_pass_and_tells", spec, |stand, gated, _| {
+    behind("audit_mode_reports_them", spec, |fixture, inside, _| {
         let receiver = Receiver::listen(Transport::Raw, Namespace::near(Family::V4));
-        gated.succeeds(&format!("go packet {}", receiver.address()));
+        inside.succeeds(&format!("run packet {}", receiver.address()));
         assert_eq!(receiver.arrived(), [MARKER]);
-        let told = stand.events();
-        let told: Vec<_> = told
+        let events = fixture.events();
+        let events: Vec<_> = events
             .iter()
             .map(|event| (event.protocol.as_str(), event.outcome.as_str()))
             .collect();
-        assert_eq!(told, [("packet", "would_block")]);
+        assert_eq!(events, [("packet", "would_block")]);
     });
 }
 
 #[test]
-fn nobody_lives_to_have_one() {
+fn kill_at_socket_creation() {
     let needs = [Need::Root, Need::Kernel(has_lsm(), "LSM programs do not run")];
-    if !met("nobody_lives_to_have_one", &needs) {
+    if !met("kill_at_socket_creation", &needs) {
         return;
     }
     let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
     Namespace::run(|_| {
-        let (stand, inside) = (Stand::open(), TestCgroup::create());
-        stand.attach(&inside, "gate", "{default: kill}");
-        let mut gated = ScriptedClient::start(&test_client, &inside);
-        gated.attempts(PACKET);
-        assert_eq!(gated.finish().signal(), Some(libc::SIGKILL));
-        let told = stand.events();
+        let (fixture, inside) = (AttachFixture::open(), TestCgroup::create());
+        fixture.attach(&inside, "test", "{default: kill}");
+        let mut inside = ScriptedClient::start(&test_client, &inside);
+        inside.start_step(PACKET);
+        assert_eq!(inside.finish().signal(), Some(libc::SIGKILL));
+        let events = fixture.events();
         assert_eq!(
-            told.iter()
+            events
+                .iter()
                 .map(|event| event.outcome.as_str())
                 .collect::<Vec<_>>(),
             ["killed"]
@@ -123,37 +124,37 @@ fn nobody_lives_to_have_one() {
     });
 }
 
-/// The programs are there as long as a policy is.
+/// The programs are attached only while a policy is.
 #[test]
 fn attached_only_while_needed() {
     behind(
         "attached_only_while_needed",
         "{default: block}",
-        |stand, gated, _| {
-            let states = |stand: &Stand| {
-                let status = stand.status().0;
+        |fixture, inside, _| {
+            let states = |fixture: &AttachFixture| {
+                let status = fixture.status().0;
                 let all = status["lsm"].as_array().expect("a list").clone();
                 all.iter()
-                    .map(|hook| hook["state"].as_str().expect("a word").to_owned())
+                    .map(|hook| hook["state"].as_str().expect("a string").to_owned())
                     .collect::<Vec<_>>()
             };
-            assert_eq!(states(stand), ["attached"; 4]);
+            assert_eq!(states(fixture), ["attached"; 4]);
             let other = TestCgroup::create();
-            stand.attach(&other, "second", "{default: block}");
-            stand.done(["detach", "gate"]);
-            gated.succeeds(PACKET);
-            assert_eq!(states(stand), ["attached"; 4]);
-            stand.done(["detach", "second"]);
-            // An old kernel attaches a program once in its life, so that it stays (and does nothing).
+            fixture.attach(&other, "second", "{default: block}");
+            fixture.run_ok(["detach", "test"]);
+            inside.succeeds(PACKET);
+            assert_eq!(states(fixture), ["attached"; 4]);
+            fixture.run_ok(["detach", "second"]);
+            // Old kernels can attach a program only once, so it stays attached without effect.
             let left = if cgroup_hooks_choose_errno() {
                 "missing"
             } else {
                 "attached"
             };
-            assert_eq!(states(stand), [left; 4]);
-            gated.succeeds(PACKET);
-            stand.attach(&other, "third", "{default: block}");
-            assert_eq!(states(stand), ["attached"; 4]);
+            assert_eq!(states(fixture), [left; 4]);
+            inside.succeeds(PACKET);
+            fixture.attach(&other, "third", "{default: block}");
+            assert_eq!(states(fixture), ["attached"; 4]);
         },
     );
 }

@@ -1,4 +1,4 @@
-//! Unix sockets: judged by rules that name them, by LSM programs, wherever and whatever the process calls them.
+//! Unix sockets: LSM programs enforce rules that name them, by whichever path or name the process uses.
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -17,7 +17,7 @@ use std::{
 };
 
 use integration::{
-    attached::Stand,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::MARKER,
     kernel::has_lsm,
@@ -30,10 +30,10 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept, bind, listen, recv, socket,
 };
 
-fn with_lsm(test: &str, act: impl Fn(Stand, TestCgroup) + Send + Sync) {
+fn with_lsm(test: &str, act: impl Fn(AttachFixture, TestCgroup) + Send + Sync) {
     let needs = [Need::Root, Need::Kernel(has_lsm(), "LSM programs do not run")];
     if met(test, &needs) {
-        Namespace::run(|_| act(Stand::open(), TestCgroup::create()));
+        Namespace::run(|_| act(AttachFixture::open(), TestCgroup::create()));
     }
 }
 
@@ -41,7 +41,7 @@ fn test_client(cgroup: &TestCgroup) -> ScriptedClient {
     ScriptedClient::start(&TestClient::at(env!("CARGO_BIN_EXE_test-client")), cgroup)
 }
 
-/// Whoever listens somewhere.
+/// A listening socket.
 struct Listener(UnixListener);
 
 impl Listener {
@@ -54,17 +54,17 @@ impl Listener {
         Listener(UnixListener::bind_addr(&address).expect("a socket"))
     }
 
-    /// What one who has come, and is gone, has said; `None` where nobody has come.
+    /// What the next client has sent; `None` if none has connected.
     fn heard(&self) -> Option<Vec<u8>> {
         self.0.set_nonblocking(true).expect("a listener");
         let (mut stream, _) = self.0.accept().ok()?;
-        let mut said = Vec::new();
-        stream.read_to_end(&mut said).expect("its words");
-        Some(said)
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).expect("data");
+        Some(received)
     }
 }
 
-/// The same for sockets that take datagrams.
+/// The same for a datagram socket.
 fn datagrams(path: &Path) -> UnixDatagram {
     let socket = UnixDatagram::bind(path).expect("a socket");
     socket.set_nonblocking(true).expect("a socket");
@@ -80,28 +80,28 @@ fn heard(socket: &UnixDatagram) -> Option<Vec<u8>> {
 fn packets(path: &Path) -> OwnedFd {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let own = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("a socket");
-    bind(own.as_raw_fd(), &UnixAddr::new(path).expect("a path")).expect("a place");
-    listen(&own, Backlog::new(4).expect("a number")).expect("a listener");
+    bind(own.as_raw_fd(), &UnixAddr::new(path).expect("a path")).expect("a free path");
+    listen(&own, Backlog::new(4).expect("a valid backlog")).expect("a listener");
     own
 }
 
 fn heard_packet(listener: &OwnedFd) -> Option<Vec<u8>> {
     let accepted = accept(listener.as_raw_fd()).ok()?;
     let mut bytes = [0; 64];
-    let length = recv(accepted, &mut bytes, nix::sys::socket::MsgFlags::empty()).expect("its words");
+    let length = recv(accepted, &mut bytes, nix::sys::socket::MsgFlags::empty()).expect("data");
     nix::unistd::close(accepted).expect("a socket");
     Some(bytes[..length].to_vec())
 }
 
-/// A folder of the test's own, and a path in it.
-fn at(stand: &Stand, name: &str) -> PathBuf {
-    stand.folder().path().join(name)
+/// A path in the directory of the test.
+fn at(fixture: &AttachFixture, name: &str) -> PathBuf {
+    fixture.dir().path().join(name)
 }
 
-/// (hook, outcome, rule, socket) of each event.
-fn told(stand: &Stand) -> Vec<(String, String, String, String)> {
-    let told = stand.events().into_iter();
-    let told = told.map(|event| {
+/// Hook, outcome, rule and socket of each unread event.
+fn events(fixture: &AttachFixture) -> Vec<(String, String, String, String)> {
+    let events = fixture.events().into_iter();
+    let events = events.map(|event| {
         assert_eq!((event.protocol.as_str(), event.destination), ("unix", None));
         (
             event.hook,
@@ -110,74 +110,73 @@ fn told(stand: &Stand) -> Vec<(String, String, String, String)> {
             event.unix.expect("a name"),
         )
     });
-    told.collect()
+    events.collect()
 }
 
 fn expected(rows: &[(&str, &str, &str, &Path)]) -> Vec<(String, String, String, String)> {
     let rows = rows.iter().map(|(hook, outcome, rule, path)| {
-        let [hook, outcome, rule] = [hook, outcome, rule].map(|&word| word.to_owned());
+        let [hook, outcome, rule] = [hook, outcome, rule].map(|&name| name.to_owned());
         (hook, outcome, rule, path.display().to_string())
     });
     rows.collect()
 }
 
-/// One rule names a socket: all others, and every socket where none does, are nobody's business, also where the default
-/// blocks.
+/// Only the socket that a rule names is checked. Other unix sockets are allowed, even if the default blocks.
 #[test]
-fn only_what_a_rule_names() {
-    with_lsm("only_what_a_rule_names", |stand, cgroup| {
-        let (named, other) = (at(&stand, "docker.sock"), at(&stand, "other.sock"));
+fn only_sockets_named_by_a_rule() {
+    with_lsm("only_sockets_named_by_a_rule", |fixture, cgroup| {
+        let (named, other) = (at(&fixture, "docker.sock"), at(&fixture, "other.sock"));
         let (denied, free) = (Listener::at(&named), Listener::at(&other));
         let spec = format!(
             "{{default: block, errno: EACCES, rules: [{{name: docker, action: block, unix: [{}]}}]}}",
             named.display()
         );
-        stand.attach(&cgroup, "gate", &spec);
+        fixture.attach(&cgroup, "test", &spec);
         let mut process = test_client(&cgroup);
         process.fails(&format!("unix stream {}", named.display()), "EACCES");
         process.succeeds(&format!("unix stream {}", other.display()));
-        process.goes_home();
+        process.quit();
         assert_eq!((denied.heard(), free.heard()), (None, Some(MARKER.to_vec())));
         assert_eq!(
-            told(&stand),
+            events(&fixture),
             expected(&[("lsm_unix_connect", "blocked", "docker", &named)])
         );
-        let status = stand.status();
+        let status = fixture.status();
         assert_eq!(
-            (status.total("gate", "blocked"), status.total("gate", "allowed")),
+            (status.total("test", "blocked"), status.total("test", "allowed")),
             (1, 0)
         );
-        // Who is not under the policy goes where he likes.
+        // A process without the policy is not affected.
         let elsewhere = TestCgroup::create();
         let mut outside = test_client(&elsewhere);
         outside.succeeds(&format!("unix stream {}", named.display()));
-        outside.goes_home();
+        outside.quit();
         assert_eq!(denied.heard(), Some(MARKER.to_vec()));
     });
 }
 
-/// Whatever it is called: a relative path, a symbolic link, another mount of its folder, a hard link.
+/// A relative path, a symbolic link, another mount of the directory, a hard link.
 #[test]
-fn every_name_of_a_socket() {
-    with_lsm("every_name_of_a_socket", |stand, cgroup| {
-        let folder = at(&stand, "a/b");
-        fs::create_dir_all(&folder).expect("a folder");
-        let path = folder.join("x.sock");
-        // The rule may come by a link to the folder, too, and before the socket is there.
-        symlink("a/b", at(&stand, "way")).expect("a link");
+fn every_path_of_a_socket() {
+    with_lsm("every_path_of_a_socket", |fixture, cgroup| {
+        let dir = at(&fixture, "a/b");
+        fs::create_dir_all(&dir).expect("a directory");
+        let path = dir.join("x.sock");
+        // The rule may name the path through a symbolic link, and before the socket exists.
+        symlink("a/b", at(&fixture, "linked-dir")).expect("a link");
         let spec = format!(
             "{{default: allow, rules: [{{name: x, action: block, unix: [{}]}}]}}",
-            at(&stand, "way/x.sock").display()
+            at(&fixture, "linked-dir/x.sock").display()
         );
-        stand.attach(&cgroup, "gate", &spec);
+        fixture.attach(&cgroup, "test", &spec);
         let listener = Listener::at(&path);
-        symlink("a/b/x.sock", at(&stand, "link.sock")).expect("a link");
-        fs::hard_link(&path, at(&stand, "hard.sock")).expect("a hard link");
-        let mounted = at(&stand, "mounted");
-        fs::create_dir(&mounted).expect("a folder");
+        symlink("a/b/x.sock", at(&fixture, "link.sock")).expect("a link");
+        fs::hard_link(&path, at(&fixture, "hard.sock")).expect("a hard link");
+        let mounted = at(&fixture, "mounted");
+        fs::create_dir(&mounted).expect("a directory");
         let nothing: Option<&str> = None;
         nix::mount::mount(
-            Some(&folder),
+            Some(&dir),
             &mounted,
             nothing,
             nix::mount::MsFlags::MS_BIND,
@@ -187,46 +186,46 @@ fn every_name_of_a_socket() {
         let mut process = test_client(&cgroup);
         for name in [
             path.clone(),
-            at(&stand, "link.sock"),
-            at(&stand, "hard.sock"),
+            at(&fixture, "link.sock"),
+            at(&fixture, "hard.sock"),
             mounted.join("x.sock"),
         ] {
             process.fails(&format!("unix stream {}", name.display()), "EPERM");
         }
-        process.succeeds(&format!("enter {}", folder.display()));
+        process.succeeds(&format!("chdir {}", dir.display()));
         process.fails("unix stream x.sock", "EPERM");
         process.fails("unix stream ./../b/x.sock", "EPERM");
-        process.goes_home();
+        process.quit();
         assert_eq!(listener.heard(), None);
         nix::mount::umount(&mounted).expect("a mount");
-        assert_eq!(told(&stand).len(), 6);
-        // Another socket takes its place, in a folder that is made anew: the same rule.
+        assert_eq!(events(&fixture).len(), 6);
+        // Another socket at the same path, in a recreated directory, matches the same rule.
         drop(listener);
-        fs::remove_dir_all(&folder).expect("a folder");
-        fs::create_dir_all(&folder).expect("a folder");
+        fs::remove_dir_all(&dir).expect("a directory");
+        fs::create_dir_all(&dir).expect("a directory");
         let listener = Listener::at(&path);
         let mut process = test_client(&cgroup);
         process.fails(&format!("unix stream {}", path.display()), "EPERM");
-        process.goes_home();
+        process.quit();
         assert_eq!(listener.heard(), None);
     });
 }
 
-/// Parts that the path of a socket may have.
+/// Maximum number of components of a path in a rule.
 const MOST_PARTS: usize = 24;
 
-/// A path as long as can be, and one that another socket is mounted on.
+/// A path of maximum depth, and one that another socket is mounted on.
 #[test]
-fn deep_and_covered() {
-    with_lsm("deep_and_covered", |stand, cgroup| {
-        let parts = stand.folder().path().components().count() - 1;
-        let folders = MOST_PARTS - parts - 1;
-        let folder = at(&stand, &"d/".repeat(folders));
-        fs::create_dir_all(&folder).expect("folders");
-        let (deep, below) = (folder.join("s"), folder.join("e").join("s"));
-        fs::create_dir(folder.join("e")).expect("a folder");
+fn long_and_overmounted_paths() {
+    with_lsm("long_and_overmounted_paths", |fixture, cgroup| {
+        let parts = fixture.dir().path().components().count() - 1;
+        let dirs = MOST_PARTS - parts - 1;
+        let dir = at(&fixture, &"d/".repeat(dirs));
+        fs::create_dir_all(&dir).expect("folders");
+        let (deep, below) = (dir.join("s"), dir.join("e").join("s"));
+        fs::create_dir(dir.join("e")).expect("a directory");
         let (one, two) = (Listener::at(&deep), Listener::at(&below));
-        let (real, covered) = (at(&stand, "real.sock"), at(&stand, "covered.sock"));
+        let (real, covered) = (at(&fixture, "real.sock"), at(&fixture, "covered.sock"));
         let three = Listener::at(&real);
         fs::write(&covered, "").expect("a file");
         let nothing: Option<&str> = None;
@@ -245,36 +244,36 @@ fn deep_and_covered() {
                 covered.display()
             )
         };
-        let file = stand.policy("gate", &spec(&below));
-        let words = ["attach", "--policy", &file, "--cgroup", &cgroup.spelled()];
-        stand.refused(3, &["at most 24 parts"], words);
-        stand.attach(&cgroup, "gate", &spec(&deep));
+        let file = fixture.policy("test", &spec(&below));
+        let args = ["attach", "--policy", &file, "--cgroup", &cgroup.cgroup_path()];
+        fixture.run_fails(3, &["at most 24 parts"], args);
+        fixture.attach(&cgroup, "test", &spec(&deep));
         let mut process = test_client(&cgroup);
         process.fails(&format!("unix stream {}", deep.display()), "EPERM");
         process.fails(&format!("unix stream {}", covered.display()), "EPERM");
         process.fails(&format!("unix stream {}", real.display()), "EPERM");
         process.succeeds(&format!("unix stream {}", below.display()));
-        process.goes_home();
+        process.quit();
         nix::mount::umount(&covered).expect("a mount");
         assert_eq!((one.heard(), three.heard()), (None, None));
         assert_eq!(two.heard(), Some(MARKER.to_vec()));
     });
 }
 
-/// Datagrams one by one, connected ones too, and packets in order.
+/// Unconnected and connected datagrams, and seqpacket.
 #[test]
-fn every_type_of_socket() {
-    with_lsm("every_type_of_socket", |stand, cgroup| {
-        let [denied, free, packet] = ["denied", "free", "packet"].map(|name| at(&stand, name));
+fn every_socket_type() {
+    with_lsm("every_socket_type", |fixture, cgroup| {
+        let [denied, free, packet] = ["denied", "free", "packet"].map(|name| at(&fixture, name));
         let (one, two, three) = (datagrams(&denied), datagrams(&free), packets(&packet));
         let spec = |action: &str| {
             format!(
-                "{{default: allow, fold: {{audit: off}}, rules: [{{name: all, action: {action}, unix: [{}, {}]}}]}}",
+                "{{default: allow, deduplicate: {{audit: off}}, rules: [{{name: all, action: {action}, unix: [{}, {}]}}]}}",
                 denied.display(),
                 packet.display()
             )
         };
-        stand.attach(&cgroup, "gate", &spec("block"));
+        fixture.attach(&cgroup, "test", &spec("block"));
         let mut process = test_client(&cgroup);
         for kind in ["datagram", "connected-datagram"] {
             process.fails(&format!("unix {kind} {}", denied.display()), "EPERM");
@@ -288,26 +287,26 @@ fn every_type_of_socket() {
         process.fails(&format!("unix seqpacket {}", packet.display()), "EPERM");
         assert_eq!(heard_packet(&three), None);
         assert_eq!(
-            told(&stand),
+            events(&fixture),
             expected(&[
                 ("lsm_unix_send", "blocked", "all", &denied),
                 ("lsm_unix_send", "blocked", "all", &denied),
                 ("lsm_unix_connect", "blocked", "all", &packet),
             ])
         );
-        // Audited, everything arrives; of a connected datagram socket both are told: the connect and the datagram.
-        stand.apply("gate", &spec("audit"));
+        // In audit everything arrives. A connected datagram socket has two events: the connect and the datagram.
+        fixture.apply("test", &spec("audit"));
         process.succeeds(&format!("unix datagram {}", denied.display()));
         process.succeeds(&format!("unix connected-datagram {}", denied.display()));
         process.succeeds(&format!("unix seqpacket {}", packet.display()));
-        process.goes_home();
+        process.quit();
         assert_eq!(
             (heard(&one), heard(&one)),
             (Some(MARKER.to_vec()), Some(MARKER.to_vec()))
         );
         assert_eq!(heard_packet(&three), Some(MARKER.to_vec()));
         assert_eq!(
-            told(&stand),
+            events(&fixture),
             expected(&[
                 ("lsm_unix_send", "audited", "all", &denied),
                 ("lsm_unix_send", "audited", "all", &denied),
@@ -318,11 +317,11 @@ fn every_type_of_socket() {
     });
 }
 
-/// Abstract names, and the first rule that names a socket.
+/// Abstract names, and the order of rules for one socket.
 #[test]
-fn abstract_names_and_order() {
-    with_lsm("abstract_names_and_order", |stand, cgroup| {
-        let path = at(&stand, "notify");
+fn abstract_names_and_rule_order() {
+    with_lsm("abstract_names_and_rule_order", |fixture, cgroup| {
+        let path = at(&fixture, "notify");
         let (notify, x, y) = (
             Listener::at(&path),
             Listener::named("tidegate-x"),
@@ -334,61 +333,61 @@ fn abstract_names_and_order() {
              {{name: rest, action: block, unix: any}}]}}",
             path.display()
         );
-        stand.attach(&cgroup, "gate", &spec);
+        fixture.attach(&cgroup, "test", &spec);
         let mut process = test_client(&cgroup);
         process.succeeds(&format!("unix stream {}", path.display()));
         process.succeeds("unix stream @tidegate-x");
         process.fails("unix stream @tidegate-xy", "ECONNREFUSED");
-        // The other end of a pair has no name, and is nobody else.
+        // A socket pair has no name and is not checked.
         process.succeeds("pair");
-        process.goes_home();
+        process.quit();
         assert_eq!(
             (notify.heard(), x.heard()),
             (Some(MARKER.to_vec()), Some(MARKER.to_vec()))
         );
         assert_eq!(y.heard(), None);
         assert_eq!(
-            told(&stand),
+            events(&fixture),
             expected(&[
                 ("lsm_unix_connect", "audited", "x", Path::new("@tidegate-x")),
                 ("lsm_unix_connect", "blocked", "rest", Path::new("@tidegate-xy")),
             ])
         );
-        assert_eq!(stand.status().total("gate", "allowed"), 1);
+        assert_eq!(fixture.status().total("test", "allowed"), 1);
     });
 }
 
-/// Dead before its next instruction, and the peer has heard nothing.
+/// The process dies before its next instruction, and the peer receives nothing.
 #[test]
-fn killed_at_the_connect() {
-    with_lsm("killed_at_the_connect", |stand, cgroup| {
-        let path = at(&stand, "x.sock");
+fn kill_at_connect() {
+    with_lsm("kill_at_connect", |fixture, cgroup| {
+        let path = at(&fixture, "x.sock");
         let listener = Listener::at(&path);
         let spec = format!(
             "{{default: allow, rules: [{{name: x, action: kill, unix: [{}]}}]}}",
             path.display()
         );
-        stand.attach(&cgroup, "gate", &spec);
+        fixture.attach(&cgroup, "test", &spec);
         let mut process = test_client(&cgroup);
-        process.attempts(&format!("unix stream {}", path.display()));
+        process.start_step(&format!("unix stream {}", path.display()));
         assert_eq!(process.finish().signal(), Some(9));
         assert_eq!(listener.heard(), None);
         assert_eq!(
-            told(&stand),
+            events(&fixture),
             expected(&[("lsm_unix_connect", "killed", "x", &path)])
         );
     });
 }
 
-/// The programs are attached for the first version that names a socket, before it is live, and go with the last.
+/// The programs are attached before the first version that names a socket is active, and detached with the last one.
 #[test]
 fn attached_only_while_needed() {
-    with_lsm("attached_only_while_needed", |stand, cgroup| {
-        let path = at(&stand, "x.sock");
+    with_lsm("attached_only_while_needed", |fixture, cgroup| {
+        let path = at(&fixture, "x.sock");
         let listener = Listener::at(&path);
-        let hooks = |stand: &Stand| {
-            let status = stand.status();
-            let hooks = status.policy("gate")["attachments"][0]["hooks"]
+        let hooks = |fixture: &AttachFixture| {
+            let status = fixture.status();
+            let hooks = status.policy("test")["attachments"][0]["hooks"]
                 .as_array()
                 .cloned();
             let hooks = hooks.unwrap_or_default().into_iter();
@@ -398,8 +397,8 @@ fn attached_only_while_needed() {
             });
             unix.count()
         };
-        stand.attach(&cgroup, "gate", "{default: allow}");
-        assert_eq!(hooks(&stand), 0);
+        fixture.attach(&cgroup, "test", "{default: allow}");
+        assert_eq!(hooks(&fixture), 0);
         let spec = format!(
             "{{default: allow, rules: [{{name: x, action: block, unix: [{}]}}]}}",
             path.display()
@@ -407,14 +406,14 @@ fn attached_only_while_needed() {
         let step = format!("unix stream {}", path.display());
         let mut process = test_client(&cgroup);
         process.succeeds(&step);
-        let said = stand.apply("gate", &spec);
-        assert!(said.contains("unix sockets"), "{said}");
-        assert_eq!(hooks(&stand), 2);
+        let received = fixture.apply("test", &spec);
+        assert!(received.contains("unix sockets"), "{received}");
+        assert_eq!(hooks(&fixture), 2);
         process.fails(&step, "EPERM");
-        stand.apply("gate", "{default: allow}");
-        assert_eq!(hooks(&stand), 0);
+        fixture.apply("test", "{default: allow}");
+        assert_eq!(hooks(&fixture), 0);
         process.succeeds(&step);
-        process.goes_home();
+        process.quit();
         assert_eq!(
             (listener.heard(), listener.heard(), listener.heard()),
             (Some(MARKER.to_vec()), Some(MARKER.to_vec()), None)
@@ -422,28 +421,28 @@ fn attached_only_while_needed() {
     });
 }
 
-/// `exec` has them too.
+/// `exec` checks unix sockets too.
 #[test]
-fn a_command_under_exec() {
-    with_lsm("a_command_under_exec", |stand, _| {
-        let path = at(&stand, "x.sock");
+fn exec_command() {
+    with_lsm("exec_command", |fixture, _| {
+        let path = at(&fixture, "x.sock");
         let listener = Listener::at(&path);
         let spec = format!(
             "{{default: allow, errno: EACCES, rules: [{{name: x, action: block, unix: [{}]}}]}}",
             path.display()
         );
-        let file = stand.policy("sandbox", &spec);
+        let file = fixture.policy("sandbox", &spec);
         let script = format!(
             "import socket; s = socket.socket(socket.AF_UNIX); s.connect('{}')",
             path.display()
         );
-        let ended = stand.run(["exec", "--policy", &file, "--", "python3", "-c", &script]);
-        ended.expect_code(1);
-        assert!(ended.stderr.contains("PermissionError"), "{}", ended.stderr);
+        let output = fixture.run(["exec", "--policy", &file, "--", "python3", "-c", &script]);
+        output.expect_code(1);
+        assert!(output.stderr.contains("PermissionError"), "{}", output.stderr);
         assert!(
-            ended.stderr.contains(&format!("unix:{}", path.display())),
+            output.stderr.contains(&format!("unix:{}", path.display())),
             "{}",
-            ended.stderr
+            output.stderr
         );
         assert_eq!(listener.heard(), None);
     });

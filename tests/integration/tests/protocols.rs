@@ -1,23 +1,23 @@
-//! Protocols whose destinations no hook sees are judged when their socket is made: by the strictest
-//! answer that any destination could get.
+//! Protocols whose destinations no hook sees are checked at socket creation, with the strictest verdict of any
+//! destination.
 
 use integration::{
     client_result::{ClientResult, Step},
     egress_method::{EgressMethod, Family, Transport},
-    exec::Gate,
+    exec::Exec,
     namespace::Namespace,
     receiver::Receiver,
     requirement::{Need, met},
     test_client::TestClient,
 };
 
-/// One run under a policy; whether it arrived is told twice, by the test client and by the receiver.
-fn passes(spec: &str, way: EgressMethod, family: Family) -> bool {
-    let receiver = Receiver::listen(way.transport(), Namespace::near(family));
-    let gate = Gate::with(spec).options(["--keep-capability", "NET_RAW"]);
-    let result: ClientResult = gate.run_client(test_client().words(way, receiver.address(), None));
+/// Runs a method under a policy; whether it arrived, according to both the test client and the receiver.
+fn passes(spec: &str, method: EgressMethod, family: Family) -> bool {
+    let receiver = Receiver::listen(method.transport(), Namespace::near(family));
+    let exec = Exec::with(spec).options(["--keep-capability", "NET_RAW"]);
+    let result: ClientResult = exec.run_client(test_client().args(method, receiver.address(), None));
     assert_eq!(receiver.arrived().len(), usize::from(result.ok), "{result:?}");
-    let report = gate.report();
+    let report = exec.report();
     if result.ok {
         assert!(report.events.is_empty(), "{:#?}", report.events);
     } else {
@@ -30,7 +30,7 @@ fn passes(spec: &str, way: EgressMethod, family: Family) -> bool {
             (event.hook.as_str(), event.outcome.as_str()),
             ("sock_create", "blocked")
         );
-        assert_eq!(event.protocol, way.protocol(family));
+        assert_eq!(event.protocol, method.protocol(family));
         assert_eq!(event.destination, None);
     }
     result.ok
@@ -40,21 +40,21 @@ fn test_client() -> TestClient {
     TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
-fn in_namespace(test: &str, way: EgressMethod, check: impl Fn() + Send + Sync) {
+fn in_namespace(test: &str, method: EgressMethod, check: impl Fn() + Send + Sync) {
     if !met(test, &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
-        let there = Receiver::try_listen(way.transport(), Namespace::near(Family::V4)).is_some();
+        let there = Receiver::try_listen(method.transport(), Namespace::near(Family::V4)).is_some();
         if met(test, &[Need::Kernel(there, "the protocol is not in this kernel")]) {
             check();
         }
     });
 }
 
-/// What holds for each of them, by the name of IPv4 and that of IPv6.
-fn judged_at_the_socket(test: &str, way: EgressMethod, name: &str, name_v6: &str) {
-    in_namespace(test, way, || {
+/// The checks for each protocol, by its IPv4 and IPv6 name.
+fn checked_at_the_socket(test: &str, method: EgressMethod, name: &str, name_v6: &str) {
+    in_namespace(test, method, || {
         for (family, name) in [(Family::V4, name), (Family::V6, name_v6)] {
             let cases = [
                 ("{default: block}".to_owned(), false),
@@ -65,31 +65,31 @@ fn judged_at_the_socket(test: &str, way: EgressMethod, name: &str, name_v6: &str
                     ),
                     true,
                 ),
-                // Every port and protocol is this protocol too.
+                // A rule for all ports and protocols includes this protocol.
                 (
                     "{default: block, rules: [{name: r, action: allow, to: any}]}".to_owned(),
                     true,
                 ),
-                // Another protocol's allowance is not this one's.
+                // A rule for another protocol does not match.
                 (
                     "{default: block, rules: [{name: r, action: allow, to: any, protocols: [tcp, udp]}]}"
                         .to_owned(),
                     false,
                 ),
-                // Allowed to some addresses only: which one it will be cannot be seen, so it is denied.
+                // Allowed for some addresses only: the hook does not see the destination, so it denies.
                 (
                     format!(
                         r#"{{default: block, rules: [{{name: r, action: allow, to: [198.51.100.0/24, "2001:db8::/32"], protocols: [{name}]}}]}}"#
                     ),
                     false,
                 ),
-                // Blocked to some addresses only: denied for the same reason.
+                // Blocked for some addresses only: denied for the same reason.
                 (
                     r#"{default: allow, rules: [{name: r, action: block, to: [192.0.2.0/24, "2001:db8:aaaa::/48"]}]}"#
                         .to_owned(),
                     false,
                 ),
-                // An allowance to any settles it, whatever comes later.
+                // A rule that allows any destination decides before later rules.
                 (
                     format!(
                         "{{default: block, rules: [{{name: r, action: allow, to: any, protocols: [{name}]}}, {{name: s, action: block, to: [192.0.2.0/24]}}]}}"
@@ -98,7 +98,7 @@ fn judged_at_the_socket(test: &str, way: EgressMethod, name: &str, name_v6: &str
                 ),
             ];
             for (spec, expected) in &cases {
-                assert_eq!(passes(spec, way, family), *expected, "{family:?} {spec}");
+                assert_eq!(passes(spec, method, family), *expected, "{family:?} {spec}");
             }
         }
     });
@@ -106,23 +106,23 @@ fn judged_at_the_socket(test: &str, way: EgressMethod, name: &str, name_v6: &str
 
 #[test]
 fn udplite() {
-    judged_at_the_socket("udplite", EgressMethod::UdpliteConnectSend, "udplite", "udplite");
+    checked_at_the_socket("udplite", EgressMethod::UdpliteConnectSend, "udplite", "udplite");
 }
 
 #[test]
 fn raw() {
-    judged_at_the_socket("raw", EgressMethod::RawSendto, "raw", "raw");
+    checked_at_the_socket("raw", EgressMethod::RawSendto, "raw", "raw");
 }
 
 #[test]
 fn ping() {
-    judged_at_the_socket("ping", EgressMethod::PingSendto, "icmp", "icmpv6");
+    checked_at_the_socket("ping", EgressMethod::PingSendto, "icmp", "icmpv6");
 }
 
-/// All of IPv4 is all that an IPv4 socket can reach; an IPv6 socket reaches more.
+/// 0.0.0.0/0 covers everything that an IPv4 socket can reach, but not an IPv6 socket.
 #[test]
-fn every_address_of_one_family() {
-    in_namespace("every_address_of_one_family", EgressMethod::RawSendto, || {
+fn rules_for_all_of_one_family() {
+    in_namespace("rules_for_all_of_one_family", EgressMethod::RawSendto, || {
         let v4 = "{default: block, rules: [{name: r, action: allow, to: [0.0.0.0/0], protocols: [raw]}]}";
         assert!(passes(v4, EgressMethod::RawSendto, Family::V4));
         assert!(!passes(v4, EgressMethod::RawSendto, Family::V6));
@@ -131,18 +131,18 @@ fn every_address_of_one_family() {
     });
 }
 
-/// SCTP has no address hook either. Its socket is all that is needed to see that.
+/// SCTP has no address hook either; creating a socket is enough to test it.
 #[test]
 fn sctp() {
     if !met("sctp", &[Need::Root]) {
         return;
     }
-    // SAFETY: numbers only.
+    // SAFETY: integers only.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_SCTP) };
     if !met("sctp", &[Need::Kernel(fd >= 0, "SCTP is not in this kernel")]) {
         return;
     }
-    // SAFETY: the descriptor is ours, and used nowhere else.
+    // SAFETY: the descriptor is owned here.
     unsafe { libc::close(fd) };
     if !met("sctp", &[Need::Program("python3")]) {
         return;
@@ -150,35 +150,35 @@ fn sctp() {
     let script = "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132)";
     let make = ["python3", "-c", script];
     Namespace::run(|_| {
-        let gate = Gate::with("{default: block}");
-        let ended = gate.run(make);
-        ended.expect_code(1);
-        assert!(ended.stderr.contains("PermissionError"), "{}", ended.stderr);
-        assert_eq!(gate.report().only_event().protocol, "sctp");
+        let exec = Exec::with("{default: block}");
+        let output = exec.run(make);
+        output.expect_code(1);
+        assert!(output.stderr.contains("PermissionError"), "{}", output.stderr);
+        assert_eq!(exec.report().only_event().protocol, "sctp");
         let spec = "{default: block, rules: [{name: r, action: allow, to: any, protocols: [sctp]}]}";
-        Gate::with(spec).run(make).expect_code(0);
+        Exec::with(spec).run(make).expect_code(0);
     });
 }
 
-/// Unix sockets and netlink are none of a network policy's business.
+/// Unix and netlink sockets are not checked.
 #[test]
 fn other_families_pass() {
     if !met("other_families_pass", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
-        let gate = Gate::with("{default: kill}");
-        let place = gate.folder().path().join("socket");
-        let listener = std::os::unix::net::UnixListener::bind(&place).unwrap();
+        let exec = Exec::with("{default: kill}");
+        let path = exec.dir().path().join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let to = Receiver::listen(Transport::Udp, Namespace::near(Family::V4)).address();
         let running =
-            gate.start(test_client().task("take-socket", &[place.to_str().unwrap(), &to.to_string()]));
+            exec.start(test_client().task("take-socket", &[path.to_str().unwrap(), &to.to_string()]));
         let (stream, _) = listener.accept().unwrap();
-        // It is given none, and tells so: it got this far.
+        // The peer sends no socket; the client got this far.
         drop(stream);
-        let ended = running.finish();
-        let result = ClientResult::read(&ended.expect_code(0).stdout).pop().unwrap();
+        let output = running.finish();
+        let result = ClientResult::read(&output.expect_code(0).stdout).pop().unwrap();
         assert_eq!(result.errno.as_deref(), Some("NO-SOCKET"));
-        assert!(gate.report().events.is_empty());
+        assert!(exec.report().events.is_empty());
     });
 }

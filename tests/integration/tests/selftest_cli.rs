@@ -1,6 +1,5 @@
-//! `tidegate selftest`, from the outside: what it says of each way is what the tests know of it, and nothing
-//! stays.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! `tidegate selftest`: its report for each egress method is what the tests expect, and it leaves nothing behind.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{
     collections::BTreeSet,
@@ -10,219 +9,224 @@ use std::{
 };
 
 use integration::{
-    captured::{Captured, Ended},
     cgroup::TestCgroup,
-    egress_method::{EgressMethod, Family, Gatekeeper},
+    egress_method::{EgressMethod, EnforcedBy, Family},
     exec::{enter, policy, tidegate},
     kernel::{errno_seen, has_lsm, hook_that_blocks, outcome_of_kill},
     mount_table::mount_of,
     requirement::{Need, met},
-    shared_file::SharedFolder,
+    running_command::{CommandOutput, RunningCommand},
+    shared_dir::SharedDir,
 };
 use serde_json::Value;
 
-fn selftest<W: AsRef<OsStr>>(cgroup: &TestCgroup, words: impl IntoIterator<Item = W>) -> Ended {
+fn selftest<W: AsRef<OsStr>>(cgroup: &TestCgroup, args: impl IntoIterator<Item = W>) -> CommandOutput {
     let mut all = vec![OsStr::new("selftest").to_owned()];
-    all.extend(words.into_iter().map(|word| word.as_ref().to_owned()));
+    all.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
     let mut command = tidegate(all);
     enter(&mut command, cgroup);
-    Captured::run(&mut command)
+    RunningCommand::run(&mut command)
 }
 
-/// What it ends with where nothing is open but what must be.
-fn open_code() -> i32 {
+/// The exit code when only documented limitations are bypasses.
+fn expected_code() -> i32 {
     if has_lsm() { 0 } else { 5 }
 }
 
-fn under(spec: &str) -> (Ended, Value) {
-    let folder = SharedFolder::create();
-    let file = folder.write("policy.yaml", &policy("strict", spec));
-    let words: [&OsStr; 4] = [
+fn under(spec: &str) -> (CommandOutput, Value) {
+    let dir = SharedDir::create();
+    let file = dir.write("policy.yaml", &policy("strict", spec));
+    let args: [&OsStr; 4] = [
         "--output".as_ref(),
         "json".as_ref(),
         "--policy".as_ref(),
         file.as_ref(),
     ];
-    let ended = selftest(&TestCgroup::create(), words);
-    let report = document(&ended);
-    (ended, report)
+    let output = selftest(&TestCgroup::create(), args);
+    let report = document(&output);
+    (output, report)
 }
 
-fn document(ended: &Ended) -> Value {
-    let read = serde_json::from_str(&ended.stdout);
-    read.unwrap_or_else(|error| panic!("{error}\n{}\n{}", ended.stdout, ended.stderr))
+fn document(output: &CommandOutput) -> Value {
+    let read = serde_json::from_str(&output.stdout);
+    read.unwrap_or_else(|error| panic!("{error}\n{}\n{}", output.stdout, output.stderr))
 }
 
-fn lines(report: &Value) -> &Vec<Value> {
-    report["ways"].as_array().unwrap()
+fn cases(report: &Value) -> &Vec<Value> {
+    report["cases"].as_array().unwrap()
 }
 
-/// Those that this kernel has, by sockets that are made inside.
+/// The cases that the kernel supports, without those of an inherited socket.
 fn tried(report: &Value) -> Vec<&Value> {
-    let there = |line: &&Value| line["status"] != "not_here" && line["way"] != "older-socket";
-    let tried: Vec<&Value> = lines(report).iter().filter(there).collect();
-    // No kernel of ours lacks more than MPTCP or UDP-Lite.
+    let is_tried = |case: &&Value| case["result"] != "unsupported" && case["method"] != "inherited-socket";
+    let tried: Vec<&Value> = cases(report).iter().filter(is_tried).collect();
+    // Supported kernels lack at most MPTCP or UDP-Lite.
     assert!(tried.len() > 50, "{report:#}");
     tried
 }
 
 #[test]
-fn every_way_is_blocked_by_its_hook() {
-    if !met("every_way_is_blocked_by_its_hook", &[Need::Root]) {
+fn every_method_is_blocked_by_its_hook() {
+    if !met("every_method_is_blocked_by_its_hook", &[Need::Root]) {
         return;
     }
-    let ended = selftest(&TestCgroup::create(), ["--output", "json"]);
-    // Sockets from outside are a way that is known to be open where no LSM programs run.
-    ended.expect_code(open_code());
-    let report = document(&ended);
-    // `cargo xtask vm --selftest` makes docs/egress-paths.md of these.
-    for line in lines(&report) {
-        println!("SELFTEST {line}");
+    let output = selftest(&TestCgroup::create(), ["--output", "json"]);
+    // Without LSM programs an inherited socket is a documented bypass.
+    output.expect_code(expected_code());
+    let report = document(&output);
+    // `cargo xtask vm --selftest` reads these lines and writes docs/egress-paths.md.
+    for case in cases(&report) {
+        println!("SELFTEST {case}");
     }
-    for line in tried(&report) {
-        assert_eq!(line["status"], "blocked", "{line:#}");
+    for case in tried(&report) {
+        assert_eq!(case["result"], "blocked", "{case:#}");
         assert_eq!(
-            (&line["arrived"], &line["forbidden"]),
+            (&case["arrived"], &case["forbidden"]),
             (&0.into(), &true.into()),
-            "{line:#}"
+            "{case:#}"
         );
-        let way: EgressMethod = line["way"].as_str().unwrap().parse().unwrap();
-        let family = match line["destination"].as_str().unwrap() {
+        let method: EgressMethod = case["method"].as_str().unwrap().parse().unwrap();
+        let family = match case["destination"].as_str().unwrap() {
             "IPv4" => Family::V4,
             "IPv6" => Family::V6,
-            // Another spelling: the hook is that of the caller's.
+            // Another form of the address: the hook is that of the family that the caller uses.
             "0.0.0.0" | "127.0.0.2" | "metadata service" => Family::V4,
             _ => Family::V6,
         };
-        let (hook, errno) = match way.gatekeeper() {
-            Gatekeeper::Capability if has_lsm() => (way.lsm_hook(), "EHOSTUNREACH"),
-            Gatekeeper::Capability => (None, "EPERM"),
+        let (hook, errno) = match method.enforced_by() {
+            EnforcedBy::Capability if has_lsm() => (method.lsm_hook(), "EHOSTUNREACH"),
+            EnforcedBy::Capability => (None, "EPERM"),
             _ => (
-                hook_that_blocks(way, family, "EHOSTUNREACH"),
+                hook_that_blocks(method, family, "EHOSTUNREACH"),
                 errno_seen("EHOSTUNREACH"),
             ),
         };
-        assert_eq!(line["hook"].as_str(), hook, "{line:#}");
-        assert_eq!(line["errno"], errno, "{line:#}");
+        assert_eq!(case["hook"].as_str(), hook, "{case:#}");
+        assert_eq!(case["errno"], errno, "{case:#}");
     }
-    let older: Vec<&Value> = lines(&report)
+    let inherited: Vec<&Value> = cases(&report)
         .iter()
-        .filter(|line| line["way"] == "older-socket")
+        .filter(|case| case["method"] == "inherited-socket")
         .collect();
-    assert_eq!(older.len(), 2);
-    for line in older {
+    assert_eq!(inherited.len(), 2);
+    for case in inherited {
         if has_lsm() {
             assert_eq!(
-                (line["status"].as_str(), line["hook"].as_str()),
+                (case["result"].as_str(), case["hook"].as_str()),
                 (Some("blocked"), Some("lsm_sendmsg")),
-                "{line:#}"
+                "{case:#}"
             );
             continue;
         }
         assert_eq!(
-            (line["status"].as_str(), line["known"].as_bool()),
-            (Some("open"), Some(true)),
-            "{line:#}"
+            (case["result"].as_str(), case["known_limitation"].as_bool()),
+            (Some("bypass"), Some(true)),
+            "{case:#}"
         );
-        assert!(line["why"].as_str().unwrap().contains("SECURITY.md"), "{line:#}");
+        assert!(
+            case["reason"].as_str().unwrap().contains("SECURITY.md"),
+            "{case:#}"
+        );
     }
-    // Every way that there is.
-    let named: BTreeSet<&str> = lines(&report)
+    // Every egress method is tested.
+    let named: BTreeSet<&str> = cases(&report)
         .iter()
-        .filter_map(|line| line["way"].as_str())
+        .filter_map(|case| case["method"].as_str())
         .collect();
-    for way in EgressMethod::all() {
-        assert!(named.contains(way.name()), "{way:?} is not tried");
+    for method in EgressMethod::all() {
+        assert!(named.contains(method.name()), "{method:?} is not tried");
     }
 }
 
 #[test]
-fn a_policy_of_ones_own() {
-    if !met("a_policy_of_ones_own", &[Need::Root]) {
+fn custom_policy() {
+    if !met("custom_policy", &[Need::Root]) {
         return;
     }
-    // What it denies by default does not arrive; loopback it allows.
-    let (ended, report) =
+    // The default blocks; a rule allows loopback.
+    let (output, report) =
         under("{default: block, rules: [{name: home, action: allow, to: [127.0.0.0/8, \"::1\"]}]}");
-    ended.expect_code(open_code());
-    assert_eq!(report["policy"], "strict");
-    for line in tried(&report) {
-        let expected = match line["destination"].as_str().unwrap() {
+    output.expect_code(expected_code());
+    assert_eq!(
+        (&report["policy"], &report["schema_version"]),
+        (&"strict".into(), &1.into())
+    );
+    for case in tried(&report) {
+        let expected = match case["destination"].as_str().unwrap() {
             "0.0.0.0" | "::" | "127.0.0.2" => "allowed",
             _ => "blocked",
         };
-        assert_eq!(line["status"], expected, "{line:#}");
+        assert_eq!(case["result"], expected, "{case:#}");
     }
 }
 
-/// What the policy leaves to the hooks of the cgroup is not tried by others: a socket from outside is open then.
+/// With only the cgroup hooks, an inherited socket is a bypass.
 #[test]
-fn a_policy_for_some_hooks() {
-    if !met("a_policy_for_some_hooks", &[Need::Root]) {
+fn policy_for_some_hooks() {
+    if !met("policy_for_some_hooks", &[Need::Root]) {
         return;
     }
-    let (ended, report) = under("{default: block, hooks: [cgroup]}");
-    ended.expect_code(if has_lsm() { 6 } else { 5 });
-    for line in lines(&report).iter().filter(|line| line["way"] == "older-socket") {
-        assert_eq!(line["status"], "open", "{line:#}");
-        assert!(line["arrived"].as_u64().unwrap() > 0, "{line:#}");
-    }
-    for line in tried(&report).iter().filter(|line| line["way"] != "packet") {
-        assert_eq!(line["status"], "blocked", "{line:#}");
-    }
-}
-
-#[test]
-fn a_policy_that_kills() {
-    if !met("a_policy_that_kills", &[Need::Root]) {
-        return;
-    }
-    let (ended, report) = under("{default: kill}");
-    ended.expect_code(open_code());
-    for line in tried(&report) {
-        assert_eq!(line["status"], "blocked", "{line:#}");
-        if line["way"] != "packet" {
-            assert_eq!(
-                line["outcome"].as_str().unwrap().replace(' ', "_"),
-                outcome_of_kill(),
-                "{line:#}"
-            );
-        }
-    }
-}
-
-/// Nothing is forbidden, so nothing is open; what is reported arrived.
-#[test]
-fn a_policy_that_only_audits() {
-    if !met("a_policy_that_only_audits", &[Need::Root]) {
-        return;
-    }
-    let (ended, report) = under("{mode: audit, default: block}");
-    ended.expect_code(0);
-    for line in tried(&report) {
-        assert_eq!(line["forbidden"], false, "{line:#}");
-        if line["way"] != "packet" {
-            assert_eq!(line["status"], "reported", "{line:#}");
-            assert!(line["arrived"].as_u64().unwrap() > 0, "{line:#}");
-        }
-    }
-    let older = lines(&report)
+    let (output, report) = under("{default: block, hooks: [cgroup]}");
+    output.expect_code(if has_lsm() { 6 } else { 5 });
+    for case in cases(&report)
         .iter()
-        .find(|line| line["way"] == "older-socket")
+        .filter(|case| case["method"] == "inherited-socket")
+    {
+        assert_eq!(case["result"], "bypass", "{case:#}");
+        assert!(case["arrived"].as_u64().unwrap() > 0, "{case:#}");
+    }
+    for case in tried(&report).iter().filter(|case| case["method"] != "packet") {
+        assert_eq!(case["result"], "blocked", "{case:#}");
+    }
+}
+
+#[test]
+fn policy_that_kills() {
+    if !met("policy_that_kills", &[Need::Root]) {
+        return;
+    }
+    let (output, report) = under("{default: kill}");
+    output.expect_code(expected_code());
+    for case in tried(&report) {
+        assert_eq!(case["result"], "blocked", "{case:#}");
+        if case["method"] != "packet" {
+            assert_eq!(case["outcome"].as_str().unwrap(), outcome_of_kill(), "{case:#}");
+        }
+    }
+}
+
+/// The policy denies nothing, so there is no bypass; everything arrives and is reported.
+#[test]
+fn audit_policy() {
+    if !met("audit_policy", &[Need::Root]) {
+        return;
+    }
+    let (output, report) = under("{mode: audit, default: block}");
+    output.expect_code(0);
+    for case in tried(&report) {
+        assert_eq!(case["forbidden"], false, "{case:#}");
+        if case["method"] != "packet" {
+            assert_eq!(case["result"], "reported", "{case:#}");
+            assert!(case["arrived"].as_u64().unwrap() > 0, "{case:#}");
+        }
+    }
+    let inherited = cases(&report)
+        .iter()
+        .find(|case| case["method"] == "inherited-socket")
         .unwrap();
     let expected = if has_lsm() { "reported" } else { "allowed" };
-    assert_eq!(older["status"], expected, "{older:#}");
+    assert_eq!(inherited["result"], expected, "{inherited:#}");
 }
 
 #[test]
-fn nothing_stays() {
-    if !met("nothing_stays", &[Need::Root]) {
+fn leaves_nothing_behind() {
+    if !met("leaves_nothing_behind", &[Need::Root]) {
         return;
     }
-    // Links to a cgroup, by its id, of programs of one run and of those that stay loaded.
+    // The pinned links of any cgroup, by its id.
     let links = || -> BTreeSet<PathBuf> {
-        let names = |folder: &Path| -> Vec<PathBuf> {
-            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let names = |dir: &Path| -> Vec<PathBuf> {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
             entries.map(|entry| entry.path()).collect()
         };
         let own = mount_of("bpf")
@@ -230,49 +234,46 @@ fn nothing_stays() {
             .unwrap_or_default();
         let loaded = names(&own)
             .into_iter()
-            .flat_map(|gate| names(&gate.join("links")));
+            .flat_map(|datapath| names(&datapath.join("links")));
         let is_cgroup = |path: &PathBuf| {
             let name = path.file_name().and_then(|name| name.to_str());
             name.is_some_and(|name| name.parse::<u64>().is_ok())
         };
-        names(&own.join("exec"))
-            .into_iter()
-            .chain(loaded.filter(is_cgroup))
-            .collect()
+        loaded.filter(is_cgroup).collect()
     };
     let cgroup = TestCgroup::create();
-    let ended = selftest(&cgroup, [""; 0]);
-    ended.expect_code(open_code());
+    let output = selftest(&cgroup, [""; 0]);
+    output.expect_code(expected_code());
     assert_eq!(cgroup.children(), Vec::<PathBuf>::new());
     assert!(cgroup.processes().is_empty());
     assert!(links().is_empty(), "{:?}", links());
-    // In words, too.
+    // The text output.
     assert!(
-        ended.stdout.contains(" blocked") && ended.stdout.contains("blocked, 2 OPEN") != has_lsm(),
+        output.stdout.contains(" BLOCKED") && output.stdout.contains("BLOCKED, 2 BYPASS") != has_lsm(),
         "{}",
-        ended.stdout
+        output.stdout
     );
-    assert_eq!(ended.stderr, "", "no progress where nobody watches");
+    assert_eq!(output.stderr, "", "no progress output without a terminal");
 }
 
 #[test]
-fn what_is_asked_wrongly_is_told() {
+fn invalid_arguments() {
     let mut command = tidegate(["selftest", "--policy", "/nowhere.yaml"]);
-    if met("what_is_asked_wrongly_is_told", &[Need::Root]) {
-        Captured::run(&mut command).expect_code(1);
-        let folder = SharedFolder::create();
-        let file = folder.write("policy.yaml", "spec: {}");
-        let words = ["selftest".as_ref(), "--policy".as_ref(), file.as_os_str()];
-        Captured::run(&mut tidegate(words)).expect_code(3);
+    if met("invalid_arguments", &[Need::Root]) {
+        RunningCommand::run(&mut command).expect_code(1);
+        let dir = SharedDir::create();
+        let file = dir.write("policy.yaml", "spec: {}");
+        let args = ["selftest".as_ref(), "--policy".as_ref(), file.as_os_str()];
+        RunningCommand::run(&mut tidegate(args)).expect_code(3);
     }
-    // The hidden command takes no descriptor that it was not given.
-    let ended = Captured::run(&mut tidegate([
+    // The hidden command refuses a descriptor that is not open.
+    let output = RunningCommand::run(&mut tidegate([
         "selftest-client",
-        "--tell=99",
-        "go",
+        "--result-fd=99",
+        "run",
         "tcp-connect",
         "127.0.0.1:9",
     ]));
-    ended.expect_code(2);
-    assert!(ended.stderr.contains("99"), "{}", ended.stderr);
+    output.expect_code(2);
+    assert!(output.stderr.contains("99"), "{}", output.stderr);
 }

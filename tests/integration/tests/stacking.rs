@@ -1,17 +1,17 @@
-//! Several policies: two on one cgroup, and one above another. All are asked, the strictest holds, and
-//! each that has something to say says it.
+//! Several policies, on one cgroup and on nested cgroups: all are evaluated, the strictest verdict is enforced, and each
+//! policy reports its own events.
 
 use std::ffi::OsString;
 
 use integration::{
-    captured::Ended,
     egress_method::{EgressMethod, Family, Transport},
-    exec::{Gate, policy},
+    exec::{Exec, policy},
     kernel::{errno_seen, outcome_of_kill},
     namespace::Namespace,
     receiver::Receiver,
     report::Report,
     requirement::{Need, met, tidegate_bin},
+    running_command::CommandOutput,
     test_client::TestClient,
 };
 
@@ -21,14 +21,14 @@ fn test_client() -> TestClient {
     TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
-/// Sends a test client out where this is the strictest that is said.
-fn send(gate: &Gate, strictest: &str, words: Vec<OsString>) -> Ended {
+/// Runs a test client where this action is the strictest.
+fn send(exec: &Exec, strictest: &str, args: Vec<OsString>) -> CommandOutput {
     if strictest == "kill" {
-        return gate.last_result(words);
+        return exec.run_until_killed(args);
     }
-    let ended = gate.run(words);
-    ended.expect_code(0);
-    ended
+    let output = exec.run(args);
+    output.expect_code(0);
+    output
 }
 
 fn outcome_of(action: &str) -> &'static str {
@@ -51,32 +51,32 @@ fn two_policies_on_one_cgroup() {
         for (i, first) in STRICTNESS.iter().enumerate() {
             for (j, second) in STRICTNESS.iter().enumerate() {
                 let about = format!("{first} and {second}");
-                let gate = Gate::open()
+                let exec = Exec::open()
                     .policy(&policy("first", &format!("{{default: {first}}}")))
                     .policy(&policy("second", &format!("{{default: {second}}}")));
                 let strictest = STRICTNESS[i.max(j)];
                 send(
-                    &gate,
+                    &exec,
                     strictest,
-                    test_client().words(EgressMethod::TcpConnect, receiver.address(), None),
+                    test_client().args(EgressMethod::TcpConnect, receiver.address(), None),
                 );
                 let passes = matches!(strictest, "allow" | "audit");
                 assert_eq!(receiver.arrived().len(), usize::from(passes), "{about}");
 
-                let report = gate.report();
-                let mut said: Vec<_> = report
+                let report = exec.report();
+                let mut outcomes: Vec<_> = report
                     .events
                     .iter()
                     .map(|event| (event.policy.as_deref().unwrap(), event.outcome.as_str()))
                     .collect();
-                said.sort_unstable();
+                outcomes.sort_unstable();
                 let expected: Vec<_> = [("first", *first), ("second", *second)]
                     .into_iter()
                     .filter(|(_, action)| *action != "allow")
                     .map(|(name, action)| (name, outcome_of(action)))
                     .collect();
                 assert_eq!(
-                    said, expected,
+                    outcomes, expected,
                     "{about}: one event for each that had something to say"
                 );
                 let counted: Vec<_> = report
@@ -91,40 +91,40 @@ fn two_policies_on_one_cgroup() {
     });
 }
 
-/// Of two denials the first policy's errno is seen; an audit-mode policy beside it changes nothing.
+/// The errno is that of the first policy that denies; a policy in audit mode does not change it.
 #[test]
-fn the_errno_of_the_first_that_denies() {
-    if !met("the_errno_of_the_first_that_denies", &[Need::Root]) {
+fn errno_of_the_first_denial() {
+    if !met("errno_of_the_first_denial", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
         let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
-        let gate = Gate::open()
+        let exec = Exec::open()
             .policy(&policy(
                 "watching",
                 "{mode: audit, default: kill, errno: ETIMEDOUT}",
             ))
             .policy(&policy("one", "{default: block, errno: EACCES}"))
             .policy(&policy("two", "{default: block, errno: ENETUNREACH}"));
-        let result = gate.run_client(test_client().words(EgressMethod::TcpConnect, receiver.address(), None));
+        let result = exec.run_client(test_client().args(EgressMethod::TcpConnect, receiver.address(), None));
         assert_eq!(result.errno.as_deref(), Some(errno_seen("EACCES")));
-        let report = gate.report();
-        // Where an LSM program denies, what a cgroup hook would have told comes after it.
+        let report = exec.report();
+        // Where an LSM program denies, the event of the cgroup hook comes later.
         let mut outcomes: Vec<_> = report.events.iter().map(|event| event.outcome.as_str()).collect();
         outcomes.sort_unstable();
         assert_eq!(outcomes, ["blocked", "blocked", "would_kill"]);
     });
 }
 
-/// An exec within an exec, which ends as the strictest action has it, and what both of them report.
-fn nested(outer: &str, inner: &str, strictest: &str, to: &Receiver) -> (Ended, Report, Report) {
-    // The inner one makes a cgroup and loads programs: the outer one must leave it the means.
-    let outside = Gate::open()
+/// Runs an exec within an exec, which ends as the strictest action says; returns both reports.
+fn nested(outer: &str, inner: &str, strictest: &str, to: &Receiver) -> (CommandOutput, Report, Report) {
+    // The inner one creates a cgroup and loads programs: it needs the capabilities.
+    let outside = Exec::open()
         .policy(&policy("outer", outer))
         .options(["--keep-capability", "all"]);
-    let file = outside.folder().write("inner.yaml", &policy("inner", inner));
-    let report = outside.folder().path().join("inner.jsonl");
-    let mut words: Vec<OsString> = vec![
+    let file = outside.dir().write("inner.yaml", &policy("inner", inner));
+    let report = outside.dir().path().join("inner.jsonl");
+    let mut args: Vec<OsString> = vec![
         tidegate_bin().into(),
         "exec".into(),
         "--policy".into(),
@@ -133,16 +133,16 @@ fn nested(outer: &str, inner: &str, strictest: &str, to: &Receiver) -> (Ended, R
         report.clone().into(),
         "--".into(),
     ];
-    words.extend(test_client().words(EgressMethod::TcpConnect, to.address(), None));
-    let ended = send(&outside, strictest, words);
+    args.extend(test_client().args(EgressMethod::TcpConnect, to.address(), None));
+    let output = send(&outside, strictest, args);
     let (outer, inner) = (outside.report(), Report::read(&report));
-    (ended, outer, inner)
+    (output, outer, inner)
 }
 
-/// Every pair of actions, one above the other.
+/// Every pair of actions, on nested cgroups.
 #[test]
-fn an_exec_within_an_exec() {
-    if !met("an_exec_within_an_exec", &[Need::Root]) {
+fn nested_exec() {
+    if !met("nested_exec", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -172,21 +172,21 @@ fn an_exec_within_an_exec() {
     });
 }
 
-/// Audit mode below does not loosen what stands above.
+/// A policy in audit mode on the inner cgroup does not weaken the outer policy.
 #[test]
-fn an_inner_audit_mode_does_not_loosen() {
-    if !met("an_inner_audit_mode_does_not_loosen", &[Need::Root]) {
+fn inner_audit_mode_does_not_weaken_the_outer() {
+    if !met("inner_audit_mode_does_not_weaken_the_outer", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
         let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
-        let (ended, outer, inner) = nested(
+        let (output, outer, inner) = nested(
             "{default: block, errno: EACCES}",
             "{mode: audit, default: block, errno: ENETUNREACH}",
             "block",
             &receiver,
         );
-        assert!(ended.stdout.contains(errno_seen("EACCES")), "{}", ended.stdout);
+        assert!(output.stdout.contains(errno_seen("EACCES")), "{}", output.stdout);
         receiver.expect_nothing("blocked above");
         assert_eq!(outer.only_event().outcome, "blocked");
         assert_eq!(inner.only_event().outcome, "would_block");

@@ -1,11 +1,11 @@
-//! Strict policies as policies: they come, change and go, watch, run commands, and say where they cannot.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! Strict policies: attach, update, detach, audit mode, `exec`, and kernels without the egress filter.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use integration::{
-    attached::Stand,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::{EgressMethod, Family, MARKER, Transport},
-    exec::Gate,
+    exec::Exec,
     kernel::kills_at_once,
     namespace::Namespace,
     receiver::Receiver,
@@ -24,9 +24,9 @@ fn in_namespace(test: &str, check: impl Fn() + Send + Sync) {
     }
 }
 
-/// Hooks of the first place where a policy stands.
-fn hooks(stand: &Stand, policy: &str) -> Vec<(String, String)> {
-    let status = stand.status();
+/// The hooks of the first attachment of a policy, with their states.
+fn hooks(fixture: &AttachFixture, policy: &str) -> Vec<(String, String)> {
+    let status = fixture.status();
     let hooks = status.policy(policy)["attachments"][0]["hooks"]
         .as_array()
         .unwrap();
@@ -37,17 +37,17 @@ fn hooks(stand: &Stand, policy: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-fn has_egress_filter(stand: &Stand, policy: &str) -> bool {
-    let hooks = hooks(stand, policy);
+fn has_egress_filter(fixture: &AttachFixture, policy: &str) -> bool {
+    let hooks = hooks(fixture, policy);
     assert!(hooks.iter().all(|(_, state)| state == "attached"), "{hooks:?}");
     hooks.iter().any(|(hook, _)| hook == "egress")
 }
 
-/// The program is attached while one of the cgroup's policies is strict, and the right packets are judged.
+/// The egress filter is attached only while a policy of the cgroup is strict, and checks the right packets.
 #[test]
-fn strictness_comes_and_goes() {
-    in_namespace("strictness_comes_and_goes", || {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+fn egress_filter_attached_only_while_needed() {
+    in_namespace("egress_filter_attached_only_while_needed", || {
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("udp4");
@@ -61,41 +61,41 @@ fn strictness_comes_and_goes() {
                 receiver.expect_nothing("it is blocked");
             }
         };
-        stand.attach(&cgroup, "one", "{default: block}");
+        fixture.attach(&cgroup, "one", "{default: block}");
         sends(true);
-        assert!(!has_egress_filter(&stand, "one"));
-        let told = stand.apply("one", "{default: block, strict: true}");
-        assert!(told.contains("strict: false -> true"), "{told}");
+        assert!(!has_egress_filter(&fixture, "one"));
+        let reported = fixture.apply("one", "{default: block, strict: true}");
+        assert!(reported.contains("strict: false -> true"), "{reported}");
         sends(false);
-        assert!(has_egress_filter(&stand, "one"));
-        // One that is not strict has nothing to say about packets; the strict one still has.
-        stand.attach(&cgroup, "two", "{default: block}");
+        assert!(has_egress_filter(&fixture, "one"));
+        // A policy that is not strict does not check packets; the strict one still does.
+        fixture.attach(&cgroup, "two", "{default: block}");
         sends(false);
-        stand.apply("one", "{default: block}");
+        fixture.apply("one", "{default: block}");
         sends(true);
-        assert!(!has_egress_filter(&stand, "one"));
-        stand.apply("two", "{default: block, strict: true}");
+        assert!(!has_egress_filter(&fixture, "one"));
+        fixture.apply("two", "{default: block, strict: true}");
         sends(false);
-        stand.apply("one", "{default: allow, strict: true}");
-        stand.done(["detach", "two"]);
+        fixture.apply("one", "{default: allow, strict: true}");
+        fixture.run_ok(["detach", "two"]);
         sends(true);
-        assert!(has_egress_filter(&stand, "one"));
-        stand.done(["detach", "one"]);
+        assert!(has_egress_filter(&fixture, "one"));
+        fixture.run_ok(["detach", "one"]);
         sends(true);
-        assert_eq!(stand.status().names(), [""; 0]);
+        assert_eq!(fixture.status().names(), [""; 0]);
     });
 }
 
-/// A link that somebody took away by force is missed, and put back.
+/// A removed link is reported, and restored.
 #[test]
-fn a_floor_taken_away() {
-    in_namespace("a_floor_taken_away", || {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+fn detached_egress_filter() {
+    in_namespace("detached_egress_filter", || {
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let spec = "{default: block, strict: true}";
-        stand.attach(&cgroup, "shop", spec);
-        let links = std::fs::read_dir(stand.pins().join("tidegate"))
+        fixture.attach(&cgroup, "shop", spec);
+        let links = std::fs::read_dir(fixture.pins().join("tidegate"))
             .into_iter()
-            .chain(std::fs::read_dir(stand.pins()))
+            .chain(std::fs::read_dir(fixture.pins()))
             .flatten()
             .flatten()
             .map(|entry| entry.path())
@@ -103,41 +103,41 @@ fn a_floor_taken_away() {
                 path.file_name()
                     .unwrap()
                     .to_string_lossy()
-                    .starts_with("standing-")
+                    .starts_with("attached-")
             })
             .unwrap()
             .join("links");
-        // One folder is the cgroup's; others are those of programs for the whole machine.
-        let folders = std::fs::read_dir(links).unwrap().flatten();
-        let pins = folders.map(|folder| folder.path().join("egress"));
+        // One directory belongs to the cgroup; the others to programs for the whole machine.
+        let dirs = std::fs::read_dir(links).unwrap().flatten();
+        let pins = dirs.map(|dir| dir.path().join("egress"));
         let pin = pins.filter(|pin| pin.exists()).collect::<Vec<_>>();
         std::fs::remove_file(&pin[0]).unwrap();
-        let status = stand.status();
+        let status = fixture.status();
         assert_eq!(status.policy("shop")["enforcement"], "partial");
         let reasons = status.policy("shop")["reasons"].to_string();
         assert!(reasons.contains("not attached: egress"), "{reasons}");
-        stand.attach(&cgroup, "shop", spec);
-        assert!(has_egress_filter(&stand, "shop"));
+        fixture.attach(&cgroup, "shop", spec);
+        assert!(has_egress_filter(&fixture, "shop"));
     });
 }
 
-/// Audit mode: what a hook reported is no news for the floor, what got by is, once.
+/// Audit mode: the egress filter reports only packets that no other hook has reported, and once.
 #[test]
-fn watching() {
-    in_namespace("watching", || {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+fn audit_mode() {
+    in_namespace("audit_mode", || {
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         let stream = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
         let to = receiver.address();
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("udp4");
         process.succeeds(&format!("connect 0 {to}"));
-        stand.attach(&cgroup, "shop", "{mode: audit, default: block, strict: true}");
+        fixture.attach(&cgroup, "shop", "{mode: audit, default: block, strict: true}");
         for _ in 0..3 {
             process.succeeds("send 0");
         }
         assert_eq!(receiver.arrived().len(), 3);
-        let events = stand.events();
+        let events = fixture.events();
         assert_eq!(events.len(), 1, "{events:#?}");
         assert_eq!(
             (events[0].hook.as_str(), events[0].outcome.as_str()),
@@ -153,11 +153,11 @@ fn watching() {
         process.succeeds("tcp4");
         process.succeeds(&format!("connect 3 {}", stream.address()));
         process.succeeds("send 3");
-        process.goes_home();
+        process.quit();
         assert_eq!((receiver.arrived().len(), stream.arrived().len()), (2, 1));
-        let hooks: Vec<_> = stand.events().into_iter().map(|event| event.hook).collect();
+        let hooks: Vec<_> = fixture.events().into_iter().map(|event| event.hook).collect();
         assert_eq!(hooks, ["connect4", "sendmsg4", "connect4"]);
-        let status = stand.status();
+        let status = fixture.status();
         assert_eq!(
             status.total("shop", "would_block"),
             4,
@@ -166,29 +166,27 @@ fn watching() {
     });
 }
 
-/// Packets tell who used their socket, and where that is known and the kernel cannot kill itself, user
-/// space may.
+/// The event of a packet has the last process that used its socket, so user space can kill it if the kernel cannot.
 #[test]
-fn a_kill() {
-    in_namespace("a_kill", || {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+fn kill_from_user_space() {
+    in_namespace("kill_from_user_space", || {
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
-        stand.attach(&cgroup, "shop", "{default: allow, strict: true}");
+        fixture.attach(&cgroup, "shop", "{default: allow, strict: true}");
         process.succeeds("udp4");
         process.succeeds(&format!("connect 0 {}", receiver.address()));
         process.succeeds("send 0");
         assert_eq!(receiver.arrived().len(), 1);
-        // Nobody follows the events: the packet is dropped, and that is all. A kernel that cannot kill by
-        // itself takes the policy in part only.
-        let file = stand.policy("shop", "{default: kill, strict: true}");
-        let applied = stand.run(["policy", "apply", "--best-effort", "-f", &file]);
+        // Without a follower the packet is only dropped. A kernel that cannot kill enforces the policy in part.
+        let file = fixture.policy("shop", "{default: kill, strict: true}");
+        let applied = fixture.run(["apply", "--best-effort", "-f", &file]);
         applied.expect_code(if kills_at_once() { 0 } else { 5 });
         process.fails("send 0", "EPERM");
         receiver.expect_nothing("it is dropped");
         let pid = process.pid();
-        process.goes_home();
-        let events = stand.events();
+        process.quit();
+        let events = fixture.events();
         assert_eq!(events.len(), 1, "{events:#?}");
         assert_eq!(
             (events[0].outcome.as_str(), events[0].pid),
@@ -198,53 +196,61 @@ fn a_kill() {
     });
 }
 
-/// A command: nothing of what it does is disturbed, and nothing is told twice.
+/// A command under `exec` works normally, and nothing is reported twice.
 #[test]
-fn a_command() {
-    in_namespace("a_command", || {
+fn exec_command() {
+    in_namespace("exec_command", || {
         let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
-        for way in [EgressMethod::TcpConnect, EgressMethod::MappedTcpConnect] {
-            let gate = Gate::with(
+        for method in [EgressMethod::TcpConnect, EgressMethod::MappedTcpConnect] {
+            let exec = Exec::with(
                 "{default: block, strict: true, rules: [{name: near, action: allow, to: [198.51.100.1]}]}",
             );
-            let result = gate.run_client(test_client().words(way, receiver.address(), None));
+            let result = exec.run_client(test_client().args(method, receiver.address(), None));
             assert!(result.ok, "{result:?}");
             assert_eq!(receiver.arrived(), [MARKER]);
-            let report = gate.report();
+            let report = exec.report();
             assert!(report.events.is_empty(), "{:#?}", report.events);
             assert_eq!(report.attempts_of("near"), 1);
         }
-        let gate = Gate::with("{default: block, strict: true}");
-        let result = gate.run_client(test_client().words(EgressMethod::TcpConnect, receiver.address(), None));
+        let exec = Exec::with("{default: block, strict: true}");
+        let result = exec.run_client(test_client().args(EgressMethod::TcpConnect, receiver.address(), None));
         assert!(!result.ok);
-        assert_eq!(gate.report().only_event().hook, "connect4");
+        assert_eq!(exec.report().only_event().hook, "connect4");
     });
 }
 
-/// Where packets cannot be judged, a strict policy is refused, or taken in part.
+/// Without the egress filter a strict policy is refused, or enforced in part.
 #[test]
-fn a_kernel_that_cannot() {
-    in_namespace("a_kernel_that_cannot", || {
-        let (stand, cgroup) = (
-            Stand::open().variable("TIDEGATE_DISABLE", "packets"),
+fn kernel_without_egress_filter() {
+    in_namespace("kernel_without_egress_filter", || {
+        let (fixture, cgroup) = (
+            AttachFixture::open()
+                .with_own_programs()
+                .variable("TIDEGATE_DISABLE", "egress_filter"),
             TestCgroup::create(),
         );
-        let file = stand.policy("shop", "{default: block, strict: true}");
-        let at = cgroup.spelled();
-        let words = ["attach", "--policy", &file, "--cgroup", &at];
-        stand.refused(1, &["shop cannot be enforced fully", "strict"], words);
-        let ended = stand.run([words.as_slice(), &["--best-effort"]].concat());
-        ended.expect_code(5);
-        assert_eq!(stand.status().policy("shop")["enforcement"], "partial");
-        assert!(!has_egress_filter(&stand, "shop"));
+        let file = fixture.policy("shop", "{default: block, strict: true}");
+        let at = cgroup.cgroup_path();
+        let args = ["attach", "--policy", &file, "--cgroup", &at];
+        fixture.run_fails(
+            1,
+            &["policy shop cannot be fully enforced on this kernel", "strict"],
+            args,
+        );
+        let pins = fixture.pins().join("tidegate");
+        assert!(!pins.exists(), "a refused first attach leaves pins behind");
+        let output = fixture.run([args.as_slice(), &["--best-effort"]].concat());
+        output.expect_code(5);
+        assert_eq!(fixture.status().policy("shop")["enforcement"], "partial");
+        assert!(!has_egress_filter(&fixture, "shop"));
 
-        let gate = Gate::with("{default: block, strict: true}").variable("TIDEGATE_DISABLE", "packets");
-        let ended = gate.run(["true"]);
-        ended.expect_code(125);
+        let exec = Exec::with("{default: block, strict: true}").variable("TIDEGATE_DISABLE", "egress_filter");
+        let output = exec.run(["true"]);
+        output.expect_code(125);
         assert!(
-            ended.stderr.contains("the policy gate is strict"),
+            output.stderr.contains("the policy test is strict"),
             "{}",
-            ended.stderr
+            output.stderr
         );
     });
 }

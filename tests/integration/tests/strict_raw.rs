@@ -1,10 +1,10 @@
-//! Raw sockets under `strict: true`: a rule about `raw` settles what they may send; where only the default
-//! would answer, what the packet says it is counts too.
+//! Raw sockets under `strict: true`: a rule for `raw` decides; if only the default matches, the protocol in the IP header
+//! is checked too.
 
 use std::net::SocketAddr;
 
 use integration::{
-    attached::Stand,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::{Family, MARKER, Transport},
     namespace::Namespace,
@@ -14,28 +14,27 @@ use integration::{
     test_client::TestClient,
 };
 
-/// A packet with a header of its own, under a policy that comes when its socket is there already; whether
-/// it arrived.
+/// Sends a packet with an own IP header over a socket created before the policy; whether it arrived.
 #[track_caller]
 fn arrives(spec: &str, rule: Option<&str>) -> bool {
-    let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+    let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
     let receiver = Receiver::listen(Transport::Raw, Namespace::near(Family::V4));
     let to = SocketAddr::new(Namespace::near(Family::V4), 0);
     let mut process = ScriptedClient::start(&TestClient::at(env!("CARGO_BIN_EXE_test-client")), &cgroup);
     process.succeeds("header4");
-    stand.attach(&cgroup, "shop", spec);
-    // What the call says is not what counts: the header does.
+    fixture.attach(&cgroup, "shop", spec);
+    // The destination in the IP header counts, not that of the call.
     let asked = SocketAddr::new(Namespace::far(Family::V4), 0);
-    let told = process.does(&format!("packet 0 {asked} {to}"));
-    process.goes_home();
+    let result = process.run_step(&format!("packet 0 {asked} {to}"));
+    process.quit();
     let arrived = receiver.arrived();
-    let events = stand.events();
-    if told.ok {
+    let events = fixture.events();
+    if result.ok {
         assert_eq!(arrived, [MARKER], "{spec}");
         assert!(events.is_empty(), "{spec}: {events:#?}");
     } else {
         assert!(arrived.is_empty(), "{spec}");
-        assert_eq!(told.errno.as_deref(), Some("EPERM"), "{spec}: {told:?}");
+        assert_eq!(result.errno.as_deref(), Some("EPERM"), "{spec}: {result:?}");
         assert_eq!(events.len(), 1, "{spec}: {events:#?}");
         assert_eq!(
             (events[0].hook.as_str(), events[0].rule.as_deref()),
@@ -45,12 +44,12 @@ fn arrives(spec: &str, rule: Option<&str>) -> bool {
         let destination = events[0].destination.as_ref().map(|there| there.address);
         assert_eq!(destination, Some(to.ip()), "{spec}");
     }
-    told.ok
+    result.ok
 }
 
 #[test]
-fn headers_of_their_own() {
-    if !met("headers_of_their_own", &[Need::Root]) {
+fn own_ip_headers() {
+    if !met("own_ip_headers", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
@@ -69,7 +68,7 @@ fn headers_of_their_own() {
                 true,
                 None,
             ),
-            // The address of the call is no answer.
+            // The address of the call does not matter.
             (
                 "{name: r, action: allow, to: [198.51.100.2], protocols: [raw]}",
                 "block",
@@ -88,7 +87,7 @@ fn headers_of_their_own() {
                 true,
                 None,
             ),
-            // Nothing is said of raw: then the protocol of the header counts.
+            // No rule for raw: the protocol in the header counts.
             (
                 "{name: r, action: block, to: any, protocols: [253]}",
                 "allow",
@@ -101,7 +100,7 @@ fn headers_of_their_own() {
                 false,
                 None,
             ),
-            // Something is.
+            // A rule for raw decides.
             (
                 "{name: r, action: allow, to: any, protocols: [raw]}, {name: s, action: block, to: any, protocols: [253]}",
                 "allow",

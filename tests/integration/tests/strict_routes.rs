@@ -1,7 +1,6 @@
-//! Source routes: the call names one destination, the packet goes to another first. Only the floor sees
-//! that. Here the hop is this machine, which hands the packet on to its end: the receiver there is the
-//! witness.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! Source routes: the call has one destination, but the packet goes to another one first. Only the egress filter sees
+//! this. In these tests the hop is this machine, which forwards the packet to the receiver.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{
     fs,
@@ -10,7 +9,7 @@ use std::{
 };
 
 use integration::{
-    attached::Stand,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::{Family, MARKER, Transport},
     namespace::Namespace,
@@ -24,7 +23,7 @@ fn test_client() -> TestClient {
     TestClient::at(env!("CARGO_BIN_EXE_test-client"))
 }
 
-/// In a namespace that hands on what has a source route.
+/// Runs a test in a namespace that forwards source-routed packets.
 fn in_namespace(test: &str, check: impl Fn() + Send + Sync) {
     if !met(test, &[Need::Root]) {
         return;
@@ -44,10 +43,10 @@ fn in_namespace(test: &str, check: impl Fn() + Send + Sync) {
 
 const FAMILIES: [(Family, &str); 2] = [(Family::V4, "udp4"), (Family::V6, "udp6")];
 
-/// A policy about the hop and the end.
+/// A policy for the hop and for the final destination.
 fn spec(family: Family, hop: &str, end: &str) -> String {
     format!(
-        "{{default: block, strict: true, fold: {{block: 1h}}, rules: [
+        "{{default: block, strict: true, deduplicate: {{block: 1h}}, rules: [
             {{name: hop, action: {hop}, to: [\"{}\"]}},
             {{name: end, action: {end}, to: [\"{}\"]}},
         ]}}",
@@ -57,10 +56,10 @@ fn spec(family: Family, hop: &str, end: &str) -> String {
 }
 
 #[test]
-fn datagrams() {
-    in_namespace("datagrams", || {
+fn datagrams_by_a_source_route() {
+    in_namespace("datagrams_by_a_source_route", || {
         for (family, udp) in FAMILIES {
-            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
             let receiver = Receiver::listen(Transport::Udp, Namespace::near(family));
             let (to, hop) = (receiver.address(), Namespace::elsewhere(family));
             let mut process = ScriptedClient::start(&test_client(), &cgroup);
@@ -69,10 +68,10 @@ fn datagrams() {
             process.succeeds(&format!("sendto 0 {to}"));
             assert_eq!(receiver.arrived(), [MARKER], "without a policy the route works");
 
-            stand.attach(&cgroup, "shop", &spec(family, "block", "allow"));
+            fixture.attach(&cgroup, "shop", &spec(family, "block", "allow"));
             process.fails(&format!("sendto 0 {to}"), "EPERM");
             receiver.expect_nothing("the hop is blocked");
-            let events = stand.events();
+            let events = fixture.events();
             let [event] = events.as_slice() else {
                 panic!("one event, not {events:#?}");
             };
@@ -88,7 +87,7 @@ fn datagrams() {
             );
             assert_eq!(event.comm, "test-client");
 
-            // The gap without the floor, and both allowed.
+            // Without the egress filter, and with both allowed.
             for allowing in [
                 "{default: block, rules: [{name: end, action: allow, to: [END]}]}",
                 "",
@@ -97,41 +96,40 @@ fn datagrams() {
                     "" => spec(family, "allow", "allow"),
                     text => text.replace("END", &format!("\"{}\"", to.ip())),
                 };
-                stand.apply("shop", &spec);
+                fixture.apply("shop", &spec);
                 process.succeeds(&format!("sendto 0 {to}"));
                 assert_eq!(receiver.arrived(), [MARKER]);
             }
-            assert!(stand.events().is_empty());
-            process.goes_home();
+            assert!(fixture.events().is_empty());
+            process.quit();
         }
     });
 }
 
-/// The end of a route is judged by the packet too, which the hop would pass it to: of an IPv4 socket that was
-/// connected before.
+/// The final destination in the packet is checked too, for an IPv4 socket connected before the policy.
 #[test]
-fn the_end_of_a_route() {
-    in_namespace("the_end_of_a_route", || {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+fn final_destination_is_checked() {
+    in_namespace("final_destination_is_checked", || {
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("udp4");
         process.succeeds(&format!("route 0 {}", Namespace::elsewhere(Family::V4)));
         process.succeeds(&format!("connect 0 {}", receiver.address()));
-        stand.attach(&cgroup, "shop", &spec(Family::V4, "allow", "block"));
+        fixture.attach(&cgroup, "shop", &spec(Family::V4, "allow", "block"));
         process.fails("send 0", "EPERM");
-        receiver.expect_nothing("its end is blocked");
-        expect_one(&stand, "end", receiver.address().ip());
-        process.goes_home();
+        receiver.expect_nothing("its final destination is blocked");
+        expect_one(&fixture, "end", receiver.address().ip());
+        process.quit();
     });
 }
 
-/// The same over IPv6. (Of a datagram socket that is connected the kernel forgets the end of the route:
-/// `ip6_sk_dst_lookup_flow` with a route at hand.)
+/// The same over IPv6. (For a connected datagram socket the kernel drops the final destination:
+/// `ip6_sk_dst_lookup_flow` with a cached route.)
 #[test]
-fn the_end_of_a_route_of_a_connection() {
-    in_namespace("the_end_of_a_route_of_a_connection", || {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+fn final_destination_of_a_connection() {
+    in_namespace("final_destination_of_a_connection", || {
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let listener = TcpListener::bind((Namespace::near(Family::V6), 0)).unwrap();
         let to = listener.local_addr().unwrap();
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
@@ -142,18 +140,18 @@ fn the_end_of_a_route_of_a_connection() {
         process.succeeds("send 0");
         let mut bytes = [0; MARKER.len()];
         stream.read_exact(&mut bytes).unwrap();
-        stand.attach(&cgroup, "shop", &spec(Family::V6, "allow", "block"));
+        fixture.attach(&cgroup, "shop", &spec(Family::V6, "allow", "block"));
         process.succeeds("send 0");
-        expect_one(&stand, "end", to.ip());
+        expect_one(&fixture, "end", to.ip());
         stream.set_nonblocking(true).unwrap();
         assert_eq!(stream.read(&mut bytes).unwrap_err().kind(), ErrorKind::WouldBlock);
-        process.goes_home();
+        process.quit();
     });
 }
 
 #[track_caller]
-fn expect_one(stand: &Stand, rule: &str, to: IpAddr) {
-    let events = stand.events();
+fn expect_one(fixture: &AttachFixture, rule: &str, to: IpAddr) {
+    let events = fixture.events();
     assert_eq!(events.len(), 1, "{events:#?}");
     assert_eq!(
         (events[0].hook.as_str(), events[0].rule.as_deref()),
@@ -162,24 +160,24 @@ fn expect_one(stand: &Stand, rule: &str, to: IpAddr) {
     assert_eq!(events[0].destination.as_ref().unwrap().address, to);
 }
 
-/// A server that answers by a route of its own choice does not answer. (IPv4 keeps to the way it has.)
+/// A server cannot answer over its own source route. (IPv4 keeps the existing route.)
 #[test]
-fn answers_by_a_route() {
-    in_namespace("answers_by_a_route", || {
-        let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+fn answers_by_a_source_route() {
+    in_namespace("answers_by_a_source_route", || {
+        let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         let at = SocketAddr::new(Namespace::near(Family::V6), 4004);
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("tcp6");
         process.succeeds(&format!("listen 0 {at} 16"));
-        stand.attach(&cgroup, "shop", &spec(Family::V6, "block", "allow"));
+        fixture.attach(&cgroup, "shop", &spec(Family::V6, "block", "allow"));
         let mut peer = TcpStream::connect(at).unwrap();
         process.succeeds("accept 0");
         process.succeeds(&format!("route 1 {}", Namespace::elsewhere(Family::V6)));
-        assert!(stand.events().is_empty());
+        assert!(fixture.events().is_empty());
         process.succeeds("send 1");
-        expect_one(&stand, "hop", Namespace::elsewhere(Family::V6));
+        expect_one(&fixture, "hop", Namespace::elsewhere(Family::V6));
         peer.set_nonblocking(true).unwrap();
         assert_eq!(peer.read(&mut [0; 64]).unwrap_err().kind(), ErrorKind::WouldBlock);
-        process.goes_home();
+        process.quit();
     });
 }

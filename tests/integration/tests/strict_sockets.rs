@@ -1,6 +1,6 @@
-//! `strict: true` judges packets: also those of sockets that were connected before the policy came. What
-//! others opened is answered, and what is allowed goes on unharmed.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! `strict: true` checks packets, also those of sockets connected before the policy. Inbound connections are answered,
+//! and allowed traffic is not affected.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::{
     io::{ErrorKind, Read},
@@ -9,7 +9,7 @@ use std::{
 };
 
 use integration::{
-    attached::Stand,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::{Family, MARKER, Transport},
     namespace::Namespace,
@@ -21,7 +21,7 @@ use integration::{
 };
 
 const FAMILIES: [(Family, &str, &str); 2] = [(Family::V4, "udp4", "tcp4"), (Family::V6, "udp6", "tcp6")];
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn test_client() -> TestClient {
     TestClient::at(env!("CARGO_BIN_EXE_test-client"))
@@ -38,15 +38,15 @@ fn connected(process: &mut ScriptedClient, socket: usize, kind: &str, to: Socket
     process.succeeds(&format!("connect {socket} {to}"));
 }
 
-/// Events of the floor; there are no others.
+/// The unread events, which must all be of the egress filter.
 #[track_caller]
-fn of_packets(stand: &Stand) -> Vec<Event> {
-    let events = stand.events();
+fn of_packets(fixture: &AttachFixture) -> Vec<Event> {
+    let events = fixture.events();
     assert!(events.iter().all(|event| event.hook == "egress"), "{events:#?}");
     events
 }
 
-/// A far end of the test's own, whose connection it holds.
+/// A TCP server in this test that keeps its connection open.
 struct FarEnd {
     listener: TcpListener,
 }
@@ -64,7 +64,7 @@ impl FarEnd {
 
     fn accepted(&self) -> TcpStream {
         let (stream, _) = self.listener.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream
     }
 }
@@ -85,24 +85,24 @@ fn expect_silence(stream: &mut TcpStream) {
 }
 
 #[test]
-fn datagrams_of_a_socket_connected_before() {
-    in_namespace("datagrams_of_a_socket_connected_before", || {
+fn datagrams_of_an_existing_connection() {
+    in_namespace("datagrams_of_an_existing_connection", || {
         for (family, udp, _) in FAMILIES {
-            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
             let receiver = Receiver::listen(Transport::Udp, Namespace::near(family));
             let mut process = ScriptedClient::start(&test_client(), &cgroup);
             connected(&mut process, 0, udp, receiver.address());
             process.succeeds("send 0");
             assert_eq!(receiver.arrived().len(), 1);
 
-            stand.attach(&cgroup, "shop", "{default: block, strict: true}");
-            let before = stand.status().number("repeats_folded");
+            fixture.attach(&cgroup, "shop", "{default: block, strict: true}");
+            let before = fixture.status().counter("suppressed");
             for _ in 0..40 {
                 process.fails("send 0", "EPERM");
             }
             receiver.expect_nothing("the policy has come");
-            let events = of_packets(&stand);
-            // At most one a second; whoever counts the time has a slow machine.
+            let events = of_packets(&fixture);
+            // At most one event per second; a slow machine may need several seconds.
             assert!(events.len() < 20, "{}", events.len());
             let event = &events[0];
             assert_eq!(
@@ -118,30 +118,34 @@ fn datagrams_of_a_socket_connected_before() {
                 event.destination.as_ref().unwrap().port,
                 Some(receiver.address().port())
             );
-            assert_eq!((event.pid, event.rule.as_deref()), (0, None), "nobody is known");
-            let status = stand.status();
+            assert_eq!(
+                (event.pid, event.rule.as_deref()),
+                (0, None),
+                "no process is known"
+            );
+            let status = fixture.status();
             assert_eq!(status.total("shop", "blocked"), 40, "the counter is exact");
-            assert_eq!(status.number("repeats_folded") - before, 40 - events.len() as u64);
+            assert_eq!(status.counter("suppressed") - before, 40 - events.len() as u64);
 
-            stand.apply("shop", "{default: allow, strict: true}");
+            fixture.apply("shop", "{default: allow, strict: true}");
             process.succeeds("send 0");
             assert_eq!(receiver.arrived().len(), 1);
-            stand.apply("shop", "{default: block, strict: true}");
+            fixture.apply("shop", "{default: block, strict: true}");
             process.fails("send 0", "EPERM");
-            stand.done(["detach", "shop"]);
+            fixture.run_ok(["detach", "shop"]);
             process.succeeds("send 0");
             assert_eq!(receiver.arrived().len(), 1);
-            process.goes_home();
+            process.quit();
         }
     });
 }
 
-/// What vanishes is sent again by TCP, until somebody lets it.
+/// TCP retransmits dropped data until the policy allows it.
 #[test]
-fn an_established_connection() {
-    in_namespace("an_established_connection", || {
+fn established_connection() {
+    in_namespace("established_connection", || {
         for (family, _, tcp) in FAMILIES {
-            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
             let far = FarEnd::listen(family);
             let mut process = ScriptedClient::start(&test_client(), &cgroup);
             connected(&mut process, 0, tcp, far.address());
@@ -149,40 +153,39 @@ fn an_established_connection() {
             process.succeeds("send 0");
             expect_marker(&mut stream);
 
-            stand.attach(
+            fixture.attach(
                 &cgroup,
                 "shop",
-                "{default: block, strict: true, fold: {block: 1h}}",
+                "{default: block, strict: true, deduplicate: {block: 1h}}",
             );
             process.succeeds("send 0");
             expect_silence(&mut stream);
-            let events = of_packets(&stand);
+            let events = of_packets(&fixture);
             assert_eq!(events.len(), 1, "{events:#?}");
             assert_eq!(
                 (events[0].outcome.as_str(), events[0].protocol.as_str()),
                 ("blocked", "tcp")
             );
-            stand.done(["detach", "shop"]);
+            fixture.run_ok(["detach", "shop"]);
             expect_marker(&mut stream);
-            process.goes_home();
+            process.quit();
         }
     });
 }
 
-/// Who was connected to may answer: listening before the policy or after it, for bytes that take many
-/// packets.
+/// Accepted connections can answer, with data of many packets, whether the server listened before or after the policy.
 #[test]
-fn accepted_connections_answer() {
-    in_namespace("accepted_connections_answer", || {
+fn accepted_connections_can_answer() {
+    in_namespace("accepted_connections_can_answer", || {
         for (family, _, tcp) in FAMILIES {
-            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
             let at = |port| SocketAddr::new(Namespace::near(family), port);
             let mut process = ScriptedClient::start(&test_client(), &cgroup);
             process.succeeds(tcp);
             process.succeeds(&format!("listen 0 {} 16", at(4001)));
             let mut before = TcpStream::connect(at(4001)).unwrap();
             process.succeeds("accept 0");
-            stand.attach(&cgroup, "shop", "{default: block, strict: true}");
+            fixture.attach(&cgroup, "shop", "{default: block, strict: true}");
             let mut after = TcpStream::connect(at(4001)).unwrap();
             process.succeeds("accept 0");
             process.succeeds(tcp);
@@ -190,24 +193,24 @@ fn accepted_connections_answer() {
             let mut new = TcpStream::connect(at(4002)).unwrap();
             process.succeeds("accept 3");
             for (stream, socket) in [(&mut before, 1), (&mut after, 2), (&mut new, 4)] {
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                process.attempts(&format!("flood {socket} 3000000"));
+                stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+                process.start_step(&format!("flood {socket} 3000000"));
                 let mut answer = vec![0; 3_000_000];
                 stream.read_exact(&mut answer).unwrap();
             }
-            process.goes_home();
-            assert!(of_packets(&stand).is_empty());
-            assert_eq!(stand.status().total("shop", "blocked"), 0);
+            process.quit();
+            assert!(of_packets(&fixture).is_empty());
+            assert_eq!(fixture.status().total("shop", "blocked"), 0);
         }
     });
 }
 
-/// To have listened is no way to pass for a server.
+/// A socket that has listened does not count as a server afterwards.
 #[test]
-fn who_has_listened_cannot_connect() {
-    in_namespace("who_has_listened_cannot_connect", || {
+fn listening_socket_cannot_connect() {
+    in_namespace("listening_socket_cannot_connect", || {
         for (family, _, tcp) in FAMILIES {
-            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
             let far = Receiver::listen(Transport::Tcp, Namespace::near(family));
             let at = SocketAddr::new(Namespace::far(family), 4003);
             let mut process = ScriptedClient::start(&test_client(), &cgroup);
@@ -215,21 +218,21 @@ fn who_has_listened_cannot_connect() {
             process.succeeds(&format!("listen 0 {at} 16"));
             let _peer = TcpStream::connect(at).unwrap();
             process.succeeds("accept 0");
-            stand.attach(&cgroup, "shop", "{default: allow, strict: true}");
+            fixture.attach(&cgroup, "shop", "{default: allow, strict: true}");
             process.succeeds("shutdown 0");
             process.succeeds("disconnect 1");
             for socket in [0, 1] {
                 process.fails(&format!("connect {socket} {}", far.address()), "EPERM");
             }
             far.expect_nothing("neither was connected");
-            // Without strict it is anybody's right.
-            stand.apply("shop", "{default: allow}");
+            // Without strict it is allowed.
+            fixture.apply("shop", "{default: allow}");
             process.succeeds(&format!("connect 0 {}", far.address()));
             process.succeeds("send 0");
-            process.goes_home();
+            process.quit();
             assert_eq!(far.arrived(), [MARKER]);
-            let told = stand.events();
-            let told: Vec<_> = told
+            let events = fixture.events();
+            let events: Vec<_> = events
                 .iter()
                 .map(|event| (event.hook.as_str(), event.fault.as_deref()))
                 .collect();
@@ -238,16 +241,16 @@ fn who_has_listened_cannot_connect() {
             } else {
                 "connect6"
             };
-            assert_eq!(told, [(hook, Some("socket has listened before")); 2]);
+            assert_eq!(events, [(hook, Some("has_listened")); 2]);
         }
     });
 }
 
 #[test]
-fn what_is_allowed_goes_on() {
-    in_namespace("what_is_allowed_goes_on", || {
+fn allowed_traffic_continues() {
+    in_namespace("allowed_traffic_continues", || {
         for (family, udp, tcp) in FAMILIES {
-            let (stand, cgroup) = (Stand::open(), TestCgroup::create());
+            let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
             let (far, receiver) = (
                 FarEnd::listen(family),
                 Receiver::listen(Transport::Udp, Namespace::near(family)),
@@ -259,20 +262,20 @@ fn what_is_allowed_goes_on() {
                 "{{default: block, strict: true, rules: [{{name: far, action: allow, to: [\"{}\"]}}]}}",
                 Namespace::near(family)
             );
-            stand.attach(&cgroup, "shop", &spec);
+            fixture.attach(&cgroup, "shop", &spec);
             connected(&mut process, 1, tcp, far.address());
             let mut new = far.accepted();
             for (stream, socket) in [(&mut old, 0), (&mut new, 1)] {
-                process.attempts(&format!("flood {socket} 5000000"));
+                process.start_step(&format!("flood {socket} 5000000"));
                 let mut all = vec![0; 5_000_000];
                 stream.read_exact(&mut all).unwrap();
             }
             connected(&mut process, 2, udp, receiver.address());
             process.succeeds("send 2");
-            process.goes_home();
+            process.quit();
             assert_eq!(receiver.arrived(), [MARKER]);
-            assert!(of_packets(&stand).is_empty());
-            let status = stand.status();
+            assert!(of_packets(&fixture).is_empty());
+            let status = fixture.status();
             let rules = &status.policy("shop")["rules"];
             assert_eq!(
                 rules[0]["attempts"], 2,

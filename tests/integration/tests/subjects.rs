@@ -1,23 +1,23 @@
-//! Who is bound: rules by user and by executable.
+//! Rules with uids and executables.
 
 use std::{os::unix::fs::MetadataExt, path::Path};
 
 use integration::{
     egress_method::{EgressMethod, Family, Transport},
-    exec::Gate,
+    exec::Exec,
     namespace::Namespace,
     receiver::Receiver,
     requirement::{Need, met, program},
-    shared_file::SharedFolder,
+    shared_dir::SharedDir,
     test_client::TestClient,
 };
 
-const NOBODY: u32 = 65534;
+const UNPRIVILEGED_UID: u32 = 65534;
 
-/// A copy that any user may run, wherever the workspace is.
-fn test_client_in(folder: &SharedFolder, name: &str) -> TestClient {
+/// A copy of the test client that any user may run, wherever the workspace is.
+fn test_client_in(dir: &SharedDir, name: &str) -> TestClient {
     let built = Path::new(env!("CARGO_BIN_EXE_test-client"));
-    TestClient::at(folder.copy_program(built, name))
+    TestClient::at(dir.copy_program(built, name))
 }
 
 fn binary_rule(path: &Path) -> String {
@@ -27,10 +27,10 @@ fn binary_rule(path: &Path) -> String {
     )
 }
 
-/// Whether a test client passes, as the receiver sees it.
-fn passes(gate: &Gate, test_client: &TestClient) -> bool {
+/// Whether the message of a test client arrives.
+fn passes(exec: &Exec, test_client: &TestClient) -> bool {
     let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
-    let result = gate.run_client(test_client.words(EgressMethod::TcpConnect, receiver.address(), None));
+    let result = exec.run_client(test_client.args(EgressMethod::TcpConnect, receiver.address(), None));
     assert_eq!(receiver.arrived().len(), usize::from(result.ok), "{result:?}");
     result.ok
 }
@@ -41,24 +41,24 @@ fn by_uid() {
         return;
     }
     Namespace::run(|_| {
-        let folder = SharedFolder::create();
-        let test_client = test_client_in(&folder, "test-client");
+        let dir = SharedDir::create();
+        let test_client = test_client_in(&dir, "test-client");
         for (listed, user, expected) in [
-            (NOBODY, NOBODY, true),
-            (NOBODY, 0, false),
+            (UNPRIVILEGED_UID, UNPRIVILEGED_UID, true),
+            (UNPRIVILEGED_UID, 0, false),
             (0, 0, true),
-            (0, NOBODY, false),
+            (0, UNPRIVILEGED_UID, false),
         ] {
             let spec = format!(
                 "{{default: block, rules: [{{name: it, action: allow, to: any, process: {{uids: [{listed}]}}}}]}}"
             );
-            let gate = Gate::with(&spec).options(["--user".to_owned(), user.to_string()]);
+            let exec = Exec::with(&spec).options(["--user".to_owned(), user.to_string()]);
             assert_eq!(
-                passes(&gate, &test_client),
+                passes(&exec, &test_client),
                 expected,
                 "rule for {listed}, run as {user}"
             );
-            let report = gate.report();
+            let report = exec.report();
             assert_eq!(report.attempts_of("it"), u64::from(expected));
             if !expected {
                 let event = report.only_event();
@@ -68,19 +68,19 @@ fn by_uid() {
     });
 }
 
-/// The file counts, not its name: a copy is another file, a hard link is the same.
+/// The file counts, not its name: a copy is another file, a hard link is the same file.
 #[test]
 fn by_executable() {
     if !met("by_executable", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
-        let folder = SharedFolder::create();
-        let named = test_client_in(&folder, "test-client");
-        let copy = test_client_in(&folder, "copy");
-        let link = folder.path().join("link");
+        let dir = SharedDir::create();
+        let named = test_client_in(&dir, "test-client");
+        let copy = test_client_in(&dir, "copy");
+        let link = dir.path().join("link");
         std::fs::hard_link(named.path(), &link).unwrap();
-        let symlink = folder.path().join("symlink");
+        let symlink = dir.path().join("symlink");
         std::os::unix::fs::symlink(named.path(), &symlink).unwrap();
         let spec = binary_rule(named.path());
         for (path, expected) in [
@@ -89,9 +89,9 @@ fn by_executable() {
             (&symlink, true),
             (copy.path(), false),
         ] {
-            let gate = Gate::with(&spec);
+            let exec = Exec::with(&spec);
             assert_eq!(
-                passes(&gate, &TestClient::at(path)),
+                passes(&exec, &TestClient::at(path)),
                 expected,
                 "{} under a rule for {}",
                 path.display(),
@@ -101,36 +101,35 @@ fn by_executable() {
     });
 }
 
-/// A report names the executable, by its identity at least.
+/// Events have the executable, at least by its identity.
 #[test]
 fn the_report_names_the_executable() {
     if !met("the_report_names_the_executable", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
-        let folder = SharedFolder::create();
-        let test_client = test_client_in(&folder, "test-client");
-        let gate = Gate::with("{default: block}");
-        assert!(!passes(&gate, &test_client));
-        let report = gate.report();
+        let dir = SharedDir::create();
+        let test_client = test_client_in(&dir, "test-client");
+        let exec = Exec::with("{default: block}");
+        assert!(!passes(&exec, &test_client));
+        let report = exec.report();
         let executable = report.only_event().executable.as_ref().expect("an executable");
         assert_eq!(
             executable.inode,
             std::fs::metadata(test_client.path()).unwrap().ino()
         );
-        // Its process may be gone before its path is looked up.
+        // The process may end before its path is read.
         if let Some(path) = &executable.path {
             assert_eq!(Path::new(path), test_client.path());
         }
     });
 }
 
-/// What runs a script is its interpreter: a rule for the interpreter binds it, one for the script's file
-/// binds nobody.
+/// The executable of a script is its interpreter: a rule for the interpreter matches, one for the script does not.
 #[test]
-fn a_script_is_its_interpreter() {
+fn script_runs_as_its_interpreter() {
     if !met(
-        "a_script_is_its_interpreter",
+        "script_runs_as_its_interpreter",
         &[Need::Root, Need::Program("bash")],
     ) {
         return;
@@ -139,8 +138,8 @@ fn a_script_is_its_interpreter() {
     Namespace::run(|_| {
         let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
         let to = receiver.address();
-        let folder = SharedFolder::create();
-        let script = folder.write_program(
+        let dir = SharedDir::create();
+        let script = dir.write_program(
             "script",
             &format!(
                 "#!{}\necho hello >/dev/udp/{}/{}\n",
@@ -149,34 +148,34 @@ fn a_script_is_its_interpreter() {
                 to.port()
             ),
         );
-        let other = folder.copy_program(&bash, "other-shell");
-        Gate::with(&binary_rule(&bash)).run([&script]).expect_code(0);
+        let other = dir.copy_program(&bash, "other-shell");
+        Exec::with(&binary_rule(&bash)).run([&script]).expect_code(0);
         assert_eq!(receiver.arrived(), [b"hello\n"]);
 
-        let ended = Gate::with(&binary_rule(&script)).run([&script]);
-        ended.expect_code(1);
+        let output = Exec::with(&binary_rule(&script)).run([&script]);
+        output.expect_code(1);
         receiver.expect_nothing("a rule for the script's file");
 
-        // Another interpreter's rule is not this one's.
-        Gate::with(&binary_rule(&other)).run([&script]).expect_code(1);
+        // A rule for another interpreter does not match.
+        Exec::with(&binary_rule(&other)).run([&script]).expect_code(1);
         receiver.expect_nothing("a rule for another shell");
     });
 }
 
-/// The identity is the process's at the time of the attempt: an exec changes it.
+/// The executable is that at the time of the attempt: execve changes it.
 #[test]
-fn after_an_exec_it_is_the_new_program() {
-    if !met("after_an_exec_it_is_the_new_program", &[Need::Root]) {
+fn execve_changes_the_executable() {
+    if !met("execve_changes_the_executable", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
         let receiver = Receiver::listen(Transport::Tcp, Namespace::near(Family::V4));
-        let folder = SharedFolder::create();
-        let test_client = test_client_in(&folder, "test-client");
-        let gate = Gate::with(&binary_rule(test_client.path()));
-        let mut words = vec!["/bin/sh".into(), "-c".into(), "exec \"$@\"".into(), "sh".into()];
-        words.extend(test_client.words(EgressMethod::TcpConnect, receiver.address(), None));
-        assert!(gate.run_client(words).ok);
+        let dir = SharedDir::create();
+        let test_client = test_client_in(&dir, "test-client");
+        let exec = Exec::with(&binary_rule(test_client.path()));
+        let mut args = vec!["/bin/sh".into(), "-c".into(), "exec \"$@\"".into(), "sh".into()];
+        args.extend(test_client.args(EgressMethod::TcpConnect, receiver.address(), None));
+        assert!(exec.run_client(args).ok);
         assert_eq!(receiver.arrived().len(), 1);
     });
 }

@@ -1,9 +1,9 @@
-//! How much the verifier has to do for each program, held against docs/verifier.json: a program that takes
-//! much more of it than it did is on its way to be refused by some kernel.
+//! The verifier's work for each program, compared with docs/verifier.json: a program that needs much more than before may
+//! soon be refused by some kernel.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "what a test stands on fails it"
+    reason = "a fixture that does not work fails the test"
 )]
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 };
 
 use integration::{
-    attached::Stand,
+    attached::AttachFixture,
     cgroup::TestCgroup,
     program_info::verified_instructions,
     requirement::{Need, met},
@@ -21,13 +21,13 @@ use integration::{
 };
 use serde::Deserialize;
 
-/// Written by `cargo xtask vm --record-verifier`.
+/// The record, written by `cargo xtask vm --record-verifier`.
 const RECORD: &str = include_str!("../../../docs/verifier.json");
 
-/// Set while it is written: nothing is compared then.
+/// Set while the record is written: then nothing is compared.
 const RECORDING: &str = "TIDEGATE_RECORD_VERIFIER";
 
-/// Percent above the record that are no jump yet.
+/// Allowed growth over the record, in percent.
 const MARGIN: u32 = 20;
 
 #[derive(Deserialize)]
@@ -35,45 +35,45 @@ struct Row {
     programs: BTreeMap<String, Option<u32>>,
 }
 
-/// Any policy will do: there is one set of programs for all.
+/// Any policy: all use the same programs.
 const POLICY: &str = "{default: audit}";
 
-/// The programs that are pinned below a folder, wherever that may be.
-fn programs(folder: &Path, found: &mut BTreeMap<String, PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
+/// The pinned programs below a directory.
+fn programs(dir: &Path, found: &mut BTreeMap<String, PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             programs(&path, found);
-        } else if folder.ends_with("programs") {
+        } else if dir.ends_with("programs") {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             found.insert(name, path);
         }
     }
 }
 
-/// What the verifier did for each program of a standing gate.
+/// The verifier's work for each pinned program.
 fn counted() -> BTreeMap<String, Option<u32>> {
-    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
-    let policy = stand.policy("counted", POLICY);
-    let words = ["attach", "--policy", &policy, "--cgroup", &cgroup.spelled()];
-    stand.done(words);
+    let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
+    let policy = fixture.policy("counted", POLICY);
+    let args = ["attach", "--policy", &policy, "--cgroup", &cgroup.cgroup_path()];
+    fixture.run_ok(args);
     let mut pins = BTreeMap::new();
-    programs(stand.pins(), &mut pins);
+    programs(fixture.pins(), &mut pins);
     assert!(
         pins.contains_key("connect4"),
-        "no gate below {}",
-        stand.pins().display()
+        "no programs below {}",
+        fixture.pins().display()
     );
-    let told = pins
+    let counts = pins
         .into_iter()
         .map(|(name, pin)| (name, verified_instructions(&pin).expect("a program")));
-    let mut counts: BTreeMap<String, Option<u32>> = told.collect();
+    let mut counts: BTreeMap<String, Option<u32>> = counts.collect();
     if counts.values().all(Option::is_none) {
-        // A kernel that says so only while it loads them.
-        stand.done(["detach", "--all"]);
-        let logged = verifier_log::counted(&mut stand.command(words));
+        // This kernel reports it only while loading.
+        fixture.run_ok(["detach", "--all"]);
+        let logged = verifier_log::counted(&mut fixture.command(args));
         for (name, count) in &mut counts {
-            // The kernel keeps 15 characters of a name.
+            // The kernel truncates names to 15 characters.
             let kept = name.get(..15).unwrap_or(name);
             *count = logged.get(kept).copied();
         }
@@ -88,7 +88,7 @@ fn version() -> String {
     numbers.join(".")
 }
 
-/// What is wrong with a program's count, if anything is.
+/// The error for a program whose count has grown too much.
 fn complaint(kernel: &str, program: &str, count: Option<u32>, record: Option<Option<u32>>) -> Option<String> {
     let update = "if that is meant, `cargo xtask vm --record-verifier` writes the new record";
     match (count, record) {
@@ -96,11 +96,11 @@ fn complaint(kernel: &str, program: &str, count: Option<u32>, record: Option<Opt
             "`{program}` on {kernel} is not in docs/verifier.json: run `cargo xtask vm --record-verifier`"
         )),
         (None, Some(Some(before))) => Some(format!(
-            "`{program}` on {kernel}: {before} are on record, and now the kernel does not tell"
+            "`{program}` on {kernel}: {before} are on record, but the kernel reports none now"
         )),
         (Some(now), Some(Some(before))) if now > before + before * MARGIN / 100 => Some(format!(
             "`{program}` takes the verifier of {kernel} {now} instructions, and {before} are on record: \
-             more than {MARGIN} percent above it. CONTRIBUTING.md says what makes the verifier work \
+             more than {MARGIN} percent above it. CONTRIBUTING.md explains what makes the verifier work \
              (\"When the verifier refuses a program\"); {update}"
         )),
         _ => None,
@@ -108,8 +108,8 @@ fn complaint(kernel: &str, program: &str, count: Option<u32>, record: Option<Opt
 }
 
 #[test]
-fn no_program_takes_much_more_than_it_did() {
-    const NAME: &str = "no_program_takes_much_more_than_it_did";
+fn verifier_work_has_not_grown() {
+    const NAME: &str = "verifier_work_has_not_grown";
     if !met(NAME, &[Need::Root]) {
         return;
     }
@@ -123,9 +123,9 @@ fn no_program_takes_much_more_than_it_did() {
     }
     let counts = counted();
     for (program, count) in &counts {
-        // Read by `cargo xtask vm --record-verifier`.
-        let told = count.map_or("-".to_owned(), |count| count.to_string());
-        println!("VERIFIER {kernel} {program} {told}");
+        // `cargo xtask vm --record-verifier` reads these lines.
+        let count = count.map_or("-".to_owned(), |count| count.to_string());
+        println!("VERIFIER {kernel} {program} {count}");
     }
     if is_recording {
         return;
@@ -139,48 +139,51 @@ fn no_program_takes_much_more_than_it_did() {
 }
 
 #[test]
-fn a_jump_is_more_than_the_margin() {
-    let says = |now, before| complaint("6.1", "connect4", now, before).unwrap_or_default();
-    assert_eq!(says(Some(1200), Some(Some(1000))), "");
-    assert_eq!(says(Some(10), Some(Some(1000))), "");
-    assert_eq!(says(None, Some(None)), "");
-    assert_eq!(says(Some(10), Some(None)), "");
-    let jump = says(Some(1201), Some(Some(1000)));
+fn growth_beyond_the_margin_is_an_error() {
+    let error = |now, before| complaint("6.1", "connect4", now, before).unwrap_or_default();
+    assert_eq!(error(Some(1200), Some(Some(1000))), "");
+    assert_eq!(error(Some(10), Some(Some(1000))), "");
+    assert_eq!(error(None, Some(None)), "");
+    assert_eq!(error(Some(10), Some(None)), "");
+    let growth = error(Some(1201), Some(Some(1000)));
     assert!(
-        jump.contains("1201") && jump.contains("1000") && jump.contains("--record-verifier"),
-        "{jump}"
+        growth.contains("1201") && growth.contains("1000") && growth.contains("--record-verifier"),
+        "{growth}"
     );
-    assert!(says(Some(10), None).contains("not in docs/verifier.json"));
-    assert!(says(None, Some(Some(10))).contains("does not tell"));
+    assert!(error(Some(10), None).contains("not in docs/verifier.json"));
+    assert!(error(None, Some(Some(10))).contains("reports none"));
 }
 
 #[test]
-fn what_is_told_afterwards_is_what_the_verifier_says() {
-    const NAME: &str = "what_is_told_afterwards_is_what_the_verifier_says";
+fn program_info_matches_the_verifier_log() {
+    const NAME: &str = "program_info_matches_the_verifier_log";
     if !met(NAME, &[Need::Root]) {
         return;
     }
-    let (stand, cgroup) = (Stand::open().of_its_own(), TestCgroup::create());
-    let policy = stand.policy("counted", POLICY);
-    let words = ["attach", "--policy", &policy, "--cgroup", &cgroup.spelled()];
-    let logged = verifier_log::counted(&mut stand.command(words));
+    let (fixture, cgroup) = (AttachFixture::open().with_own_programs(), TestCgroup::create());
+    let policy = fixture.policy("counted", POLICY);
+    let args = ["attach", "--policy", &policy, "--cgroup", &cgroup.cgroup_path()];
+    let logged = verifier_log::counted(&mut fixture.command(args));
     let mut pins = BTreeMap::new();
-    programs(stand.pins(), &mut pins);
-    let told: Vec<Option<u32>> = pins
+    programs(fixture.pins(), &mut pins);
+    let counts: Vec<Option<u32>> = pins
         .values()
         .map(|pin| verified_instructions(pin).unwrap())
         .collect();
-    let tells = told.iter().all(Option::is_some);
+    let is_reported = counts.iter().all(Option::is_some);
     if !met(
         NAME,
-        &[Need::Kernel(tells, "bpf_prog_info.verified_insns (Linux 5.16)")],
+        &[Need::Kernel(
+            is_reported,
+            "bpf_prog_info.verified_insns (Linux 5.16)",
+        )],
     ) {
         return;
     }
-    for ((name, _), told) in pins.iter().zip(told) {
+    for ((name, _), counts) in pins.iter().zip(counts) {
         assert_eq!(
             logged.get(name.get(..15).unwrap_or(name)).copied(),
-            told,
+            counts,
             "{name}"
         );
     }

@@ -1,6 +1,5 @@
-//! Each way out, without Tidegate: what is sent arrives. Only so does it mean something that it
-//! does not arrive from behind the gate.
-#![expect(clippy::unwrap_used, reason = "what a test stands on fails it")]
+//! Each egress method without Tidegate: everything arrives, so that a missing message under a policy is meaningful.
+#![expect(clippy::unwrap_used, reason = "a fixture that does not work fails the test")]
 
 use std::net::SocketAddr;
 
@@ -10,72 +9,72 @@ use integration::{
     receiver::Receiver,
     requirement::{Need, met},
     test_client::TestClient,
-    test_of_each_way,
+    test_each_egress_method,
 };
 
-fn arrives(way: EgressMethod) {
-    let test = format!("without_gate {}", way.name());
+fn arrives(method: EgressMethod) {
+    let test = format!("without_gate {}", method.name());
     if !met(&test, &[Need::Root]) {
         return;
     }
-    for &family in way.families() {
-        Namespace::run(|_| arrives_at(&test, way, family));
+    for &family in method.families() {
+        Namespace::run(|_| arrives_at(&test, method, family));
     }
 }
 
-fn arrives_at(test: &str, way: EgressMethod, family: Family) {
+fn arrives_at(test: &str, method: EgressMethod, family: Family) {
     let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
-    let receiver = Receiver::try_listen(way.transport(), Namespace::near(family));
+    let receiver = Receiver::try_listen(method.transport(), Namespace::near(family));
     if !met(test, &[Need::Kernel(receiver.is_some(), "not in this kernel")]) {
         return;
     }
     let receiver = receiver.unwrap();
-    let first = Receiver::listen(first_transport(way), Namespace::elsewhere(family));
-    let via: Option<SocketAddr> = way.needs_via().then(|| first.address());
+    let first = Receiver::listen(first_transport(method), Namespace::elsewhere(family));
+    let via: Option<SocketAddr> = method.needs_via().then(|| first.address());
 
     receiver.expect_nothing("before the result");
-    let result = test_client.go_plain(way, receiver.address(), via);
+    let result = test_client.run_without_policy(method, receiver.address(), via);
     if !met(
         test,
-        &[Need::Kernel(!result.is_impossible(), "not in this kernel")],
+        &[Need::Kernel(!result.is_unsupported(), "not in this kernel")],
     ) {
         return;
     }
     assert!(result.ok, "{family:?}: {result:?}");
-    let expected = vec![MARKER.to_vec(); way.messages()];
+    let expected = vec![MARKER.to_vec(); method.messages()];
     assert_eq!(receiver.arrived(), expected, "{family:?}");
     receiver.expect_nothing("after the result");
 }
 
-/// What listens at the place that is gone to first.
-fn first_transport(way: EgressMethod) -> Transport {
-    match way.transport() {
+/// The receiver that some methods connect to first.
+fn first_transport(method: EgressMethod) -> Transport {
+    match method.transport() {
         Transport::Tcp => Transport::Tcp,
         _ => Transport::Udp,
     }
 }
 
-test_of_each_way!(arrives);
+test_each_egress_method!(arrives);
 
-/// Nobody listens: the test client tells so, and is not taken for a success.
+/// No socket listens: the test client reports an error.
 #[test]
-fn a_refusal_by_the_far_end_is_told() {
-    if !met("a_refusal_by_the_far_end_is_told", &[Need::Root]) {
+fn refused_connection_is_reported() {
+    if !met("refused_connection_is_reported", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {
         let test_client = TestClient::at(env!("CARGO_BIN_EXE_test-client"));
-        let nobody = SocketAddr::new(Namespace::near(Family::V4), 9);
-        let result = test_client.go_plain(EgressMethod::TcpConnect, nobody, None);
+        let unused = SocketAddr::new(Namespace::near(Family::V4), 9);
+        let result = test_client.run_without_policy(EgressMethod::TcpConnect, unused, None);
         assert_eq!(result.errno.as_deref(), Some("ECONNREFUSED"));
-        assert!(!result.ok && !result.is_impossible());
+        assert!(!result.ok && !result.is_unsupported());
     });
 }
 
-/// Each test has a network of its own: the same port of the same address is free in both.
+/// Each test has its own network namespace: the same port of the same address is free in both.
 #[test]
-fn namespaces_are_apart() {
-    if !met("namespaces_are_apart", &[Need::Root]) {
+fn namespaces_are_isolated() {
+    if !met("namespaces_are_isolated", &[Need::Root]) {
         return;
     }
     Namespace::run(|_| {

@@ -1,4 +1,4 @@
-//! File systems, modules and the loopback device: what a distribution's start would have done.
+//! File systems, modules and the loopback device, as a distribution sets them up at boot.
 
 use std::{
     fs::{self, File},
@@ -15,7 +15,7 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
 
-/// Type, place, options. In this order: one may lie in another.
+/// Type, mount point, options; parents before children.
 const MOUNTS: [(&str, &str, &str); 9] = [
     ("proc", "/proc", ""),
     ("sysfs", "/sys", ""),
@@ -28,19 +28,19 @@ const MOUNTS: [(&str, &str, &str); 9] = [
     ("tracefs", "/sys/kernel/tracing", ""),
 ];
 
-/// Mounts the kernel's file systems where a distribution has them. `/tmp` is part of the first one, which is
-/// all in memory: the tests themselves may lie below it.
+/// Mounts the kernel's file systems at their usual mount points. `/tmp` is part of the root file system, which is in
+/// memory and may contain the tests.
 ///
 /// # Errors
 /// When one cannot be mounted.
 pub(crate) fn mount_all() -> Result<()> {
-    for (kind, place, options) in MOUNTS {
-        // The kernel makes those below /sys itself; where it does not, it lacks the file system.
-        let _ = fs::create_dir_all(place);
+    for (kind, target, options) in MOUNTS {
+        // The kernel creates mount points below /sys for the file systems that it supports.
+        let _ = fs::create_dir_all(target);
         let options = (!options.is_empty()).then_some(options);
-        match mount(Some(kind), place, Some(kind), MsFlags::empty(), options) {
+        match mount(Some(kind), target, Some(kind), MsFlags::empty(), options) {
             Ok(()) | Err(Errno::EBUSY) => {}
-            Err(error) => return Err(error).with_context(|| format!("{kind} on {place}")),
+            Err(error) => return Err(error).with_context(|| format!("{kind} on {target}")),
         }
     }
     fs::set_permissions("/tmp", fs::Permissions::from_mode(0o1777)).context("/tmp")?;
@@ -55,10 +55,10 @@ pub(crate) fn mount_all() -> Result<()> {
     Ok(())
 }
 
-/// Loads a module from its file.
+/// Loads a module from its file. A loaded module is not an error.
 ///
 /// # Errors
-/// When the kernel does not take it. That it has it already is fine.
+/// When the kernel refuses the module.
 pub(crate) fn load(path: &str) -> Result<()> {
     let file = File::open(path)?;
     match finit_module(&file, c"", ModuleInitFlags::empty()) {
@@ -67,7 +67,7 @@ pub(crate) fn load(path: &str) -> Result<()> {
     }
 }
 
-/// Sets `lo` of the first namespace up; tests make others.
+/// Sets the loopback device of the initial network namespace up.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -78,16 +78,16 @@ pub(crate) fn loopback_up() -> Result<()> {
         SockFlag::SOCK_CLOEXEC,
         None,
     )?;
-    // SAFETY: plain numbers, for which zero is a value.
+    // SAFETY: plain integers, for which zero is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (place, letter) in request.ifr_name.iter_mut().zip(*b"lo") {
-        *place = letter as libc::c_char;
+    for (target, letter) in request.ifr_name.iter_mut().zip(*b"lo") {
+        *target = letter as libc::c_char;
     }
     request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
-    // SAFETY: the request is an ifreq, as SIOCSIFFLAGS wants it, and lives through the call.
+    // SAFETY: SIOCSIFFLAGS takes an ifreq, which is valid through the call.
     let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     if answer != 0 {
-        return Err(io::Error::last_os_error()).context("lo does not come up");
+        return Err(io::Error::last_os_error()).context("cannot set lo up");
     }
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! The first process of a kernel of the matrix: makes a machine of it, runs the test programs one after
-//! the other, streams what they say on the console, and powers off.
+//! The init process of a kernel of the matrix: mounts the file systems, runs the test programs one after the other, copies
+//! their output to the console, and powers off.
 //!
 //! ```text
 //! VM-KERNEL 6.1.0-56-cloud-amd64
 //! VM-LSM lockdown,yama,apparmor,bpf
 //! TEST-BEGIN actions
-//! ... what the program says ...
+//! ... output of the program ...
 //! TEST-END actions 0 12.3
 //! VM-DONE 1
 //! ```
@@ -21,15 +21,15 @@ use nix::sys::reboot::{RebootMode, reboot};
 
 use crate::order::Order;
 
-/// What there is to do, written by `cargo xtask vm`.
+/// The orders, written by `cargo xtask vm`.
 const ORDERS: &str = "/vm-orders";
 
 fn main() {
-    // Without a first process there is nobody to come back to: say it, and switch off in any case.
+    // Init must not return: print the error, and power off in any case.
     if let Err(error) = perform() {
         println!("VM-FAILED {error:#}");
     }
-    // SAFETY: no arguments; there is nothing to write back to.
+    // SAFETY: no arguments.
     unsafe { libc::sync() };
     let Err(error) = reboot(RebootMode::RB_POWER_OFF);
     println!("VM-FAILED power off: {error}");
@@ -48,7 +48,7 @@ fn perform() -> Result<()> {
     for order in orders {
         match order {
             Order::Module(path) => {
-                // What it is for, a test misses; the others go on.
+                // Only the tests that need the module fail.
                 if let Err(error) = machine::load(&path) {
                     println!("VM-MODULE {path}: {error:#}");
                 }

@@ -1,17 +1,17 @@
-//! What there is to do: a line each, fields between tabs.
+//! The orders for init: one per line, with tab-separated fields.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// One thing to do.
+/// An order.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     /// Load a kernel module.
     Module(String),
-    /// An environment variable of the tests that follow.
+    /// Set an environment variable for the following tests.
     Variable(String, String),
-    /// The folder that the tests that follow start in.
+    /// Set the working directory of the following tests.
     Folder(String),
     /// Run a test program.
     Test(Test),
@@ -20,19 +20,19 @@ pub(crate) enum Order {
 /// A test program.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Test {
-    /// What it is called on the console.
+    /// Its name on the console.
     pub(crate) name: String,
-    /// How long it may take.
+    /// Its time limit.
     pub(crate) limit: Duration,
     /// The program and its arguments.
-    pub(crate) words: Vec<String>,
+    pub(crate) args: Vec<String>,
 }
 
 impl Order {
     /// Reads all lines.
     ///
     /// # Errors
-    /// When one is not understood: what is not done must not look done.
+    /// When a line is not a valid order: a skipped order must not look like a success.
     pub(crate) fn read_all(text: &str) -> Result<Vec<Order>> {
         text.lines().map(Order::read).collect()
     }
@@ -43,12 +43,12 @@ impl Order {
             ["module", path] => Order::Module((*path).to_owned()),
             ["variable", name, value] => Order::Variable((*name).to_owned(), (*value).to_owned()),
             ["folder", path] => Order::Folder((*path).to_owned()),
-            ["test", name, seconds, words @ ..] if !words.is_empty() => Order::Test(Test {
+            ["test", name, seconds, args @ ..] if !args.is_empty() => Order::Test(Test {
                 name: (*name).to_owned(),
                 limit: Duration::from_secs(seconds.parse().with_context(|| line.to_owned())?),
-                words: words.iter().map(|&word| word.to_owned()).collect(),
+                args: args.iter().map(|&arg| arg.to_owned()).collect(),
             }),
-            _ => bail!("not understood: {line}"),
+            _ => bail!("invalid order: {line}"),
         })
     }
 }
@@ -63,7 +63,7 @@ mod tests {
         let test = Test {
             name: "name".into(),
             limit: Duration::from_secs(60),
-            words: vec!["/bin/t".into(), "--exact".into()],
+            args: vec!["/bin/t".into(), "--exact".into()],
         };
         let expected = [
             Order::Module("/m.ko".into()),

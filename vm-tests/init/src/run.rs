@@ -1,4 +1,4 @@
-//! Runs one test program within its time, and hands what it says to the console as it comes.
+//! Runs one test program with a time limit, and copies its output to the console.
 
 use std::{
     io::{self, PipeReader, Read, Write},
@@ -22,25 +22,25 @@ use nix::{
 
 use crate::order::Test;
 
-/// Runs a program; what it leaves behind is killed, so that the next one finds an empty machine.
+/// Runs a program, then kills all remaining processes.
 ///
 /// # Errors
-/// When the machine fails, not when the test does.
-pub(crate) fn run(test: &Test, environment: &[(String, String)], folder: &str) -> Result<()> {
+/// When a system call of init fails. A failed test is not an error.
+pub(crate) fn run(test: &Test, environment: &[(String, String)], dir: &str) -> Result<()> {
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
     children.thread_block().context("signal mask")?;
     let ended = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .context("signalfd")?;
     let (mut output, input) = io::pipe().context("pipe")?;
-    let (program, arguments) = test.words.split_first().context("no program")?;
+    let (program, arguments) = test.args.split_first().context("no program")?;
     println!("TEST-BEGIN {}", test.name);
     let start = Instant::now();
     let child = Command::new(program)
         .args(arguments)
         .env_clear()
         .envs(environment.iter().map(|(name, value)| (name, value)))
-        .current_dir(folder)
+        .current_dir(dir)
         .stdin(Stdio::null())
         .stdout(input.try_clone().context("pipe")?)
         .stderr(input)
@@ -53,7 +53,7 @@ pub(crate) fn run(test: &Test, environment: &[(String, String)], folder: &str) -
         }
         Err(error) => format!("does not start: {error}"),
     };
-    // Everything but us: as the first process we are left out (kill(2)).
+    // Every process except init itself (kill(2)).
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
     drain(&mut output)?;
     let took = start.elapsed().as_secs_f64();
@@ -61,7 +61,7 @@ pub(crate) fn run(test: &Test, environment: &[(String, String)], folder: &str) -
     Ok(())
 }
 
-/// How it ended: an exit code, or words.
+/// Waits for the end of the program: its exit code, or a description.
 fn await_end(
     child: Pid,
     test: &Test,
@@ -77,14 +77,14 @@ fn await_end(
             PollFd::new(output.as_fd(), PollFlags::POLLIN),
             PollFd::new(ended.as_fd(), PollFlags::POLLIN),
         ];
-        // One millisecond more: a rest below one would not be waited for.
-        let patience = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
-        match poll(&mut fds, PollTimeout::from(patience)) {
+        // Rounded up, so that less than a millisecond is waited for too.
+        let timeout = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
+        match poll(&mut fds, PollTimeout::from(timeout)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error).context("poll"),
         }
         drain(output)?;
-        // Emptied before children are looked at: an end after that wakes us again.
+        // Drained before waitpid, so that a later exit wakes poll again.
         while let Ok(Some(_)) = ended.read_signal() {}
         if let Some(how) = reap(child)? {
             return Ok(how);
@@ -92,7 +92,7 @@ fn await_end(
     }
 }
 
-/// Takes leave of all that ended, orphans of tests among them; tells how `child` did if it did.
+/// Reaps all ended processes, including orphans of tests; returns the result of `child` if it has ended.
 fn reap(child: Pid) -> Result<Option<String>> {
     let mut how = None;
     loop {
@@ -108,7 +108,7 @@ fn reap(child: Pid) -> Result<Option<String>> {
     }
 }
 
-/// Copies what is in the pipe by now.
+/// Copies the available output to the console.
 fn drain(output: &mut PipeReader) -> Result<()> {
     let mut buffer = [0; 16 * 1024];
     let mut console = io::stdout().lock();

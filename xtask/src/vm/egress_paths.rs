@@ -10,7 +10,7 @@ use crate::command::workspace;
 
 const DOCUMENT: &str = "docs/egress-paths.md";
 /// The test that prints the results, and the start of each of its lines.
-const TEST: &str = "selftest_cli::every_way_is_blocked_by_its_hook";
+const TEST: &str = "selftest_cli::every_method_is_blocked_by_its_hook";
 const MARK: &str = "SELFTEST ";
 
 const HEAD: &str = "\

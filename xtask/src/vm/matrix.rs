@@ -201,8 +201,8 @@ mod tests {
             ("kill::*", "kill::at_connect", true),
             ("kill::*", "skill::at_connect", false),
             ("*::*udplite*", "egress_paths::udplite_sendto", true),
-            ("ring::with_a_slow_reader", "ring::with_a_slow_reader", true),
-            ("ring::with", "ring::with_a_slow_reader", false),
+            ("ring_buffer::slow_reader", "ring_buffer::slow_reader", true),
+            ("ring_buffer::slow", "ring_buffer::slow_reader", false),
             (
                 "linux-image-6.1.*-cloud-amd64",
                 "linux-image-6.1.0-56-cloud-amd64",

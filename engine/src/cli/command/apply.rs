@@ -13,7 +13,7 @@ use crate::{
         output::{document, print},
         variable::VariableArgs,
     },
-    control::{Applied, Change},
+    control::{ApplyOutcome, Change},
 };
 
 /// Replace an attached policy by a new version
@@ -109,7 +109,7 @@ fn format_change(
     change: &Change,
     dry_run: bool,
     output: Output,
-) -> impl FnOnce(Option<&Applied>) -> String + use<> {
+) -> impl FnOnce(Option<&ApplyOutcome>) -> String + use<> {
     let heading = format!(
         "policy {}: generation {} -> {}",
         change.name, change.old_generation, change.new_generation
@@ -137,7 +137,7 @@ fn format_change(
         (Output::Text, Some(applied)) => format!(
             "applied policy {} (mode {}, generation {})\n{}",
             applied.policy,
-            applied.mode,
+            applied.mode.as_str(),
             applied.generation,
             attached::partial_lines(&applied.partial)
         ),

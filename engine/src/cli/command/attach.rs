@@ -24,12 +24,12 @@ use super::{
 use crate::{
     cgroup::{CgroupHandle, Hierarchy},
     cli::{
-        Exit, Failure, Output,
+        Exit, Failure, Output, environment,
         help::HelpEnd,
         output::{document, print},
         variable::VariableArgs,
     },
-    control::{Existing, Standing, Wanted},
+    control::{AttachRequest, Control, Existing},
     events::escape::escaped,
 };
 
@@ -165,6 +165,7 @@ fn existing() -> impl TypedValueParser<Value = ExistingChoice> {
 /// When a policy is not valid or cannot be attached; then nothing is.
 pub fn run(args: &AttachArgs, output: Output) -> Result<ExitCode, Failure> {
     attached::require_root("attach")?;
+    let invocation = environment::invocation()?;
     let hierarchy = attached::hierarchy()?;
     let requests = match &args.batch {
         Some(file) => from_batch(args, file, &hierarchy, output)?,
@@ -173,7 +174,8 @@ pub fn run(args: &AttachArgs, output: Output) -> Result<ExitCode, Failure> {
     if let Some(existing) = args.existing {
         existing.is_possible().map_err(attached::failed)?;
     }
-    let mut control = Standing::open_or_make(hierarchy, attached::waiting).map_err(attached::failed)?;
+    let mut control =
+        Control::open_or_make(&invocation, hierarchy, attached::waiting).map_err(attached::failed)?;
     let attached = control
         .attach(requests, args.best_effort)
         .map_err(attached::failed)?;
@@ -201,7 +203,7 @@ pub fn run(args: &AttachArgs, output: Output) -> Result<ExitCode, Failure> {
                     "{verb} policy {} to {} (mode {}, generation {})",
                     one.policy,
                     escaped(one.cgroup.as_bytes()),
-                    one.mode,
+                    one.mode.as_str(),
                     one.generation
                 );
                 text += &attached::partial_lines(&one.partial);
@@ -216,7 +218,11 @@ pub fn run(args: &AttachArgs, output: Output) -> Result<ExitCode, Failure> {
     Ok(if partial { Exit::Partial } else { Exit::Success }.into())
 }
 
-fn from_flags(args: &AttachArgs, hierarchy: &Hierarchy, output: Output) -> Result<Vec<Wanted>, Failure> {
+fn from_flags(
+    args: &AttachArgs,
+    hierarchy: &Hierarchy,
+    output: Output,
+) -> Result<Vec<AttachRequest>, Failure> {
     if args.name.is_some() && args.policy.len() > 1 {
         return Err(Failure::of(Exit::Usage, "--name requires exactly one --policy"));
     }
@@ -233,12 +239,17 @@ fn from_flags(args: &AttachArgs, hierarchy: &Hierarchy, output: Output) -> Resul
     Ok(requests)
 }
 
-fn request(sourced: SourcedPolicy, name: Option<String>, mode: Option<Mode>, cgroup: CgroupHandle) -> Wanted {
+fn request(
+    sourced: SourcedPolicy,
+    name: Option<String>,
+    mode: Option<Mode>,
+    cgroup: CgroupHandle,
+) -> AttachRequest {
     let SourcedPolicy { mut policy, source } = sourced;
     if let Some(mode) = mode {
         policy.mode = mode;
     }
-    Wanted {
+    AttachRequest {
         mode,
         name: name.unwrap_or_else(|| policy.name.clone()),
         source: full_path(&source),
@@ -257,7 +268,7 @@ fn from_batch(
     file: &Path,
     hierarchy: &Hierarchy,
     output: Output,
-) -> Result<Vec<Wanted>, Failure> {
+) -> Result<Vec<AttachRequest>, Failure> {
     let mut text = String::new();
     let read = if file == Path::new("-") {
         io::stdin().read_to_string(&mut text).map(drop)

@@ -4,8 +4,8 @@ use std::{io::Write, path::PathBuf};
 
 use crate::{
     cgroup::{CgroupHandle, Hierarchy, HierarchyError},
-    cli::{Exit, Failure},
-    control::{ControlError, Holder, Standing},
+    cli::{Exit, Failure, environment},
+    control::{Control, ControlError, Holder},
     events::escape::escaped,
 };
 
@@ -79,10 +79,10 @@ pub fn hierarchy() -> Result<Hierarchy, Failure> {
 /// Opens the attached policies; `None` when nothing is attached.
 ///
 /// # Errors
-/// As [`Standing::open`], and when the command does not run as root.
-pub fn open(command: &str) -> Result<Option<Standing>, Failure> {
+/// As [`Control::open`], and when the command does not run as root.
+pub fn open(command: &str) -> Result<Option<Control>, Failure> {
     require_root(command)?;
-    Standing::open(hierarchy()?, waiting).map_err(failed)
+    Control::open(&environment::invocation()?, hierarchy()?, waiting).map_err(failed)
 }
 
 /// Prints which process holds the lock that this command waits for.
@@ -104,32 +104,9 @@ pub fn failed(error: ControlError) -> Failure {
         _ => Exit::CouldNotRun,
     };
     let failure = Failure::by(exit, &error);
-    match &error {
-        ControlError::Partial { .. } => {
-            failure.hint("--best-effort enforces what this kernel supports; `tidegate status` then lists what is missing")
-        }
-        ControlError::Different { name } => failure.hint(format!(
-            "replace it with `tidegate apply -f FILE --name {name}`, or attach the file under another name with --name"
-        )),
-        ControlError::OtherMode { name, live } => {
-            let other = if *live == "audit" { "enforce" } else { "audit" };
-            failure.hint(format!(
-                "a policy has one mode on all its cgroups: remove --mode, or run `tidegate set-mode {name} {other}` first"
-            ))
-        }
-        ControlError::OnlyWatches { .. } => {
-            failure.hint("use `hooks: [cgroup, kprobe]` in the policy, or remove `hooks`")
-        }
-        ControlError::OtherHooks { name } => failure.hint(format!(
-            "hooks cannot change while a policy is attached: run `tidegate detach {name}`, then attach the new version"
-        )),
-        ControlError::Vanished(_) => failure
-            .hint("the pins were removed: attach the policies again, or delete their records with `tidegate detach --all`"),
-        ControlError::Existing(_) => failure.hint(
-            "`modprobe -a tcp_diag udp_diag` may load the missing modules; --existing allow attaches without checking sockets",
-        ),
-        ControlError::ReaderBusy { .. } => failure.hint("stop that process first: each event is delivered to one reader"),
-        _ => failure,
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
     }
 }
 
@@ -140,7 +117,7 @@ pub fn failed(error: ControlError) -> Failure {
 pub fn nothing_attached<T>(name: &str) -> Result<T, Failure> {
     Err(failed(ControlError::NotAttached {
         name: name.to_owned(),
-        standing: Vec::new(),
+        attached: Vec::new(),
     }))
 }
 

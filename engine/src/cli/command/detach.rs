@@ -7,11 +7,11 @@ use serde_json::json;
 use super::attached::{self, CgroupArgs};
 use crate::{
     cli::{
-        Exit, Failure, Output,
+        Exit, Failure, Output, environment,
         help::HelpEnd,
         output::{document, print},
     },
-    control::{Detached, Place, Standing},
+    control::{Control, DetachOutcome, DetachTarget},
     events::escape::escaped,
 };
 
@@ -80,7 +80,7 @@ pub fn run(args: &DetachArgs, output: Output) -> Result<ExitCode, Failure> {
     report(&detached, output)
 }
 
-fn report(detached: &[Detached], output: Output) -> Result<ExitCode, Failure> {
+fn report(detached: &[DetachOutcome], output: Output) -> Result<ExitCode, Failure> {
     print(&match output {
         Output::Json => document(&json!({ "detached": detached })),
         Output::Text => text(detached),
@@ -91,14 +91,15 @@ fn report(detached: &[Detached], output: Output) -> Result<ExitCode, Failure> {
 /// Removes everything, also when records or pins are damaged or missing.
 fn everything(output: Output) -> Result<ExitCode, Failure> {
     attached::require_root("detach")?;
-    let opened = Standing::open(attached::hierarchy()?, attached::waiting);
-    let detached = opened.and_then(|control| control.map_or_else(|| Ok(Vec::new()), Standing::detach_all));
+    let invocation = environment::invocation()?;
+    let opened = Control::open(&invocation, attached::hierarchy()?, attached::waiting);
+    let detached = opened.and_then(|control| control.map_or_else(|| Ok(Vec::new()), Control::detach_all));
     let why = match &detached {
         Ok(detached) if !detached.is_empty() => return report(detached, output),
         Ok(_) => "it was not recorded".to_owned(),
         Err(error) => error.to_string(),
     };
-    let was_there = Standing::start_over(attached::waiting).map_err(attached::failed)?;
+    let was_there = Control::remove_everything(&invocation, attached::waiting).map_err(attached::failed)?;
     if was_there && output == Output::Text {
         return print(&format!("removed everything that tidegate had pinned ({why})\n"));
     }
@@ -106,10 +107,10 @@ fn everything(output: Output) -> Result<ExitCode, Failure> {
 }
 
 /// The selected cgroup. A removed cgroup is found by its path in the records.
-fn target(args: &DetachArgs, control: &Standing) -> Result<Option<Place>, Failure> {
+fn target(args: &DetachArgs, control: &Control) -> Result<Option<DetachTarget>, Failure> {
     let hierarchy = control.hierarchy();
     let missing = match args.cgroup.locate(hierarchy) {
-        Ok(found) => return Ok(found.map(Place::Cgroup)),
+        Ok(found) => return Ok(found.map(DetachTarget::Cgroup)),
         Err(missing) => missing,
     };
     let Some(path) = &args.cgroup.cgroup else {
@@ -119,18 +120,18 @@ fn target(args: &DetachArgs, control: &Standing) -> Result<Option<Place>, Failur
     let records = control.records().map_err(attached::failed)?;
     let mut attachments = records.iter().flat_map(|record| &record.attachments);
     match attachments.any(|attachment| *attachment.path == *path) {
-        true => Ok(Some(Place::Gone(path))),
+        true => Ok(Some(DetachTarget::Removed(path))),
         false => Err(missing),
     }
 }
 
-fn text(detached: &[Detached]) -> String {
+fn text(detached: &[DetachOutcome]) -> String {
     if detached.is_empty() {
         return "no policies attached\n".to_owned();
     }
     let mut text = String::new();
     for one in detached {
-        let elsewhere = if one.stands_elsewhere {
+        let elsewhere = if one.still_attached {
             "; it is still attached to other cgroups"
         } else {
             ""

@@ -10,8 +10,8 @@ use engine_common::ExecutableId;
 use super::{attached, exec::recorder::path_of_process};
 use crate::{
     cgroup::Hierarchy,
-    cli::Failure,
-    control::Standing,
+    cli::{Failure, environment},
+    control::Control,
     events::{CgroupMigration, Context, Event, Names as _, PolicyNames},
 };
 
@@ -27,7 +27,7 @@ pub(super) struct EventNames {
 }
 
 impl EventNames {
-    pub(super) fn of(standing: &Standing) -> Result<EventNames, Failure> {
+    pub(super) fn of(standing: &Control) -> Result<EventNames, Failure> {
         let hierarchy = standing.hierarchy().clone();
         let path = move |id| Some(hierarchy.path_of(id)?.to_string_lossy().into_owned());
         let mut names = EventNames {
@@ -54,7 +54,7 @@ impl EventNames {
         self.context.executable(pid, id)
     }
 
-    fn read(&mut self, standing: &Standing) -> Result<(), crate::control::ControlError> {
+    fn read(&mut self, standing: &Control) -> Result<(), crate::control::ControlError> {
         self.known.clear();
         for of in standing.slot_names()? {
             let names = PolicyNames {
@@ -102,7 +102,8 @@ impl EventNames {
     fn read_again(&mut self) {
         let reread = Hierarchy::find()
             .ok()
-            .and_then(|hierarchy| Standing::open(hierarchy, |_| {}).ok().flatten());
+            .zip(environment::invocation().ok())
+            .and_then(|(hierarchy, invocation)| Control::open(&invocation, hierarchy, |_| {}).ok().flatten());
         if let Some(standing) = reread
             && let Err(error) = self.read(&standing)
         {

@@ -17,7 +17,7 @@ use nix::{
 use super::{attached, event_names::EventNames};
 use crate::{
     cgroup::Hierarchy,
-    cli::{Exit, Failure, Output, help::HelpEnd},
+    cli::{Exit, Failure, Output, environment, help::HelpEnd},
     control::ReaderLock,
     datapath::EventRing,
     events::{
@@ -84,7 +84,7 @@ fn help() -> String {
 /// When another process reads the events, or they cannot be read.
 pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
     attached::require_root("events")?;
-    let reader = ReaderLock::take().map_err(attached::failed)?;
+    let reader = ReaderLock::take(&environment::invocation()?).map_err(attached::failed)?;
     let Some(standing) = attached::open("events")? else {
         if args.follow {
             let failure = Failure::of(
@@ -102,7 +102,7 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
         .map_err(|e| Failure::of(Exit::CouldNotRun, "cannot read the clock").because(&e))?;
     let mut stream = Stream {
         ring: standing.events().map_err(attached::failed)?,
-        pipeline: Pipeline::new(EventNames::of(&standing)?, clock, reader.told()),
+        pipeline: Pipeline::new(EventNames::of(&standing)?, clock, reader.losses_reported()),
         hierarchy: standing.hierarchy().clone(),
         reader,
         output,
@@ -212,7 +212,7 @@ impl Stream {
             stdout.flush()?;
         }
         if is_loss {
-            self.reader.tell(self.pipeline.lost());
+            self.reader.set_losses_reported(self.pipeline.lost());
         }
         Ok(is_record)
     }

@@ -41,7 +41,7 @@ fn text(policy: &PolicyStatus) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {key:<12} {value}");
     };
-    row("mode", policy.mode);
+    row("mode", policy.mode.as_str());
     row(
         "generation",
         &format!(
@@ -52,7 +52,7 @@ fn text(policy: &PolicyStatus) -> String {
         ),
     );
     row("source", &escaped(policy.source.as_bytes()).to_string());
-    row("enforcement", policy.enforcement);
+    row("enforcement", policy.enforcement.as_str());
     row("memory", &bytes(policy.memory));
     for attachment in &policy.attachments {
         let cgroup = escaped(attachment.cgroup.as_bytes());

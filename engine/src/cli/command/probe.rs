@@ -7,7 +7,7 @@ use serde_json::json;
 use super::probe_text::text;
 use crate::{
     cli::{
-        Exit, Failure, Output,
+        Exit, Failure, Output, environment,
         help::HelpEnd,
         output::{document, print},
     },
@@ -70,7 +70,8 @@ pub fn run(args: &ProbeArgs, output: Output) -> Result<ExitCode, Failure> {
         (_, true) => AttachScope::OwnCgroup,
         _ => AttachScope::System,
     };
-    let report = probe(Options { attach });
+    let disabled = environment::instance(Exit::Usage)?.disabled;
+    let report = probe(Options { attach, disabled });
     print(&match output {
         Output::Json => document(&json!(report)),
         Output::Text => text(&report),

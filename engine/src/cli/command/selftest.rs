@@ -1,4 +1,4 @@
-//! `tidegate selftest`: tests whether an egress path bypasses a policy.
+//! `tidegate selftest`: tests whether any egress method bypasses a policy.
 
 use std::{
     io::{IsTerminal, Write},
@@ -10,30 +10,25 @@ use serde_json::json;
 
 use super::{attached::require_root, policy_files, status_text::table};
 use crate::{
-    cli::{
-        Exit, Failure, Output,
-        help::HelpEnd,
-        output::{document, print},
-        variable::VariableArgs,
-    },
-    events::escape::escaped,
+    cli::{Exit, Failure, Output, environment, help::HelpEnd, output::print, variable::VariableArgs},
+    events::{escape::escaped, json::document},
     selftest::{
         Progress, built_in,
-        report::{Line, Report, Status},
-        run as try_all,
+        report::{CaseResult, Report, TestResult},
+        run as run_all,
     },
 };
 
-/// Test on this kernel whether any known egress path bypasses a policy
+/// Test every known egress method against a local receiver on this kernel
 ///
-/// Use it on a new kernel, or to test a policy of your own. Creates a network namespace with a loopback device and
-/// a cgroup, and sends to a receiver there by every egress path that this version knows: first without a policy, to
-/// check that it arrives, then under the policy. The result is what the receiver got. No packet leaves the machine,
+/// Creates a network namespace (loopback only) and two cgroups, starts a receiver, and sends a message by every
+/// egress method that this version knows: first without a policy, to check that it arrives, then under the policy,
+/// with the programs that `exec` attaches. The result is what arrives at the receiver. Nothing leaves the machine,
 /// and everything is removed afterwards. Needs root.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = help())]
 pub struct SelftestArgs {
-    /// Policy file to test; default: a policy that denies the receivers
+    /// The policy to test; by default, one that blocks the receivers
     #[arg(long, short, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub policy: Option<PathBuf>,
 
@@ -45,30 +40,30 @@ pub struct SelftestArgs {
 fn help() -> String {
     HelpEnd {
         notes: &[
-            "STATUS is blocked (HOOK is the hook that denied it), reported (it arrived; the policy only audits), allowed \
-             (it arrived; the policy allows it), OPEN (it arrived although the policy denies it), not on this kernel (it \
-             does not arrive without a policy either) or failed (it did not arrive, but no hook reported it). CALLER SAW \
-             is the errno of the call.",
-            "Not tested: further subflows of MPTCP, IPv6 routing headers, DCCP, address families other than IP, unix \
+            "RESULT is BLOCKED (nothing arrived; HOOK is the hook that denied it), REPORTED (it arrived; the policy only \
+             audits it), ALLOWED (it arrived; the policy allows it), BYPASS (it arrived although the policy denies it; see \
+             REASON), UNSUPPORTED (it does not arrive without a policy either) or FAILED (nothing arrived, but no event \
+             reports a denial).",
+            "Not tested: additional MPTCP subflows, IPv6 routing headers, DCCP, address families other than IP, unix \
              sockets, and cgroup migrations.",
         ],
         examples: &[
             ("Test this kernel", &["sudo tidegate selftest"]),
             ("Test a policy", &["sudo tidegate selftest --policy shop.yaml"]),
             (
-                "List the egress paths that are open",
+                "List the bypasses",
                 &[
                     "sudo tidegate selftest --output json |",
-                    "  jq '.. | objects | select(.status? == \"open\")'",
+                    "  jq '.cases[] | select(.result == \"bypass\")'",
                 ],
             ),
         ],
         exits: &[
-            (Exit::Success, "nothing arrived that the policy denies"),
+            (Exit::Success, "no bypass"),
             (Exit::CouldNotRun, "could not run"),
             (Exit::Usage, "invalid command line"),
             (Exit::PolicyInvalid, "the policy is not valid"),
-            (Exit::Partial, "only paths arrived that SECURITY.md lists as open"),
+            (Exit::Partial, "only bypasses that are known limitations (SECURITY.md)"),
             (Exit::Bypass, "found a bypass"),
         ],
         ..HelpEnd::default()
@@ -76,10 +71,10 @@ fn help() -> String {
     .text()
 }
 
-/// Runs the self-test and prints the report.
+/// Runs the self-test and prints its report.
 ///
 /// # Errors
-/// When it could not be completed.
+/// When the policy cannot be loaded, or the self-test cannot be run.
 pub fn run(args: &SelftestArgs, output: Output) -> Result<ExitCode, Failure> {
     require_root("selftest")?;
     let failed = |error: &dyn std::error::Error| Failure::by(Exit::CouldNotRun, error);
@@ -91,20 +86,21 @@ pub fn run(args: &SelftestArgs, output: Output) -> Result<ExitCode, Failure> {
             let mut policies = policy_files::load_all(files, &context, output, Exit::CouldNotRun)?;
             match policies.pop() {
                 Some(sourced) => sourced.policy,
-                None => return Err(Failure::of(Exit::Usage, "no policy given")),
+                None => return Err(Failure::of(Exit::Usage, "there is no policy")),
             }
         }
     };
-    let shows_progress = std::io::stderr().is_terminal();
-    let progress = |progress: Progress<'_>| {
-        if shows_progress {
-            let Progress { done, all, way } = progress;
-            // Progress is optional.
-            let _ = write!(std::io::stderr(), "\r\x1b[K{done}/{all} {way}");
+    let is_watched = std::io::stderr().is_terminal();
+    let show = |progress: Progress<'_>| {
+        if is_watched {
+            let Progress { done, total, method } = progress;
+            // Progress is optional: ignore a write error.
+            let _ = write!(std::io::stderr(), "\r\x1b[K{done}/{total} {method}");
         }
     };
-    let report = try_all(&policy, progress);
-    if shows_progress {
+    let instance = environment::instance(Exit::Usage)?;
+    let report = run_all(&instance, &environment::variables(), &policy, show);
+    if is_watched {
         let _ = write!(std::io::stderr(), "\r\x1b[K");
     }
     let report =
@@ -117,7 +113,7 @@ pub fn run(args: &SelftestArgs, output: Output) -> Result<ExitCode, Failure> {
 }
 
 fn exit(report: &Report) -> Exit {
-    match (report.has_escaped(), report.count(Status::Open)) {
+    match (report.has_unknown_bypass(), report.count(TestResult::Bypass)) {
         (true, _) => Exit::Bypass,
         (false, 0) => Exit::Success,
         (false, _) => Exit::Partial,
@@ -125,40 +121,27 @@ fn exit(report: &Report) -> Exit {
 }
 
 fn text(report: &Report) -> String {
-    let header = [
-        "EGRESS PATH",
-        "DESTINATION",
-        "STATUS",
-        "HOOK",
-        "CALLER SAW",
-        "REASON",
-    ];
-    let nothing = "-".to_owned();
-    let row = |line: &Line| {
+    let header = ["METHOD", "DESTINATION", "RESULT", "HOOK", "ERRNO", "REASON"];
+    let none = "-".to_owned();
+    let row = |case: &CaseResult| {
         [
-            line.way.to_owned(),
-            line.destination.to_owned(),
-            line.status.as_str().to_owned(),
-            line.hook.map_or(nothing.clone(), str::to_owned),
-            line.errno.clone().unwrap_or_else(|| nothing.clone()),
-            line.why.clone().unwrap_or_default(),
+            case.method.to_owned(),
+            case.destination.to_owned(),
+            case.result.as_str().to_owned(),
+            case.hook.map_or(none.clone(), str::to_owned),
+            case.errno.clone().unwrap_or_else(|| none.clone()),
+            case.reason.clone().unwrap_or_default(),
         ]
     };
-    let counts: Vec<String> = [
-        Status::Blocked,
-        Status::Reported,
-        Status::Allowed,
-        Status::Open,
-        Status::Failed,
-        Status::NotHere,
-    ]
-    .into_iter()
-    .filter(|status| report.count(*status) > 0)
-    .map(|status| format!("{} {}", report.count(status), status.as_str()))
-    .collect();
+    let counts: Vec<String> = TestResult::ALL
+        .into_iter()
+        .map(|result| (report.count(result), result.as_str()))
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, result)| format!("{count} {result}"))
+        .collect();
     format!(
         "{}\nLinux {}, policy {} (mode {}): {}\n",
-        table(header, report.ways.iter().map(row), &[]),
+        table(header, report.cases.iter().map(row), &[]),
         escaped(report.kernel.as_bytes()),
         report.policy,
         report.mode,
@@ -170,34 +153,31 @@ fn text(report: &Report) -> String {
 mod tests {
     use super::*;
 
-    fn report(ways: &[(Status, bool)]) -> Report {
-        let line = |&(status, known): &(Status, bool)| Line {
-            way: "",
+    fn report(results: &[(TestResult, bool)]) -> Report {
+        let case = |&(result, known_limitation): &(TestResult, bool)| CaseResult {
+            method: "",
             destination: "",
-            status,
+            result,
             forbidden: true,
             arrived: 0,
             hook: None,
             outcome: None,
             errno: None,
-            known,
-            why: None,
+            known_limitation,
+            reason: None,
         };
-        Report {
-            kernel: String::new(),
-            policy: String::new(),
-            mode: "enforce",
-            ways: ways.iter().map(line).collect(),
-        }
+        let policy = built_in().unwrap();
+        Report::new(String::new(), &policy, results.iter().map(case).collect())
     }
 
     #[test]
-    fn the_exit_code_is_that_of_the_worst_status() {
-        let blocked = (Status::Blocked, false);
+    fn the_exit_code_is_that_of_the_worst_result() {
+        let blocked = (TestResult::Blocked, false);
+        let limitation = (TestResult::Bypass, true);
         assert_eq!(exit(&report(&[blocked])), Exit::Success);
-        assert_eq!(exit(&report(&[blocked, (Status::Open, true)])), Exit::Partial);
+        assert_eq!(exit(&report(&[blocked, limitation])), Exit::Partial);
         assert_eq!(
-            exit(&report(&[(Status::Open, true), (Status::Open, false), blocked])),
+            exit(&report(&[limitation, (TestResult::Bypass, false), blocked])),
             Exit::Bypass
         );
     }

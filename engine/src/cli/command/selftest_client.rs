@@ -1,10 +1,10 @@
-//! `tidegate selftest-client`: hidden command that `selftest` runs inside its cgroup.
+//! `tidegate selftest-client`: the test client that `selftest` starts inside its cgroups. Hidden: it is not for users.
 
 use std::{
     fs::File,
     io::Write,
     net::SocketAddr,
-    os::fd::{FromRawFd, RawFd},
+    os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd},
     process::ExitCode,
 };
 
@@ -13,69 +13,69 @@ use nix::fcntl::{FcntlArg, fcntl};
 use crate::{
     cli::{Exit, Failure},
     selftest::{
-        client::{go, send_over, told},
+        client::{result_line, run_method, send_over},
         egress_method::EgressMethod,
     },
 };
 
-/// Send by one egress method, and report the result (used by selftest)
+/// Run one egress method and report the result
 #[derive(Clone, Debug, clap::Args)]
 pub struct SelftestClientArgs {
-    /// File descriptor to write the result to
+    /// The file descriptor to write the result to
     #[arg(long, value_name = "FD")]
-    pub tell: RawFd,
+    pub result_fd: RawFd,
 
     #[command(subcommand)]
     #[expect(missing_docs, reason = "a doc comment here would replace the help text")]
     pub task: Task,
 }
 
-/// What to send.
+/// What the test client does.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Task {
-    /// Send by an egress method
-    Go {
+    /// Run an egress method
+    Run {
         /// The egress method
-        way: EgressMethod,
-        /// Destination
+        method: EgressMethod,
+        /// The destination
         to: SocketAddr,
-        /// Intermediate destination, such as a first connection or a source route
+        /// The destination to connect to first
         #[arg(long)]
         via: Option<SocketAddr>,
     },
-    /// Send on an inherited socket
+    /// Send over an inherited socket
     Send {
-        /// File descriptor of the socket
+        /// Its file descriptor
         fd: RawFd,
     },
 }
 
-/// Sends and reports the result. A denied call is a result, not a failure.
+/// Runs the task and writes its result. A denied attempt is a result, not an error.
 ///
 /// # Errors
-/// When a file descriptor is not open, or the result cannot be written.
+/// When a descriptor is not open, or the result cannot be written.
 pub fn run(args: &SelftestClientArgs) -> Result<ExitCode, Failure> {
-    let results = open(args.tell)?;
+    let results = open(args.result_fd)?;
     let line = match args.task {
-        Task::Go { way, to, via } => told(way.name(), go(way, to, via)),
+        Task::Run { method, to, via } => result_line(method.name(), run_method(method, to, via)),
         Task::Send { fd } => {
             let socket = open(fd)?;
-            told("send", send_over(socket))
+            result_line("send", send_over(socket))
         }
     };
     writeln!(File::from(results), "{line}")
-        .map_err(|error| Failure::of(Exit::CouldNotRun, "cannot write the result").because(&error))?;
+        .map_err(|error| Failure::of(Exit::CouldNotRun, "failed to write the result").because(&error))?;
     Ok(Exit::Success.into())
 }
 
-fn open(fd: RawFd) -> Result<std::os::fd::OwnedFd, Failure> {
-    let not_open = || Failure::of(Exit::Usage, format!("file descriptor {fd} was not inherited"));
+fn open(fd: RawFd) -> Result<OwnedFd, Failure> {
+    let not_open = || Failure::of(Exit::Usage, format!("file descriptor {fd} is not open"));
     if fd <= libc::STDERR_FILENO {
         return Err(not_open());
     }
-    // SAFETY: borrowed for this call only, which fails when the descriptor is not open.
-    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    // SAFETY: borrowed for this call only, which fails if the descriptor is not open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     fcntl(borrowed, FcntlArg::F_GETFD).map_err(|_| not_open())?;
-    // SAFETY: it is open, inherited across exec, and passed for this use: nothing in this process opened it.
-    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
+    // SAFETY: it is open, inherited through execve, and passed for this use: nothing in this process opened it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

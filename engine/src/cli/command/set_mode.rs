@@ -68,7 +68,7 @@ pub fn run(args: &SetModeArgs, output: Output) -> Result<ExitCode, Failure> {
             format!(
                 "policy {} is now in mode {} (generation {})\n{}",
                 applied.policy,
-                applied.mode,
+                applied.mode.as_str(),
                 applied.generation,
                 attached::partial_lines(&applied.partial)
             )

@@ -14,7 +14,7 @@ use crate::{
         help::HelpEnd,
         output::{document, print},
     },
-    control::{ControlError, PolicyStatus, Status},
+    control::{AttachmentState, ControlError, Enforcement, PolicyStatus, Status},
     events::escape::escaped,
 };
 
@@ -76,7 +76,10 @@ pub fn run(args: &StatusArgs, output: Output) -> Result<ExitCode, Failure> {
         Output::Json => document(&json!(status)),
         Output::Text => text(&status, args.rules || args.name.is_some()),
     })?;
-    let full = status.policies.iter().all(|policy| policy.enforcement == "full");
+    let full = status
+        .policies
+        .iter()
+        .all(|policy| policy.enforcement == Enforcement::Full);
     let full = full && (args.name.is_some() || status.unknown_cgroups.is_empty());
     Ok(if full { Exit::Success } else { Exit::Partial }.into())
 }
@@ -97,7 +100,7 @@ pub(super) fn read(command: &str, name: Option<&str>) -> Result<Status, Failure>
         if status.policies.is_empty() {
             return Err(attached::failed(ControlError::NotAttached {
                 name: name.to_owned(),
-                standing: all,
+                attached: all,
             }));
         }
     }
@@ -105,11 +108,11 @@ pub(super) fn read(command: &str, name: Option<&str>) -> Result<Status, Failure>
 }
 
 /// The state of an attachment in text output.
-pub(super) fn attachment_state(state: &str) -> &'static str {
+pub(super) fn attachment_state(state: AttachmentState) -> &'static str {
     match state {
-        "in force" => "ACTIVE",
-        "gone" => "CGROUP-REMOVED",
-        _ => "INACTIVE",
+        AttachmentState::Active => "ACTIVE",
+        AttachmentState::CgroupRemoved => "CGROUP-REMOVED",
+        AttachmentState::Inactive => "INACTIVE",
     }
 }
 
@@ -147,8 +150,8 @@ fn text(status: &Status, with_rules: bool) -> String {
         text,
         "events: {} lost; {} duplicates suppressed, {} not yet reported; tables: {}",
         grouped(status.events_lost),
-        grouped(status.repeats_folded),
-        grouped(status.repeats_untold),
+        grouped(status.suppressed),
+        grouped(status.suppressed_pending),
         bytes(memory)
     );
     if with_rules {
@@ -156,7 +159,9 @@ fn text(status: &Status, with_rules: bool) -> String {
             let _ = writeln!(
                 text,
                 "\npolicy {} (mode {}, generation {})",
-                policy.name, policy.mode, policy.generation
+                policy.name,
+                policy.mode.as_str(),
+                policy.generation
             );
             text += &counters_of_rules(policy);
         }
@@ -170,7 +175,7 @@ fn problems(status: &Status) -> Vec<String> {
         let removed = policy
             .attachments
             .iter()
-            .filter(|attachment| attachment_state(attachment.state) == "CGROUP-REMOVED");
+            .filter(|attachment| attachment.state == AttachmentState::CgroupRemoved);
         problems.extend(removed.map(|attachment| {
             let (name, cgroup) = (&policy.name, escaped(attachment.cgroup.as_bytes()));
             format!(
@@ -245,7 +250,7 @@ fn rows(policy: &PolicyStatus) -> Vec<[String; 14]> {
             policy.name.clone(),
             escaped(attachment.cgroup.as_bytes()).to_string(),
             attachment_state(attachment.state).to_owned(),
-            policy.mode.to_owned(),
+            policy.mode.as_str().to_owned(),
             policy.generation.to_string(),
             ago(&attachment.since),
             policy.rules.len().to_string(),

@@ -41,7 +41,7 @@ pub(super) fn counters_of_rules(policy: &PolicyStatus) -> String {
         .map(|(rule, total)| {
             [
                 rule.name.clone(),
-                rule.action.to_owned(),
+                rule.action.as_str().to_owned(),
                 grouped(rule.attempts),
                 grouped(total),
             ]

@@ -1,50 +1,50 @@
-//! Sockets that were there before a policy: a connected one is asked no more, so it is looked for once,
-//! when the policy stands already.
+//! Sockets that existed before a policy was attached. A connected socket is not checked again, so these are looked for once,
+//! after the policy was attached.
 //!
 //! ```text
-//! attach (from now on nothing new is missed) -> look (sockets of the scope) -> judge -> destroy -> look again
+//! attach (every new socket is checked from now on) -> scan -> policy_check -> destroy -> scan again
 //! ```
 
-mod judge;
+mod pass;
+mod policy_check;
 #[cfg(test)]
-mod judge_tests;
-mod look;
-mod sweep;
+mod policy_check_tests;
+mod socket_scan;
 
 use engine_common::Protocol;
 use serde::Serialize;
 
-use super::{Attached, Standing, error::ControlError};
+use super::{AttachOutcome, Control, error::ControlError};
 use crate::sockets::{Diag, DiagError};
 
-/// What is done about sockets that exist.
+/// What is done about existing sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
-    /// They are told of.
+    /// They are reported.
     Audit,
-    /// Those that a policy denies are ended.
+    /// They are reported, and those that a policy denies are destroyed.
     Destroy,
 }
 
-/// What was found, and done about it.
+/// The existing sockets that were found, and what was done about them.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ExistingReport {
-    /// Network namespaces that were looked at.
+    /// Number of network namespaces that were scanned.
     pub networks: usize,
-    /// Sockets that the policies allow silently.
+    /// Number of sockets that the policies allow silently.
     pub allowed: usize,
-    /// Connections that others opened: they are no egress, and left alone.
+    /// Number of connections that a peer opened: they are not egress, and stay.
     pub inbound: usize,
     /// The others, and the inbound ones.
     pub sockets: Vec<ExistingSocket>,
     /// Protocols that this kernel cannot list.
     pub unseen: Vec<String>,
-    /// What could not be looked at.
+    /// What could not be scanned.
     pub problems: Vec<String>,
 }
 
 impl ExistingReport {
-    /// Whether all was seen, and nothing is left that was to be destroyed.
+    /// Whether everything was scanned, and everything that was to be destroyed was.
     pub fn is_complete(&self) -> bool {
         let is_done =
             |socket: &ExistingSocket| !matches!(socket.fate, Fate::NotDestroyed | Fate::Disconnected);
@@ -52,38 +52,38 @@ impl ExistingReport {
     }
 }
 
-/// A socket that existed.
+/// An existing socket.
 #[derive(Clone, Debug, Serialize)]
 pub struct ExistingSocket {
     /// Its protocol, by name.
     pub protocol: String,
-    /// Own address and port.
+    /// Local address and port.
     pub local: String,
-    /// The other end, if it has one.
+    /// Address and port of the peer, if it has one.
     pub peer: Option<String>,
     /// State, as ss(8) has it.
     pub state: &'static str,
-    /// The cgroup it was made in; none where that was removed.
+    /// Path of the cgroup it was created in; `None` where that was removed.
     pub cgroup: Option<String>,
-    /// Number of its network namespace.
+    /// Inode number of its network namespace.
     pub network: u64,
-    /// Who made it.
+    /// User id of its creator.
     pub uid: u32,
-    /// Who holds it.
+    /// Processes that hold it.
     pub processes: Vec<Process>,
-    /// Whether somebody else connected to it.
+    /// Whether the peer opened the connection.
     pub inbound: bool,
-    /// What the strictest policy says; none of what is inbound.
+    /// Action of the strictest policy; `None` for an inbound connection.
     pub verdict: Option<&'static str>,
-    /// Which policy.
+    /// Name of that policy.
     pub policy: Option<String>,
-    /// Which rule of it; none where it is the default, or a fault.
+    /// The rule that matched; `None` for the default, or a fault.
     pub rule: Option<String>,
-    /// What could not be known: then it is denied.
+    /// What could not be read: then the verdict is to deny.
     pub fault: Option<&'static str>,
     /// What was done.
     pub fate: Fate,
-    /// Why it could not be.
+    /// Why it could not be done.
     pub cause: Option<String>,
 }
 
@@ -92,35 +92,35 @@ pub struct ExistingSocket {
 pub struct Process {
     /// Its id.
     pub pid: u32,
-    /// Its name.
+    /// Its name (comm).
     pub comm: String,
-    /// The path of what it runs.
+    /// Path of its executable.
     pub executable: Option<String>,
 }
 
-/// What became of a socket.
+/// What was done about a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
-    /// It goes on.
+    /// Nothing.
     Left,
-    /// It goes on, since the policy's mode is audit.
+    /// Nothing, since the mode of the policy is audit.
     WouldDestroy,
-    /// It was ended.
+    /// It was destroyed.
     Destroyed,
-    /// It was taken off its peer, but whoever holds it can send on: of protocols without an address hook.
+    /// It was disconnected, but its process can still send: for protocols without an address hook.
     Disconnected,
-    /// It could not be ended.
+    /// It could not be destroyed.
     NotDestroyed,
-    /// It ended by itself.
+    /// It closed by itself.
     Gone,
 }
 
 impl Existing {
-    /// Refuses where this kernel cannot do it: to be asked before anything is attached.
+    /// Checks that this kernel can do it, before anything is attached.
     ///
     /// # Errors
-    /// [`ControlError::Existing`].
+    /// [`ControlError::Existing`] where it cannot.
     pub fn is_possible(self) -> Result<(), ControlError> {
         let ask = || -> Result<(), DiagError> {
             let mut diag = Diag::open()?;
@@ -135,10 +135,9 @@ impl Existing {
     }
 }
 
-impl Standing {
-    /// Looks for sockets that were there before the policies which were attached, and does about them what
-    /// is wanted.
-    pub fn existing(&self, attached: &[Attached], existing: Existing) -> ExistingReport {
-        sweep::Sweep::new(self, attached, existing).run()
+impl Control {
+    /// Looks for sockets that existed before the policies in `attached` were attached.
+    pub fn existing(&self, attached: &[AttachOutcome], existing: Existing) -> ExistingReport {
+        pass::ExistingPass::new(self, attached, existing).run()
     }
 }

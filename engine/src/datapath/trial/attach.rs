@@ -12,10 +12,10 @@ use super::{
     syscall,
 };
 
-/// Where the kernel shows the number of its source of events for probes (Linux 4.17, CONFIG_KPROBE_EVENTS).
+/// The id of the perf event source of kprobes (Linux 4.17, CONFIG_KPROBE_EVENTS).
 const KPROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
 
-/// A program as attached; dropping it takes it away.
+/// An attached program; dropping this detaches it.
 #[derive(Debug)]
 pub struct Attached {
     /// The link, or the event that calls it.
@@ -60,16 +60,16 @@ impl Drop for Attached {
 /// with the descriptor (perf_event_open(2), `perf_kprobe_init` in kernel/trace/trace_event_perf.c).
 fn attach_kprobe(function: &CStr, program: BorrowedFd<'_>) -> Result<OwnedFd, Refusal> {
     let kind = fs::read_to_string(KPROBES).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Refusal::told(
+        io::ErrorKind::NotFound => Refusal::described(
             Step::Attach,
-            format!("{KPROBES} is not there: the kernel was built without kprobes"),
+            format!("{KPROBES} does not exist: the kernel was built without kprobes"),
         ),
-        _ => Refusal::told(Step::Attach, format!("cannot read {KPROBES}: {error}")),
+        _ => Refusal::described(Step::Attach, format!("cannot read {KPROBES}: {error}")),
     })?;
     let kind: u32 = kind
         .trim()
         .parse()
-        .map_err(|_| Refusal::told(Step::Attach, format!("{KPROBES} holds no number")))?;
+        .map_err(|_| Refusal::described(Step::Attach, format!("{KPROBES} is not a number")))?;
 
     /// `struct perf_event_attr`, its first 72 bytes (PERF_ATTR_SIZE_VER1).
     #[repr(C)]
@@ -115,7 +115,7 @@ fn attach_kprobe(function: &CStr, program: BorrowedFd<'_>) -> Result<OwnedFd, Re
     if fd < 0 {
         return Err(refused());
     }
-    // SAFETY: a new descriptor that nobody else has.
+    // SAFETY: a new descriptor, which nothing else owns.
     let event = unsafe { OwnedFd::from_raw_fd(fd as i32) };
     // SAFETY: an event's descriptor; the argument is a descriptor, no pointer.
     if unsafe { libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_SET_BPF, program.as_raw_fd()) } != 0 {

@@ -2,9 +2,18 @@
 
 use std::{ffi::CStr, ptr};
 
-use crate::datapath::{features::is_taken_away, gate::OBJECT};
+use aya::programs::{CgroupSockAddrAttachType as AddrAt, CgroupSockAttachType as SockAt};
 
-/// Where a program is called from.
+use crate::{
+    datapath::{
+        features::KPROBE,
+        program::AttachPoint,
+        program_group::{ANCHOR, GROUPS},
+    },
+    instance::Disabled,
+};
+
+/// The point in the kernel that calls a program.
 #[derive(Clone, Copy, Debug)]
 pub enum Place {
     /// A hook of a cgroup: program type and attach type (include/uapi/linux/bpf.h).
@@ -58,6 +67,38 @@ impl Place {
         !matches!(self, Place::Cgroup { .. })
     }
 
+    /// Whether a program of the datapath attaches here.
+    fn is(self, attach: AttachPoint) -> bool {
+        match (self, attach) {
+            (Place::Lsm(hook), AttachPoint::Lsm(other)) => hook == other,
+            (Place::Function(function), AttachPoint::Fentry(other)) => function == other,
+            (Place::Kprobe(function), AttachPoint::Kprobe(other))
+            | (Place::RawTracepoint(function), AttachPoint::RawTracepoint(other)) => {
+                function.to_bytes() == other.as_bytes()
+            }
+            (Place::Cgroup { kind, attach_type }, AttachPoint::CgroupSock(at)) => {
+                let number = match at {
+                    SockAt::SockCreate => 2,
+                    SockAt::SockRelease => 34,
+                    SockAt::PostBind4 | SockAt::PostBind6 => return false,
+                };
+                (kind, attach_type) == (CGROUP_SOCK, number)
+            }
+            (Place::Cgroup { kind, attach_type }, AttachPoint::CgroupSockAddr(at)) => {
+                let number = match at {
+                    AddrAt::Connect4 => 10,
+                    AddrAt::Connect6 => 11,
+                    AddrAt::UDPSendMsg4 => 14,
+                    AddrAt::UDPSendMsg6 => 15,
+                    _ => return false,
+                };
+                (kind, attach_type) == (CGROUP_SOCK_ADDR, number)
+            }
+            (Place::Cgroup { kind, .. }, AttachPoint::CgroupSkb(_)) => kind == CGROUP_SKB,
+            _ => false,
+        }
+    }
+
     /// What a program returns that lets everything pass.
     pub(super) const fn passes(self) -> i32 {
         match self {
@@ -81,24 +122,21 @@ pub struct Hook {
 }
 
 impl Hook {
-    /// Whether the built-in programs have one for this hook: its name is that of a section of the object.
+    /// Whether the embedded object has a program for this hook.
     pub fn is_used(&self) -> bool {
-        OBJECT
-            .windows(self.name.len())
-            .any(|bytes| bytes == self.name.as_bytes())
+        let programs = GROUPS.iter().flat_map(|row| row.programs);
+        let mut programs = programs.chain([&ANCHOR]);
+        programs.any(|program| self.place.is(program.attach))
     }
 
-    /// Whether [`DISABLE_VARIABLE`](crate::datapath::DISABLE_VARIABLE) takes its program away.
-    pub fn is_taken_away(&self) -> bool {
-        let abilities: &[&str] = match self.place {
-            Place::Cgroup { kind: CGROUP_SKB, .. } => &["packets"],
-            Place::Cgroup { .. } => &[],
-            Place::Lsm(_) => &["lsm"],
-            Place::Kprobe(_) => &["probe", "kprobe"],
-            Place::RawTracepoint(_) => &["probe"],
-            Place::Function(_) => &["moves"],
-        };
-        abilities.iter().any(|ability| is_taken_away(ability))
+    /// Whether its program, or the group of programs that it is in, is disabled.
+    pub fn is_disabled(&self, disabled: &Disabled) -> bool {
+        let row = GROUPS.iter().find(|row| {
+            let mut programs = row.programs.iter();
+            programs.any(|program| self.place.is(program.attach))
+        });
+        let is_kprobe = matches!(self.place, Place::Kprobe(_));
+        row.is_some_and(|row| row.is_disabled(disabled)) || is_kprobe && disabled.has(KPROBE)
     }
 
     /// Its place in [`HOOKS`].
@@ -134,7 +172,7 @@ const fn hook(name: &'static str, purpose: &'static str, since: &'static str, pl
     }
 }
 
-/// All of them. A hook that is new here is tried, told and asked for by the plan by its name.
+/// All hooks. A new row is tried and reported; the plan of `probe` refers to hooks by name.
 pub static HOOKS: [Hook; 19] = [
     hook("cgroup/connect4", "decides on IPv4 connects", "4.17", CONNECT4),
     hook("cgroup/connect6", "decides on IPv6 connects", "4.17", address(11)),
@@ -167,7 +205,7 @@ pub static HOOKS: [Hook; 19] = [
     ),
     hook(
         "cgroup_skb/egress",
-        "judges packets, whatever sent them",
+        "decides on packets, whatever sent them",
         "4.10",
         Place::Cgroup {
             kind: CGROUP_SKB,
@@ -212,37 +250,37 @@ pub static HOOKS: [Hook; 19] = [
     ),
     hook(
         "kprobe/tcp_connect",
-        "tells the source port of TCP connects",
+        "reports the local port of TCP connects",
         "4.17",
         Place::Kprobe(c"tcp_connect"),
     ),
     hook(
         "raw_tp/inet_sock_set_state",
-        "tells the life of TCP connections",
+        "reports state changes of TCP connections",
         "4.17",
         Place::RawTracepoint(c"inet_sock_set_state"),
     ),
     hook(
         "fentry/cgroup_attach_task",
-        "tells of processes that are moved out of a policy's cgroup",
+        "reports processes that migrate out of a cgroup with policies",
         "5.7",
         Place::Function("cgroup_attach_task"),
     ),
     hook(
         "fentry/cgroup_post_fork",
-        "tells of processes that are made outside of their parent's cgroup",
+        "reports processes created outside the cgroup of their parent",
         "5.7",
         Place::Function("cgroup_post_fork"),
     ),
     hook(
         "raw_tp/sched_process_exec",
-        "tells which programs are started",
+        "reports executed programs",
         "4.17",
         Place::RawTracepoint(c"sched_process_exec"),
     ),
     hook(
         "raw_tp/cgroup_mkdir",
-        "tells of new cgroups",
+        "reports new cgroups",
         "4.17",
         Place::RawTracepoint(c"cgroup_mkdir"),
     ),
@@ -252,28 +290,37 @@ pub static HOOKS: [Hook; 19] = [
 mod tests {
     use super::*;
 
+    /// What `probe` tries covers what is attached.
     #[test]
-    fn the_hooks_of_the_gate_are_used() {
-        let used = HOOKS.iter().filter(|hook| hook.is_used()).map(|hook| hook.name);
-        let used: Vec<&str> = used.collect();
-        for (program, _) in crate::datapath::program::ENFORCING {
-            assert!(
-                used.contains(&format!("cgroup/{program}").as_str()),
-                "{program}: {used:?}"
-            );
+    fn every_program_has_a_hook_that_is_tried() {
+        let programs = GROUPS.iter().flat_map(|row| row.programs);
+        for program in programs.chain([&ANCHOR]) {
+            let hook = HOOKS.iter().find(|hook| hook.place.is(program.attach));
+            assert!(hook.is_some(), "{}", program.name);
         }
-        let lsm = crate::datapath::program::LSM.into_iter();
-        for (_, hook) in lsm.chain(crate::datapath::program::UNIX) {
-            assert!(used.contains(&format!("lsm/{hook}").as_str()), "{hook}: {used:?}");
-        }
-        assert!(used.contains(&"cgroup/sock_release"), "{used:?}");
-        for (_, kind) in crate::datapath::program::MOVES {
-            let crate::datapath::program::Kind::Function(function) = kind else {
-                panic!("{kind:?}");
-            };
-            let name = format!("fentry/{function}");
-            assert!(used.contains(&name.as_str()), "{name}: {used:?}");
-        }
+        let unused = HOOKS.iter().filter(|hook| !hook.is_used()).map(|hook| hook.name);
+        assert_eq!(
+            unused.collect::<Vec<_>>(),
+            ["raw_tp/sched_process_exec", "raw_tp/cgroup_mkdir"]
+        );
+    }
+
+    #[test]
+    fn hooks_are_disabled_with_their_group() {
+        let disabled = |words: &str, hook: &str| {
+            let disabled = Disabled::parse(words, &crate::datapath::disable_words()).unwrap();
+            let hook = HOOKS.iter().find(|found| found.name == hook).unwrap();
+            hook.is_disabled(&disabled)
+        };
+        assert!(disabled("lsm", "lsm/unix_may_send"));
+        assert!(disabled("lsm_unix", "lsm/unix_may_send"));
+        assert!(!disabled("lsm_unix", "lsm/socket_connect"));
+        assert!(disabled("kprobe", "kprobe/tcp_connect"));
+        assert!(!disabled("kprobe", "raw_tp/inet_sock_set_state"));
+        assert!(disabled("tracer", "raw_tp/inet_sock_set_state"));
+        assert!(!disabled("tracer", "raw_tp/sched_process_exec"));
+        assert!(disabled("egress_filter", "cgroup_skb/egress"));
+        assert!(!disabled("egress_filter", "cgroup/connect4"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub struct Helper {
     pub purpose: &'static str,
     /// A kernel that has it there.
     pub since: &'static str,
-    /// Its name in [`DISABLE_VARIABLE`](super::super::DISABLE_VARIABLE).
+    /// The word in [`DISABLE_VARIABLE`](crate::instance::DISABLE_VARIABLE) that disables it.
     pub ability: Option<&'static str>,
     /// `__BPF_FUNC_MAPPER`, include/uapi/linux/bpf.h.
     pub(super) number: i32,

@@ -3,7 +3,7 @@
 //! here is pinned, and what is attached goes when its [`Attached`] is dropped.
 //!
 //! ```text
-//! Trials::begin -> attach(hook) -> Attached -> (somebody makes a call) -> was_called
+//! Trials::begin -> attach(hook) -> Attached -> (a call is made) -> was_called
 //!               -> helper(helper), tables(table)
 //! ```
 
@@ -29,9 +29,9 @@ pub use self::{
     table::{TABLES, Table},
 };
 use self::{bytecode::Bytecode, hook::Place as P, load::Blueprint};
-use super::{btf::Btf, syscall::read_first, tables::raise_memory_limit};
+use super::{btf::Btf, syscall::read_words, tables::raise_memory_limit};
 
-/// The map in which trial programs leave a mark when they are called.
+/// Trial programs, and the map in which they leave a mark when they are called.
 pub struct Trials {
     marks: OwnedFd,
     btf: Option<Btf>,
@@ -41,10 +41,10 @@ pub struct Trials {
 
 impl Trials {
     /// Makes the map. `name` is what the calling thread is named (eight bytes, no more) while calls
-    /// of it are looked for: a name, since the number of a process is another one in each namespace.
+    /// of it are looked for: a name, since a process has another id in each pid namespace.
     ///
     /// # Errors
-    /// [`Refusal`]: then nothing can be tried.
+    /// [`Refusal`] when the map cannot be created: then nothing can be tried.
     pub fn begin(name: [u8; 8]) -> Result<Trials, Refusal> {
         raise_memory_limit();
         let marks = table::array(8 * HOOKS.len() as u32).map_err(|error| Refusal::at(Step::Table, error))?;
@@ -55,10 +55,10 @@ impl Trials {
         })
     }
 
-    /// Loads the trial program of a hook and lets go of it.
+    /// Loads the trial program of a hook and releases it.
     ///
     /// # Errors
-    /// [`Refusal`].
+    /// [`Refusal`] when the kernel refuses.
     pub fn load(&self, hook: &Hook) -> Result<(), Refusal> {
         self.program(hook).map(drop)
     }
@@ -67,27 +67,26 @@ impl Trials {
     /// else for the whole machine.
     ///
     /// # Errors
-    /// [`Refusal`].
+    /// [`Refusal`] when the kernel refuses.
     pub fn attach(&self, hook: &Hook, cgroup: BorrowedFd<'_>) -> Result<Attached, Refusal> {
         let program = self.program(hook)?;
         attach::attach(hook.place, program, cgroup)
     }
 
-    /// Whether the trial program of a hook was called: by anybody in the cgroup it is attached to, or, for
+    /// Whether the trial program of a hook was called: by a task in the cgroup it is attached to, or, for
     /// the whole machine, by a thread of the name given.
     ///
     /// # Errors
     /// When the map cannot be read.
     pub fn was_called(&self, hook: &Hook) -> io::Result<bool> {
-        let mut marks = [0u64; HOOKS.len()];
-        read_first(self.marks.as_fd(), &mut marks)?;
+        let marks: [u64; HOOKS.len()] = read_words(self.marks.as_fd(), 0)?;
         Ok(marks[hook.place()] != 0)
     }
 
-    /// Loads a program that calls the helper, and lets go of it.
+    /// Loads a program that calls the helper, and releases it.
     ///
     /// # Errors
-    /// [`Refusal`].
+    /// [`Refusal`] when the kernel refuses.
     pub fn helper(&self, helper: &Helper) -> Result<(), Refusal> {
         for place in helper.places {
             let code = Bytecode::calling(helper.number, helper.first_argument, place.passes());
@@ -96,11 +95,11 @@ impl Trials {
         Ok(())
     }
 
-    /// Makes a kind of table, and uses it as the gate does; `cgroup` has programs of these trials
+    /// Creates a kind of map, and uses it as the datapath does; `cgroup` has programs of these trials
     /// attached for a moment.
     ///
     /// # Errors
-    /// [`Refusal`].
+    /// [`Refusal`] when the kernel refuses.
     pub fn table(&self, table: Table, cgroup: Option<(BorrowedFd<'_>, u64)>) -> Result<(), Refusal> {
         table::try_out(self, table, cgroup)
     }
@@ -133,11 +132,11 @@ impl Trials {
 
     /// The BTF id of a function of the kernel.
     fn function(&self, name: &str) -> Result<u32, Refusal> {
-        let lacking = |what: String| Refusal::told(Step::Load, what);
+        let missing = |what: String| Refusal::described(Step::Load, what);
         let Some(btf) = &self.btf else {
-            return Err(lacking("the kernel shows no type information (BTF)".into()));
+            return Err(missing("the kernel has no type information (BTF)".into()));
         };
         btf.function_id(name)
-            .ok_or_else(|| lacking(format!("the kernel has no function {name}")))
+            .ok_or_else(|| missing(format!("the kernel has no function {name}")))
     }
 }

@@ -24,12 +24,12 @@ impl Step {
     }
 }
 
-/// A trial that the kernel did not let through.
+/// A trial that the kernel refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Refusal {
     /// What was to be done.
     pub step: Step,
-    /// The number of the error, where the kernel gave one.
+    /// The errno, where the kernel returned one.
     pub errno: Option<i32>,
     /// The verifier's words, or other ones that say more than the number.
     pub words: Option<String>,
@@ -44,7 +44,7 @@ impl Refusal {
         }
     }
 
-    pub(super) fn told(step: Step, words: String) -> Refusal {
+    pub(super) fn described(step: Step, words: String) -> Refusal {
         Refusal {
             step,
             errno: None,

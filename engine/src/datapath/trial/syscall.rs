@@ -4,15 +4,13 @@
 use std::{
     ffi::{CStr, c_long},
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use crate::datapath::syscall::bpf;
+use crate::datapath::syscall::{
+    BPF_LINK_CREATE, BPF_MAP_CREATE, BPF_PROG_LOAD, BPF_RAW_TRACEPOINT_OPEN, bpf, bpf_fd,
+};
 
-const BPF_MAP_CREATE: c_long = 0;
-const BPF_PROG_LOAD: c_long = 5;
-const BPF_RAW_TRACEPOINT_OPEN: c_long = 17;
-const BPF_LINK_CREATE: c_long = 28;
 const BPF_LINK_DETACH: c_long = 34;
 
 /// What a map is to be.
@@ -46,10 +44,8 @@ pub(super) fn create_map(map: &MapCreate<'_>) -> io::Result<OwnedFd> {
         map_flags: map.map_flags,
         inner_map_fd: map.inner_map.map_or(0, |inner| inner.as_raw_fd() as u32),
     };
-    // SAFETY: numbers only.
-    let fd = unsafe { bpf(BPF_MAP_CREATE, &raw mut create) }?;
-    // SAFETY: a new descriptor that nobody else has.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    // SAFETY: the attributes have no pointers.
+    unsafe { bpf_fd(BPF_MAP_CREATE, &raw mut create) }
 }
 
 /// What a program is.
@@ -120,10 +116,8 @@ pub(super) fn load_program(program: &ProgramLoad<'_>, log: Option<&mut [u8]>) ->
         attach_prog_fd: 0,
         padding: 0,
     };
-    // SAFETY: instructions, licence and log live until the call returns, and are as long as it is told.
-    let fd = unsafe { bpf(BPF_PROG_LOAD, &raw mut load) }?;
-    // SAFETY: a new descriptor that nobody else has.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    // SAFETY: instructions, license and log live until the call returns, and have the lengths in the attributes.
+    unsafe { bpf_fd(BPF_PROG_LOAD, &raw mut load) }
 }
 
 /// Attaches a program to a cgroup by a link (Linux 5.7).
@@ -145,16 +139,14 @@ pub(super) fn link_to_cgroup(
         attach_type,
         flags: 0,
     };
-    // SAFETY: numbers only.
-    let fd = unsafe { bpf(BPF_LINK_CREATE, &raw mut create) }?;
-    // SAFETY: a new descriptor that nobody else has.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    // SAFETY: the attributes have no pointers.
+    unsafe { bpf_fd(BPF_LINK_CREATE, &raw mut create) }
 }
 
-/// Detaches a link at once, whoever else holds it (Linux 5.9).
+/// Detaches a link at once, even while others hold it (Linux 5.9).
 pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut link = link.as_raw_fd() as u32;
-    // SAFETY: one number.
+    // SAFETY: the attributes are one integer.
     unsafe { bpf(BPF_LINK_DETACH, &raw mut link) }.map(drop)
 }
 
@@ -172,7 +164,5 @@ pub(super) fn open_raw_tracepoint(program: BorrowedFd<'_>, name: Option<&CStr>) 
         padding: 0,
     };
     // SAFETY: the name ends with a NUL and lives until the call returns.
-    let fd = unsafe { bpf(BPF_RAW_TRACEPOINT_OPEN, &raw mut open) }?;
-    // SAFETY: a new descriptor that nobody else has.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    unsafe { bpf_fd(BPF_RAW_TRACEPOINT_OPEN, &raw mut open) }
 }

@@ -1,4 +1,4 @@
-//! The kinds of table that the gate uses, tried as it uses them.
+//! The kinds of map that the datapath uses, tried as it uses them.
 
 use std::{
     io,
@@ -35,7 +35,7 @@ pub enum Table {
     Ring,
     /// An array of maps whose inner maps differ in size (BPF_F_INNER_MAP): policies.
     Images,
-    /// BPF_MAP_TYPE_CGROUP_STORAGE by the cgroup's id: which policies stand on a cgroup.
+    /// BPF_MAP_TYPE_CGROUP_STORAGE by cgroup id: the policies of a cgroup.
     Scopes,
 }
 
@@ -57,7 +57,7 @@ impl Table {
         match self {
             Table::Ring => "events",
             Table::Images => "a policy goes live in one step",
-            Table::Scopes => "which policies stand on a cgroup",
+            Table::Scopes => "the policies of a cgroup",
         }
     }
 
@@ -71,7 +71,7 @@ impl Table {
     }
 }
 
-/// A map with one value of so many bytes.
+/// A map with one value of `bytes` bytes.
 pub(super) fn array(bytes: u32) -> io::Result<OwnedFd> {
     create_map(&MapCreate {
         map_type: MAP_TYPE_ARRAY,
@@ -150,7 +150,7 @@ fn try_scopes(trials: &Trials, cgroup: Option<(BorrowedFd<'_>, u64)>) -> Result<
     syscall::write_scope(storage.as_fd(), &scope).map_err(refused)?;
     match syscall::read_scope(storage.as_fd(), id).map_err(refused)? {
         Some(read) if read.cgroup == id => Ok(()),
-        _ => Err(Refusal::told(
+        _ => Err(Refusal::described(
             Step::Table,
             "what was written for the cgroup is not there when it is read".into(),
         )),

@@ -1,9 +1,9 @@
-//! Whoever goes out: performs one way by system calls, and tells how far it came. What arrives is what
-//! counts; what is told explains it.
+//! The test client: performs one egress method by system calls and reports how far it came. The result explains
+//! what the receiver saw; it does not replace it.
 
 mod address;
-mod portless;
-mod relation;
+mod no_address_hook;
+mod other_task;
 mod socket;
 mod tcp;
 mod udp;
@@ -13,21 +13,21 @@ use std::{net::SocketAddr, os::fd::OwnedFd};
 
 pub use self::{
     address::{Address, family},
-    portless::packet_for,
-    socket::{Failure, PATIENCE, Socket, joined},
+    no_address_hook::packet_for,
+    socket::{Failure, Socket, TIMEOUT, join},
 };
 use super::{
     client_result::{ClientResult, Step},
     egress_method::{EgressMethod, MARKER},
 };
 
-/// Goes one way; `via` is where some go first.
+/// Runs an egress method; `via` is the destination that some methods connect to first.
 ///
 /// # Errors
-/// How far it came.
-pub fn go(way: EgressMethod, to: SocketAddr, via: Option<SocketAddr>) -> Result<(), Failure> {
-    let via = || via.ok_or_else(|| Failure::named(Step::Preparation, "NO-VIA"));
-    match way {
+/// The step that failed, with its errno.
+pub fn run_method(method: EgressMethod, to: SocketAddr, via: Option<SocketAddr>) -> Result<(), Failure> {
+    let via = || via.ok_or_else(|| Failure::named(Step::Preparation, "VIA-MISSING"));
+    match method {
         EgressMethod::TcpConnect => tcp::connect(to),
         EgressMethod::TcpFastopenSendto => tcp::fast_open_send(to),
         EgressMethod::TcpFastopenConnect => tcp::fast_open_connect(to),
@@ -49,33 +49,33 @@ pub fn go(way: EgressMethod, to: SocketAddr, via: Option<SocketAddr>) -> Result<
         EgressMethod::IoUringConnect => uring::connect(to),
         EgressMethod::IoUringSendmsg => uring::send_message(to),
         EgressMethod::IoUringPing => uring::ping(to),
-        EgressMethod::SctpConnect => portless::sctp_connect(to),
-        EgressMethod::UdpliteConnectSend => portless::udplite_connect_send(to),
-        EgressMethod::UdpliteSendto => portless::udplite_send_to(to),
-        EgressMethod::RawConnectSend => portless::raw_connect_send(to),
-        EgressMethod::RawSendto => portless::raw_send_to(to),
-        EgressMethod::RawOwnHeader => portless::raw_own_header(to),
-        EgressMethod::PingConnectSend => portless::ping_connect_send(to),
-        EgressMethod::PingSendto => portless::ping_send_to(to),
-        EgressMethod::Packet => portless::packet(to),
-        EgressMethod::ThreadConnect => relation::in_thread(to),
-        EgressMethod::GrandchildConnect => relation::in_grandchild(to),
+        EgressMethod::SctpConnect => no_address_hook::sctp_connect(to),
+        EgressMethod::UdpliteConnectSend => no_address_hook::udplite_connect_send(to),
+        EgressMethod::UdpliteSendto => no_address_hook::udplite_send_to(to),
+        EgressMethod::RawConnectSend => no_address_hook::raw_connect_send(to),
+        EgressMethod::RawSendto => no_address_hook::raw_send_to(to),
+        EgressMethod::RawOwnHeader => no_address_hook::raw_own_header(to),
+        EgressMethod::PingConnectSend => no_address_hook::ping_connect_send(to),
+        EgressMethod::PingSendto => no_address_hook::ping_send_to(to),
+        EgressMethod::Packet => no_address_hook::packet(to),
+        EgressMethod::ThreadConnect => other_task::in_thread(to),
+        EgressMethod::GrandchildConnect => other_task::in_grandchild(to),
     }
 }
 
-/// Sends over a socket that was handed in.
+/// Sends over an inherited socket.
 ///
 /// # Errors
-/// How far it came.
+/// When the kernel refuses to send.
 pub fn send_over(socket: OwnedFd) -> Result<(), Failure> {
     Socket::from_fd(socket).send(MARKER)
 }
 
-/// What became of a run, as one line of JSON.
-pub fn told(way: &str, result: Result<(), Failure>) -> String {
+/// The result of a run, as one line of JSON.
+pub fn result_line(method: &str, result: Result<(), Failure>) -> String {
     let result = match result {
-        Ok(()) => ClientResult::done(way),
-        Err(failure) => ClientResult::ended(way, failure.step, &failure.errno),
+        Ok(()) => ClientResult::success(method),
+        Err(failure) => ClientResult::failure(method, failure.step, &failure.errno),
     };
     serde_json::json!(result).to_string()
 }

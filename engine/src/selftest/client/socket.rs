@@ -1,4 +1,4 @@
-//! System calls on sockets, waiting bounded by poll(2).
+//! System calls on non-blocking sockets; every wait has a time limit.
 
 use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
@@ -12,25 +12,25 @@ use nix::{
 
 use super::{super::client_result::Step, address::Address};
 
-/// Longest wait for the far end, milliseconds.
-pub const PATIENCE: u16 = 20_000;
+/// Time limit for the other end, in milliseconds.
+pub const TIMEOUT: u16 = 20_000;
 
-/// Where a run ended, and why.
+/// The step that failed, and why.
 #[derive(Debug)]
 pub struct Failure {
-    /// At which step.
+    /// The step that failed.
     pub step: Step,
-    /// The kernel's name of the error, or a word of ours.
+    /// The kernel's name of the error, or a name for a failure without an errno.
     pub errno: String,
 }
 
 impl Failure {
-    /// What the kernel said.
+    /// An error of the kernel.
     pub fn of(step: Step, errno: Errno) -> Failure {
         Failure::named(step, &format!("{errno:?}"))
     }
 
-    /// Something of ours.
+    /// A failure without an errno.
     pub fn named(step: Step, errno: &str) -> Failure {
         Failure {
             step,
@@ -38,7 +38,7 @@ impl Failure {
         }
     }
 
-    /// The same failure on the way to the first place.
+    /// The same failure during preparation.
     pub fn in_preparation(self) -> Failure {
         Failure {
             step: Step::Preparation,
@@ -47,140 +47,155 @@ impl Failure {
     }
 }
 
-/// The answer of a system call as a result.
-fn answered(step: Step, answer: libc::ssize_t) -> Result<usize, Failure> {
+/// Converts the return value of a system call.
+fn check(step: Step, answer: libc::ssize_t) -> Result<usize, Failure> {
     usize::try_from(answer).map_err(|_| Failure::of(step, Errno::last()))
 }
 
-/// A socket that never blocks.
+/// A non-blocking socket.
 pub struct Socket(OwnedFd);
 
 impl Socket {
-    /// Makes one.
+    /// Creates a socket.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// When the kernel refuses the family, the type or the protocol.
     pub fn new(family: i32, kind: i32, protocol: i32) -> Result<Socket, Failure> {
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: numbers only.
+        // SAFETY: integers only.
         let fd = unsafe { libc::socket(family, kind | flags, protocol) };
         if fd < 0 {
             return Err(Failure::of(Step::Socket, Errno::last()));
         }
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: the descriptor is new and owned here.
         Ok(Socket(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// One that is there already.
+    /// Wraps an existing socket.
     pub fn from_fd(fd: OwnedFd) -> Socket {
         Socket(fd)
     }
 
-    /// Its descriptor.
+    /// The file descriptor.
     pub fn fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
 
-    /// Its descriptor, for as long as it lives.
+    /// The file descriptor, borrowed.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 
-    /// Sets an option that takes a number.
+    /// Sets an integer option.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// When the kernel refuses the option.
     pub fn set(&self, level: i32, name: i32, value: i32) -> Result<(), Failure> {
         let length = size_of::<i32>() as libc::socklen_t;
         // SAFETY: the value lives through the call and has the length given.
         let answer = unsafe { libc::setsockopt(self.fd(), level, name, (&raw const value).cast(), length) };
-        answered(Step::Preparation, answer as libc::ssize_t).map(drop)
+        check(Step::Preparation, answer as libc::ssize_t).map(drop)
     }
 
-    /// Connects, and waits until that has succeeded or failed.
+    /// Connects, and waits for the result.
     ///
     /// # Errors
-    /// When it failed.
+    /// When the connection fails.
     pub fn connect(&self, to: &Address) -> Result<(), Failure> {
         // SAFETY: the address lives through the call and has the length given.
         let answer = unsafe { libc::connect(self.fd(), to.pointer(), to.length()) };
-        match answered(Step::Connect, answer as libc::ssize_t) {
-            Err(failure) if failure.errno == "EINPROGRESS" => self.settle(Step::Connect),
+        match check(Step::Connect, answer as libc::ssize_t) {
+            Err(failure) if failure.errno == "EINPROGRESS" => self.wait_writable(Step::Connect),
             other => other.map(drop),
         }
     }
 
-    /// Starts to connect, and does not wait.
-    pub fn begin(&self, to: &Address) -> Result<(), Failure> {
+    /// Starts to connect without waiting for the result.
+    ///
+    /// # Errors
+    /// When the connection fails immediately.
+    pub fn start_connect(&self, to: &Address) -> Result<(), Failure> {
         // SAFETY: the address lives through the call and has the length given.
         let answer = unsafe { libc::connect(self.fd(), to.pointer(), to.length()) };
-        match answered(Step::Connect, answer as libc::ssize_t) {
+        match check(Step::Connect, answer as libc::ssize_t) {
             Err(failure) if failure.errno == "EINPROGRESS" => Ok(()),
             other => other.map(drop),
         }
     }
 
-    /// Binds, sharing the port with others that do.
+    /// Binds with SO_REUSEADDR.
+    ///
+    /// # Errors
+    /// When the kernel refuses the address.
     pub fn bind(&self, at: &Address) -> Result<(), Failure> {
         self.set(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
         // SAFETY: the address lives through the call and has the length given.
         let answer = unsafe { libc::bind(self.fd(), at.pointer(), at.length()) };
-        answered(Step::Preparation, answer as libc::ssize_t).map(drop)
+        check(Step::Preparation, answer as libc::ssize_t).map(drop)
     }
 
-    /// Listens, with room for so many that connect.
+    /// Listens with this backlog.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
     pub fn listen(&self, backlog: i32) -> Result<(), Failure> {
-        // SAFETY: numbers only.
+        // SAFETY: integers only.
         let answer = unsafe { libc::listen(self.fd(), backlog) };
-        answered(Step::Preparation, answer as libc::ssize_t).map(drop)
+        check(Step::Preparation, answer as libc::ssize_t).map(drop)
     }
 
-    /// Waits for somebody who connects.
+    /// Waits for a connection.
+    ///
+    /// # Errors
+    /// After [`TIMEOUT`], or when the kernel refuses.
     pub fn accept(&self) -> Result<Socket, Failure> {
         self.wait_to_read()?;
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: no address is asked for.
+        // SAFETY: no address is requested.
         let fd = unsafe { libc::accept4(self.fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags) };
-        answered(Step::Receive, fd as libc::ssize_t)?;
-        // SAFETY: the descriptor is new and nobody else's.
+        check(Step::Receive, fd as libc::ssize_t)?;
+        // SAFETY: the descriptor is new and owned here.
         Ok(Socket(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Waits for something that was sent, or for the end, which is told as `END`.
+    /// Waits for data.
+    ///
+    /// # Errors
+    /// After [`TIMEOUT`], with `EOF` at the end of the stream, or when the kernel refuses.
     pub fn receive(&self) -> Result<(), Failure> {
         self.wait_to_read()?;
         let mut buffer = [0_u8; 256];
         // SAFETY: the buffer lives through the call and has the length given.
         let answer = unsafe { libc::recv(self.fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
-        match answered(Step::Receive, answer)? {
-            0 => Err(Failure::named(Step::Receive, "END")),
+        match check(Step::Receive, answer)? {
+            0 => Err(Failure::named(Step::Receive, "EOF")),
             _ => Ok(()),
         }
     }
 
     fn wait_to_read(&self) -> Result<(), Failure> {
         let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::from(PATIENCE)) {
-            Ok(0) => Err(Failure::named(Step::Receive, "STALLED")),
+        match poll(&mut fds, PollTimeout::from(TIMEOUT)) {
+            Ok(0) => Err(Failure::named(Step::Receive, "TIMEOUT")),
             Ok(_) => Ok(()),
             Err(errno) => Err(Failure::of(Step::Receive, errno)),
         }
     }
 
-    /// Waits until the socket can be written, and takes its pending error.
+    /// Waits until the socket is writable, and clears its pending error.
     ///
     /// # Errors
-    /// That error.
-    pub fn settle(&self, step: Step) -> Result<(), Failure> {
+    /// The pending error.
+    pub fn wait_writable(&self, step: Step) -> Result<(), Failure> {
         let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLOUT)];
-        match poll(&mut fds, PollTimeout::from(PATIENCE)) {
-            Ok(0) => return Err(Failure::named(step, "STALLED")),
+        match poll(&mut fds, PollTimeout::from(TIMEOUT)) {
+            Ok(0) => return Err(Failure::named(step, "TIMEOUT")),
             Ok(_) => {}
             Err(errno) => return Err(Failure::of(step, errno)),
         }
         let mut error: i32 = 0;
         let mut length = size_of::<i32>() as libc::socklen_t;
-        // SAFETY: both places live through the call, and the length is that of the value.
+        // SAFETY: both pointers are valid through the call, and the length is that of the value.
         let answer = unsafe {
             libc::getsockopt(
                 self.fd(),
@@ -190,27 +205,27 @@ impl Socket {
                 &raw mut length,
             )
         };
-        answered(step, answer as libc::ssize_t)?;
+        check(step, answer as libc::ssize_t)?;
         match error {
             0 => Ok(()),
-            number => Err(Failure::of(step, Errno::from_raw(number))),
+            errno => Err(Failure::of(step, Errno::from_raw(errno))),
         }
     }
 
-    /// Sends to where it is connected.
+    /// Sends to the connected destination.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// When the kernel refuses to send.
     pub fn send(&self, bytes: &[u8]) -> Result<(), Failure> {
         // SAFETY: the bytes live through the call.
         let answer = unsafe { libc::send(self.fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
-        answered(Step::Send, answer).map(drop)
+        check(Step::Send, answer).map(drop)
     }
 
-    /// Sends to an address.
+    /// Sends to an address by sendto(2).
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// When the kernel refuses to send.
     pub fn send_to(&self, bytes: &[u8], to: &Address, flags: i32) -> Result<(), Failure> {
         let flags = flags | libc::MSG_NOSIGNAL;
         // SAFETY: the bytes and the address live through the call.
@@ -224,22 +239,22 @@ impl Socket {
                 to.length(),
             )
         };
-        answered(Step::Send, answer).map(drop)
+        check(Step::Send, answer).map(drop)
     }
 
-    /// The same by sendmsg(2).
+    /// Sends to an address by sendmsg(2).
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// When the kernel refuses to send.
     pub fn send_message(&self, bytes: &[u8], to: &Address) -> Result<(), Failure> {
         let mut part = part(bytes);
         let message = message(&mut part, to);
         // SAFETY: the message and all it points to live through the call.
         let answer = unsafe { libc::sendmsg(self.fd(), &raw const message, libc::MSG_NOSIGNAL) };
-        answered(Step::Send, answer).map(drop)
+        check(Step::Send, answer).map(drop)
     }
 
-    /// Sends the bytes twice, in one call.
+    /// Sends two messages with the same bytes by one sendmmsg(2).
     ///
     /// # Errors
     /// When the kernel refuses one of them.
@@ -253,14 +268,14 @@ impl Socket {
         // SAFETY: the messages and all they point to live through the call.
         let answer =
             unsafe { libc::sendmmsg(self.fd(), messages.as_mut_ptr(), count, libc::MSG_NOSIGNAL as _) };
-        match answered(Step::Send, answer as libc::ssize_t)? {
+        match check(Step::Send, answer as libc::ssize_t)? {
             2 => Ok(()),
             sent => Err(Failure::named(Step::Send, &format!("SENT-{sent}-OF-2"))),
         }
     }
 }
 
-/// The bytes as part of a message; whoever sends it does not write to them.
+/// The bytes as part of a message. Sending does not write to them.
 pub(super) fn part(bytes: &[u8]) -> libc::iovec {
     libc::iovec {
         iov_base: bytes.as_ptr().cast_mut().cast(),
@@ -268,9 +283,9 @@ pub(super) fn part(bytes: &[u8]) -> libc::iovec {
     }
 }
 
-/// A message of one part. It points to both arguments.
+/// A message of one part. It borrows both arguments as raw pointers.
 pub(super) fn message(part: &mut libc::iovec, to: &Address) -> libc::msghdr {
-    // SAFETY: plain numbers and pointers, for which zero is a value.
+    // SAFETY: plain integers and pointers, for which zero is valid.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_name = to.pointer().cast_mut().cast();
     message.msg_namelen = to.length();
@@ -279,11 +294,11 @@ pub(super) fn message(part: &mut libc::iovec, to: &Address) -> libc::msghdr {
     message
 }
 
-/// What a thread tells; a panic in it is told as `DIED`.
+/// Waits for a thread and returns its result.
 ///
 /// # Errors
-/// Those of the thread.
-pub fn joined(thread: thread::JoinHandle<Result<(), Failure>>) -> Result<(), Failure> {
+/// The failure of the thread; `DIED` when it panicked.
+pub fn join(thread: thread::JoinHandle<Result<(), Failure>>) -> Result<(), Failure> {
     thread
         .join()
         .unwrap_or_else(|_| Err(Failure::named(Step::Preparation, "DIED")))

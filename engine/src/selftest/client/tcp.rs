@@ -1,4 +1,4 @@
-//! Ways of TCP.
+//! TCP methods.
 
 use std::net::SocketAddr;
 
@@ -30,31 +30,31 @@ pub(super) fn multipath(to: SocketAddr) -> Result<(), Failure> {
     socket.send(MARKER)
 }
 
-/// The connection is made by the call that sends.
+/// sendto(2) with MSG_FASTOPEN connects and sends.
 pub(super) fn fast_open_send(to: SocketAddr) -> Result<(), Failure> {
     let socket = socket(family(to))?;
     match socket.send_to(MARKER, &Address::of(to), libc::MSG_FASTOPEN) {
-        // No cookie: the kernel connects as always and has taken no data.
+        // Without a cookie the kernel sends a normal SYN and accepts no data yet.
         Err(failure) if failure.errno == "EINPROGRESS" => {
-            socket.settle(Step::Connect)?;
+            socket.wait_writable(Step::Connect)?;
             socket.send(MARKER)
         }
-        Ok(()) => socket.settle(Step::Send),
+        Ok(()) => socket.wait_writable(Step::Send),
         other => other,
     }
 }
 
-/// connect(2) only notes the destination; the connection is made by the first send.
+/// connect(2) only stores the destination; the first send connects.
 pub(super) fn fast_open_connect(to: SocketAddr) -> Result<(), Failure> {
     let socket = socket(family(to))?;
     socket.set(libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)?;
     socket.connect(&Address::of(to))?;
     match socket.send(MARKER) {
         Err(failure) if failure.errno == "EINPROGRESS" => {
-            socket.settle(Step::Send)?;
+            socket.wait_writable(Step::Send)?;
             socket.send(MARKER)
         }
-        Ok(()) => socket.settle(Step::Send),
+        Ok(()) => socket.wait_writable(Step::Send),
         other => other,
     }
 }
@@ -65,7 +65,7 @@ pub(super) fn disconnect_and_reconnect(via: SocketAddr, to: SocketAddr) -> Resul
         .connect(&Address::of(via))
         .map_err(Failure::in_preparation)?;
     socket
-        .connect(&Address::nowhere())
+        .connect(&Address::unspecified())
         .map_err(Failure::in_preparation)?;
     socket.connect(&Address::of(to))?;
     socket.send(MARKER)

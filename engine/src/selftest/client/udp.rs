@@ -1,4 +1,4 @@
-//! Ways of UDP.
+//! UDP methods.
 
 use std::net::SocketAddr;
 
@@ -51,12 +51,12 @@ pub(super) fn reconnect(via: SocketAddr, to: SocketAddr) -> Result<(), Failure> 
 pub(super) fn disconnect_and_send_to(via: SocketAddr, to: SocketAddr) -> Result<(), Failure> {
     let socket = connected(via)?;
     socket
-        .connect(&Address::nowhere())
+        .connect(&Address::unspecified())
         .map_err(Failure::in_preparation)?;
     socket.send_to(MARKER, &Address::of(to), 0)
 }
 
-/// `udp_sendmsg` takes AF_UNSPEC for AF_INET.
+/// `udp_sendmsg` treats AF_UNSPEC as AF_INET.
 pub(super) fn send_to_unspecified_family(to: SocketAddr) -> Result<(), Failure> {
     let to = Address::of(to).with_unspecified_family();
     socket(libc::AF_INET)?.send_to(MARKER, &to, 0)

@@ -1,4 +1,4 @@
-//! Ways through an io_uring: no connect(2) or sendmsg(2) is called.
+//! Methods that submit requests to an io_uring instead of calling connect(2) or sendmsg(2).
 
 use std::{
     net::SocketAddr,
@@ -14,12 +14,12 @@ use nix::errno::Errno;
 use super::{
     super::{client_result::Step, egress_method::MARKER},
     address::{Address, family},
-    portless::echo,
+    no_address_hook::echo,
     socket::{Failure, Socket, message, part},
 };
 
-/// Longest wait for a completion, seconds.
-const PATIENCE: u64 = 20;
+/// Time limit for a completion, in seconds.
+const TIMEOUT: u64 = 20;
 
 fn ring() -> Result<IoUring, Failure> {
     IoUring::new(4).map_err(|error| failure(Step::Preparation, &error))
@@ -32,17 +32,17 @@ fn failure(step: Step, error: &std::io::Error) -> Failure {
 /// Submits one entry and waits for its result.
 ///
 /// # Safety
-/// What the entry points to must live until this returns.
+/// Everything that the entry points to must be valid until this function returns.
 unsafe fn submit(ring: &mut IoUring, step: Step, entry: &squeue::Entry) -> Result<i32, Failure> {
-    // SAFETY: passed on to our caller.
+    // SAFETY: the caller guarantees it.
     let pushed = unsafe { ring.submission().push(entry) };
     pushed.map_err(|_| Failure::named(Step::Preparation, "RING-FULL"))?;
-    let patience = Timespec::new().sec(PATIENCE);
-    let arguments = SubmitArgs::new().timespec(&patience);
+    let timeout = Timespec::new().sec(TIMEOUT);
+    let arguments = SubmitArgs::new().timespec(&timeout);
     let submitted = ring.submitter().submit_with_args(1, &arguments);
     submitted.map_err(|error| failure(step, &error))?;
     let Some(completion) = ring.completion().next() else {
-        return Err(Failure::named(step, "STALLED"));
+        return Err(Failure::named(step, "TIMEOUT"));
     };
     match completion.result() {
         negative @ ..0 => Err(Failure::of(step, Errno::from_raw(-negative))),
@@ -55,9 +55,9 @@ pub(super) fn connect(to: SocketAddr) -> Result<(), Failure> {
     let socket = Socket::new(family(to), libc::SOCK_STREAM, libc::IPPROTO_TCP)?;
     let to = Address::of(to);
     let entry = opcode::Connect::new(Fd(socket.fd()), to.pointer(), to.length()).build();
-    // SAFETY: the address lives to the end of this function.
+    // SAFETY: the address is valid to the end of this function.
     match unsafe { submit(&mut ring, Step::Connect, &entry) } {
-        Err(failure) if failure.errno == "EINPROGRESS" => socket.settle(Step::Connect)?,
+        Err(failure) if failure.errno == "EINPROGRESS" => socket.wait_writable(Step::Connect)?,
         other => drop(other?),
     }
     socket.send(MARKER)
@@ -70,11 +70,11 @@ pub(super) fn send_message(to: SocketAddr) -> Result<(), Failure> {
     let mut part = part(MARKER);
     let message = message(&mut part, &to);
     let entry = opcode::SendMsg::new(Fd(socket.fd()), &raw const message).build();
-    // SAFETY: the message and all it points to live to the end of this function.
+    // SAFETY: the message and everything it points to are valid to the end of this function.
     unsafe { submit(&mut ring, Step::Send, &entry) }.map(drop)
 }
 
-/// No socket(2) is called either (IORING_OP_SOCKET, Linux 5.19; older kernels know no such operation).
+/// The io_uring creates the socket too (IORING_OP_SOCKET, Linux 5.19). Older kernels return EINVAL.
 pub(super) fn ping(to: SocketAddr) -> Result<(), Failure> {
     let mut ring = ring()?;
     let (protocol, request) = echo(to);
@@ -84,7 +84,7 @@ pub(super) fn ping(to: SocketAddr) -> Result<(), Failure> {
         Err(failure) if failure.errno == "EINVAL" => Err(Failure::named(Step::Socket, "ENOSYS")),
         other => other,
     }?;
-    // SAFETY: the kernel has just made this descriptor for us.
+    // SAFETY: the kernel has just created this descriptor.
     let socket = Socket::from_fd(unsafe { OwnedFd::from_raw_fd(fd) });
     socket.send_to(&request, &Address::of(to), 0)
 }

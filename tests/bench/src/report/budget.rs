@@ -1,34 +1,34 @@
-//! What the design asks for.
+//! Performance budgets.
 
 use std::fmt;
 
-/// The most that something may cost.
+/// An upper limit of a measured value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Budget {
-    /// Of the time without a gate.
+    /// Ratio of the times with and without the policy.
     Ratio(f64),
-    /// No more than without a gate. Two medians of the same thing differ too: a hundredth is nothing.
+    /// No measurable overhead: at most one percent, because equal medians differ too.
     Nothing,
-    /// Nanoseconds beside the other side of the pair.
+    /// Nanoseconds added per call.
     AddedNs(f64),
     /// Milliseconds.
     Milliseconds(f64),
     /// Milliseconds, and KiB of kernel memory.
     TimeAndMemory(f64, f64),
-    /// Events neither read nor counted as lost.
+    /// Events that were neither read nor counted as lost.
     Uncounted(u64),
 }
 
-/// A budget and whether it was kept. It decides nothing: times are not asserted.
+/// A budget and whether it is met. It does not affect the exit code.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Judged {
+pub(crate) struct BudgetResult {
     pub(crate) budget: Budget,
     pub(crate) met: bool,
 }
 
 impl Budget {
-    /// Holds it against what was measured; of [`Budget::TimeAndMemory`] that is the time.
-    pub(crate) fn judge(self, measured: f64) -> Judged {
+    /// Compares it with a measured value; for [`Budget::TimeAndMemory`] that is the time.
+    pub(crate) fn check(self, measured: f64) -> BudgetResult {
         let most = match self {
             Budget::Ratio(most)
             | Budget::AddedNs(most)
@@ -37,21 +37,21 @@ impl Budget {
             Budget::Nothing => 1.01,
             Budget::Uncounted(most) => most as f64,
         };
-        Judged {
+        BudgetResult {
             budget: self,
             met: measured <= most,
         }
     }
 }
 
-impl Judged {
+impl BudgetResult {
     pub(crate) const fn verdict(self) -> &'static str {
         if self.met { "met" } else { "MISSED" }
     }
 
-    /// The same, with a second condition.
-    pub(crate) const fn and(self, condition: bool) -> Judged {
-        Judged {
+    /// Adds a second condition.
+    pub(crate) const fn and(self, condition: bool) -> BudgetResult {
+        BudgetResult {
             budget: self.budget,
             met: self.met && condition,
         }

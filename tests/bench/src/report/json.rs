@@ -1,4 +1,4 @@
-//! For programs.
+//! The report as JSON.
 
 use serde_json::{Value, json};
 
@@ -6,14 +6,14 @@ use super::{Report, Section};
 
 pub(super) fn json(report: &Report) -> Value {
     json!({
-        "version": 1,
+        "schema_version": 2,
         "date": report.machine.date,
         "kernel": report.machine.kernel,
         "cpu": report.machine.cpu,
         "cores": report.machine.cores,
         "quick": report.quick,
         "sections": report.sections.iter().map(section).collect::<Vec<_>>(),
-        "left_out": report.left_out,
+        "skipped": report.skipped,
     })
 }
 
@@ -22,9 +22,9 @@ fn section(section: &Section) -> Value {
         json!({
             "name": line.name,
             "values": line.values,
-            "budget": line.judged.map(|judged| json!({
-                "text": judged.budget.to_string(),
-                "met": judged.met,
+            "budget": line.budget_result.map(|budget_result| json!({
+                "text": budget_result.budget.to_string(),
+                "met": budget_result.met,
             })),
         })
     });

@@ -1,8 +1,8 @@
-//! Where and when it was measured; no names.
+//! The machine and the date of a measurement, without host names.
 
 use std::fs;
 
-/// What figures depend on.
+/// What the results depend on.
 pub(crate) struct Machine {
     pub(crate) kernel: String,
     pub(crate) cpu: String,
@@ -12,10 +12,10 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// This one, now.
+    /// This machine and the current date.
     pub(crate) fn of_now() -> Machine {
         let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        // "model name" is x86's; other machines say less.
+        // Only x86 has "model name".
         let model = cpu.lines().find_map(|line| {
             let (key, value) = line.split_once(':')?;
             (key.trim() == "model name").then(|| value.trim().to_owned())

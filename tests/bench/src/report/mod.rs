@@ -1,4 +1,4 @@
-//! What was measured, in a form that all outputs are made from.
+//! The results, independent of the output format.
 
 mod budget;
 mod json;
@@ -7,7 +7,7 @@ mod markdown;
 mod save;
 mod text;
 
-pub(crate) use budget::{Budget, Judged};
+pub(crate) use budget::{Budget, BudgetResult};
 pub(crate) use machine::Machine;
 pub(crate) use save::save;
 
@@ -15,12 +15,12 @@ use serde_json::Value;
 
 /// A table.
 pub(crate) struct Section {
-    /// Name for programs.
+    /// Name in JSON.
     pub(crate) key: &'static str,
     pub(crate) title: &'static str,
-    /// What one must know to read it.
+    /// How to read the table.
     pub(crate) note: &'static str,
-    /// Heads of the columns after the name; budget and judgement follow.
+    /// Column headers after the name; the budget and its result follow.
     pub(crate) head: Vec<&'static str>,
     pub(crate) lines: Vec<Line>,
 }
@@ -28,45 +28,45 @@ pub(crate) struct Section {
 /// A row of a table.
 pub(crate) struct Line {
     pub(crate) name: String,
-    /// For people.
+    /// Text of the cells.
     pub(crate) cells: Vec<String>,
-    /// For programs.
+    /// Values in JSON.
     pub(crate) values: Value,
-    /// What it was to be, and whether it is.
-    pub(crate) judged: Option<Judged>,
+    /// The budget and whether it is met.
+    pub(crate) budget_result: Option<BudgetResult>,
 }
 
-/// Everything.
+/// All results.
 pub(crate) struct Report {
     pub(crate) machine: Machine,
     /// Whether fewer samples were taken.
     pub(crate) quick: bool,
     pub(crate) sections: Vec<Section>,
-    /// What was not measured, and why.
-    pub(crate) left_out: Vec<String>,
+    /// What was not measured, with the reason.
+    pub(crate) skipped: Vec<String>,
 }
 
 impl Report {
-    /// For a terminal.
+    /// The report as text for a terminal.
     pub(crate) fn text(&self) -> String {
         text::text(self)
     }
 
-    /// For programs.
+    /// The report as JSON.
     pub(crate) fn json(&self) -> Value {
         json::json(self)
     }
 
-    /// For readers of docs/benchmarks.
+    /// The report as Markdown for docs/benchmarks.
     pub(crate) fn markdown(&self) -> String {
         markdown::markdown(self)
     }
 
-    /// How many budgets are met, and which are not.
+    /// How many budgets are met, and which are missed.
     fn budgets(&self) -> String {
         let lines = self.sections.iter().flat_map(|section| &section.lines);
-        let judged = lines.filter_map(|line| Some((line, line.judged?)));
-        let (met, missed): (Vec<_>, Vec<_>) = judged.partition(|(_, judged)| judged.met);
+        let budget_result = lines.filter_map(|line| Some((line, line.budget_result?)));
+        let (met, missed): (Vec<_>, Vec<_>) = budget_result.partition(|(_, budget_result)| budget_result.met);
         let names: Vec<&str> = missed.iter().map(|(line, _)| line.name.as_str()).collect();
         match (met.len(), names.len()) {
             (0, 0) => "No budget is set for what was measured.".to_owned(),
@@ -75,7 +75,7 @@ impl Report {
         }
     }
 
-    /// In one line.
+    /// Kernel, CPU and date in one line.
     fn setting(&self) -> String {
         format!(
             "Linux {}, {} ({} cores), {}{}",
@@ -89,7 +89,7 @@ impl Report {
 }
 
 impl Section {
-    /// Heads of all columns; the last two only where a line has a budget.
+    /// All column headers; those of budgets only if a line has one.
     fn heads(&self) -> Vec<&'static str> {
         let mut heads = vec![""];
         heads.extend(&self.head);
@@ -99,13 +99,16 @@ impl Section {
         heads
     }
 
-    /// A line's cells below them.
+    /// The cells of a line.
     fn cells(&self, line: &Line) -> Vec<String> {
         let mut cells = vec![line.name.clone()];
         cells.extend(line.cells.iter().cloned());
         if self.has_budgets() {
-            let (budget, verdict) = match &line.judged {
-                Some(judged) => (judged.budget.to_string(), judged.verdict().to_owned()),
+            let (budget, verdict) = match &line.budget_result {
+                Some(budget_result) => (
+                    budget_result.budget.to_string(),
+                    budget_result.verdict().to_owned(),
+                ),
                 None => (String::new(), String::new()),
             };
             cells.extend([budget, verdict]);
@@ -114,6 +117,6 @@ impl Section {
     }
 
     fn has_budgets(&self) -> bool {
-        self.lines.iter().any(|line| line.judged.is_some())
+        self.lines.iter().any(|line| line.budget_result.is_some())
     }
 }

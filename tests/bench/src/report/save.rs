@@ -1,4 +1,4 @@
-//! The files of docs/benchmarks.
+//! Writes the files in docs/benchmarks.
 
 use std::{
     fs,
@@ -10,21 +10,21 @@ use anyhow::{Context, Result};
 
 use super::Report;
 
-/// Writes `<date>.json` and `<date>.md` below the workspace's docs/benchmarks, and gives where.
+/// Writes `<date>.json` and `<date>.md` to docs/benchmarks of the workspace, and returns their paths.
 pub(crate) fn save(report: &Report) -> Result<Vec<PathBuf>> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let owner = fs::metadata(&workspace)?;
-    let folder = workspace.join("docs/benchmarks");
-    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let dir = workspace.join("docs/benchmarks");
+    fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     let json = serde_json::to_string_pretty(&report.json())? + "\n";
     let mut written = Vec::new();
     for (extension, text) in [("json", json), ("md", report.markdown())] {
-        let path = folder.join(format!("{}.{extension}", report.machine.date));
+        let path = dir.join(format!("{}.{extension}", report.machine.date));
         fs::write(&path, text).with_context(|| path.display().to_string())?;
         written.push(path);
     }
-    // We are root, the files are whose the workspace is.
-    for path in written.iter().chain([&folder, &workspace.join("docs")]) {
+    // The benchmark runs as root; the files belong to the owner of the workspace.
+    for path in written.iter().chain([&dir, &workspace.join("docs")]) {
         chown(path, Some(owner.uid()), Some(owner.gid()))?;
     }
     Ok(written)

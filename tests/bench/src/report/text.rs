@@ -1,4 +1,4 @@
-//! For a terminal.
+//! The report as text for a terminal.
 
 use comfy_table::{Table, presets};
 
@@ -21,8 +21,8 @@ pub(super) fn text(report: &Report) -> String {
         );
     }
     text += &format!("\n{}\n", report.budgets());
-    for reason in &report.left_out {
-        text += &format!("LEFT OUT: {reason}\n");
+    for reason in &report.skipped {
+        text += &format!("SKIPPED: {reason}\n");
     }
     text
 }

@@ -1,4 +1,4 @@
-//! What a call costs: the paired rows.
+//! The cost of a call: the paired rows.
 
 use std::collections::HashMap;
 
@@ -8,25 +8,25 @@ use serde_json::json;
 use super::progress;
 use crate::{
     cpu,
-    fixture::Laboratory,
+    fixture::Fixture,
     nft,
     report::{Budget, Line, Section},
-    row::{Contrast, Planned, Row, Side},
+    row::{Comparison, Planned, Row, Side},
     statistics::Paired,
 };
 
-/// The rows between which the design allows a factor of two.
+/// The cost may at most double between these rows.
 const THOUSAND: &str = "cidrs/v4/1k/hit-spread";
 const MILLION: &str = "cidrs/v4/1m/hit-spread";
 
-/// Measures the rows; what is left out goes to `left_out`.
+/// Measures the rows; reasons for skipped ones are added to `skipped`.
 pub(crate) fn measure(
-    laboratory: &mut Laboratory<'_>,
+    fixture: &mut Fixture<'_>,
     rows: Vec<Planned>,
-    left_out: &mut Vec<String>,
+    skipped: &mut Vec<String>,
 ) -> Result<Section> {
-    cpu::keep_to(cpu::Role::Caller);
-    let nftables = nft::usable(laboratory.cgroups());
+    cpu::pin_to(cpu::Role::Caller);
+    let nftables = nft::usable(fixture.cgroups());
     let mut lines = Vec::new();
     let mut added = HashMap::new();
     let count = rows.len();
@@ -34,19 +34,19 @@ pub(crate) fn measure(
         let row = match planned {
             Ok(row) => row,
             Err(reason) => {
-                left_out.push(reason);
+                skipped.push(reason);
                 continue;
             }
         };
-        if let (Contrast::Sides(_, Side::Nftables(_)), Err(why)) = (&row.contrast, &nftables) {
-            left_out.push(format!("{}: {why}", row.name));
+        if let (Comparison::Sides(_, Side::Nftables(_)), Err(why)) = (&row.comparison, &nftables) {
+            skipped.push(format!("{}: {why}", row.name));
             continue;
         }
         progress(&format!("{}/{count} {}", i + 1, row.name));
-        let paired = laboratory.measure(&row).with_context(|| row.name.clone())?;
+        let paired = fixture.measure(&row).with_context(|| row.name.clone())?;
         if paired.pairs == 0 {
-            left_out.push(format!(
-                "{}: others have programs on this hook all the while: there is nothing to compare with",
+            skipped.push(format!(
+                "{}: other programs are attached to this hook, so there is no baseline",
                 row.name
             ));
             continue;
@@ -57,20 +57,25 @@ pub(crate) fn measure(
     if let (Some(&thousand), Some(&million)) = (added.get(THOUSAND), added.get(MILLION)) {
         lines.push(growth(thousand, million));
     }
-    cpu::keep_to(cpu::Role::Any);
+    cpu::pin_to(cpu::Role::Any);
     Ok(Section {
         key: "calls",
-        title: "What a call costs, beside the same call without",
-        note: "Nanoseconds a call: medians over pairs of batches, the two sides in turns, in one process. Ratio: median of the \
-               ratios within the pairs, with the 10th and 90th percentile; of means: ratio of the means (without the dearest \
-               fiftieth), in which what happens in few batches counts too. The plain side is a socket that nothing stands on, \
-               beside one on which something does: once a program is attached anywhere, the kernel takes a longer way for all \
-               sockets. `gate-on-and-off` attaches and detaches in turns, and so compares with a machine without any program; \
-               `gate-elsewhere` does that with the gate of another cgroup. `spread` goes to 65,536 addresses in turn, `hot` to \
-               one. `allow-list`: nftables judges packets, not connects; its rows pay where something is sent, in a network \
-               namespace of their own, whose cost without rules is `other-network`.",
+        title: "Cost of a call, compared with the same call without a policy",
+        note: "Nanoseconds per call: medians over pairs of batches; both sides alternate in one process. `ratio` is the median of \
+               the ratios within the pairs, with the 10th and 90th percentile. `of means` is the ratio of the means (without \
+               the slowest 2 %), which includes costs that occur in few batches. The baseline is a socket without a policy, \
+               next to one with a policy: once a program is attached to any cgroup, the kernel takes a longer path for all \
+               sockets. `policy-toggled` attaches and detaches the policy alternately, so its baseline is a machine without \
+               any program; `policy-elsewhere` does this with a policy on another cgroup. `spread` connects to 65,536 \
+               addresses in turn, `hot` to one. `allow-list`: nftables filters packets, not connects, so its cost is that of \
+               sending. Its rows run in another network namespace; `other-network` is the cost of that without rules.",
         head: vec![
-            "plain ns", "gated ns", "added ns", "ratio", "p10..p90", "of means",
+            "baseline ns",
+            "policy ns",
+            "added ns",
+            "ratio",
+            "p10..p90",
+            "of means",
         ],
         lines,
     })
@@ -78,8 +83,8 @@ pub(crate) fn measure(
 
 fn line(row: &Row, paired: &Paired) -> Line {
     let ratio = paired.ratio;
-    let judged = row.budget.map(|budget| {
-        budget.judge(match budget {
+    let budget_result = row.budget.map(|budget| {
+        budget.check(match budget {
             Budget::AddedNs(_) => paired.added_ns.median,
             _ => ratio.median,
         })
@@ -87,27 +92,27 @@ fn line(row: &Row, paired: &Paired) -> Line {
     Line {
         name: row.name.clone(),
         cells: vec![
-            format!("{:.0}", paired.plain_ns.median),
-            format!("{:.0}", paired.gated_ns.median),
+            format!("{:.0}", paired.baseline_ns.median),
+            format!("{:.0}", paired.with_policy_ns.median),
             format!("{:+.0}", paired.added_ns.median),
             format!("{:.3}", ratio.median),
             format!("{:.2}..{:.2}", ratio.p10, ratio.p90),
             format!("{:.2}", paired.mean_ratio),
         ],
         values: json!({
-            "plain_ns": paired.plain_ns.json(),
-            "gated_ns": paired.gated_ns.json(),
+            "baseline_ns": paired.baseline_ns.json(),
+            "with_policy_ns": paired.with_policy_ns.json(),
             "added_ns": paired.added_ns.json(),
             "ratio": ratio.json(),
             "mean_ratio": paired.mean_ratio,
             "pairs": paired.pairs,
-            "calls_a_batch": row.call.batch(),
+            "calls_per_batch": row.call.batch(),
         }),
-        judged,
+        budget_result,
     }
 }
 
-/// How the cost grows from a thousand networks to a million.
+/// The growth of the cost from a thousand networks to a million.
 fn growth(thousand: f64, million: f64) -> Line {
     let ratio = million / thousand;
     Line {
@@ -121,6 +126,6 @@ fn growth(thousand: f64, million: f64) -> Line {
             String::new(),
         ],
         values: json!({"added_ns_at_1k": thousand, "added_ns_at_1m": million, "ratio": ratio}),
-        judged: Some(Budget::Ratio(2.0).judge(ratio)),
+        budget_result: Some(Budget::Ratio(2.0).check(ratio)),
     }
 }

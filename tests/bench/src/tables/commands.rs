@@ -1,4 +1,4 @@
-//! What `tidegate exec` adds to a command that does nothing, beside another sandbox and nothing at all.
+//! The start-up cost of `tidegate exec` for a command that does nothing, compared with another sandbox and with none.
 
 use std::{
     process::{Command, Stdio},
@@ -15,22 +15,22 @@ use serde_json::json;
 use super::{ms, ms_spread, progress, since};
 use crate::{
     datapath,
-    fixture::Laboratory,
+    fixture::Fixture,
     report::{Budget, Line, Section},
     statistics::Spread,
 };
 
 const NOTHING: &str = "/bin/true";
 
-/// Runs them in turns. Without bwrap its line is left out.
-pub(crate) fn measure(laboratory: &Laboratory<'_>, left_out: &mut Vec<String>) -> Result<Section> {
+/// Runs the commands alternately. Without bwrap its line is skipped.
+pub(crate) fn measure(fixture: &Fixture<'_>, skipped: &mut Vec<String>) -> Result<Section> {
     progress("exec: /bin/true");
     let tidegate = datapath::binary()?.display().to_string();
     ensure!(
         std::path::Path::new(&tidegate).is_file(),
-        "no tidegate beside the benchmark: run it by `cargo xtask bench`, or name one by TIDEGATE_BIN"
+        "tidegate is not built: run `cargo xtask bench`, or set TIDEGATE_BIN"
     );
-    let mut ways: Vec<(&str, Vec<&str>, Option<Budget>)> = vec![
+    let mut timings: Vec<(&str, Vec<&str>, Option<Budget>)> = vec![
         ("fork and exec", vec![NOTHING], None),
         (
             "tidegate exec --default allow",
@@ -40,16 +40,16 @@ pub(crate) fn measure(laboratory: &Laboratory<'_>, left_out: &mut Vec<String>) -
     ];
     let bwrap = vec!["bwrap", "--ro-bind", "/", "/", NOTHING];
     match run(&bwrap) {
-        Ok(()) => ways.push(("bwrap --ro-bind / /", bwrap, None)),
-        Err(error) => left_out.push(format!("exec: bwrap: {error:#} (Debian package bubblewrap)")),
+        Ok(()) => timings.push(("bwrap --ro-bind / /", bwrap, None)),
+        Err(error) => skipped.push(format!("exec: bwrap: {error:#} (Debian package bubblewrap)")),
     }
-    let mut took: Vec<Vec<f64>> = vec![Vec::new(); ways.len()];
+    let mut took: Vec<Vec<f64>> = vec![Vec::new(); timings.len()];
     let mut worked = took.clone();
-    for time in 0..=laboratory.effort.times(60, 15) {
-        for (i, (_, words, _)) in ways.iter().enumerate() {
+    for time in 0..=fixture.samples.times(60, 15) {
+        for (i, (_, args, _)) in timings.iter().enumerate() {
             let (start, before) = (Instant::now(), cpu_of_children()?);
-            run(words)?;
-            // The first run fills caches.
+            run(args)?;
+            // The first run only warms the caches.
             if time > 0 {
                 took[i].push(since(start));
                 worked[i].push(cpu_of_children()? - before);
@@ -62,7 +62,7 @@ pub(crate) fn measure(laboratory: &Laboratory<'_>, left_out: &mut Vec<String>) -
         .map(|(took, worked)| (Spread::of(took), Spread::of(worked)))
         .collect();
     let bare = spreads[0].0.median;
-    let lines = ways
+    let lines = timings
         .iter()
         .zip(&spreads)
         .map(|((name, _, budget), (spread, cpu))| {
@@ -71,36 +71,36 @@ pub(crate) fn measure(laboratory: &Laboratory<'_>, left_out: &mut Vec<String>) -
                 name: (*name).to_owned(),
                 cells: vec![ms(spread.median), ms_spread(*spread), ms(added), ms(cpu.median)],
                 values: json!({"ms": spread.json(), "added_ms": added, "cpu_ms": cpu.json()}),
-                judged: budget.map(|budget| budget.judge(added)),
+                budget_result: budget.map(|budget| budget.check(added)),
             }
         });
     Ok(Section {
         key: "exec",
-        title: "What it takes to run /bin/true",
-        note: "Milliseconds from before the start to after the end, in turns, and the CPU time of all its threads. The budget is \
-               for what is added.",
+        title: "Time to run /bin/true",
+        note: "Milliseconds from start to exit, with alternating commands, and the CPU time of all threads. The budget is for the \
+               added time.",
         head: vec!["ms", "p10..p90", "added ms", "CPU ms"],
         lines: lines.collect(),
     })
 }
 
-/// CPU time of the processes that were waited for, milliseconds.
+/// CPU time of all reaped child processes, in milliseconds.
 fn cpu_of_children() -> Result<f64> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let total = usage.user_time() + usage.system_time();
     Ok(total.num_microseconds() as f64 / 1000.0)
 }
 
-fn run(words: &[&str]) -> Result<()> {
-    let output = Command::new(words[0])
-        .args(&words[1..])
+fn run(args: &[&str]) -> Result<()> {
+    let output = Command::new(args[0])
+        .args(&args[1..])
         .stdin(Stdio::null())
         .output()
-        .with_context(|| format!("{} does not start", words[0]))?;
+        .with_context(|| format!("failed to run {}", args[0]))?;
     ensure!(
         output.status.success(),
         "{} failed: {}: {}",
-        words[0],
+        args[0],
         output.status,
         String::from_utf8_lossy(&output.stderr).trim()
     );

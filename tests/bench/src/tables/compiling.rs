@@ -1,4 +1,4 @@
-//! From the text of a policy to its being live, and what it weighs.
+//! Time from the text of a policy to its activation, and its memory.
 
 use std::time::Instant;
 
@@ -11,30 +11,30 @@ use crate::{
     address::Family,
     bpf,
     datapath::image_of,
-    fixture::Laboratory,
+    fixture::Fixture,
     policies::Shape,
     report::{Budget, Line, Section},
     statistics::Spread,
 };
 
-/// Bytes of a page of an image: an element of the table.
+/// Bytes of an image page, which is one map entry.
 const PAGE: u64 = 4096;
 
-/// What one way from text to live took, milliseconds.
-struct Way {
+/// Milliseconds of each step of an update.
+struct Timing {
     parse: f64,
     compile: f64,
-    live: f64,
+    install: f64,
 }
 
-impl Way {
+impl Timing {
     fn total(&self) -> f64 {
-        self.parse + self.compile + self.live
+        self.parse + self.compile + self.install
     }
 }
 
 /// Measures all sizes.
-pub(crate) fn measure(laboratory: &mut Laboratory<'_>) -> Result<Section> {
+pub(crate) fn measure(fixture: &mut Fixture<'_>) -> Result<Section> {
     let mut lines = Vec::new();
     let ten = Shape::allowing(10, Family::V4, 10);
     let sizes = [
@@ -68,23 +68,22 @@ pub(crate) fn measure(laboratory: &mut Laboratory<'_>) -> Result<Section> {
         ),
     ];
     for (name, shape, budget, many, few) in sizes {
-        let times = laboratory.effort.times(many, few);
+        let times = fixture.samples.times(many, few);
         progress(&format!("compile: {name}"));
-        let text = laboratory.policies.text(&shape)?;
-        let (image, ways) = measure_text(laboratory, &text, times)?;
-        lines.push(line(name, &image, &ways, budget)?);
+        let text = fixture.policies.text(&shape)?;
+        let (image, timings) = measure_text(fixture, &text, times)?;
+        lines.push(line(name, &image, &timings, budget)?);
     }
-    lines.push(one_rule_changed(laboratory)?);
+    lines.push(one_changed_rule(fixture)?);
     Ok(Section {
         key: "compile",
-        title: "From the text of a policy to its being live",
-        note: "Milliseconds, medians. Parsing includes reading the address files; live is filling the tables and the one \
-               update by which the new version takes the place of the old. Memory is what the kernel accounts for the \
-               policy's table (memlock).",
+        title: "Time from the text of a policy to its activation",
+        note: "Milliseconds, medians. `parse` includes reading the address files; `install` fills the map and swaps it with \
+               the old version atomically. Memory is what the kernel accounts for the map of the policy (memlock).",
         head: vec![
             "parse ms",
             "compile ms",
-            "live ms",
+            "install ms",
             "total ms",
             "p10..p90",
             "kernel KiB",
@@ -93,61 +92,59 @@ pub(crate) fn measure(laboratory: &mut Laboratory<'_>) -> Result<Section> {
     })
 }
 
-fn measure_text(laboratory: &mut Laboratory<'_>, text: &str, times: usize) -> Result<(Image, Vec<Way>)> {
-    let first = image_of(&laboratory.policies.parse(text)?)?;
-    let slot = laboratory.gate()?.install(&first)?;
-    let mut ways = Vec::new();
+fn measure_text(fixture: &mut Fixture<'_>, text: &str, times: usize) -> Result<(Image, Vec<Timing>)> {
+    let first = image_of(&fixture.policies.parse(text)?)?;
+    let slot = fixture.datapath()?.install(&first)?;
+    let mut timings = Vec::new();
     for _ in 0..times {
-        ways.push(go_live(laboratory, text, slot)?);
+        timings.push(measure_update(fixture, text, slot)?);
     }
-    Ok((first, ways))
+    Ok((first, timings))
 }
 
-fn go_live(laboratory: &mut Laboratory<'_>, text: &str, slot: Slot) -> Result<Way> {
+fn measure_update(fixture: &mut Fixture<'_>, text: &str, slot: Slot) -> Result<Timing> {
     let start = Instant::now();
-    let policy = laboratory.policies.parse(text)?;
+    let policy = fixture.policies.parse(text)?;
     let parse = since(start);
     let start = Instant::now();
     let image = image_of(&policy)?;
     let compile = since(start);
     let start = Instant::now();
-    laboratory.gate()?.replace(slot, &image)?;
-    Ok(Way {
+    fixture.datapath()?.replace(slot, &image)?;
+    Ok(Timing {
         parse,
         compile,
-        live: since(start),
+        install: since(start),
     })
 }
 
-/// A rule beside a set of nearly a million networks (that many are the most) changes its action.
-fn one_rule_changed(laboratory: &mut Laboratory<'_>) -> Result<Line> {
+/// One rule changes its action, next to a set of nearly a million networks (the maximum).
+fn one_changed_rule(fixture: &mut Fixture<'_>) -> Result<Line> {
     progress("compile: one rule changed at 1m networks");
-    let text = laboratory
-        .policies
-        .text(&Shape::allowing(1, Family::V4, 999_999))?;
+    let text = fixture.policies.text(&Shape::allowing(1, Family::V4, 999_999))?;
     let with = |action: &str| {
         let rule = format!("  rules:\n    - {{name: changed, action: {action}, to: [\"198.51.100.7\"]}}\n");
         text.replacen("  rules:\n", &rule, 1)
     };
     let texts = [with("block"), with("audit")];
-    let image = image_of(&laboratory.policies.parse(&texts[0])?)?;
-    let slot = laboratory.gate()?.install(&image)?;
-    let mut ways = Vec::new();
-    for time in 0..laboratory.effort.times(5, 1) {
-        ways.push(go_live(laboratory, &texts[(time + 1) % 2], slot)?);
+    let image = image_of(&fixture.policies.parse(&texts[0])?)?;
+    let slot = fixture.datapath()?.install(&image)?;
+    let mut timings = Vec::new();
+    for time in 0..fixture.samples.times(5, 1) {
+        timings.push(measure_update(fixture, &texts[(time + 1) % 2], slot)?);
     }
     let budget = Budget::TimeAndMemory(2000.0, 65_536.0);
-    line("one rule changed at 1m networks", &image, &ways, Some(budget))
+    line("one rule changed at 1m networks", &image, &timings, Some(budget))
 }
 
-fn line(name: &str, image: &Image, ways: &[Way], budget: Option<Budget>) -> Result<Line> {
-    let over = |part: &dyn Fn(&Way) -> f64| Spread::of(ways.iter().map(part));
-    let (parse, compile, live) = (
-        over(&|way| way.parse),
-        over(&|way| way.compile),
-        over(&|way| way.live),
+fn line(name: &str, image: &Image, timings: &[Timing], budget: Option<Budget>) -> Result<Line> {
+    let over = |part: &dyn Fn(&Timing) -> f64| Spread::of(timings.iter().map(part));
+    let (parse, compile, install) = (
+        over(&|timing| timing.parse),
+        over(&|timing| timing.compile),
+        over(&|timing| timing.install),
     );
-    let total = over(&Way::total);
+    let total = over(&Timing::total);
     let kib = memory_kib(image)?;
     let fits = match budget {
         Some(Budget::TimeAndMemory(_, most)) => kib <= most,
@@ -158,7 +155,7 @@ fn line(name: &str, image: &Image, ways: &[Way], budget: Option<Budget>) -> Resu
         cells: vec![
             ms(parse.median),
             ms(compile.median),
-            ms(live.median),
+            ms(install.median),
             ms(total.median),
             ms_spread(total),
             format!("{kib:.0}"),
@@ -166,16 +163,16 @@ fn line(name: &str, image: &Image, ways: &[Way], budget: Option<Budget>) -> Resu
         values: json!({
             "parse_ms": parse.json(),
             "compile_ms": compile.json(),
-            "live_ms": live.json(),
+            "install_ms": install.json(),
             "total_ms": total.json(),
             "kernel_kib": kib,
         }),
-        judged: budget.map(|budget| budget.judge(total.median).and(fits)),
+        budget_result: budget.map(|budget| budget.check(total.median).and(fits)),
     })
 }
 
-/// What the kernel accounts for an image that is live.
+/// The kernel memory of an installed image.
 pub(super) fn memory_kib(image: &Image) -> Result<f64> {
     let bytes = bpf::memory_of_newest(PAGE, image.pages().len() as u64)?;
-    Ok(bytes.context("the policy's table is not found")? as f64 / 1024.0)
+    Ok(bytes.context("the map of the policy was not found")? as f64 / 1024.0)
 }

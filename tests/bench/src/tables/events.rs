@@ -1,7 +1,6 @@
-//! How many events come through, and how many are lost, by the size of the ring.
+//! Throughput and loss of events, by the size of the ring buffer.
 
 use std::{
-    env,
     net::UdpSocket,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -10,12 +9,11 @@ use std::{
 
 use anyhow::Result;
 use serde_json::json;
-use tidegate::datapath::RING_BYTES_VARIABLE;
 
 use super::progress;
 use crate::{
-    datapath::{LoadedGate, image_of},
-    fixture::Laboratory,
+    datapath::{LoadedDatapath, image_of},
+    fixture::Fixture,
     network::PORT,
     policies::Shape,
     report::{Budget, Line, Section},
@@ -24,7 +22,7 @@ use crate::{
 /// Threads that connect.
 const THREADS: usize = 2;
 
-/// What became of one flood.
+/// The result of one flood.
 struct Flood {
     connects: u64,
     read: u64,
@@ -32,54 +30,48 @@ struct Flood {
     took: Duration,
 }
 
-/// Floods rings of several sizes.
-pub(crate) fn measure(laboratory: &mut Laboratory<'_>) -> Result<Section> {
-    // No other thread runs then: the size of the ring goes by the environment.
-    laboratory.unload();
+/// Floods ring buffers of several sizes.
+pub(crate) fn measure(fixture: &mut Fixture<'_>) -> Result<Section> {
+    // Ends the reader of the datapath with the default ring.
+    fixture.unload();
     let mut lines = Vec::new();
     for kib in [4_u32, 64, 512, 4096, 16384] {
-        progress(&format!("events: ring of {kib} KiB"));
-        lines.push(line(kib, &flood(laboratory, kib * 1024)?));
+        progress(&format!("events: ring buffer of {kib} KiB"));
+        lines.push(line(kib, &flood(fixture, kib * 1024)?));
     }
     Ok(Section {
         key: "events",
-        title: "Events a second, by the size of the ring",
-        note: "Two threads connect UDP sockets as fast as they can under a policy that audits every connect; one thread reads and \
-               counts. What is not read must be counted as lost. The ring is 4096 KiB unless said otherwise.",
+        title: "Events per second, by the size of the ring buffer",
+        note: "Two threads connect UDP sockets as fast as possible under a policy that audits every connect; one thread reads and \
+               counts the events. Every event that is not read must be counted as lost. The default size is 4096 KiB.",
         head: vec!["connects/s", "events/s", "lost/s", "lost"],
         lines,
     })
 }
 
-fn flood(laboratory: &mut Laboratory<'_>, ring: u32) -> Result<Flood> {
-    // SAFETY: this is the only thread: those of the gate before it have ended.
-    unsafe { env::set_var(RING_BYTES_VARIABLE, ring.to_string()) };
-    let gate = LoadedGate::load();
-    // The reader's thread runs now, but it reads no variables.
-    // SAFETY: as said.
-    unsafe { env::remove_var(RING_BYTES_VARIABLE) };
-    let mut gate = gate?;
-    let text = laboratory.policies.text(&Shape::small("audit"))?;
-    let slot = gate.install(&image_of(&laboratory.policies.parse(&text)?)?)?;
-    let cgroup = laboratory.cgroup()?;
-    let standing = gate.stand(&cgroup, &[slot])?;
+fn flood(fixture: &mut Fixture<'_>, ring: u32) -> Result<Flood> {
+    let mut datapath = LoadedDatapath::load(Some(ring))?;
+    let text = fixture.policies.text(&Shape::small("audit"))?;
+    let slot = datapath.install(&image_of(&fixture.policies.parse(&text)?)?)?;
+    let cgroup = fixture.cgroup()?;
+    let attached = datapath.attach(&cgroup, &[slot])?;
     cgroup.enter()?;
-    let duration = Duration::from_millis(laboratory.effort.times(2000, 300) as u64);
+    let duration = Duration::from_millis(fixture.samples.times(2000, 300) as u64);
     let start = Instant::now();
     let connects = connect_for(duration);
     let took = start.elapsed();
-    let read = gate.finish_reading();
-    drop(standing);
-    laboratory.places.go_home()?;
+    let read = datapath.finish_reading();
+    drop(attached);
+    fixture.work_dirs.enter_home_cgroup()?;
     Ok(Flood {
         connects: connects?,
         read,
-        lost: gate.lost()?,
+        lost: datapath.lost()?,
         took,
     })
 }
 
-/// Connects from all threads, and gives how often.
+/// Connects from all threads for this time, and returns the number of connects.
 fn connect_for(duration: Duration) -> Result<u64> {
     let ends = AtomicBool::new(false);
     let connect = || -> Result<u64> {
@@ -127,6 +119,6 @@ fn line(kib: u32, flood: &Flood) -> Line {
             "seconds": flood.took.as_secs_f64(),
             "uncounted": uncounted,
         }),
-        judged: Some(Budget::Uncounted(0).judge(uncounted as f64)),
+        budget_result: Some(Budget::Uncounted(0).check(uncounted as f64)),
     }
 }

@@ -1,4 +1,4 @@
-//! The tables of the report.
+//! The measurements, one table each.
 
 pub(crate) mod attached;
 pub(crate) mod calls;
@@ -8,12 +8,12 @@ pub(crate) mod events;
 
 use crate::statistics::Spread;
 
-/// Milliseconds for people.
+/// Formats milliseconds.
 fn ms(value: f64) -> String {
     format!("{value:.1}")
 }
 
-/// A spread of milliseconds for people.
+/// Formats a spread of milliseconds.
 fn ms_spread(spread: Spread) -> String {
     format!("{:.1}..{:.1}", spread.p10, spread.p90)
 }
@@ -23,7 +23,7 @@ fn since(start: std::time::Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1000.0
 }
 
-/// Shows what is being measured.
+/// Prints what is measured next.
 pub(crate) fn progress(what: &str) {
     eprintln!("bench: {what}");
 }

@@ -19,7 +19,7 @@ use self::{
 };
 use crate::{
     cgroup::Hierarchy,
-    cli::{Exit, Failure, Output},
+    cli::{Exit, Failure, Output, environment},
     datapath::Features,
     events::{Layout, ReportFile, escape::escaped, json, table},
     launch::{
@@ -34,6 +34,7 @@ use crate::{
 pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::by(Exit::ExecFailed, error);
     let command = command_of(args)?;
+    let instance = environment::instance(Exit::ExecFailed)?;
     let policies = policies::gather(args, output)?;
     // Before anything is created that needs cleaning up: from here on a signal goes to the command, and tidegate
     // exits when the command does.
@@ -50,23 +51,24 @@ pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
         DescendantsAction::Wait => OrphanAction::Wait,
         DescendantsAction::Keep => OrphanAction::Keep,
     };
-    let features = Features::detect();
-    policies::require_hooks(&policies, features)?;
+    let features = Features::detect(&instance.disabled);
+    policies::require_hooks(&policies, features, &instance.disabled)?;
     if !args.quiet {
-        for note in notes::notes(&policies, features) {
+        for note in notes::notes(&policies, features, &instance.disabled) {
             // A closed standard error does not stop the command.
             let _ = writeln!(anstream::stderr(), "tidegate: note: {note}");
         }
     }
-    let setting = session::Setting {
+    let session = session::Session {
         policies: &policies,
         command: &command,
         descendants,
+        instance: &instance,
         features,
         signals: &signals,
         hierarchy: &hierarchy,
     };
-    let outcome = session::run(&setting, &mut recorder)?;
+    let outcome = session::run(&session, &mut recorder)?;
     report_end(args, output, &outcome, &mut recorder);
     Ok(ExitCode::from(outcome.finished.exit.code() as u8))
 }
@@ -76,7 +78,7 @@ fn command_of(args: &ExecArgs) -> Result<Command, Failure> {
         return Err(Failure::of(Exit::Usage, "no command given"));
     };
     let usage = |error: &dyn std::error::Error| Failure::by(Exit::Usage, error);
-    let environment: launch::Environment = std::env::vars_os().collect();
+    let environment = environment::variables();
     let user = match &args.user {
         Some(user) => TargetUser::parse(user).map_err(|e| usage(&e))?,
         None => TargetUser::invoking(&environment).map_err(|e| Failure::by(Exit::ExecFailed, &e))?,

@@ -4,16 +4,17 @@ use engine_common::{Action, Mode};
 
 use crate::{
     cli::command::policy_files::SourcedPolicy,
-    datapath::{Features, lsm_unavailable_reason},
+    datapath::{Features, GroupName},
+    instance::Disabled,
     policy::{Errno, Policy, Rule},
 };
 
 /// One sentence for each difference.
-pub(super) fn notes(policies: &[SourcedPolicy], features: Features) -> Vec<String> {
+pub(super) fn notes(policies: &[SourcedPolicy], features: Features, disabled: &Disabled) -> Vec<String> {
     let mut notes = Vec::new();
     let all = policies.iter().flat_map(|sourced| &sourced.policy.rules);
     if all.into_iter().any(Rule::selects_other_families)
-        && let Some(reason) = lsm_unavailable_reason()
+        && let Some(reason) = GroupName::Lsm.unavailable_reason(disabled)
     {
         notes.push(format!(
             "rules with `families` have no effect on this kernel, because they need LSM programs: {reason}"

@@ -15,6 +15,7 @@ use crate::{
     },
     control::why_unmet,
     datapath::Features,
+    instance::Disabled,
     policy::{FlagError, FlagPolicy, LoadContext, from_flags},
 };
 
@@ -57,12 +58,16 @@ pub(super) fn gather(args: &ExecArgs, output: Output) -> Result<Vec<SourcedPolic
 ///
 /// # Errors
 /// When a hook is not available.
-pub(super) fn require_hooks(policies: &[SourcedPolicy], features: Features) -> Result<(), Failure> {
+pub(super) fn require_hooks(
+    policies: &[SourcedPolicy],
+    features: Features,
+    disabled: &Disabled,
+) -> Result<(), Failure> {
     for SourcedPolicy { policy, source } in policies {
         if let Some(name) = policy.hooks.unsupported(features.hooks()).first() {
             let message = format!(
                 "policy {source} cannot be fully enforced on this kernel: {}",
-                why_unmet(name)
+                why_unmet(name, disabled)
             );
             return Err(Failure::of(Exit::ExecFailed, message)
                 .hint("`hooks: auto`, the default, uses the hooks that the kernel has"));

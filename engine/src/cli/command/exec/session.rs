@@ -19,8 +19,9 @@ use crate::{
     cli::{Exit, Failure, command::policy_files::SourcedPolicy},
     compile::{Image, compile},
     control::unix_unavailable_reason,
-    datapath::{self, EventRing, Features, Identified, RunGate, Slot},
+    datapath::{self, DatapathError, EventRing, Features, GroupName, Identified, RunDatapath, Slot},
     events::{PolicyCounters, PolicyNames},
+    instance::{Disabled, Instance},
     launch::{
         Command, Finished, OrphanAction, OrphanOutcome, SignalSource, Supervisor, TransientCgroup, Watch,
         sweep_stale,
@@ -31,58 +32,67 @@ use crate::{
 /// Generation of a policy that is never replaced.
 const GENERATION: u64 = 1;
 
-/// What is to be run, and how.
-pub(super) struct Setting<'a> {
+/// The command, and what it runs under.
+pub(super) struct Session<'a> {
     pub(super) policies: &'a [SourcedPolicy],
     pub(super) command: &'a Command,
     pub(super) descendants: OrphanAction,
+    pub(super) instance: &'a Instance,
     pub(super) features: Features,
     pub(super) signals: &'a SignalSource,
     pub(super) hierarchy: &'a Hierarchy,
 }
 
-/// A policy in the kernel.
-struct Live<'a> {
+/// A policy that is live in the kernel.
+struct InstalledPolicy<'a> {
     sourced: &'a SourcedPolicy,
     slot: Slot,
 }
 
-/// What is known when the command has ended.
+/// The result, when the command has ended.
 pub(super) struct Outcome {
     pub(super) finished: Finished,
     pub(super) duration: Duration,
     pub(super) counters: Vec<PolicyCounters>,
     pub(super) lost: u64,
-    /// Repeats that no event tells of.
+    /// Duplicate events that were suppressed and that no event has reported.
     pub(super) untold: u64,
-    /// The cgroup, where processes were left in it.
+    /// Path of the cgroup, if processes are left in it.
     pub(super) kept: Option<std::path::PathBuf>,
 }
 
-/// Failure of `exec` itself: the command was not started, or is not waited for any more.
+/// Failure of `exec` itself: the command was not started, or cannot be waited for.
 pub(super) fn failed(error: &dyn std::error::Error) -> Failure {
     Failure::by(Exit::ExecFailed, error)
+}
+
+fn failed_datapath(error: &DatapathError) -> Failure {
+    match error.hint() {
+        Some(hint) => failed(error).hint(hint),
+        None => failed(error),
+    }
 }
 
 /// Runs the command under the policies and hands every event to the recorder.
 ///
 /// # Errors
-/// When the gate cannot be made (the command is not started then), or the command not be started.
-pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outcome, Failure> {
-    let (policies, hierarchy) = (setting.policies, setting.hierarchy);
-    sweep(hierarchy);
-    // Held to the end: as long as the files are open, their numbers are nobody else's.
+/// When the policies cannot be activated (then the command is not started), or the command cannot be started.
+pub(super) fn run(session: &Session<'_>, recorder: &mut Recorder) -> Result<Outcome, Failure> {
+    let (policies, hierarchy) = (session.policies, session.hierarchy);
+    sweep(session.instance, hierarchy);
+    // Held to the end: while the files are open, no other file gets their inode numbers.
     let identified = identify(policies)?;
     let mut images = Vec::new();
     for sourced in policies {
         images.push(image_of(sourced, &identified)?);
     }
 
-    let mut gate = RunGate::open(setting.features, |cgroup| hierarchy.has(cgroup)).map_err(|e| failed(&e))?;
-    recorder.count_losses_from(gate.lost_before());
-    refuse_without_egress_filter(&gate, policies)?;
-    refuse_without_unix(&gate, policies)?;
-    let slots = gate
+    let datapath = RunDatapath::open(session.instance, session.features, |cgroup| hierarchy.has(cgroup))
+        .map_err(|error| failed_datapath(&error))?;
+    recorder.count_losses_from(datapath.lost_before());
+    refuse_without_egress_filter(&datapath, policies)?;
+    refuse_without_unix(&datapath, policies, &session.instance.disabled)?;
+    let slots = datapath
         .install(&images.iter().collect::<Vec<_>>())
         .map_err(|e| failed(&e))?;
     let mut live = Vec::new();
@@ -90,24 +100,24 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
         recorder
             .names_mut()
             .add_policy(slot.0, GENERATION, names_of(sourced));
-        live.push(Live { sourced, slot });
+        live.push(InstalledPolicy { sourced, slot });
     }
 
     let cgroup = TransientCgroup::create(hierarchy).map_err(|e| failed(&e))?;
     recorder
         .names_mut()
         .add_scope(cgroup.id(), scope_path(hierarchy, cgroup.path()));
-    attach(&mut gate, &cgroup, &live, setting.features.hooks())?;
-    let ring = gate.events().map_err(|e| failed(&e));
+    attach(&datapath, &cgroup, &live, session.features.hooks())?;
+    let ring = datapath.events().map_err(|e| failed(&e));
     let started = Instant::now();
-    let finished = ring.and_then(|ring| supervise(setting, &cgroup, ring, recorder));
+    let finished = ring.and_then(|ring| supervise(session, &cgroup, ring, recorder));
     let duration = started.elapsed();
     let finished = match finished {
         Ok(finished) => finished,
         Err(failure) => {
-            // Whatever runs in the cgroup stays gated: the programs go only with the cgroup.
+            // What runs in the cgroup stays under the policies: the programs are removed only after the cgroup.
             if !cgroup.populated().unwrap_or(true) {
-                remove(&mut gate, cgroup);
+                remove(&datapath, cgroup);
             } else {
                 cgroup.keep();
             }
@@ -115,16 +125,16 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
         }
     };
 
-    let lost = gate.lost().map_err(|e| failed(&e))?;
-    let folds = gate.dedup_counts().map_err(|e| failed(&e))?;
+    let lost = datapath.lost().map_err(|e| failed(&e))?;
+    let duplicates = datapath.dedup_counts().map_err(|e| failed(&e))?;
     let mut counters = Vec::new();
     for policy in &live {
-        counters.push(counters_of(&gate, policy)?);
+        counters.push(counters_of(&datapath, policy)?);
     }
     let kept = match finished.orphans {
         OrphanOutcome::Kept => Some(cgroup.keep()),
         OrphanOutcome::None | OrphanOutcome::Terminated | OrphanOutcome::Killed => {
-            remove(&mut gate, cgroup);
+            remove(&datapath, cgroup);
             None
         }
     };
@@ -133,33 +143,35 @@ pub(super) fn run(setting: &Setting<'_>, recorder: &mut Recorder) -> Result<Outc
         duration,
         counters,
         lost,
-        untold: folds.folded.saturating_sub(folds.told),
+        untold: duplicates.pending(),
         kept,
     })
 }
 
-/// Takes away what earlier runs left behind. What resists is no reason not to run.
-fn sweep(hierarchy: &Hierarchy) {
+/// Removes what earlier runs left behind. A failure does not stop this run.
+fn sweep(instance: &Instance, hierarchy: &Hierarchy) {
     if let Err(error) = sweep_stale(hierarchy) {
-        tracing::warn!(%error, "left-over cgroups were not looked for");
+        tracing::warn!(%error, "cgroups of earlier runs were not removed");
     }
-    if let Err(error) = datapath::sweep(|cgroup| hierarchy.has(cgroup)) {
-        tracing::warn!(%error, "left-over pins were not removed");
+    if let Err(error) = datapath::sweep(instance, |cgroup| hierarchy.has(cgroup)) {
+        tracing::warn!(%error, "pins of earlier runs were not removed");
     }
 }
 
 fn identify(policies: &[SourcedPolicy]) -> Result<Identified, Failure> {
-    Identified::of(policies.iter().map(|sourced| &sourced.policy)).map_err(|error| {
-        failed(&error).hint("rules select executables by the file that is there when the policy goes live")
+    let identified = Identified::of(policies.iter().map(|sourced| &sourced.policy));
+    identified.map_err(|error| match error.hint() {
+        Some(hint) => failed(&error).hint(hint),
+        None => failed(&error),
     })
 }
 
 fn image_of(sourced: &SourcedPolicy, identified: &Identified) -> Result<Image, Failure> {
-    let life = Revision {
+    let revision = Revision {
         generation: GENERATION,
         mode: sourced.policy.mode,
     };
-    compile(&sourced.policy, &identified.identities, life).map_err(|error| {
+    compile(&sourced.policy, &identified.identities, revision).map_err(|error| {
         let message = format!("the policy {} cannot be compiled", sourced.source);
         Failure::of(Exit::ExecFailed, message).because(&error)
     })
@@ -175,7 +187,7 @@ fn names_of(sourced: &SourcedPolicy) -> PolicyNames {
     }
 }
 
-/// The cgroup's path below the hierarchy's root, as events name it.
+/// The path of the cgroup below the root of the hierarchy, as in events.
 fn scope_path(hierarchy: &Hierarchy, directory: &Path) -> String {
     match directory.strip_prefix(hierarchy.mount_point()) {
         Ok(path) => format!("/{}", path.display()),
@@ -183,10 +195,10 @@ fn scope_path(hierarchy: &Hierarchy, directory: &Path) -> String {
     }
 }
 
-fn refuse_without_egress_filter(gate: &RunGate, policies: &[SourcedPolicy]) -> Result<(), Failure> {
+fn refuse_without_egress_filter(datapath: &RunDatapath, policies: &[SourcedPolicy]) -> Result<(), Failure> {
     let strict = policies.iter().find(|sourced| sourced.policy.strict);
     match strict {
-        Some(sourced) if !gate.has_egress_filter() => {
+        Some(sourced) if !datapath.has(GroupName::EgressFilter) => {
             let message = format!(
                 "the policy {} is strict, and this kernel does not take the program that judges packets",
                 sourced.policy.name
@@ -198,30 +210,34 @@ fn refuse_without_egress_filter(gate: &RunGate, policies: &[SourcedPolicy]) -> R
     }
 }
 
-fn refuse_without_unix(gate: &RunGate, policies: &[SourcedPolicy]) -> Result<(), Failure> {
+fn refuse_without_unix(
+    datapath: &RunDatapath,
+    policies: &[SourcedPolicy],
+    disabled: &Disabled,
+) -> Result<(), Failure> {
     let names_unix = |sourced: &&SourcedPolicy| sourced.policy.rules.iter().any(Rule::selects_unix_sockets);
     match policies.iter().find(names_unix) {
-        Some(sourced) if !gate.has_unix() => {
+        Some(sourced) if !datapath.has(GroupName::LsmUnix) => {
             let message = format!(
                 "the policy {} has rules about unix sockets, which only LSM programs see",
                 sourced.policy.name
             );
-            Err(Failure::of(Exit::ExecFailed, message).hint(unix_unavailable_reason()))
+            Err(Failure::of(Exit::ExecFailed, message).hint(unix_unavailable_reason(disabled)))
         }
         _ => Ok(()),
     }
 }
 
 fn attach(
-    gate: &mut RunGate,
+    datapath: &RunDatapath,
     cgroup: &TransientCgroup,
-    live: &[Live<'_>],
-    there: HookSet,
+    live: &[InstalledPolicy<'_>],
+    available: HookSet,
 ) -> Result<(), Failure> {
     let mut slots = [SlotRef::NONE; MAX_STACKED];
     for (reference, policy) in slots.iter_mut().zip(live) {
         let Policy { hooks, mode, .. } = &policy.sourced.policy;
-        let hooks = hooks.select(there, policy.sourced.policy.needed_hooks());
+        let hooks = hooks.select(available, policy.sourced.policy.needed_hooks());
         *reference = SlotRef::new(policy.slot.0, *mode).for_hooks(hooks);
     }
     let is_strict = live.iter().any(|policy| policy.sourced.policy.strict);
@@ -231,30 +247,32 @@ fn attach(
         flags: if is_strict { Scope::STRICT } else { 0 },
         slots,
     };
-    gate.attach(cgroup.fd(), &scope).map_err(|e| failed(&e))
+    datapath
+        .attach(cgroup.fd(), &scope)
+        .map_err(|error| failed_datapath(&error))
 }
 
-/// Removes the cgroup, and then what was attached to it: as long as it is there, it is gated.
-fn remove(gate: &mut RunGate, cgroup: TransientCgroup) {
+/// Removes the cgroup, and then what was attached to it: as long as it exists, it stays under the policies.
+fn remove(datapath: &RunDatapath, cgroup: TransientCgroup) {
     let id = cgroup.id();
     if let Err(error) = cgroup.remove() {
-        tracing::warn!(%error, "the next run tries again");
+        tracing::warn!(%error, "not removed; the next run tries again");
         return;
     }
-    if let Err(error) = gate.detach(id) {
-        tracing::warn!(%error, "the next run tries again");
+    if let Err(error) = datapath.detach(id) {
+        tracing::warn!(%error, "not removed; the next run tries again");
     }
 }
 
 fn supervise(
-    setting: &Setting<'_>,
+    session: &Session<'_>,
     cgroup: &TransientCgroup,
     ring: EventRing,
     recorder: &mut Recorder,
 ) -> Result<Finished, Failure> {
-    let child = setting
+    let child = session
         .command
-        .spawn(cgroup.fd(), setting.signals)
+        .spawn(cgroup.fd(), session.signals)
         .map_err(|error| {
             let exit = match error.exit_code() {
                 126 => Exit::NotExecutable,
@@ -275,12 +293,12 @@ fn supervise(
             fd: watched.as_fd(),
             ready: &mut drain,
         }];
-        let supervisor = Supervisor::new(child, cgroup, setting.signals);
+        let supervisor = Supervisor::new(child, cgroup, session.signals);
         supervisor
-            .run(setting.descendants, &mut watches)
+            .run(session.descendants, &mut watches)
             .map_err(|e| failed(&e))
     };
-    // What the last processes wrote may not have been read yet.
+    // Events of the last processes may not have been read yet.
     drain();
     finished
 }
@@ -292,8 +310,8 @@ fn kill_late(cgroup: &TransientCgroup, pid: u32) {
     }
 }
 
-fn counters_of(gate: &RunGate, policy: &Live<'_>) -> Result<PolicyCounters, Failure> {
-    let counts = gate.counters(policy.slot).map_err(|e| failed(&e))?;
+fn counters_of(datapath: &RunDatapath, policy: &InstalledPolicy<'_>) -> Result<PolicyCounters, Failure> {
+    let counts = datapath.counters(policy.slot).map_err(|e| failed(&e))?;
     let count = |i: usize| counts.get(i).copied().unwrap_or(0);
     let source = &policy.sourced.policy;
     let rules = source.rules.iter().enumerate();

@@ -1,10 +1,10 @@
-//! More attempts than anybody can read reports of.
+//! Attempts faster than events can be read.
 
 use std::net::SocketAddr;
 
-use tidegate::selftest::client::{Address, Socket, family};
+use integration::selftest::client::{Address, Socket, family};
 
-/// Connects datagram sockets, which sends nothing, and tells how that went.
+/// Connects datagram sockets (which sends nothing) and returns the counts as JSON.
 pub(crate) fn flood(to: SocketAddr, times: u64) -> String {
     let to_bytes = Address::of(to);
     let (mut attempts, mut refused) = (0u64, 0u64);

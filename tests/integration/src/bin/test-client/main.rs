@@ -1,63 +1,63 @@
-//! Tries one way out and tells, in one line of JSON, how far it came. Ends with 0 even when refused:
-//! what it tells is the result.
+//! The test client: runs one task and prints its result as one line of JSON. The exit code is 0 even if an attempt is
+//! denied.
 
 mod clone_into_cgroup;
 mod flood;
+mod load;
 mod pass_socket;
 mod route;
 mod scripted;
 mod server;
-mod storm;
 mod unix;
 
 use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use integration::egress_method::EgressMethod;
-use tidegate::selftest::client::{go, told};
+use integration::selftest::client::{result_line, run_method};
 
 #[derive(Parser)]
 enum Task {
-    /// Go one way.
-    Go {
-        way: EgressMethod,
+    /// Run an egress method.
+    Run {
+        method: EgressMethod,
         to: SocketAddr,
-        /// Where to go first.
+        /// The destination to connect to first.
         #[arg(long)]
         via: Option<SocketAddr>,
-        /// Stay, once all is told, until standard input ends.
+        /// After printing the result, wait for the end of standard input.
         #[arg(long)]
         stay: bool,
     },
-    /// Send a datagram over a socket that is handed in through a unix socket.
+    /// Receive a datagram socket over a unix socket and send over it.
     TakeSocket { from: PathBuf, to: SocketAddr },
-    /// Make a datagram socket, hand it out through a unix socket, and stay until that is closed.
+    /// Create a datagram socket, send it over a unix socket, and wait until that is closed.
     GiveSocket { to: PathBuf },
-    /// Try to connect many times; tell how often and how many were refused.
+    /// Connect many times; print how many attempts were made and refused.
     Flood { to: SocketAddr, times: u64 },
-    /// Connect and send to all places from four threads until standard input ends, and tell the results.
-    Storm { places: Vec<SocketAddr> },
-    /// Do what each line of standard input says, and tell how it went.
-    Obey,
+    /// Connect and send to all destinations from four threads until standard input ends, and print the counts.
+    Load { destinations: Vec<SocketAddr> },
+    /// Run one step per line of standard input, and print its result.
+    Scripted,
 }
 
 fn main() -> ExitCode {
     let task = Task::parse();
-    let stay = matches!(task, Task::Go { stay: true, .. });
+    let stay = matches!(task, Task::Run { stay: true, .. });
     let line = match task {
-        Task::Go { way, to, via, .. } => told(way.name(), go(way, to, via)),
-        Task::TakeSocket { from, to } => told("take-socket", pass_socket::take(&from, to)),
-        Task::GiveSocket { to } => told("give-socket", pass_socket::give(&to)),
+        Task::Run { method, to, via, .. } => result_line(method.name(), run_method(method, to, via)),
+        Task::TakeSocket { from, to } => result_line("take-socket", pass_socket::take(&from, to)),
+        Task::GiveSocket { to } => result_line("give-socket", pass_socket::give(&to)),
         Task::Flood { to, times } => flood::flood(to, times),
-        Task::Storm { places } => storm::rage(&places, 4),
-        Task::Obey => return scripted::obey(),
+        Task::Load { destinations } => load::generate_load(&destinations, 4),
+        Task::Scripted => return scripted::run_script(),
     };
-    // Whoever reads sees a missing line as a failure.
+    // The test fails without a result.
     if writeln!(std::io::stdout(), "{line}").is_err() {
         return ExitCode::FAILURE;
     }
     if stay {
-        // Ends with the input, however that ends.
+        // Errors end the wait too.
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
     }
     ExitCode::SUCCESS

@@ -1,4 +1,4 @@
-//! Sockets that are handed from one process to another (SCM_RIGHTS).
+//! Passes sockets between processes (SCM_RIGHTS).
 
 use std::{
     io::{IoSlice, IoSliceMut, Read},
@@ -10,13 +10,13 @@ use std::{
     path::Path,
 };
 
+use integration::selftest::client::{Address, Failure, Socket};
 use integration::{client_result::Step, egress_method::MARKER};
 use nix::{
     cmsg_space,
     errno::Errno,
     sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg},
 };
-use tidegate::selftest::client::{Address, Failure, Socket};
 
 fn preparation(error: &std::io::Error) -> Failure {
     Failure::of(
@@ -25,7 +25,7 @@ fn preparation(error: &std::io::Error) -> Failure {
     )
 }
 
-/// Takes a datagram socket that somebody else made, and sends over it.
+/// Receives a datagram socket from another process and sends over it.
 pub(crate) fn take(from: &Path, to: SocketAddr) -> Result<(), Failure> {
     let stream = UnixStream::connect(from).map_err(|error| preparation(&error))?;
     let mut byte = [0];
@@ -40,12 +40,12 @@ pub(crate) fn take(from: &Path, to: SocketAddr) -> Result<(), Failure> {
     let Some(ControlMessageOwned::ScmRights(fds)) = messages.next() else {
         return Err(Failure::named(Step::Preparation, "NO-SOCKET"));
     };
-    // SAFETY: the kernel has just made this descriptor for us.
+    // SAFETY: the kernel has just created this descriptor.
     let socket = Socket::from_fd(unsafe { OwnedFd::from_raw_fd(fds[0]) });
     socket.send_to(MARKER, &Address::of(to), 0)
 }
 
-/// Makes a datagram socket, hands it out, and stays until the other side is done with it.
+/// Creates a datagram socket, sends it to another process, and waits until that closes the connection.
 pub(crate) fn give(to: &Path) -> Result<(), Failure> {
     let socket = Socket::new(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_UDP)?;
     let mut stream = UnixStream::connect(to).map_err(|error| preparation(&error))?;

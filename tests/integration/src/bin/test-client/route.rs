@@ -1,13 +1,13 @@
-//! Source routes: what is sent goes to a hop first, which no address hook is told.
+//! Source routes: packets go to a hop first, which no address hook sees.
 
 use std::net::IpAddr;
 
 use integration::client_result::Step;
+use integration::selftest::client::{Failure, Socket};
 use nix::errno::Errno;
-use tidegate::selftest::client::{Failure, Socket};
 
-/// Sends what comes by a hop. IPv4: a loose source route (RFC 791), for which newer kernels want
-/// CAP_NET_RAW. IPv6: a segment routing header (RFC 8754) by IPV6_RTHDR, which needs no privilege.
+/// Routes later packets of a socket over a hop. IPv4: a loose source route (RFC 791); newer kernels require
+/// CAP_NET_RAW for it. IPv6: a segment routing header (RFC 8754) by IPV6_RTHDR, which needs no privilege.
 pub(crate) fn by(socket: &Socket, hop: IpAddr) -> Result<(), Failure> {
     match hop {
         IpAddr::V4(hop) => {
@@ -15,9 +15,9 @@ pub(crate) fn by(socket: &Socket, hop: IpAddr) -> Result<(), Failure> {
             set(socket, libc::IPPROTO_IP, libc::IP_OPTIONS, &route)
         }
         IpAddr::V6(hop) => {
-            // Length in units of 8 bytes without the first; type; segments left; last segment; flags, tag.
+            // Length in units of 8 bytes minus one, type, segments left, last segment, flags, tag.
             let mut route = vec![0, 4, 4, 1, 1, 0, 0, 0];
-            // The kernel puts the destination in the place of the first segment.
+            // The kernel fills in the destination as the first segment.
             route.extend([0; 16]);
             route.extend(hop.octets());
             set(socket, libc::IPPROTO_IPV6, libc::IPV6_RTHDR, &route)

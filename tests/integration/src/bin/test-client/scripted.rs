@@ -1,4 +1,4 @@
-//! One step a line, in the order that somebody else chooses: sockets live from one to the next.
+//! Runs one step per line of standard input. Sockets stay open between steps.
 
 use std::{
     io::{BufRead, Write},
@@ -6,24 +6,28 @@ use std::{
     process::ExitCode,
 };
 
+use integration::selftest::client::{Address, Failure, Socket, packet_for, result_line, run_method};
 use integration::{
     client_result::Step,
     egress_method::{EXPERIMENTAL_PROTOCOL, MARKER},
 };
-use tidegate::selftest::client::{Address, Failure, Socket, go, packet_for, told};
 
 use crate::{clone_into_cgroup, route, server, unix};
 
-/// Lines: `udp4`, `udp6`, `tcp4`, `tcp6`, `raw4`, `header4`, `socket FAMILY TYPE PROTOCOL` make a socket; `connect N TO`,
-/// `begin N TO` (which does not wait), `sendto N TO`, `send N`, `receive N` and `flood N BYTES` use the N-th; `packet N TO
-/// HEADER` sends a packet with a header of its own; `route N HOP` sends what comes by a hop; `bind N AT`, `listen N BACKLOG`,
-/// `listen N AT BACKLOG`, `accept N` (another socket), `shutdown N` and `disconnect N` are those of servers; `go WAY TO`
-/// goes a whole way, `unix KIND NAME` one to a unix socket; `pair` is one between two that have no name; `enter FOLDER` is for relative names. `born DIRECTORY`
-/// makes a process in another cgroup, which stays until this one ends.
-pub(crate) fn obey() -> ExitCode {
+/// Each line is an id, a step and its arguments. `N` is the index of a socket, in the order of creation.
+///
+/// - Create a socket: `udp4`, `udp6`, `tcp4`, `tcp6`, `raw4`, `header4` (IPPROTO_RAW), `socket FAMILY TYPE PROTOCOL`.
+/// - Use it: `connect N TO`, `begin N TO` (connect without waiting), `disconnect N`, `bind N AT`, `send N`,
+///   `sendto N TO`, `receive N`, `flood N BYTES`, `shutdown N`, `packet N TO HEADER` (with an own IP header to
+///   `HEADER`), `route N HOP` (a source route).
+/// - Servers: `listen N BACKLOG`, `listen N AT BACKLOG`, `accept N` (creates a socket).
+/// - Other: `run METHOD TO` runs an egress method, `unix TYPE NAME` sends to a unix socket, `pair` sends over a socket
+///   pair, `chdir DIRECTORY` is for relative paths, `clone-into DIRECTORY` creates a process in another cgroup that
+///   lives until this one ends.
+pub(crate) fn run_script() -> ExitCode {
     let mut sockets = Vec::new();
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-        let answer = told(&line, step(&line, &mut sockets));
+        let answer = result_line(&line, step(&line, &mut sockets));
         if writeln!(std::io::stdout(), "{answer}").is_err() {
             return ExitCode::FAILURE;
         }
@@ -32,64 +36,64 @@ pub(crate) fn obey() -> ExitCode {
 }
 
 fn step(line: &str, sockets: &mut Vec<Socket>) -> Result<(), Failure> {
-    let misunderstood = || Failure::named(Step::Preparation, "WHAT");
-    let words: Vec<&str> = line.split(' ').skip(1).collect();
-    let socket = |number: &str| {
-        let number: usize = number.parse().map_err(|_| misunderstood())?;
-        sockets.get(number).ok_or_else(misunderstood)
+    let invalid = || Failure::named(Step::Preparation, "INVALID-STEP");
+    let args: Vec<&str> = line.split(' ').skip(1).collect();
+    let socket = |index: &str| {
+        let index: usize = index.parse().map_err(|_| invalid())?;
+        sockets.get(index).ok_or_else(invalid)
     };
-    let place = |to: &str| to.parse::<SocketAddr>().map_err(|_| misunderstood());
-    match words.as_slice() {
+    let address = |to: &str| to.parse::<SocketAddr>().map_err(|_| invalid());
+    match args.as_slice() {
         ["udp4"] => sockets.push(Socket::new(libc::AF_INET, libc::SOCK_DGRAM, 0)?),
         ["udp6"] => sockets.push(Socket::new(libc::AF_INET6, libc::SOCK_DGRAM, 0)?),
         ["tcp4"] => sockets.push(Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0)?),
         ["tcp6"] => sockets.push(Socket::new(libc::AF_INET6, libc::SOCK_STREAM, 0)?),
         ["socket", family, kind, protocol] => {
-            let number = |word: &str| word.parse::<i32>().map_err(|_| misunderstood());
-            sockets.push(Socket::new(number(family)?, number(kind)?, number(protocol)?)?);
+            let integer = |text: &str| text.parse::<i32>().map_err(|_| invalid());
+            sockets.push(Socket::new(integer(family)?, integer(kind)?, integer(protocol)?)?);
         }
         ["raw4"] => sockets.push(Socket::new(libc::AF_INET, libc::SOCK_RAW, EXPERIMENTAL_PROTOCOL)?),
-        ["bind", number, at] => socket(number)?.bind(&Address::of(place(at)?))?,
-        ["listen", number, backlog] => {
-            socket(number)?.listen(backlog.parse().map_err(|_| misunderstood())?)?;
+        ["bind", index, at] => socket(index)?.bind(&Address::of(address(at)?))?,
+        ["listen", index, backlog] => {
+            socket(index)?.listen(backlog.parse().map_err(|_| invalid())?)?;
         }
-        ["accept", number] => {
-            let accepted = socket(number)?.accept()?;
+        ["accept", index] => {
+            let accepted = socket(index)?.accept()?;
             sockets.push(accepted);
         }
-        ["receive", number] => socket(number)?.receive()?,
-        ["begin", number, to] => socket(number)?.begin(&Address::of(place(to)?))?,
-        ["connect", number, to] => socket(number)?.connect(&Address::of(place(to)?))?,
-        ["sendto", number, to] => socket(number)?.send_to(MARKER, &Address::of(place(to)?), 0)?,
-        ["send", number] => socket(number)?.send(MARKER)?,
+        ["receive", index] => socket(index)?.receive()?,
+        ["begin", index, to] => socket(index)?.start_connect(&Address::of(address(to)?))?,
+        ["connect", index, to] => socket(index)?.connect(&Address::of(address(to)?))?,
+        ["sendto", index, to] => socket(index)?.send_to(MARKER, &Address::of(address(to)?), 0)?,
+        ["send", index] => socket(index)?.send(MARKER)?,
         ["header4"] => sockets.push(Socket::new(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW)?),
-        ["packet", number, to, header] => {
-            let packet = packet_for(place(header)?);
-            socket(number)?.send_to(&packet, &Address::of(place(to)?), 0)?;
+        ["packet", index, to, header] => {
+            let packet = packet_for(address(header)?);
+            socket(index)?.send_to(&packet, &Address::of(address(to)?), 0)?;
         }
-        ["route", number, hop] => {
-            let hop = hop.parse().map_err(|_| misunderstood())?;
-            route::by(socket(number)?, hop)?;
+        ["route", index, hop] => {
+            let hop = hop.parse().map_err(|_| invalid())?;
+            route::by(socket(index)?, hop)?;
         }
-        ["flood", number, bytes] => {
-            let bytes = bytes.parse().map_err(|_| misunderstood())?;
-            server::send_all(socket(number)?, bytes)?;
+        ["flood", index, bytes] => {
+            let bytes = bytes.parse().map_err(|_| invalid())?;
+            server::send_all(socket(index)?, bytes)?;
         }
-        ["listen", number, at, backlog] => {
-            let backlog = backlog.parse().map_err(|_| misunderstood())?;
-            server::listen(socket(number)?, &Address::of(place(at)?), backlog)?;
+        ["listen", index, at, backlog] => {
+            let backlog = backlog.parse().map_err(|_| invalid())?;
+            server::listen(socket(index)?, &Address::of(address(at)?), backlog)?;
         }
-        ["shutdown", number] => server::shutdown(socket(number)?)?,
-        ["disconnect", number] => socket(number)?.connect(&Address::nowhere())?,
-        ["unix", kind, name] => unix::go(kind, name)?,
+        ["shutdown", index] => server::shutdown(socket(index)?)?,
+        ["disconnect", index] => socket(index)?.connect(&Address::unspecified())?,
+        ["unix", kind, name] => unix::send_to(kind, name)?,
         ["pair"] => unix::pair()?,
-        ["enter", folder] => unix::enter(folder)?,
-        ["born", directory] => clone_into_cgroup::in_cgroup(directory)?,
-        ["go", way, to] => {
-            let way = way.parse().map_err(|_| misunderstood())?;
-            go(way, place(to)?, None)?;
+        ["chdir", dir] => unix::chdir(dir)?,
+        ["clone-into", directory] => clone_into_cgroup::in_cgroup(directory)?,
+        ["run", method, to] => {
+            let method = method.parse().map_err(|_| invalid())?;
+            run_method(method, address(to)?, None)?;
         }
-        _ => return Err(misunderstood()),
+        _ => return Err(invalid()),
     }
     Ok(())
 }

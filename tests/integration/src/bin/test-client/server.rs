@@ -1,4 +1,4 @@
-//! The other side: listening, sending a lot.
+//! Steps of servers: listen, shut down, send much data.
 
 use integration::client_result::Step;
 use nix::{
@@ -6,42 +6,42 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
-use tidegate::selftest::client::{Address, Failure, PATIENCE, Socket};
+use integration::selftest::client::{Address, Failure, Socket, TIMEOUT};
 
-fn done(answer: i32) -> Result<(), Failure> {
+fn check(answer: i32) -> Result<(), Failure> {
     if answer < 0 {
         return Err(Failure::of(Step::Preparation, Errno::last()));
     }
     Ok(())
 }
 
-/// Listens at an address.
+/// Binds to an address and listens.
 pub(crate) fn listen(socket: &Socket, at: &Address, backlog: i32) -> Result<(), Failure> {
     socket.set(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     // SAFETY: the address lives through the call and has the length given.
-    done(unsafe { libc::bind(socket.fd(), at.pointer(), at.length()) })?;
-    // SAFETY: numbers only.
-    done(unsafe { libc::listen(socket.fd(), backlog) })
+    check(unsafe { libc::bind(socket.fd(), at.pointer(), at.length()) })?;
+    // SAFETY: integers only.
+    check(unsafe { libc::listen(socket.fd(), backlog) })
 }
 
 fn wait(socket: &Socket, what: PollFlags) -> Result<(), Failure> {
     match poll(
         &mut [PollFd::new(socket.as_fd(), what)],
-        PollTimeout::from(PATIENCE),
+        PollTimeout::from(TIMEOUT),
     ) {
-        Ok(0) => Err(Failure::named(Step::Preparation, "STALLED")),
+        Ok(0) => Err(Failure::named(Step::Preparation, "TIMEOUT")),
         Ok(_) => Ok(()),
         Err(errno) => Err(Failure::of(Step::Preparation, errno)),
     }
 }
 
-/// Ends both directions; of a listening socket, the listening.
+/// Shuts down both directions; a listening socket stops listening.
 pub(crate) fn shutdown(socket: &Socket) -> Result<(), Failure> {
-    // SAFETY: numbers only.
-    done(unsafe { libc::shutdown(socket.fd(), libc::SHUT_RDWR) })
+    // SAFETY: integers only.
+    check(unsafe { libc::shutdown(socket.fd(), libc::SHUT_RDWR) })
 }
 
-/// Sends so many bytes, however long the far end takes to read them.
+/// Sends this many bytes, waiting for the other end to read them.
 pub(crate) fn send_all(socket: &Socket, mut bytes: usize) -> Result<(), Failure> {
     let block = [0x55; 65536];
     while bytes > 0 {

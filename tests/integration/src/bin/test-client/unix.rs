@@ -1,4 +1,4 @@
-//! Unix sockets, by paths and by abstract names (after an `@`).
+//! Unix sockets, by path or by abstract name (with a leading `@`).
 
 use std::{
     env, io,
@@ -8,16 +8,16 @@ use std::{
     },
 };
 
+use integration::selftest::client::Failure;
 use integration::{client_result::Step, egress_method::MARKER};
 use nix::{
     errno::Errno,
     sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, send, socket},
 };
 use std::os::fd::AsRawFd;
-use tidegate::selftest::client::Failure;
 
-/// Connects a socket of this type and says something.
-pub(crate) fn go(kind: &str, name: &str) -> Result<(), Failure> {
+/// Sends the marker from a socket of this type.
+pub(crate) fn send_to(kind: &str, name: &str) -> Result<(), Failure> {
     let address = address(name).map_err(failed(Step::Preparation))?;
     match kind {
         "stream" => {
@@ -35,7 +35,7 @@ pub(crate) fn go(kind: &str, name: &str) -> Result<(), Failure> {
             socket.connect_addr(&address).map_err(failed(Step::Connect))?;
             socket.send(MARKER).map(drop).map_err(failed(Step::Send))
         }
-        _ => Err(Failure::named(Step::Preparation, "WHAT")),
+        _ => Err(Failure::named(Step::Preparation, "INVALID-STEP")),
     }
 }
 
@@ -45,9 +45,9 @@ pub(crate) fn pair() -> Result<(), Failure> {
     one.send(MARKER).map(drop).map_err(failed(Step::Send))
 }
 
-/// Goes on from another folder: for paths that are relative to it.
-pub(crate) fn enter(folder: &str) -> Result<(), Failure> {
-    env::set_current_dir(folder).map_err(failed(Step::Preparation))
+/// Changes the working directory, for relative paths.
+pub(crate) fn chdir(dir: &str) -> Result<(), Failure> {
+    env::set_current_dir(dir).map_err(failed(Step::Preparation))
 }
 
 fn seqpacket(name: &str) -> Result<(), Failure> {
