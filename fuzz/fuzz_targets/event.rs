@@ -3,7 +3,7 @@
 
 use engine_common::record::{AttemptRecord, LocalAddressRecord, MigrationRecord, RecordHeader, UnixRecord};
 use libfuzzer_sys::fuzz_target;
-use tidegate::events::{Record, decode, target::Target};
+use tidegate_core::events::{Record, decode, target::Target};
 
 fuzz_target!(|bytes: &[u8]| {
     let length = match decode(bytes) {

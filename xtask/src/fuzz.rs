@@ -32,7 +32,7 @@ impl Target {
     /// Directories with the initial corpus, relative to the workspace.
     const fn seeds(self) -> &'static [&'static str] {
         match self {
-            Target::Policy => &["policies", "engine/tests/corpus"],
+            Target::Policy => &["policies", "engine/core/tests/corpus"],
             Target::Event => &["fuzz/seeds/event"],
         }
     }

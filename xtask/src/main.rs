@@ -14,7 +14,7 @@ mod schema;
 mod setup;
 mod step;
 mod test;
-#[path = "../../engine/build/toolchain.rs"]
+#[path = "../../engine/core/build/toolchain.rs"]
 #[expect(
     dead_code,
     reason = "setup only finds the compiler; the build script also runs it"

@@ -9,10 +9,17 @@ use crate::command::{cargo, workspace};
 /// # Errors
 /// When the generator fails or the file cannot be written.
 pub(crate) fn write() -> Result<()> {
-    let output = cargo(["run", "--quiet", "--package", "tidegate", "--example", "schema"])
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .context("cannot run cargo")?;
+    let output = cargo([
+        "run",
+        "--quiet",
+        "--package",
+        "tidegate-core",
+        "--example",
+        "schema",
+    ])
+    .stderr(std::process::Stdio::inherit())
+    .output()
+    .context("cannot run cargo")?;
     if !output.status.success() {
         bail!("the example `schema` failed: {}", output.status);
     }

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use engine_common::scope::Scope;
-use tidegate::cgroup::Hierarchy;
+use tidegate_core::cgroup::Hierarchy;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 

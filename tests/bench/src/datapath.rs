@@ -19,7 +19,7 @@ use engine_common::{
     scope::{Scope, SlotRef},
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tidegate::{
+use tidegate_core::{
     cgroup::Hierarchy,
     compile::{Identities, Image, compile},
     datapath::{EventRing, Features, RunDatapath, Slot, WakeUp, disable_words},

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, os::fd::OwnedFd, path::Path, rc::Rc};
 
 use anyhow::{Context, Result};
-use tidegate::{cgroup::Hierarchy, datapath::Slot};
+use tidegate_core::{cgroup::Hierarchy, datapath::Slot};
 
 use crate::{
     address::{Address, Family},

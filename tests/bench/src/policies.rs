@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt::Write as _, fs, path::PathBuf, rc::Rc};
 
 use anyhow::{Context, Result, bail};
-use tidegate::policy::{LoadContext, Policy, load_text};
+use tidegate_core::policy::{LoadContext, Policy, load_text};
 
 use crate::{address::Family, networks::Networks};
 

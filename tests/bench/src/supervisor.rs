@@ -18,7 +18,7 @@ use nix::{
         signal::{SigHandler, Signal, signal},
     },
 };
-use tidegate::{cgroup::Hierarchy, instance::BPFFS_VARIABLE};
+use tidegate_core::{cgroup::Hierarchy, instance::BPFFS_VARIABLE};
 
 use crate::cgroup;
 

@@ -31,6 +31,6 @@ pub mod shared_dir;
 pub mod test_client;
 pub mod verifier_log;
 
-pub use tidegate::selftest;
+pub use tidegate_selftest as selftest;
 
 pub use self::selftest::{client_result, egress_method};

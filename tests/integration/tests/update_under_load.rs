@@ -25,7 +25,7 @@ use integration::{
     test_client::TestClient,
 };
 use jiff::Timestamp;
-use tidegate::{
+use tidegate_core::{
     cgroup::{CgroupHandle, Hierarchy},
     control::{Actor, AttachRequest, Control, Invocation},
     datapath::EventRing,
@@ -230,7 +230,7 @@ fn check_event(versions: &Versions, event: &Event, version: usize) {
 }
 
 mod engine_mode {
-    pub(super) use tidegate::policy::model::Mode;
+    pub(super) use tidegate_core::policy::model::Mode;
     pub(super) const ENFORCE: Mode = Mode::Enforce;
 }
 

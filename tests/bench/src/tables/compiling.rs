@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use tidegate::{compile::Image, datapath::Slot};
+use tidegate_core::{compile::Image, datapath::Slot};
 
 use super::{ms, ms_spread, progress, since};
 use crate::{

@@ -1,0 +1,164 @@
+//! `tidegate exec`: runs one command under policies.
+
+pub mod args;
+mod notes;
+mod policies;
+pub(crate) mod recorder;
+mod session;
+
+use std::{
+    io::{self, Write},
+    os::unix::ffi::OsStrExt,
+    process::ExitCode,
+};
+
+use self::{
+    args::{DescendantsAction, ExecArgs, KeptFds},
+    recorder::Recorder,
+    session::Outcome,
+};
+use crate::{Exit, Failure, Output, environment};
+use tidegate_core::{
+    cgroup::Hierarchy,
+    datapath::Features,
+    events::{Layout, ReportFile, escape::escaped, json, table},
+    launch::{
+        self, CapabilitySet, Command, KeepFds, OrphanAction, RequiredPrivileges, SignalSource, TargetUser,
+    },
+};
+
+/// Runs the command and returns its exit code.
+///
+/// # Errors
+/// When the command was not started, or cannot be waited for.
+pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::by(Exit::ExecFailed, error);
+    let command = command_of(args)?;
+    let instance = environment::instance(Exit::ExecFailed)?;
+    let policies = policies::gather(args, output)?;
+    // Before anything is created that needs cleaning up: from here on a signal goes to the command, and tidegate
+    // exits when the command does.
+    let signals = SignalSource::open().map_err(|e| failed(&e))?;
+    let hierarchy = Hierarchy::find().map_err(|e| failed(&e))?;
+    let needs = RequiredPrivileges::new(&command.user, command.isolates());
+    needs.check(&hierarchy).map_err(|e| failed(&e))?;
+    let report = args.report.as_deref().map(ReportFile::create).transpose();
+    let report = report.map_err(|e| failed(&e))?;
+    let mut recorder = Recorder::new(args, output, report).map_err(|e| failed(&e))?;
+
+    let descendants = match args.descendants {
+        DescendantsAction::End => OrphanAction::Terminate,
+        DescendantsAction::Wait => OrphanAction::Wait,
+        DescendantsAction::Keep => OrphanAction::Keep,
+    };
+    let features = Features::detect(&instance.disabled);
+    policies::require_hooks(&policies, features, &instance.disabled)?;
+    if !args.quiet {
+        for note in notes::notes(&policies, features, &instance.disabled) {
+            // A closed standard error does not stop the command.
+            let _ = writeln!(anstream::stderr(), "tidegate: note: {note}");
+        }
+    }
+    let session = session::Session {
+        policies: &policies,
+        command: &command,
+        descendants,
+        instance: &instance,
+        features,
+        signals: &signals,
+        hierarchy: &hierarchy,
+    };
+    let outcome = session::run(&session, &mut recorder)?;
+    report_end(args, output, &outcome, &mut recorder);
+    Ok(ExitCode::from(outcome.finished.exit.code() as u8))
+}
+
+fn command_of(args: &ExecArgs) -> Result<Command, Failure> {
+    let Some((program, rest)) = args.command.split_first() else {
+        return Err(Failure::of(Exit::Usage, "no command given"));
+    };
+    let usage = |error: &dyn std::error::Error| Failure::by(Exit::Usage, error);
+    let environment = environment::variables();
+    let user = match &args.user {
+        Some(user) => TargetUser::parse(user).map_err(|e| usage(&e))?,
+        None => TargetUser::invoking(&environment).map_err(|e| Failure::by(Exit::ExecFailed, &e))?,
+    };
+    let mut kept = CapabilitySet::NONE;
+    for name in &args.keep_capability {
+        let named = name.parse().map_err(|e: launch::UnknownCapability| usage(&e))?;
+        kept = kept.union(named);
+    }
+    let mut command = Command::new(program, environment);
+    command.args = rest.to_vec();
+    command.user = user;
+    command.keep_capabilities = kept;
+    command.keep_fds = match &args.keep_fds {
+        KeptFds::Standard => KeepFds::Standard,
+        KeptFds::Also(fds) => KeepFds::Also(fds.clone()),
+        KeptFds::All => KeepFds::All,
+    };
+    Ok(command)
+}
+
+/// Prints the report when the command has ended, to standard error.
+fn report_end(args: &ExecArgs, output: Output, outcome: &Outcome, recorder: &mut Recorder) {
+    let exit = match outcome.finished.exit {
+        launch::Exit::Code(code) => json::Exit {
+            code: Some(code),
+            signal: None,
+        },
+        launch::Exit::Signal(signal) => json::Exit {
+            code: None,
+            signal: Some(signal),
+        },
+    };
+    let summary = recorder.finish(
+        &args.command,
+        exit,
+        outcome.duration,
+        (outcome.lost, outcome.untold),
+        &outcome.counters,
+    );
+    let mut stderr = anstream::stderr();
+    // When standard error is closed, only the exit code of the command is left.
+    let mut write = |text: &str| {
+        let _ = stderr.write_all(text.as_bytes());
+    };
+    if !args.quiet {
+        match output {
+            Output::Text => {
+                let layout = Layout {
+                    styled: true,
+                    width: terminal_width(),
+                };
+                write(&table(recorder.tally(), &outcome.counters, layout));
+            }
+            Output::Json => {
+                if let Ok(line) = json::line(&summary) {
+                    write(&format!("{line}\n"));
+                }
+            }
+        }
+        if let Some(kept) = &outcome.kept {
+            write(&format!(
+                "tidegate: note: processes are still running under the policy in {}\n",
+                escaped(kept.as_os_str().as_bytes())
+            ));
+        }
+    }
+    if let Some(error) = recorder.failure() {
+        write(&format!("tidegate: warning: the report is incomplete: {error}\n"));
+    }
+    if recorder.undecodable() > 0 {
+        write(&format!(
+            "tidegate: warning: {} events could not be decoded\n",
+            recorder.undecodable()
+        ));
+    }
+}
+
+/// Columns of the terminal on standard error.
+fn terminal_width() -> Option<u16> {
+    let (width, _) = terminal_size::terminal_size_of(io::stderr())?;
+    Some(width.0)
+}

@@ -1,0 +1,129 @@
+//! The policies of `exec`: from files, and from --allow and --deny.
+
+use std::{
+    io::{self, Write},
+    net::{IpAddr, ToSocketAddrs},
+};
+
+use engine_common::{Action, limits::MAX_STACKED};
+
+use super::args::ExecArgs;
+use crate::{
+    Exit, Failure, Output,
+    command::policy_files::{self, SourcedPolicy},
+};
+use tidegate_core::{
+    control::why_unmet,
+    datapath::Features,
+    instance::Disabled,
+    policy::{FlagError, FlagPolicy, LoadContext, from_flags},
+};
+
+/// Origin of a policy that is made from flags.
+const COMMAND_LINE: &str = "command line";
+
+/// All policies of the command, at least one.
+///
+/// # Errors
+/// When a policy is not valid, or the policies cannot be combined.
+pub(super) fn gather(args: &ExecArgs, output: Output) -> Result<Vec<SourcedPolicy>, Failure> {
+    let context = args.variables.context();
+    let mut policies = policy_files::load_all(&args.policy, &context, output, Exit::ExecFailed)?;
+    let rules = args.rules();
+    if !rules.is_empty() || args.default.is_some() {
+        refuse_idle_allow(args, &rules)?;
+        policies.push(of_flags(args, &rules, &context, output)?);
+    }
+    if let Some(mode) = args.mode {
+        for SourcedPolicy { policy, source } in &mut policies {
+            if !policy.hooks.supports_mode(mode) {
+                let message = format!("policy {source} has only the hook kprobe, which cannot deny");
+                return Err(Failure::of(Exit::Usage, message)
+                    .hint("remove --mode, or use `hooks: [cgroup, kprobe]` in the policy"));
+            }
+            policy.mode = mode;
+        }
+    }
+    if policies.len() > MAX_STACKED {
+        let message = format!(
+            "{} policies, but a cgroup can have at most {MAX_STACKED}",
+            policies.len()
+        );
+        return Err(Failure::of(Exit::Usage, message).hint("merge policies into one file"));
+    }
+    Ok(policies)
+}
+
+/// Checks that the kernel has all hooks that the policies require by name.
+///
+/// # Errors
+/// When a hook is not available.
+pub(super) fn require_hooks(
+    policies: &[SourcedPolicy],
+    features: Features,
+    disabled: &Disabled,
+) -> Result<(), Failure> {
+    for SourcedPolicy { policy, source } in policies {
+        if let Some(name) = policy.hooks.unsupported(features.hooks()).first() {
+            let message = format!(
+                "policy {source} cannot be fully enforced on this kernel: {}",
+                why_unmet(name, disabled)
+            );
+            return Err(Failure::of(Exit::ExecFailed, message)
+                .hint("`hooks: auto`, the default, uses the hooks that the kernel has"));
+        }
+    }
+    Ok(())
+}
+
+/// The strictest verdict of all policies is enforced, so --allow does not widen a policy file. It was most
+/// likely meant to, so it is an error.
+fn refuse_idle_allow(args: &ExecArgs, rules: &[(Action, String)]) -> Result<(), Failure> {
+    let allows = rules.iter().any(|(action, _)| *action == Action::Allow);
+    if !allows || args.policy.is_empty() || args.default.is_some() {
+        return Ok(());
+    }
+    let message = "--allow does not widen a policy file: the strictest verdict of all policies is enforced";
+    let hint = "add the rule to the policy file, or use --default block to restrict the policy further";
+    Err(Failure::of(Exit::Usage, message).hint(hint))
+}
+
+fn of_flags(
+    args: &ExecArgs,
+    rules: &[(Action, String)],
+    context: &LoadContext,
+    output: Output,
+) -> Result<SourcedPolicy, Failure> {
+    let mode = args.mode.unwrap_or(engine_common::Mode::Enforce);
+    let FlagPolicy { policy, resolved } =
+        from_flags(rules, args.default, mode, context, &resolve).map_err(|error| {
+            let exit = match &error {
+                FlagError::Resolve { .. } | FlagError::NoAddresses { .. } => Exit::ExecFailed,
+                _ => Exit::Usage,
+            };
+            Failure::by(exit, &error)
+        })?;
+    for (name, addresses) in &resolved {
+        if output == Output::Text && !args.quiet {
+            let list: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+            // A closed standard error does not change the rule.
+            let _ = writeln!(
+                anstream::stderr(),
+                "tidegate: resolved {name} to {} (once, at start)",
+                list.join(", ")
+            );
+        }
+    }
+    Ok(SourcedPolicy {
+        policy,
+        source: COMMAND_LINE.to_owned(),
+    })
+}
+
+/// All addresses of a host name, from the resolver of this machine.
+fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
+    let mut addresses: Vec<IpAddr> = (name, 0).to_socket_addrs()?.map(|a| a.ip()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}

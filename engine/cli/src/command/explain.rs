@@ -1,0 +1,172 @@
+//! `tidegate explain`: evaluates policies for one attempt.
+
+use std::{fmt::Write, process::ExitCode};
+
+use engine_common::{Action, ExecutableId, Protocol};
+use serde::Serialize;
+
+use super::{explain_args::ExplainArgs, policy_files};
+use crate::{
+    Exit, Failure, Output,
+    output::{document, print},
+};
+use tidegate_core::{
+    compile::{
+        Explanation, Identities,
+        explain::{UNKNOWN_EXECUTABLE, attempt_at},
+        oracle::Mismatch,
+    },
+    events::protocol_name::protocol_name,
+    policy::{Policy, Target, parse_target},
+};
+
+#[derive(Serialize)]
+struct Document<'a> {
+    to: String,
+    protocol: &'a str,
+    uid: u32,
+    binary: Option<String>,
+    denied: bool,
+    verdict: &'static str,
+    policies: &'a [Explanation],
+}
+
+/// Evaluates the policies and prints the verdicts with their reasons.
+///
+/// # Errors
+/// When the destination cannot be parsed or a policy is not valid.
+pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
+    let asked = parse_target(&args.to).map_err(|e| Failure::by(Exit::Usage, &e))?;
+    let context = args.variables.context();
+    let policies = policy_files::load_all(&args.policy, &context, output, Exit::CouldNotRun)?;
+    let uid = args.uid.unwrap_or_else(|| nix::unistd::getuid().as_raw());
+    let mut explanations = Vec::new();
+    for sourced in &policies {
+        explanations.push(evaluate(&sourced.policy, &asked, uid, args)?);
+    }
+    let strictest = explanations.iter().max_by_key(|e| strictness(e));
+    let denied = explanations.iter().any(|e| e.denied);
+    let text = match output {
+        Output::Text => {
+            let mut text = String::new();
+            for explanation in &explanations {
+                text += &render(explanation, &asked);
+            }
+            if let (Some(strictest), true) = (strictest, explanations.len() > 1) {
+                // Writing to a string cannot fail.
+                let _ = writeln!(
+                    text,
+                    "all policies: {} (the strictest verdict is enforced)",
+                    strictest.outcome
+                );
+            }
+            text
+        }
+        Output::Json => document(&Document {
+            to: args.to.clone(),
+            protocol: &protocol_name(protocol_of(&asked)),
+            uid,
+            binary: args.binary.as_ref().map(|path| path.display().to_string()),
+            denied,
+            verdict: strictest.map_or("allow", |e| e.verdict),
+            policies: &explanations,
+        }),
+    };
+    print(&text)?;
+    Ok(if denied { Exit::Denied } else { Exit::Success }.into())
+}
+
+fn evaluate(policy: &Policy, asked: &Target, uid: u32, args: &ExplainArgs) -> Result<Explanation, Failure> {
+    // Executables are compared by path: the policy may be for another machine.
+    let executables = Identities::synthetic(policy);
+    let named = args.binary.as_ref().and_then(|path| executables.executable(path));
+    let executable: ExecutableId = named.unwrap_or(UNKNOWN_EXECUTABLE);
+    let explanation = match asked {
+        Target::Destination(target) => {
+            let attempt = attempt_at(target.address, target.port, target.protocol, uid, executable);
+            tidegate_core::compile::explain(policy, &executables, &attempt)
+        }
+        Target::Unix(name) => {
+            tidegate_core::compile::explain_unix(policy, &executables, name, uid, executable)
+        }
+    };
+    explanation.map_err(|e| Failure::by(Exit::CouldNotRun, &e))
+}
+
+fn protocol_of(asked: &Target) -> Protocol {
+    match asked {
+        Target::Destination(target) => target.protocol,
+        Target::Unix(_) => Protocol::UNIX,
+    }
+}
+
+/// Orders verdicts by strictness. In audit mode a verdict does not deny.
+fn strictness(explanation: &Explanation) -> (bool, Option<Action>) {
+    let action = Action::ALL
+        .into_iter()
+        .find(|a| a.as_str() == explanation.verdict);
+    (explanation.denied, action)
+}
+
+fn render(explanation: &Explanation, asked: &Target) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_explanation(&mut text, explanation, asked);
+    text
+}
+
+fn write_explanation(text: &mut String, e: &Explanation, asked: &Target) -> std::fmt::Result {
+    let by = match &e.rule {
+        Some(rule) => format!("rule `{rule}`"),
+        None if e.unix.is_some() => "no rule: unix sockets that no rule names are allowed".to_owned(),
+        None => "the default, because no rule matches".to_owned(),
+    };
+    let errno = e
+        .errno
+        .map(|errno| format!(", the call fails with {errno}"))
+        .unwrap_or_default();
+    writeln!(text, "{}: {} by {by}{errno}", e.policy, e.outcome)?;
+    if let (Target::Destination(target), Some(destination)) = (asked, e.destination) {
+        if destination != target.address {
+            writeln!(text, "  {} is checked as {destination}", target.address)?;
+        }
+        if let Some(inside) = e.embedded_ipv4 {
+            writeln!(
+                text,
+                "  {destination} contains {inside}: both are checked, the stricter verdict is enforced"
+            )?;
+        }
+    }
+    if let tidegate_core::compile::explain::DecisionPoint::Socket = e.decided_at {
+        let name = protocol_name(protocol_of(asked));
+        writeln!(
+            text,
+            "  no hook sees the destination of {name}: it is checked when the socket is created, with the strictest \
+             verdict of any destination"
+        )?;
+    }
+    for rule in &e.rules {
+        let result = if rule.matches {
+            "matches".to_owned()
+        } else {
+            let mut why: Vec<&str> = rule.mismatches.iter().map(|&m| reason(m)).collect();
+            why.dedup();
+            format!("does not match: {}", why.join("; embedded address: "))
+        };
+        writeln!(text, "  {:<5} {}: {result}", rule.action, rule.name)?;
+        if let (true, Some(reason)) = (rule.matches, &rule.reason) {
+            writeln!(text, "        reason: {reason}")?;
+        }
+    }
+    Ok(())
+}
+
+fn reason(mismatch: Mismatch) -> &'static str {
+    match mismatch {
+        Mismatch::Destination => "different destination",
+        Mismatch::Protocol => "different protocol",
+        Mismatch::Port => "different port",
+        Mismatch::Uid => "different user",
+        Mismatch::Binary => "different executable",
+    }
+}

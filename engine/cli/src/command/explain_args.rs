@@ -1,0 +1,71 @@
+//! Arguments of `tidegate explain`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+
+use crate::{Exit, help::HelpEnd, variable::VariableArgs};
+
+/// Explain which verdict policies give for a destination, and why
+///
+/// Use it to test a policy without running anything. Prints the verdict, the rule that decides, and why each rule
+/// before it does not match. Uses the same decision function and tables as the kernel programs. Needs no privileges;
+/// no packet is sent.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = help())]
+pub struct ExplainArgs {
+    /// Policy file; repeatable: all policies are evaluated and the strictest verdict is enforced
+    #[arg(long, short, required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub policy: Vec<PathBuf>,
+
+    /// Destination; the default protocol is tcp. Unix sockets are unix:PATH or unix:@NAME
+    #[arg(long, value_name = "ADDRESS:PORT[/PROTOCOL]")]
+    pub to: String,
+
+    /// User id of the process; default: your own
+    #[arg(long, value_name = "UID")]
+    pub uid: Option<u32>,
+
+    /// Executable of the process; default: one that no rule selects
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
+    pub binary: Option<PathBuf>,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would replace the help text")]
+    pub variables: VariableArgs,
+}
+
+fn help() -> String {
+    HelpEnd {
+        examples: &[
+            (
+                "Explain a TCP connection",
+                &["tidegate explain --policy shop.yaml --to 10.20.0.5:5432"],
+            ),
+            (
+                "Explain a datagram of a user and an executable",
+                &[
+                    "tidegate explain -p shop.yaml --to '[2001:db8::1]:53/udp' \\",
+                    "  --uid 1000 --binary /usr/bin/dig",
+                ],
+            ),
+            (
+                "Explain a protocol without ports, as JSON",
+                &["tidegate explain -p shop.yaml --to 192.0.2.1/icmp --output json"],
+            ),
+            (
+                "Explain a connection to a unix socket",
+                &["tidegate explain -p sandbox.yaml --to unix:/run/docker.sock"],
+            ),
+        ],
+        exits: &[
+            (Exit::Success, "the attempt would be allowed"),
+            (Exit::CouldNotRun, "a file cannot be read"),
+            (Exit::Usage, "invalid command line"),
+            (Exit::PolicyInvalid, "a policy is not valid"),
+            (Exit::Denied, "the attempt would be denied"),
+        ],
+        ..HelpEnd::default()
+    }
+    .text()
+}

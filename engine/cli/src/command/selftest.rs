@@ -1,0 +1,182 @@
+//! `tidegate selftest`: tests whether any egress method bypasses a policy.
+
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use serde_json::json;
+
+use super::{attached::require_root, policy_files, status_text::table};
+use crate::{Exit, Failure, Output, environment, help::HelpEnd, output::print, variable::VariableArgs};
+use tidegate_core::events::{escape::escaped, json::document};
+use tidegate_selftest::{
+    Progress, built_in,
+    report::{CaseResult, Report, TestResult},
+    run as run_all,
+};
+
+/// Test every known egress method against a local receiver on this kernel
+///
+/// Creates a network namespace (loopback only) and two cgroups, starts a receiver, and sends a message by every
+/// egress method that this version knows: first without a policy, to check that it arrives, then under the policy,
+/// with the programs that `exec` attaches. The result is what arrives at the receiver. Nothing leaves the machine,
+/// and everything is removed afterwards. Needs root.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = help())]
+pub struct SelftestArgs {
+    /// The policy to test; by default, one that blocks the receivers
+    #[arg(long, short, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub policy: Option<PathBuf>,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would replace the help text")]
+    pub variables: VariableArgs,
+}
+
+fn help() -> String {
+    HelpEnd {
+        notes: &[
+            "RESULT is BLOCKED (nothing arrived; HOOK is the hook that denied it), REPORTED (it arrived; the policy only \
+             audits it), ALLOWED (it arrived; the policy allows it), BYPASS (it arrived although the policy denies it; see \
+             REASON), UNSUPPORTED (it does not arrive without a policy either) or FAILED (nothing arrived, but no event \
+             reports a denial).",
+            "Not tested: additional MPTCP subflows, IPv6 routing headers, DCCP, address families other than IP, unix \
+             sockets, and cgroup migrations.",
+        ],
+        examples: &[
+            ("Test this kernel", &["sudo tidegate selftest"]),
+            ("Test a policy", &["sudo tidegate selftest --policy shop.yaml"]),
+            (
+                "List the bypasses",
+                &[
+                    "sudo tidegate selftest --output json |",
+                    "  jq '.cases[] | select(.result == \"bypass\")'",
+                ],
+            ),
+        ],
+        exits: &[
+            (Exit::Success, "no bypass"),
+            (Exit::CouldNotRun, "could not run"),
+            (Exit::Usage, "invalid command line"),
+            (Exit::PolicyInvalid, "the policy is not valid"),
+            (Exit::Partial, "only bypasses that are known limitations (SECURITY.md)"),
+            (Exit::Bypass, "found a bypass"),
+        ],
+        ..HelpEnd::default()
+    }
+    .text()
+}
+
+/// Runs the self-test and prints its report.
+///
+/// # Errors
+/// When the policy cannot be loaded, or the self-test cannot be run.
+pub fn run(args: &SelftestArgs, output: Output) -> Result<ExitCode, Failure> {
+    require_root("selftest")?;
+    let failed = |error: &dyn std::error::Error| Failure::by(Exit::CouldNotRun, error);
+    let policy = match &args.policy {
+        None => built_in().map_err(|error| failed(&error))?,
+        Some(file) => {
+            let context = args.variables.context();
+            let files = std::slice::from_ref(file);
+            let mut policies = policy_files::load_all(files, &context, output, Exit::CouldNotRun)?;
+            match policies.pop() {
+                Some(sourced) => sourced.policy,
+                None => return Err(Failure::of(Exit::Usage, "there is no policy")),
+            }
+        }
+    };
+    let is_watched = std::io::stderr().is_terminal();
+    let show = |progress: Progress<'_>| {
+        if is_watched {
+            let Progress { done, total, method } = progress;
+            // Progress is optional: ignore a write error.
+            let _ = write!(std::io::stderr(), "\r\x1b[K{done}/{total} {method}");
+        }
+    };
+    let instance = environment::instance(Exit::Usage)?;
+    let report = run_all(&instance, &environment::variables(), &policy, show);
+    if is_watched {
+        let _ = write!(std::io::stderr(), "\r\x1b[K");
+    }
+    let report =
+        report.map_err(|error| failed(&error).hint("`tidegate probe` shows what this machine supports"))?;
+    print(&match output {
+        Output::Json => document(&json!(report)),
+        Output::Text => text(&report),
+    })?;
+    Ok(exit(&report).into())
+}
+
+fn exit(report: &Report) -> Exit {
+    match (report.has_unknown_bypass(), report.count(TestResult::Bypass)) {
+        (true, _) => Exit::Bypass,
+        (false, 0) => Exit::Success,
+        (false, _) => Exit::Partial,
+    }
+}
+
+fn text(report: &Report) -> String {
+    let header = ["METHOD", "DESTINATION", "RESULT", "HOOK", "ERRNO", "REASON"];
+    let none = "-".to_owned();
+    let row = |case: &CaseResult| {
+        [
+            case.method.to_owned(),
+            case.destination.to_owned(),
+            case.result.as_str().to_owned(),
+            case.hook.map_or(none.clone(), str::to_owned),
+            case.errno.clone().unwrap_or_else(|| none.clone()),
+            case.reason.clone().unwrap_or_default(),
+        ]
+    };
+    let counts: Vec<String> = TestResult::ALL
+        .into_iter()
+        .map(|result| (report.count(result), result.as_str()))
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, result)| format!("{count} {result}"))
+        .collect();
+    format!(
+        "{}\nLinux {}, policy {} (mode {}): {}\n",
+        table(header, report.cases.iter().map(row), &[]),
+        escaped(report.kernel.as_bytes()),
+        report.policy,
+        report.mode,
+        counts.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(results: &[(TestResult, bool)]) -> Report {
+        let case = |&(result, known_limitation): &(TestResult, bool)| CaseResult {
+            method: "",
+            destination: "",
+            result,
+            forbidden: true,
+            arrived: 0,
+            hook: None,
+            outcome: None,
+            errno: None,
+            known_limitation,
+            reason: None,
+        };
+        let policy = built_in().unwrap();
+        Report::new(String::new(), &policy, results.iter().map(case).collect())
+    }
+
+    #[test]
+    fn the_exit_code_is_that_of_the_worst_result() {
+        let blocked = (TestResult::Blocked, false);
+        let limitation = (TestResult::Bypass, true);
+        assert_eq!(exit(&report(&[blocked])), Exit::Success);
+        assert_eq!(exit(&report(&[blocked, limitation])), Exit::Partial);
+        assert_eq!(
+            exit(&report(&[limitation, (TestResult::Bypass, false), blocked])),
+            Exit::Bypass
+        );
+    }
+}

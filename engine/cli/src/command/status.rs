@@ -1,0 +1,277 @@
+//! `tidegate status`: attached policies, their counters, and problems.
+
+use std::{fmt::Write, process::ExitCode};
+
+use serde_json::json;
+
+use super::{
+    attached,
+    status_text::{ago, bytes, counters_of_rules, grouped, table},
+};
+use crate::{
+    Exit, Failure, Output,
+    help::HelpEnd,
+    output::{document, print},
+};
+use tidegate_core::{
+    control::{AttachmentState, ControlError, Enforcement, PolicyStatus, Status},
+    events::escape::escaped,
+};
+
+/// Show attached policies, their counters, and problems
+///
+/// Use it to see which policies are attached to which cgroups, whether they are fully enforced, and how many
+/// attempts they decided. One line per attachment; problems follow below the table. State and counters are read
+/// from the kernel. Needs root.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = help())]
+pub struct StatusArgs {
+    /// Show this policy only, with the counters of its rules
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Show the counters of the rules of all policies
+    #[arg(long)]
+    pub rules: bool,
+}
+
+fn help() -> String {
+    HelpEnd {
+        notes: &[
+            "STATE is ACTIVE (the policy is enforced on the cgroup), INACTIVE (the policy is recorded but the kernel \
+             does not apply it) or CGROUP-REMOVED (the cgroup was removed, and the attachment with it).",
+            "Counters are exact, cover all generations of a policy, and are printed once per policy. ALLOWED attempts \
+             are not reported as events. AUDITED attempts are allowed and reported. In audit mode nothing is denied: \
+             WOULD_BLOCK and WOULD_KILL count what enforce mode would have denied.",
+        ],
+        examples: &[
+            ("Show all attached policies", &["sudo tidegate status"]),
+            ("Show how often each rule of a policy decided", &["sudo tidegate status shop"]),
+            (
+                "List the policies that are not fully enforced",
+                &[
+                    "sudo tidegate status --output json |",
+                    "  jq '.policies[] | select(.enforcement != \"full\") | .name'",
+                ],
+            ),
+        ],
+        exits: &[
+            (Exit::Success, "all policies are fully enforced, or none is attached"),
+            (Exit::CouldNotRun, "could not run, or no such policy is attached"),
+            (Exit::Usage, "invalid command line"),
+            (Exit::Partial, "a policy is enforced only in part, or not at all"),
+        ],
+        ..HelpEnd::default()
+    }
+    .text()
+}
+
+/// Prints the status.
+///
+/// # Errors
+/// When the state cannot be read, or the named policy is not attached.
+pub fn run(args: &StatusArgs, output: Output) -> Result<ExitCode, Failure> {
+    let status = read("status", args.name.as_deref())?;
+    print(&match output {
+        Output::Json => document(&json!(status)),
+        Output::Text => text(&status, args.rules || args.name.is_some()),
+    })?;
+    let full = status
+        .policies
+        .iter()
+        .all(|policy| policy.enforcement == Enforcement::Full);
+    let full = full && (args.name.is_some() || status.unknown_cgroups.is_empty());
+    Ok(if full { Exit::Success } else { Exit::Partial }.into())
+}
+
+/// Reads the status of all attached policies, or of one.
+///
+/// # Errors
+/// When the state cannot be read, or `name` is not attached.
+pub(super) fn read(command: &str, name: Option<&str>) -> Result<Status, Failure> {
+    let mut status = match (attached::open(command)?, name) {
+        (Some(control), _) => control.status().map_err(attached::failed)?,
+        (None, None) => Status::default(),
+        (None, Some(name)) => return attached::nothing_attached(name),
+    };
+    if let Some(name) = name {
+        let all: Vec<String> = status.policies.iter().map(|policy| policy.name.clone()).collect();
+        status.policies.retain(|policy| policy.name == name);
+        if status.policies.is_empty() {
+            return Err(attached::failed(ControlError::NotAttached {
+                name: name.to_owned(),
+                attached: all,
+            }));
+        }
+    }
+    Ok(status)
+}
+
+/// The state of an attachment in text output.
+pub(super) fn attachment_state(state: AttachmentState) -> &'static str {
+    match state {
+        AttachmentState::Active => "ACTIVE",
+        AttachmentState::CgroupRemoved => "CGROUP-REMOVED",
+        AttachmentState::Inactive => "INACTIVE",
+    }
+}
+
+fn text(status: &Status, with_rules: bool) -> String {
+    if status.policies.is_empty() && status.unknown_cgroups.is_empty() {
+        return "no policies attached\n".to_owned();
+    }
+    let header = [
+        "POLICY",
+        "CGROUP",
+        "STATE",
+        "MODE",
+        "GEN",
+        "SINCE",
+        "RULES",
+        "ALLOWED",
+        "AUDITED",
+        "WOULD_BLOCK",
+        "WOULD_KILL",
+        "BLOCKED",
+        "KILLED",
+        "SOURCE",
+    ];
+    let rows = status.policies.iter().flat_map(rows);
+    let mut text = table(header, rows, &[4, 6, 7, 8, 9, 10, 11, 12]);
+    for problem in problems(status) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "! {problem}");
+    }
+    for note in notes(status) {
+        let _ = writeln!(text, "note: {note}");
+    }
+    let memory: u64 = status.policies.iter().map(|policy| policy.memory).sum();
+    let _ = writeln!(
+        text,
+        "events: {} lost; {} duplicates suppressed, {} not yet reported; tables: {}",
+        grouped(status.events_lost),
+        grouped(status.suppressed),
+        grouped(status.suppressed_pending),
+        bytes(memory)
+    );
+    if with_rules {
+        for policy in &status.policies {
+            let _ = writeln!(
+                text,
+                "\npolicy {} (mode {}, generation {})",
+                policy.name,
+                policy.mode.as_str(),
+                policy.generation
+            );
+            text += &counters_of_rules(policy);
+        }
+    }
+    text
+}
+
+fn problems(status: &Status) -> Vec<String> {
+    let mut problems = Vec::new();
+    for policy in &status.policies {
+        let removed = policy
+            .attachments
+            .iter()
+            .filter(|attachment| attachment.state == AttachmentState::CgroupRemoved);
+        problems.extend(removed.map(|attachment| {
+            let (name, cgroup) = (&policy.name, escaped(attachment.cgroup.as_bytes()));
+            format!(
+                "{name}: the cgroup {cgroup} was removed, which detached the policy from it; \
+                 `tidegate detach {name} --cgroup {cgroup}` deletes the record"
+            )
+        }));
+        problems.extend(
+            policy
+                .reasons
+                .iter()
+                .map(|reason| format!("{}: {}", policy.name, escaped(reason.as_bytes()))),
+        );
+        if policy.totals.faults > 0 {
+            problems.push(format!(
+                "{}: {} attempts could not be evaluated (fault); in mode enforce they were denied",
+                policy.name,
+                grouped(policy.totals.faults)
+            ));
+        }
+    }
+    problems.extend(status.unknown_cgroups.iter().map(|cgroup| {
+        format!(
+            "the cgroup with id {cgroup} has policies attached that are not recorded, and they are enforced; \
+             `tidegate detach --all` removes all policies"
+        )
+    }));
+    problems
+}
+
+/// What this kernel does not do. It does not make a policy partial, unless the policy asks for it.
+fn notes(status: &Status) -> Vec<String> {
+    let mut notes = Vec::new();
+    if status.policies.is_empty() {
+        return notes;
+    }
+    if let Some(reason) = &status.lsm_unavailable_reason {
+        notes.push(format!(
+            "LSM programs are not available: {}. A socket that was created in another cgroup is checked by the policies \
+             of that cgroup only; unix sockets and other address families (vsock, packet, ...) are not checked",
+            escaped(reason.as_bytes())
+        ));
+    }
+    if let Some(reason) = &status.migration_unavailable_reason {
+        notes.push(format!(
+            "cgroup migrations are not reported: {}",
+            escaped(reason.as_bytes())
+        ));
+    }
+    notes
+}
+
+/// One row per attachment. The counters are those of the policy, so only its first row has them.
+fn rows(policy: &PolicyStatus) -> Vec<[String; 14]> {
+    let totals = &policy.totals;
+    let counters = [
+        totals.allowed,
+        totals.audited,
+        totals.would_block,
+        totals.would_kill,
+        totals.blocked,
+        totals.killed,
+    ]
+    .map(grouped);
+    let mut rows: Vec<[String; 14]> = Vec::new();
+    for attachment in &policy.attachments {
+        let [allowed, audited, would_block, would_kill, blocked, killed] = match rows.is_empty() {
+            true => counters.clone(),
+            false => Default::default(),
+        };
+        rows.push([
+            policy.name.clone(),
+            escaped(attachment.cgroup.as_bytes()).to_string(),
+            attachment_state(attachment.state).to_owned(),
+            policy.mode.as_str().to_owned(),
+            policy.generation.to_string(),
+            ago(&attachment.since),
+            policy.rules.len().to_string(),
+            allowed,
+            audited,
+            would_block,
+            would_kill,
+            blocked,
+            killed,
+            escaped(policy.source.as_bytes()).to_string(),
+        ]);
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_policies_there_is_one_line() {
+        assert_eq!(text(&Status::default(), true), "no policies attached\n");
+    }
+}

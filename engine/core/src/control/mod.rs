@@ -1,0 +1,216 @@
+//! Policies that are attached to cgroups without a process of tidegate. What enforces is pinned in the kernel
+//! ([`PinnedDatapath`]); a journal in the run directory records what is attached to
+//! which cgroup, since when and by whom.
+//!
+//! ```text
+//! Invocation -> Control::open (lock, recover) -> attach | apply | set_mode | detach -> one atomic write in the kernel
+//!                                             -> status | names (of events)
+//! ```
+//!
+//! Every change is written to the journal as a pending operation first, then made by one atomic write in the kernel (the
+//! scope of a cgroup, the image of a slot), then recorded as done. Who opens the journal next and finds a pending
+//! operation looks in the kernel whether the write was made: so the result is the old state or the new one.
+
+mod apply;
+mod attach;
+mod compiled;
+mod detach;
+mod egress_filter;
+mod error;
+mod event_names;
+mod existing;
+mod journal;
+mod lock;
+mod record;
+mod recover;
+mod scope;
+mod status;
+mod totals;
+mod unix;
+mod unmet;
+
+use std::os::fd::AsFd;
+
+use jiff::Timestamp;
+
+use crate::{
+    cgroup::Hierarchy,
+    datapath::{EventRing, PinnedDatapath, other_versions},
+    instance::Instance,
+};
+
+pub use apply::{ApplyOutcome, Change};
+pub use attach::{AttachOutcome, AttachRequest};
+pub use detach::{DetachOutcome, DetachTarget};
+pub use error::ControlError;
+pub use event_names::SlotNames;
+pub use existing::{Existing, ExistingReport, ExistingSocket, Fate, Process};
+pub use lock::{Holder, Lock, ReaderLock};
+pub use record::{Actor, Attachment, Record, RuleName, Version};
+pub use status::{
+    AttachmentState, AttachmentStatus, Enforcement, HookStatus, PolicyStatus, RuleStatus, Status,
+};
+pub use totals::Totals;
+pub use unmet::{unix_unavailable_reason, why_unmet};
+
+use journal::Journal;
+
+/// One use of this module: on which instance, by whom, and with which clock.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// Where pins and records are.
+    pub instance: Instance,
+    /// Who is recorded as the author of changes.
+    pub actor: Actor,
+    /// The command line, as others see it that wait for its lock.
+    pub command: String,
+    /// The clock.
+    pub now: fn() -> Timestamp,
+}
+
+impl Invocation {
+    /// The time, as records hold it.
+    fn time(&self) -> String {
+        format!("{:.3}", (self.now)())
+    }
+}
+
+/// The attached policies, opened for one command, which holds the lock.
+pub struct Control {
+    datapath: PinnedDatapath,
+    /// Whether this command has loaded the programs.
+    is_new: bool,
+    journal: Journal,
+    hierarchy: Hierarchy,
+    invocation: Invocation,
+    _lock: Lock,
+}
+
+impl Control {
+    /// Opens what is attached; `None` where nothing ever was. Completes or reverts what a command that died left pending.
+    /// `wait` is called with the holder of the lock, if another process has it.
+    ///
+    /// # Errors
+    /// [`ControlError::Vanished`] when only the journal is left; others when journal or pins cannot be opened.
+    pub fn open(
+        invocation: &Invocation,
+        hierarchy: Hierarchy,
+        wait: impl FnOnce(&Holder),
+    ) -> Result<Option<Control>, ControlError> {
+        let Invocation { instance, .. } = invocation;
+        // Nothing was ever attached: leave it so.
+        if !instance.run_dir.exists() && PinnedDatapath::open(instance)?.is_none() {
+            return Ok(None);
+        }
+        let lock = Lock::take(invocation, wait)?;
+        let Some(datapath) = PinnedDatapath::open(instance)? else {
+            let records = Journal::open(&instance.run_dir)?.records()?;
+            if records.is_empty() {
+                return Ok(None);
+            }
+            let names = records.into_iter().map(|record| record.name);
+            return Err(ControlError::Vanished(names.collect()));
+        };
+        Control::new(datapath, false, invocation, hierarchy, lock).map(Some)
+    }
+
+    /// Opens what is attached, and loads programs and maps first where there are none.
+    ///
+    /// # Errors
+    /// [`ControlError::OtherVersion`] when another version has policies attached; others when programs cannot be loaded, or
+    /// journal or pins not be opened.
+    pub fn open_or_make(
+        invocation: &Invocation,
+        hierarchy: Hierarchy,
+        wait: impl FnOnce(&Holder),
+    ) -> Result<Control, ControlError> {
+        let Invocation { instance, .. } = invocation;
+        let lock = Lock::take(invocation, wait)?;
+        if let [other, ..] = other_versions(instance)?.as_slice() {
+            return Err(ControlError::OtherVersion(other.clone()));
+        }
+        let opened = PinnedDatapath::open(instance)?;
+        let is_new = opened.is_none();
+        let datapath = match opened {
+            Some(datapath) => datapath,
+            None => {
+                // The pins that the journal is about are gone.
+                Journal::open(&instance.run_dir)?.clear()?;
+                PinnedDatapath::open_or_make(instance)?
+            }
+        };
+        Control::new(datapath, is_new, invocation, hierarchy, lock)
+    }
+
+    fn new(
+        datapath: PinnedDatapath,
+        is_new: bool,
+        invocation: &Invocation,
+        hierarchy: Hierarchy,
+        lock: Lock,
+    ) -> Result<Control, ControlError> {
+        let mut control = Control {
+            datapath,
+            is_new,
+            journal: Journal::open(&invocation.instance.run_dir)?,
+            hierarchy,
+            invocation: invocation.clone(),
+            _lock: lock,
+        };
+        control.recover()?;
+        Ok(control)
+    }
+
+    /// Removes the programs that this command has loaded, where nothing came to be attached.
+    fn remove_unused(&self) -> Result<(), ControlError> {
+        if !self.is_new || !self.journal.is_empty()? || !self.datapath.cgroups()?.is_empty() {
+            return Ok(());
+        }
+        PinnedDatapath::remove(&self.invocation.instance)?;
+        self.journal.remove_directory()
+    }
+
+    /// The hierarchy of cgroups.
+    pub fn hierarchy(&self) -> &Hierarchy {
+        &self.hierarchy
+    }
+
+    /// The stream of events, for one reader at a time ([`ReaderLock`]). Enforcement does not depend on a reader.
+    ///
+    /// # Errors
+    /// [`ControlError::Ring`] when it cannot be mapped.
+    pub fn events(&self) -> Result<EventRing, ControlError> {
+        Ok(self.datapath.events()?)
+    }
+
+    /// A descriptor that is readable (poll) once the programs are removed.
+    ///
+    /// # Errors
+    /// [`ControlError::Datapath`] when inotify is not available.
+    pub fn end(&self) -> Result<impl AsFd + use<>, ControlError> {
+        Ok(self.datapath.end()?)
+    }
+
+    /// The records of all attached policies, by name.
+    ///
+    /// # Errors
+    /// [`ControlError::Journal`] or [`ControlError::Record`] when one cannot be read.
+    pub fn records(&self) -> Result<Vec<Record>, ControlError> {
+        self.journal.records()
+    }
+
+    fn record(&self, name: &str) -> Result<Record, ControlError> {
+        match self.journal.read(name)? {
+            Some(record) => Ok(record),
+            None => Err(ControlError::NotAttached {
+                name: name.to_owned(),
+                attached: self
+                    .journal
+                    .records()?
+                    .into_iter()
+                    .map(|record| record.name)
+                    .collect(),
+            }),
+        }
+    }
+}

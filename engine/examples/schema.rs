@@ -1,7 +1,0 @@
-//! Prints the JSON schema of the policy language: what policies/schema.json holds.
-
-fn main() -> anyhow::Result<()> {
-    let schema = tidegate::policy::schema();
-    println!("{}", serde_json::to_string_pretty(&schema)?);
-    Ok(())
-}
