@@ -177,6 +177,19 @@ impl CrashFixture {
         }
     }
 
+    /// The links of the attached set, whose directory is named for its ABI version.
+    fn links_dir(&self) -> PathBuf {
+        let own = self.pins.join("tidegate");
+        let entries = fs::read_dir(&own).into_iter().flatten().flatten();
+        let is_attached = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let version = name.and_then(|name| name.strip_prefix("attached-"));
+            version.is_some_and(|version| version.parse::<u32>().is_ok())
+        };
+        let attached = entries.map(|entry| entry.path()).find(is_attached);
+        attached.unwrap_or_else(|| own.join("attached")).join("links")
+    }
+
     /// The state in the journal after recovery; checks that the pins agree.
     fn state_in_journal(&self) -> State {
         let output = RunningCommand::run(&mut self.command(&["status", "--output", "json"]));
@@ -188,7 +201,7 @@ impl CrashFixture {
         );
         let status: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
         let policies = status["policies"].as_array().unwrap();
-        let links = self.pins.join("tidegate/attached-5/links");
+        let links = self.links_dir();
         let linked_cgroups = || fs::read_dir(&links).map_or(0, |entries| entries.count());
         let [policy] = policies.as_slice() else {
             assert!(policies.is_empty(), "{status:#}");
