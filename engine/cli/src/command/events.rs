@@ -109,7 +109,7 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
         kills_from: args.follow.then_some(started),
     };
     let end = standing.end().map_err(attached::failed)?;
-    // Others may change what stands while this reads.
+    // Releases the lock: other commands may change policies while this one reads events.
     drop(standing);
     let mut more = true;
     loop {

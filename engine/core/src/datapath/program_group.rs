@@ -53,7 +53,7 @@ impl GroupName {
     }
 
     pub(super) fn row(self) -> &'static ProgramGroup {
-        // Held by a test: the table has one row for each name, in the order of the names.
+        // A test checks this: the table has one row for each name, in the order of the names.
         &GROUPS[self as usize]
     }
 }
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_hold_groups_apart() {
+    fn set_contains_only_the_groups_that_were_added() {
         let set = GroupSet::default()
             .with(GroupName::Lsm)
             .with(GroupName::Migration);

@@ -200,11 +200,11 @@ fn refuse_without_egress_filter(datapath: &RunDatapath, policies: &[SourcedPolic
     match strict {
         Some(sourced) if !datapath.has(GroupName::EgressFilter) => {
             let message = format!(
-                "the policy {} is strict, and this kernel does not take the program that judges packets",
+                "the policy {} is strict, and this kernel does not load the packet filter",
                 sourced.policy.name
             );
             Err(Failure::of(Exit::ExecFailed, message)
-                .hint("take `strict` out of it: calls are judged all the same"))
+                .hint("remove `strict: true`: calls are checked without it"))
         }
         _ => Ok(()),
     }
