@@ -119,11 +119,11 @@ fn write_explanation(text: &mut String, e: &Explanation, asked: &Target) -> std:
     let by = match &e.rule {
         Some(rule) => format!("rule `{rule}`"),
         None if e.unix.is_some() => "no rule: unix sockets that no rule names are allowed".to_owned(),
-        None => "the default, because no rule matches".to_owned(),
+        None => "the default (no rule matches)".to_owned(),
     };
     let errno = e
         .errno
-        .map(|errno| format!(", the call fails with {errno}"))
+        .map(|errno| format!("; the call fails with {errno}"))
         .unwrap_or_default();
     writeln!(text, "{}: {} by {by}{errno}", e.policy, e.outcome)?;
     if let (Target::Destination(target), Some(destination)) = (asked, e.destination) {
