@@ -7,6 +7,7 @@
 //! ends, nothing changes for the processes under a policy.
 
 mod btf;
+mod canary;
 mod error;
 mod executable;
 mod features;
