@@ -14,8 +14,9 @@ use crate::{
     output::{document, print},
 };
 use tidegate_core::{
-    control::{AttachmentState, ControlError, Enforcement, PolicyStatus, Status},
+    control::{AttachmentState, ControlError, PolicyStatus, Status},
     events::escape::escaped,
+    host::Enforcement,
 };
 
 /// Show attached policies, their counters, and problems

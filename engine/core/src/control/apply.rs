@@ -6,7 +6,6 @@ use super::{
     Control,
     error::ControlError,
     record::{PendingOperation, Record, Version, mode_word},
-    unmet::unmet,
 };
 use crate::{
     compile::{
@@ -14,6 +13,7 @@ use crate::{
         diff::{NamedImage, PolicyDiff, diff},
     },
     datapath::Slot,
+    host::Unmet,
     policy::Policy,
 };
 
@@ -28,8 +28,8 @@ pub struct Change {
     pub new_generation: u64,
     /// The differences; empty where there are none.
     pub diff: PolicyDiff,
-    /// What this kernel cannot enforce of the new version, and why.
-    pub partial: Vec<String>,
+    /// The requirements of the new version that this kernel does not meet.
+    pub partial: Vec<Unmet>,
     record: Record,
     image: Image,
     version: Version,
@@ -45,8 +45,8 @@ pub struct ApplyOutcome {
     /// Its mode.
     #[serde(serialize_with = "mode_word::serialize")]
     pub mode: Mode,
-    /// What this kernel cannot enforce of it, and why.
-    pub partial: Vec<String>,
+    /// Its requirements that this kernel does not meet.
+    pub partial: Vec<Unmet>,
 }
 
 pub(super) fn diff_of(old: &Image, old_rules: &[String], new: &Image, new_rules: &[String]) -> PolicyDiff {
@@ -140,11 +140,11 @@ impl Control {
         version.mode = mode;
         version.by = self.invocation.actor.clone();
         version.since = self.invocation.time();
-        version.partial = unmet(&version, &self.datapath, &self.invocation.instance.disabled);
+        version.partial = self.unmet(&version);
         if !version.partial.is_empty() && !best_effort {
             return Err(ControlError::Partial {
                 name: name.to_owned(),
-                reasons: version.partial,
+                unmet: version.partial,
             });
         }
         let revision = Revision {

@@ -17,6 +17,7 @@ use crate::{
     cgroup::CgroupHandle,
     compile::Image,
     datapath::{GroupName, Slot},
+    host::Unmet,
     policy::Policy,
 };
 
@@ -48,8 +49,8 @@ pub struct AttachOutcome {
     pub mode: Mode,
     /// Whether it was attached there before.
     pub already: bool,
-    /// What this kernel cannot enforce of it, and why.
-    pub partial: Vec<String>,
+    /// Its requirements that this kernel does not meet.
+    pub partial: Vec<Unmet>,
 }
 
 /// One request while it is counts out.

@@ -6,7 +6,6 @@ use super::{
     Control,
     error::ControlError,
     record::{NamedExecutable, RuleName, Version},
-    unmet::unmet,
 };
 use crate::{
     compile::{Image, compile, paths_of},
@@ -73,7 +72,7 @@ impl Control {
             strict: policy.strict,
             hooks: policy.hooks.names().into_iter().map(str::to_owned).collect(),
         };
-        version.partial = unmet(&version, &self.datapath, &self.invocation.instance.disabled);
+        version.partial = self.unmet(&version);
         Ok(Compiled {
             image,
             version,
@@ -90,7 +89,7 @@ impl Compiled {
         }
         Err(ControlError::Partial {
             name: name.to_owned(),
-            reasons: self.version.partial,
+            unmet: self.version.partial,
         })
     }
 }

@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::{
     compile::CompileError,
     datapath::{DatapathError, IdentifyError, RingError, TableError},
+    host::{self, Unmet},
     sockets::DiagError,
 };
 
@@ -103,12 +104,12 @@ pub enum ControlError {
         source: IdentifyError,
     },
     /// This kernel cannot enforce all of the policy.
-    #[error("policy {name} cannot be fully enforced on this kernel: {}", reasons.join("; "))]
+    #[error("{}", host::refusal(name, unmet))]
     Partial {
         /// The policy.
         name: String,
-        /// What is not available, and why.
-        reasons: Vec<String>,
+        /// The requirements that it does not meet.
+        unmet: Vec<Unmet>,
     },
     /// The policy has only the tracer for a hook, and was to enforce.
     #[error(
@@ -185,7 +186,7 @@ impl ControlError {
             ControlError::Stacked { .. } => "too_many_policies",
             ControlError::Compile { .. } => "policy_not_compiled",
             ControlError::Identify { source, .. } => source.code(),
-            ControlError::Partial { .. } => "not_fully_enforceable",
+            ControlError::Partial { .. } => host::NOT_FULLY_ENFORCEABLE,
             ControlError::OnlyReports { .. } => "hooks_only_report",
             ControlError::OtherHooks { .. } => "hooks_differ",
             ControlError::NotAttached { .. } => "not_attached",
@@ -214,9 +215,7 @@ impl ControlError {
             ControlError::OtherVersion(_) => {
                 "detach them with `tidegate detach --all` of that version".to_owned()
             }
-            ControlError::Partial { .. } => {
-                "--best-effort attaches what this kernel supports; `tidegate status` then shows what is missing".to_owned()
-            }
+            ControlError::Partial { unmet, .. } => host::refusal_hint(unmet),
             ControlError::OnlyReports { .. } => {
                 "add the hooks of the cgroup (`hooks: [cgroup, kprobe]`), or leave `hooks` out".to_owned()
             }

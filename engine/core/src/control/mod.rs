@@ -27,7 +27,6 @@ mod scope;
 mod status;
 mod totals;
 mod unix;
-mod unmet;
 
 use std::os::fd::AsFd;
 
@@ -35,7 +34,8 @@ use jiff::Timestamp;
 
 use crate::{
     cgroup::Hierarchy,
-    datapath::{EventRing, PinnedDatapath, other_versions},
+    datapath::{EventRing, Features, PinnedDatapath, other_versions},
+    host::{Capabilities, Unmet, unmet},
     instance::Instance,
 };
 
@@ -47,11 +47,8 @@ pub use event_names::SlotNames;
 pub use existing::{Existing, ExistingReport, ExistingSocket, Fate, Process};
 pub use lock::{Holder, Lock, ReaderLock};
 pub use record::{Actor, Attachment, Record, RuleName, Version};
-pub use status::{
-    AttachmentState, AttachmentStatus, Enforcement, HookStatus, PolicyStatus, RuleStatus, Status,
-};
+pub use status::{AttachmentState, AttachmentStatus, HookStatus, PolicyStatus, RuleStatus, Status};
 pub use totals::Totals;
-pub use unmet::{unix_unavailable_reason, why_unmet};
 
 use journal::Journal;
 
@@ -168,6 +165,20 @@ impl Control {
         }
         PinnedDatapath::remove(&self.invocation.instance)?;
         self.journal.remove_directory()
+    }
+
+    /// What policies can rely on.
+    fn capabilities(&self) -> Capabilities {
+        let disabled = &self.invocation.instance.disabled;
+        Capabilities::of_loaded(
+            Features::detect(disabled),
+            |group| self.datapath.has(group),
+            disabled,
+        )
+    }
+
+    fn unmet(&self, version: &Version) -> Vec<Unmet> {
+        unmet(&version.requirements(), &self.capabilities())
     }
 
     /// The hierarchy of cgroups.

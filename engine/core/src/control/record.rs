@@ -4,7 +4,10 @@ use engine_common::{Action, Mode, scope::HookSet};
 use serde::{Deserialize, Serialize};
 
 use super::totals::Totals;
-use crate::policy::Hooks;
+use crate::{
+    host::{Requirements, Unmet},
+    policy::Hooks,
+};
 
 /// Previous versions that are kept, for events that are still in the ring.
 const MAX_PREVIOUS: usize = 64;
@@ -57,8 +60,8 @@ pub struct Version {
     /// Whether rules are about unix sockets, which need LSM programs of their own.
     #[serde(default)]
     pub names_unix: bool,
-    /// What this kernel cannot enforce of it, and why; empty where it is enforced fully.
-    pub partial: Vec<String>,
+    /// Its requirements that the kernel did not meet when it went live; empty where it is enforced fully.
+    pub partial: Vec<Unmet>,
     /// Executables that it names, with the identity they had when it went live.
     pub executables: Vec<NamedExecutable>,
     /// Whether it decides on packets too.
@@ -73,6 +76,20 @@ impl Version {
     /// Hooks that it is for.
     pub fn hooks(&self) -> Hooks {
         Hooks::from_names(self.hooks.iter().map(String::as_str))
+    }
+
+    /// What it requires of the kernel.
+    pub fn requirements(&self) -> Requirements {
+        let actions = self.rules.iter().map(|rule| rule.action);
+        Requirements {
+            hooks: self.hooks(),
+            families: self.names_families,
+            unix_sockets: self.names_unix,
+            strict: self.strict,
+            kill: false,
+            errno: None,
+        }
+        .with_denials(self.mode, actions.chain([self.default]), &self.errno)
     }
 
     /// The hooks to attach, of those that are available.

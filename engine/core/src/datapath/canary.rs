@@ -41,9 +41,14 @@ mod tests {
     fn canaries_are_hooks_of_the_whole_machine_that_the_group_uses() {
         for row in GROUPS.iter() {
             let Some(canary) = row.canary else { continue };
-            assert!(HOOKS.iter().any(|hook| hook.name == canary && hook.place.is_global()));
+            assert!(
+                HOOKS
+                    .iter()
+                    .any(|hook| hook.name == canary && hook.place.is_global())
+            );
             assert_eq!(row.scope, GroupScope::Global);
-            let is_canary = |attach| matches!(attach, AttachPoint::Lsm(hook) if canary == format!("lsm/{hook}"));
+            let is_canary =
+                |attach| matches!(attach, AttachPoint::Lsm(hook) if canary == format!("lsm/{hook}"));
             assert!(row.programs.iter().any(|program| is_canary(program.attach)));
         }
     }

@@ -141,8 +141,9 @@ impl Tracer {
     /// The better one that this kernel has.
     fn detect(disabled: &Disabled) -> Tracer {
         // Attached policies need links that can be pinned; kprobes have such links since Linux 5.15.
-        let has_kprobes =
-            Path::new(KPROBE_SOURCE).exists() && !is_off(KPROBES_ENABLED) && syscall::try_kprobe_link().is_ok();
+        let has_kprobes = Path::new(KPROBE_SOURCE).exists()
+            && !is_off(KPROBES_ENABLED)
+            && syscall::try_kprobe_link().is_ok();
         if has_kprobes && !disabled.has(KPROBE) {
             Tracer::Kprobe
         } else {

@@ -59,10 +59,18 @@ impl GroupName {
     /// Why this kernel never calls the programs of the group, although they are loaded and attached; `None` where no such
     /// reason is known.
     pub fn never_called_reason(self) -> Option<String> {
-        let is_traced = |program: &ProgramSpec| {
-            matches!(program.attach, AttachPoint::Fentry(_) | AttachPoint::Lsm(_))
-        };
-        self.row().programs.iter().any(is_traced).then(ftrace_off_reason)?
+        let is_traced =
+            |program: &ProgramSpec| matches!(program.attach, AttachPoint::Fentry(_) | AttachPoint::Lsm(_));
+        self.row()
+            .programs
+            .iter()
+            .any(is_traced)
+            .then(ftrace_off_reason)?
+    }
+
+    /// Why this kernel cannot run the group, as far as that is known without trying its programs.
+    pub fn quick_reason(self, disabled: &Disabled) -> Option<String> {
+        self.row().quick_reason(disabled)
     }
 
     /// Why a set of programs that was loaded on this kernel lacks the group.
@@ -70,7 +78,12 @@ impl GroupName {
         if let Some(reason) = self.unavailable_reason(disabled) {
             return reason;
         }
-        if self.row().canary.is_some() || self.row().part_of.is_some_and(|whole| whole.row().canary.is_some()) {
+        if self.row().canary.is_some()
+            || self
+                .row()
+                .part_of
+                .is_some_and(|whole| whole.row().canary.is_some())
+        {
             return format!("{NEVER_CALLED}, or the kernel refused them (TIDEGATE_LOG=debug shows why)");
         }
         "the kernel refused the program when it was loaded (TIDEGATE_LOG=debug shows why)".to_owned()

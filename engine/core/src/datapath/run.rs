@@ -21,7 +21,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use engine_common::{ABI_VERSION, limits::MAX_POLICIES, scope::{HookSet, Scope}};
+use engine_common::{
+    ABI_VERSION,
+    limits::MAX_POLICIES,
+    scope::{HookSet, Scope},
+};
 use nix::fcntl::Flock;
 
 use super::{

@@ -36,7 +36,7 @@ impl Capabilities {
         disabled: &Disabled,
     ) -> Capabilities {
         let reason = |group: GroupName| match is_loaded(group) {
-            true => group.never_called_reason(),
+            true => group.quick_reason(disabled),
             false => Some(group.absence_reason(disabled)),
         };
         Capabilities {

@@ -13,4 +13,6 @@ mod unmet;
 
 pub use capability::Capabilities;
 pub use requirement::Requirements;
-pub use unmet::{BEST_EFFORT_HINT, Enforcement, Feature, NOT_FULLY_ENFORCEABLE, Unmet, refusal, unmet};
+pub use unmet::{
+    Enforcement, Feature, NOT_FULLY_ENFORCEABLE, PolicyUnmet, Unmet, refusal, refusal_hint, unmet,
+};

@@ -33,7 +33,11 @@ impl Requirements {
             kill: false,
             errno: None,
         }
-        .with_denials(policy.mode, actions.chain([policy.default]), policy.errno.as_str())
+        .with_denials(
+            policy.mode,
+            actions.chain([policy.default]),
+            policy.errno.as_str(),
+        )
     }
 
     /// Adds what denials require: `actions` are those of all rules and of the default, `errno` is the name of the errno.

@@ -8,9 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::{Capabilities, Requirements};
 use crate::datapath::GroupName;
 
-/// What to do about a refused policy, besides the hints of its requirements.
-pub const BEST_EFFORT_HINT: &str = "--best-effort enforces what this kernel supports";
-
 /// The code of a refused policy.
 pub const NOT_FULLY_ENFORCEABLE: &str = "not_fully_enforceable";
 
@@ -88,6 +85,16 @@ impl Display for Unmet {
     }
 }
 
+/// An unmet requirement of one of several policies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PolicyUnmet {
+    /// Name of the policy.
+    pub policy: String,
+    /// The requirement.
+    #[serde(flatten)]
+    pub unmet: Unmet,
+}
+
 /// How much of a policy is enforced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -101,15 +108,6 @@ pub enum Enforcement {
 }
 
 impl Enforcement {
-    /// That of a policy that is active and has these unmet requirements.
-    pub fn with(unmet: &[Unmet]) -> Enforcement {
-        if unmet.is_empty() {
-            Enforcement::Full
-        } else {
-            Enforcement::Partial
-        }
-    }
-
     /// Its name, as in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -127,6 +125,18 @@ pub fn refusal(name: &str, unmet: &[Unmet]) -> String {
         message += &format!("\n  {one}");
     }
     message
+}
+
+/// What to do about a refused policy: the hints of its unmet requirements, and the option that accepts them.
+pub fn refusal_hint(unmet: &[Unmet]) -> String {
+    let mut hints: Vec<&str> = Vec::new();
+    for one in unmet {
+        if !hints.contains(&one.hint()) {
+            hints.push(one.hint());
+        }
+    }
+    hints.push("--best-effort enforces what this kernel supports, and reports the rest as partial");
+    hints.join("; ")
 }
 
 /// The requirements that are not met, in a fixed order.
@@ -315,7 +325,12 @@ mod tests {
                 vec![F::Families],
             ),
             ("unix", unix(), full(), vec![]),
-            ("no unix", unix(), without(full(), &NO_LSM[1..]), vec![F::UnixSockets]),
+            (
+                "no unix",
+                unix(),
+                without(full(), &NO_LSM[1..]),
+                vec![F::UnixSockets],
+            ),
             ("lsm hooks", only(HookSet::LSM), full(), vec![]),
             (
                 "no lsm hooks",
@@ -335,7 +350,10 @@ mod tests {
             let features: Vec<Feature> = found.iter().map(|one| one.feature).collect();
             assert_eq!(features, expected, "{what}");
             for one in found {
-                assert!(!one.reason.is_empty() && !one.effect.is_empty(), "{what}: {one:?}");
+                assert!(
+                    !one.reason.is_empty() && !one.effect.is_empty(),
+                    "{what}: {one:?}"
+                );
             }
         }
     }

@@ -1,7 +1,6 @@
 //! `tidegate exec`: runs one command under policies.
 
 pub mod args;
-mod notes;
 mod policies;
 pub(crate) mod recorder;
 mod session;
@@ -22,6 +21,7 @@ use tidegate_core::{
     cgroup::Hierarchy,
     datapath::Features,
     events::{Layout, ReportFile, escape::escaped, json, table},
+    host::PolicyUnmet,
     launch::{
         self, CapabilitySet, Command, KeepFds, OrphanAction, RequiredPrivileges, SignalSource, TargetUser,
     },
@@ -52,13 +52,6 @@ pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
         DescendantsAction::Keep => OrphanAction::Keep,
     };
     let features = Features::detect(&instance.disabled);
-    policies::require_hooks(&policies, features, &instance.disabled)?;
-    if !args.quiet {
-        for note in notes::notes(&policies, features, &instance.disabled) {
-            // A closed standard error does not stop the command.
-            let _ = writeln!(anstream::stderr(), "tidegate: note: {note}");
-        }
-    }
     let session = session::Session {
         policies: &policies,
         command: &command,
@@ -67,6 +60,7 @@ pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
         features,
         signals: &signals,
         hierarchy: &hierarchy,
+        best_effort: args.best_effort,
     };
     let outcome = session::run(&session, &mut recorder)?;
     report_end(args, output, &outcome, &mut recorder);
@@ -118,12 +112,17 @@ fn report_end(args: &ExecArgs, output: Output, outcome: &Outcome, recorder: &mut
         outcome.duration,
         (outcome.lost, outcome.untold),
         &outcome.counters,
+        &outcome.unmet,
     );
     let mut stderr = anstream::stderr();
     // When standard error is closed, only the exit code of the command is left.
     let mut write = |text: &str| {
         let _ = stderr.write_all(text.as_bytes());
     };
+    // Partial enforcement is never silent.
+    if output == Output::Text || args.quiet {
+        write(&partial_text(&outcome.unmet, args.quiet));
+    }
     if !args.quiet {
         match output {
             Output::Text => {
@@ -154,6 +153,24 @@ fn report_end(args: &ExecArgs, output: Output, outcome: &Outcome, recorder: &mut
             "tidegate: warning: {} events could not be decoded\n",
             recorder.undecodable()
         ));
+    }
+}
+
+/// What was not enforced: one line for each unmet requirement, or one for all.
+fn partial_text(unmet: &[PolicyUnmet], in_one_line: bool) -> String {
+    let lines = unmet
+        .iter()
+        .map(|PolicyUnmet { policy, unmet }| match in_one_line {
+            true => format!("{policy}/{}", unmet.code()),
+            false => format!("tidegate: partially enforced: policy {policy}: {unmet}\n"),
+        });
+    match (unmet.is_empty(), in_one_line) {
+        (true, _) => String::new(),
+        (false, false) => lines.collect(),
+        (false, true) => format!(
+            "tidegate: partially enforced, without {}\n",
+            lines.collect::<Vec<_>>().join(", ")
+        ),
     }
 }
 
