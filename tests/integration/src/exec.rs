@@ -113,6 +113,14 @@ impl Exec {
         self
     }
 
+    /// Accepts a kill after the call has returned, where this kernel cannot kill before (`--best-effort`).
+    pub fn accept_late_kill(self) -> Exec {
+        match kills_at_once() {
+            true => self,
+            false => self.options(["--best-effort"]),
+        }
+    }
+
     /// Sets an environment variable of tidegate.
     pub fn variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Exec {
         self.variables.push((name.into(), value.into()));

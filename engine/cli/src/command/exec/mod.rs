@@ -158,20 +158,24 @@ fn report_end(args: &ExecArgs, output: Output, outcome: &Outcome, recorder: &mut
 
 /// What was not enforced: one line for each unmet requirement, or one for all.
 fn partial_text(unmet: &[PolicyUnmet], in_one_line: bool) -> String {
-    let lines = unmet
-        .iter()
-        .map(|PolicyUnmet { policy, unmet }| match in_one_line {
-            true => format!("{policy}/{}", unmet.code()),
-            false => format!("tidegate: partially enforced: policy {policy}: {unmet}\n"),
-        });
-    match (unmet.is_empty(), in_one_line) {
-        (true, _) => String::new(),
-        (false, false) => lines.collect(),
-        (false, true) => format!(
-            "tidegate: partially enforced, without {}\n",
-            lines.collect::<Vec<_>>().join(", ")
-        ),
+    if unmet.is_empty() {
+        return String::new();
     }
+    if in_one_line {
+        let names: Vec<String> = unmet
+            .iter()
+            .map(|PolicyUnmet { policy, unmet }| format!("{policy}: {}", unmet.code()))
+            .collect();
+        return format!("tidegate: partially enforced; unmet: {}\n", names.join(", "));
+    }
+    let line = |PolicyUnmet { policy, unmet }: &PolicyUnmet| {
+        let unmet = unmet.to_string();
+        format!(
+            "tidegate: partially enforced: policy {policy}: {}\n",
+            escaped(unmet.as_bytes())
+        )
+    };
+    unmet.iter().map(line).collect()
 }
 
 /// Columns of the terminal on standard error.
