@@ -28,7 +28,7 @@ mod status;
 mod totals;
 mod unix;
 
-use std::os::fd::AsFd;
+use std::{cell::OnceCell, os::fd::AsFd};
 
 use jiff::Timestamp;
 
@@ -80,6 +80,7 @@ pub struct Control {
     journal: Journal,
     hierarchy: Hierarchy,
     invocation: Invocation,
+    capabilities: OnceCell<Capabilities>,
     _lock: Lock,
 }
 
@@ -152,6 +153,7 @@ impl Control {
             journal: Journal::open(&invocation.instance.run_dir)?,
             hierarchy,
             invocation: invocation.clone(),
+            capabilities: OnceCell::new(),
             _lock: lock,
         };
         control.recover()?;
@@ -177,8 +179,10 @@ impl Control {
         )
     }
 
+    /// The requirements of a version that are not met. Detects the capabilities once: one command may attach many policies.
     fn unmet(&self, version: &Version) -> Vec<Unmet> {
-        unmet(&version.requirements(), &self.capabilities())
+        let capabilities = self.capabilities.get_or_init(|| self.capabilities());
+        unmet(&version.requirements(), capabilities)
     }
 
     /// The hierarchy of cgroups.

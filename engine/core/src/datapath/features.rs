@@ -156,7 +156,7 @@ impl Tracer {
 ///
 /// A kernel loads and attaches them also when `bpf` is not among the active modules, and then never calls them
 /// (security/bpf/hooks.c registers its hooks only if it is): so the list is read, and one program tried.
-pub fn lsm_unavailable_reason() -> Option<String> {
+pub(super) fn lsm_unavailable_reason() -> Option<String> {
     let active = match fs::read_to_string(ACTIVE_LSM) {
         Ok(active) => active,
         Err(error) => {
@@ -182,7 +182,7 @@ pub fn lsm_unavailable_reason() -> Option<String> {
 /// Why no fentry and LSM program is called: both are called by a trampoline that ftrace patches into the function, and
 /// with this switch off the kernel accepts and attaches them and patches nothing. `None` where it is on, and on kernels
 /// without it.
-pub(super) fn ftrace_off_reason() -> Option<String> {
+pub fn ftrace_off_reason() -> Option<String> {
     is_off(FTRACE_ENABLED).then(|| {
         "kernel.ftrace_enabled is 0, so the kernel never calls LSM and fentry programs; \
          `sysctl kernel.ftrace_enabled=1` enables them"
@@ -197,7 +197,7 @@ fn is_off(switch: &str) -> bool {
 
 /// Why TCP connections cannot be watched here; `None` where they can. Raw tracepoints are in every kernel that has what
 /// else is needed (Linux 4.17).
-pub fn tracer_unavailable_reason() -> Option<String> {
+pub(super) fn tracer_unavailable_reason() -> Option<String> {
     match aya::sys::is_program_supported(ProgramType::RawTracePoint) {
         Ok(true) => None,
         Ok(false) => Some("this kernel runs no programs on tracepoints".to_owned()),

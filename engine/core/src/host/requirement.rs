@@ -40,6 +40,18 @@ impl Requirements {
         )
     }
 
+    /// Those of a policy that uses every feature.
+    pub fn every() -> Requirements {
+        Requirements {
+            hooks: Hooks::Only(HookSet::CGROUP.union(HookSet::LSM).union(HookSet::TRACER)),
+            families: true,
+            unix_sockets: true,
+            strict: true,
+            kill: true,
+            errno: Some("the errno of the policy".to_owned()),
+        }
+    }
+
     /// Adds what denials require: `actions` are those of all rules and of the default, `errno` is the name of the errno.
     /// Audit mode denies nothing.
     #[must_use]
