@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Variables of the caller that would change what tidegate does.
-const FOREIGN_VARIABLES: [&str; 11] = [
+const FOREIGN_VARIABLES: [&str; 12] = [
     "CLICOLOR",
     "CLICOLOR_FORCE",
     "NO_COLOR",
@@ -31,6 +31,7 @@ const FOREIGN_VARIABLES: [&str; 11] = [
     "TIDEGATE_DISABLE",
     "TIDEGATE_EVENT_RING_BYTES",
     "TIDEGATE_RUN",
+    "TIDEGATE_STATE",
 ];
 
 const DISABLE: &str = "TIDEGATE_DISABLE";
