@@ -14,7 +14,7 @@ use crate::{
         diff::{NamedImage, PolicyDiff, diff},
     },
     datapath::Slot,
-    policy::Policy,
+    policy::{Policy, PolicyDefinition},
 };
 
 /// What a new version would change.
@@ -76,12 +76,13 @@ impl Control {
         name: &str,
         policy: &Policy,
         source: &str,
+        definition: &PolicyDefinition,
         best_effort: bool,
     ) -> Result<Change, ControlError> {
         let record = self.record(name)?;
         let generation = record.live.generation + 1;
         let compiled = self
-            .compile(policy, source, generation)?
+            .compile(policy, source, definition, generation)?
             .accepted(name, best_effort)?;
         if compiled.version.hooks() != record.live.hooks() {
             return Err(ControlError::OtherHooks {
@@ -158,7 +159,7 @@ impl Control {
         self.swap(record, version, &image)
     }
 
-    fn live_image(&self, record: &Record) -> Result<Image, ControlError> {
+    pub(super) fn live_image(&self, record: &Record) -> Result<Image, ControlError> {
         let slot = Slot(record.slot);
         let live = self.datapath.live(slot)?;
         let live = live.ok_or(crate::datapath::TableError::Empty { slot })?;
@@ -172,6 +173,7 @@ impl Control {
         image: &Image,
     ) -> Result<ApplyOutcome, ControlError> {
         let slot = Slot(record.slot);
+        self.repair_state()?;
         record.pending = Some(PendingOperation::Apply(Box::new(version)));
         self.journal.write(&record)?;
         // What the new version needs is attached before it is live; what it no longer needs is detached afterwards.
@@ -185,6 +187,7 @@ impl Control {
             self.complete(&mut record, pending)?;
         }
         swapped?;
+        self.state.write(std::iter::once(&record))?;
         Ok(applied(&record))
     }
 }

@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ControlError {
-    /// The journal, or its directory, could not be read or written.
+    /// A file of the journal or of the desired state, or its directory, could not be read or written.
     #[error("cannot {step} {}", path.display())]
     Journal {
         /// What was tried.
@@ -26,7 +26,7 @@ pub enum ControlError {
         #[source]
         source: io::Error,
     },
-    /// A file of the journal is not a record.
+    /// A file of the journal or of the desired state is not a record.
     #[error("{} is not a valid record of an attached policy", path.display())]
     Record {
         /// The file.
@@ -34,6 +34,27 @@ pub enum ControlError {
         /// The reason.
         #[source]
         source: serde_json::Error,
+    },
+    /// A record has a format that this version does not know.
+    #[error(
+        "{} has format version {found}; this version of tidegate supports format version {supported}",
+        path.display()
+    )]
+    RecordVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+        /// The version that is supported.
+        supported: u32,
+    },
+    /// The stored text of a policy is no longer a valid policy.
+    #[error("policy {name} cannot be loaded again from its stored text: {reason}")]
+    Reload {
+        /// The policy.
+        name: String,
+        /// The first error of the text.
+        reason: String,
     },
     /// The journal names policies, and there are no pinned programs.
     #[error("{}; nothing is enforced", vanished(.0))]
@@ -174,6 +195,8 @@ impl ControlError {
         match self {
             ControlError::Journal { .. } => "journal_io",
             ControlError::Record { .. } => "record_invalid",
+            ControlError::RecordVersion { .. } => "record_version_unsupported",
+            ControlError::Reload { .. } => "stored_policy_invalid",
             ControlError::Vanished(_) => "programs_vanished",
             ControlError::ReaderBusy { .. } => "event_stream_in_use",
             ControlError::Datapath(error) => error.code(),
@@ -204,6 +227,13 @@ impl ControlError {
             ControlError::Record { .. } => {
                 "`tidegate detach --all` removes all policies and their records".to_owned()
             }
+            ControlError::RecordVersion { .. } => {
+                "use the version of tidegate that wrote it; `tidegate detach --all` removes all policies and their records"
+                    .to_owned()
+            }
+            ControlError::Reload { name, .. } => {
+                format!("`tidegate policy show {name} --text` prints the text; apply a valid version")
+            }
             ControlError::Vanished(_) => {
                 "the pins were removed: attach the policies again, or remove their records with `tidegate detach --all`"
                     .to_owned()
@@ -212,7 +242,8 @@ impl ControlError {
                 "end that process first; events that it has read are not available to others".to_owned()
             }
             ControlError::OtherVersion(_) => {
-                "detach them with `tidegate detach --all` of that version".to_owned()
+                "with that version, save their texts (`tidegate policy show NAME --text`), then run `tidegate detach --all`"
+                    .to_owned()
             }
             ControlError::Partial { .. } => {
                 "--best-effort attaches what this kernel supports; `tidegate status` then shows what is missing".to_owned()

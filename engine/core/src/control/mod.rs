@@ -13,6 +13,7 @@
 
 mod apply;
 mod attach;
+mod attached_image;
 mod compiled;
 mod detach;
 mod egress_filter;
@@ -22,8 +23,10 @@ mod existing;
 mod journal;
 mod lock;
 mod record;
+mod record_file;
 mod recover;
 mod scope;
+mod state;
 mod status;
 mod totals;
 mod unix;
@@ -46,7 +49,8 @@ pub use error::ControlError;
 pub use event_names::SlotNames;
 pub use existing::{Existing, ExistingReport, ExistingSocket, Fate, Process};
 pub use lock::{Holder, Lock, ReaderLock};
-pub use record::{Actor, Attachment, Record, RuleName, Version};
+pub use record::{Actor, Attachment, RECORD_VERSION, Record, RuleName, Version};
+pub use state::{LivePolicy, Origin, PolicyState, Recompiled, STATE_VERSION};
 pub use status::{
     AttachmentState, AttachmentStatus, Enforcement, HookStatus, PolicyStatus, RuleStatus, Status,
 };
@@ -54,6 +58,7 @@ pub use totals::Totals;
 pub use unmet::{unix_unavailable_reason, why_unmet};
 
 use journal::Journal;
+use state::StateDirectory;
 
 /// One use of this module: on which instance, by whom, and with which clock.
 #[derive(Clone, Debug)]
@@ -81,6 +86,7 @@ pub struct Control {
     /// Whether this command has loaded the programs.
     is_new: bool,
     journal: Journal,
+    state: StateDirectory,
     hierarchy: Hierarchy,
     invocation: Invocation,
     _lock: Lock,
@@ -153,11 +159,19 @@ impl Control {
             datapath,
             is_new,
             journal: Journal::open(&invocation.instance.run_dir)?,
+            state: StateDirectory::at(&invocation.instance.state_dir),
             hierarchy,
             invocation: invocation.clone(),
             _lock: lock,
         };
         control.recover()?;
+        // Commands that only read still work; those that change something try again, and report the error.
+        if let Err(error) = control.repair_state() {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the desired state is not up to date"
+            );
+        }
         Ok(control)
     }
 

@@ -16,7 +16,7 @@ use tidegate_core::{
     control::why_unmet,
     datapath::Features,
     instance::Disabled,
-    policy::{FlagError, FlagPolicy, LoadContext, from_flags},
+    policy::{FlagError, FlagPolicy, LoadContext, PolicyDefinition, from_flags},
 };
 
 /// Origin of a policy that is made from flags.
@@ -35,7 +35,7 @@ pub(super) fn gather(args: &ExecArgs, output: Output) -> Result<Vec<SourcedPolic
         policies.push(of_flags(args, &rules, &context, output)?);
     }
     if let Some(mode) = args.mode {
-        for SourcedPolicy { policy, source } in &mut policies {
+        for SourcedPolicy { policy, source, .. } in &mut policies {
             if !policy.hooks.supports_mode(mode) {
                 let message = format!("policy {source} has only the hook kprobe, which cannot deny");
                 return Err(Failure::of(Exit::Usage, message)
@@ -63,7 +63,7 @@ pub(super) fn require_hooks(
     features: Features,
     disabled: &Disabled,
 ) -> Result<(), Failure> {
-    for SourcedPolicy { policy, source } in policies {
+    for SourcedPolicy { policy, source, .. } in policies {
         if let Some(name) = policy.hooks.unsupported(features.hooks()).first() {
             let message = format!(
                 "policy {source} cannot be fully enforced on this kernel: {}",
@@ -117,6 +117,7 @@ fn of_flags(
     Ok(SourcedPolicy {
         policy,
         source: COMMAND_LINE.to_owned(),
+        definition: PolicyDefinition::default(),
     })
 }
 
