@@ -144,7 +144,7 @@ impl Control {
         for record in self.journal.records()? {
             // Its slot goes with the map: emptying a single slot takes the kernel some milliseconds.
             let (record, one) = self.deactivate_in(&record.name, None)?;
-            self.state.remove(&record.name)?;
+            self.state.unlink(&record.name)?;
             self.journal.remove(&record.name)?;
             detached.push(one);
         }

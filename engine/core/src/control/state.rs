@@ -227,10 +227,15 @@ impl StateDirectory {
 
     /// Removes a policy, whatever its file contains.
     pub(super) fn remove(&self, name: &str) -> Result<(), ControlError> {
-        match record_file::remove(&self.file(name))? {
+        match self.unlink(name)? {
             true => sync_directory(&self.policies),
             false => Ok(()),
         }
+    }
+
+    /// The same without a flush, for many policies: [`StateDirectory::clear`] flushes the directory. Whether there was one.
+    pub(super) fn unlink(&self, name: &str) -> Result<bool, ControlError> {
+        record_file::remove(&self.file(name))
     }
 
     /// Removes all policies, and drafts that a command left behind; whether there were any. The directories stay.
@@ -248,9 +253,7 @@ impl StateDirectory {
                 existed = true;
             }
         }
-        if existed {
-            sync_directory(&self.policies)?;
-        }
+        sync_directory(&self.policies)?;
         Ok(existed)
     }
 

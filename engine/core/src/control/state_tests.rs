@@ -11,8 +11,7 @@ use crate::{
 
 const TEXT: &str = "\u{feff}apiVersion: tidegate.io/v1\nkind: EgressPolicy\nmetadata: {name: file}\nspec:\n  default: \
                     block # a comment\n  mode: audit\n  sets: {listed: {file: listed.txt}}\n  rules:\n    - {name: own, \
-                    action: allow, to: [\"${NETWORK}\", \"${OTHER:-192.0.2.0/24}\", \"@listed\"], process: {binaries: \
-                    [/bin/sh]}}\n";
+                    action: allow, to: [\"${NETWORK}\", \"${OTHER:-192.0.2.0/24}\", \"@listed\"]}\n";
 
 /// A directory with the address file of the policy.
 fn directory(addresses: &str) -> tempfile::TempDir {
