@@ -199,7 +199,11 @@ fn explain_live_agrees_with_the_kernel() {
         let near = format!("{}:80", Namespace::near(Family::V4));
         let both = fixture.run(["explain", "--live", "shop", "--policy", &open, "--to", &near]);
         both.expect_code(4);
-        assert!(both.stdout.contains("the strictest verdict is enforced"), "{}", both.stdout);
+        assert!(
+            both.stdout.contains("the strictest verdict is enforced"),
+            "{}",
+            both.stdout
+        );
         assert!(!both.stdout.contains("note:"), "{}", both.stdout);
 
         let replaced = fixture.dir().path().join("replaced");
