@@ -48,14 +48,14 @@ struct Request {
 
 const REQUESTS: [Request; 4] = [
     Request {
-        about: "The website is allowed: an stdout_of, and no report.",
+        about: "The website is allowed: an answer, and no report.",
         to: WEBSITE,
         arrives: true,
         exit: 0,
         outcomes: &[],
     },
     Request {
-        about: "The partner is audited: an stdout_of, and a report.",
+        about: "The partner is audited: an answer, and a report.",
         to: PARTNER,
         arrives: true,
         exit: 0,

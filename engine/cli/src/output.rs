@@ -31,7 +31,18 @@ pub enum Output {
 /// # Errors
 /// When the text cannot be written for another reason, such as a full disk.
 pub fn print(text: &str) -> Result<ExitCode, Failure> {
-    let mut stdout = anstream::stdout().lock();
+    write(anstream::stdout().lock(), text)
+}
+
+/// Prints a text byte for byte, escape sequences included.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_unchanged(text: &str) -> Result<ExitCode, Failure> {
+    write(io::stdout().lock(), text)
+}
+
+fn write(mut stdout: impl Write, text: &str) -> Result<ExitCode, Failure> {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::of(Exit::CouldNotRun, "cannot write to standard output").because(&error))

@@ -24,6 +24,7 @@ use tidegate_core::{
     compile::Image,
     datapath::{EventRing, Features, RunDatapath},
     events::{Clock, Context, Event, Pipeline, StreamItem},
+    host::Capabilities,
     instance::Instance,
     launch::{
         Capability, CapabilitySet, Command, Environment, Exit, KeepFds, OrphanAction, SignalSource,
@@ -49,6 +50,7 @@ pub(super) struct Fixture<'a> {
     program: PathBuf,
     environment: &'a Environment,
     plain: TransientCgroup,
+    capabilities: Capabilities,
     enforced: EnforcedSide,
 }
 
@@ -66,6 +68,11 @@ pub(super) struct CaseRun {
 }
 
 impl Fixture<'_> {
+    /// What the policy can rely on.
+    pub(super) fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
     /// Creates both cgroups and attaches the policy to one of them, as `exec` does.
     pub(super) fn attach<'a>(
         instance: &Instance,
@@ -82,12 +89,13 @@ impl Fixture<'_> {
         let features = Features::detect(&instance.disabled);
         let datapath = RunDatapath::open(instance, features, |cgroup| hierarchy.has(cgroup));
         let datapath = datapath.map_err(|error| failed(Box::new(error)))?;
+        let capabilities = Capabilities::of_loaded(features, |group| datapath.has(group), &instance.disabled);
         let installed = datapath
             .install(&[image])
             .map_err(|error| failed(Box::new(error)))?;
         let mut slots = [SlotRef::NONE; MAX_STACKED];
         for (reference, slot) in slots.iter_mut().zip(installed) {
-            let hooks = policy.hooks.select(features.hooks(), policy.needed_hooks());
+            let hooks = policy.hooks.select(datapath.hooks(), policy.needed_hooks());
             *reference = SlotRef::new(slot.0, policy.mode).for_hooks(hooks);
         }
         let scope = Scope {
@@ -105,6 +113,7 @@ impl Fixture<'_> {
             program,
             environment,
             plain,
+            capabilities,
             enforced: EnforcedSide {
                 datapath,
                 ring: RefCell::new(ring),

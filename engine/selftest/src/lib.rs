@@ -32,6 +32,7 @@ use self::{
 use tidegate_core::{
     cgroup::{Hierarchy, HierarchyError},
     datapath,
+    host::{Requirements, unmet},
     instance::Instance,
     launch::{Environment, SignalError, SignalSource, sweep_stale},
     policy::Policy,
@@ -123,10 +124,11 @@ pub fn run(
             run_case::run_case(&fixture, &expectation, case)
         })
         .collect();
+    let unmet = unmet(&Requirements::of(policy), fixture.capabilities());
     fixture.remove();
     let kernel = uname().map_or_else(
         |errno| errno.to_string(),
         |names| names.release().to_string_lossy().into_owned(),
     );
-    Ok(Report::new(kernel, policy, results?))
+    Ok(Report::new(kernel, policy, unmet, results?))
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use tidegate_core::policy::Policy;
+use tidegate_core::{host::Unmet, policy::Policy};
 
 /// Version of the JSON document.
 const SCHEMA_VERSION: u32 = 1;
@@ -84,18 +84,21 @@ pub struct Report {
     pub policy: String,
     /// Mode of the policy.
     pub mode: &'static str,
+    /// Requirements of the policy that this kernel does not meet.
+    pub unmet: Vec<Unmet>,
     /// Every test case, in the order they ran.
     pub cases: Vec<CaseResult>,
 }
 
 impl Report {
     /// The report of a finished self-test.
-    pub fn new(kernel: String, policy: &Policy, cases: Vec<CaseResult>) -> Report {
+    pub fn new(kernel: String, policy: &Policy, unmet: Vec<Unmet>, cases: Vec<CaseResult>) -> Report {
         Report {
             schema_version: SCHEMA_VERSION,
             kernel,
             policy: policy.name.clone(),
             mode: policy.mode.as_str(),
+            unmet,
             cases,
         }
     }

@@ -19,7 +19,7 @@ use super::{
     report::{CaseResult, TestResult},
     test_case::{Technique, TestCase},
 };
-use tidegate_core::datapath::lsm_unavailable_reason;
+use tidegate_core::datapath::GroupName;
 
 /// Runs a test case.
 pub(super) fn run_case(
@@ -84,11 +84,20 @@ pub(super) fn run_case(
         .iter()
         .map(|event| (event.outcome, event.hook))
         .collect();
-    Ok(classify(case.technique, line, &reports))
+    let has_lsm = fixture
+        .capabilities()
+        .unavailable_reason(GroupName::Lsm)
+        .is_none();
+    Ok(classify(case.technique, line, &reports, has_lsm))
 }
 
 /// The result that follows from what arrived and from the events.
-fn classify(technique: Technique, line: CaseResult, reports: &[(Outcome, Hook)]) -> CaseResult {
+fn classify(
+    technique: Technique,
+    line: CaseResult,
+    reports: &[(Outcome, Hook)],
+    has_lsm: bool,
+) -> CaseResult {
     // The event of a denial counts. A method that first connects elsewhere may cause other events before it.
     let is_denial = |outcome| matches!(outcome, Outcome::Blocked | Outcome::Killed | Outcome::KillPending);
     let denial = reports.iter().find(|(outcome, _)| is_denial(*outcome));
@@ -121,7 +130,7 @@ fn classify(technique: Technique, line: CaseResult, reports: &[(Outcome, Hook)])
         };
     }
     if line.forbidden {
-        let known_limitation = technique == Technique::InheritedSocket && lsm_unavailable_reason().is_some();
+        let known_limitation = technique == Technique::InheritedSocket && !has_lsm;
         let reason = match known_limitation {
             true => {
                 "the socket was created outside the cgroup; without LSM programs only the cgroup that created a socket counts \
@@ -232,7 +241,7 @@ mod tests {
     }
 
     fn result(technique: Technique, line: CaseResult, reports: &[(Outcome, Hook)]) -> (TestResult, bool) {
-        let case = classify(technique, line, reports);
+        let case = classify(technique, line, reports, false);
         (case.result, case.known_limitation)
     }
 
@@ -260,7 +269,7 @@ mod tests {
             (Outcome::Audited, Hook::Connect4),
             (Outcome::Blocked, Hook::Sendmsg4),
         ];
-        let case = classify(CONNECT, line(true, 0, Some("EPERM")), &blocked);
+        let case = classify(CONNECT, line(true, 0, Some("EPERM")), &blocked, false);
         assert_eq!((case.result, case.hook), (TestResult::Blocked, Some("sendmsg4")));
         assert_eq!(
             result(CONNECT, line(true, 0, Some("EPERM")), &[]).0,

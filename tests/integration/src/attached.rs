@@ -1,4 +1,5 @@
-//! The fixture of tests that attach policies: `tidegate` with a separate state directory and pin directory.
+//! The fixture of tests that attach policies: `tidegate` with directories of its own for the journal, the desired state
+//! and the pins.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -33,10 +34,11 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 /// The conventional mount point of the BPF file system.
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// A state directory and a pin directory. Dropping it detaches all policies. On a dedicated machine the loaded programs
+/// The directories of one instance. Dropping it detaches all policies. On a dedicated machine the loaded programs
 /// are then kept for the next fixture (see `program_cache`).
 pub struct AttachFixture {
     run: TempDir,
+    state: TempDir,
     pins: PathBuf,
     dir: SharedDir,
     variables: Vec<(OsString, OsString)>,
@@ -59,12 +61,16 @@ impl AttachFixture {
         let index = COUNT.fetch_add(1, Ordering::Relaxed);
         // The BPF file system refuses names with dots.
         let pins = bpffs.join(format!("tidegate-test-{}-{index}", process::id()));
-        let run = tempfile::Builder::new()
-            .prefix("tidegate-run-")
-            .permissions(fs::Permissions::from_mode(0o700))
-            .tempdir();
+        let temporary = |prefix: &str| {
+            let directory = tempfile::Builder::new()
+                .prefix(prefix)
+                .permissions(fs::Permissions::from_mode(0o700))
+                .tempdir();
+            directory.expect("temporary directory")
+        };
         let fixture = AttachFixture {
-            run: run.expect("temporary directory"),
+            run: temporary("tidegate-run-"),
+            state: temporary("tidegate-state-"),
             pins,
             dir: SharedDir::create(),
             variables: Vec::new(),
@@ -99,9 +105,14 @@ impl AttachFixture {
         self
     }
 
-    /// The state directory, which contains the journal.
+    /// The run directory, which contains the journal.
     pub fn journal(&self) -> &Path {
         self.run.path()
+    }
+
+    /// The directory of the desired state. `tidegate` creates it.
+    pub fn state(&self) -> PathBuf {
+        self.state.path().join("state")
     }
 
     /// The directory of all pins.
@@ -124,6 +135,7 @@ impl AttachFixture {
         let mut command = tidegate(args);
         command
             .env("TIDEGATE_RUN", self.run.path())
+            .env("TIDEGATE_STATE", self.state())
             .env("TIDEGATE_BPFFS", &self.pins)
             .envs(environment(&self.variables));
         command

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Variables of the caller that would change what tidegate does.
-const FOREIGN_VARIABLES: [&str; 11] = [
+const FOREIGN_VARIABLES: [&str; 12] = [
     "CLICOLOR",
     "CLICOLOR_FORCE",
     "NO_COLOR",
@@ -31,6 +31,7 @@ const FOREIGN_VARIABLES: [&str; 11] = [
     "TIDEGATE_DISABLE",
     "TIDEGATE_EVENT_RING_BYTES",
     "TIDEGATE_RUN",
+    "TIDEGATE_STATE",
 ];
 
 const DISABLE: &str = "TIDEGATE_DISABLE";
@@ -111,6 +112,14 @@ impl Exec {
     pub fn options<W: Into<OsString>>(mut self, args: impl IntoIterator<Item = W>) -> Exec {
         self.options.extend(args.into_iter().map(Into::into));
         self
+    }
+
+    /// Accepts a kill after the call has returned, where this kernel cannot kill before (`--best-effort`).
+    pub fn accept_late_kill(self) -> Exec {
+        match kills_at_once() {
+            true => self,
+            false => self.options(["--best-effort"]),
+        }
     }
 
     /// Sets an environment variable of tidegate.

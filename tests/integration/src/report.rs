@@ -156,6 +156,10 @@ pub struct Summary {
     pub command: Vec<String>,
     /// The exit status of the command.
     pub exit: Exit,
+    /// `full` or `partial`.
+    pub enforcement: String,
+    /// The requirements that were not met.
+    pub unmet: Vec<Unmet>,
     /// The counters of each policy.
     pub policies: Vec<PolicySummary>,
     /// Events by outcome.
@@ -164,6 +168,19 @@ pub struct Summary {
     pub lost: u64,
     /// Suppressed duplicates that no event reports.
     pub suppressed_pending: u64,
+}
+
+/// A requirement of a policy that the kernel does not meet.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Unmet {
+    /// Name of the policy.
+    pub policy: String,
+    /// What is required.
+    pub feature: String,
+    /// Why it is not available.
+    pub reason: String,
+    /// What happens instead.
+    pub effect: String,
 }
 
 /// The exit status of a command.

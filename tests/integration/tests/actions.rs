@@ -83,7 +83,10 @@ fn check_one(action: &str, mode: &str, method: EgressMethod, family: Family, by_
             r#"{{mode: {mode}, default: {action}, rules: [{{name: it, action: {other}, to: ["{far}"]}}]}}"#
         )
     };
-    let exec = Exec::with(&spec);
+    let mut exec = Exec::with(&spec);
+    if expected.killed {
+        exec = exec.accept_late_kill();
+    }
     let args = test_client().args(method, receiver.address(), None);
     if expected.killed {
         exec.run_until_killed(args);

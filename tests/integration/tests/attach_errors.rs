@@ -262,6 +262,7 @@ fn unprivileged_user() {
             .arg(&program)
             .args(args)
             .env("TIDEGATE_RUN", fixture.journal())
+            .env("TIDEGATE_STATE", fixture.state())
             .env("TIDEGATE_BPFFS", fixture.pins());
         let output = RunningCommand::run(&mut command);
         output.expect_code(1);

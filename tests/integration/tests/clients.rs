@@ -119,7 +119,7 @@ fn curl() {
         // Exit code 7: failed to connect.
         fails(BLOCKING, &args, 7, "curl: (7)");
         fails(REFUSING, &args, 7, "curl: (7)");
-        let exec = Exec::with("{default: kill}");
+        let exec = Exec::with("{default: kill}").accept_late_kill();
         let output = exec.run(args);
         // If user space kills, the client may have ended before because of the denial.
         if kills_at_once() || output.code() != Some(7) {

@@ -100,7 +100,7 @@ fn cpython_test_socket() {
         .filter(|test| expected.get(*test) != found.get(*test))
         .map(|test| {
             format!(
-                "{test}: plain {:?}, gated {:?}",
+                "{test}: without policy {:?}, with policy {:?}",
                 expected.get(test),
                 found.get(test)
             )

@@ -112,6 +112,7 @@ impl CrashFixture {
         let mut command = tidegate(args);
         command
             .env("TIDEGATE_RUN", self.run.path().join("run"))
+            .env("TIDEGATE_STATE", self.run.path().join("state"))
             .env("TIDEGATE_BPFFS", &self.pins);
         command
     }

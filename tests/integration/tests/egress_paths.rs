@@ -140,7 +140,7 @@ impl TestCase {
             }
             _ => None,
         };
-        assert_eq!(event.original, mapped, "the caller's own spelling");
+        assert_eq!(event.original, mapped, "the address that the caller gave");
     }
 }
 

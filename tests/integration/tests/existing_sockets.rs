@@ -293,7 +293,7 @@ fn connection_in_syn_sent() {
         for step in ["tcp4", &format!("bind 0 {at}"), "listen 0 0"] {
             full.succeeds(step);
         }
-        let first = TcpStream::connect(at).expect("it has room for one");
+        let first = TcpStream::connect(at).expect("the backlog has one free entry");
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("tcp4");
         process.succeeds(&format!("begin 0 {at}"));

@@ -57,7 +57,7 @@ fn socket_passed_out_is_denied_without_a_kill() {
     Namespace::run(|_| {
         for action in ["block", "kill"] {
             let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
-            let exec = Exec::with(&format!("{{default: {action}}}"));
+            let exec = Exec::with(&format!("{{default: {action}}}")).accept_late_kill();
             let path = exec.dir().path().join("socket");
             let listener = UnixListener::bind(&path).unwrap();
             let running = exec.start(test_client().task("give-socket", &[path.to_str().unwrap()]));
@@ -94,7 +94,7 @@ fn socket_passed_in_is_checked_by_lsm_programs() {
         for action in ["audit", "block", "kill"] {
             let receiver = Receiver::listen(Transport::Udp, Namespace::near(Family::V4));
             let to = receiver.address().to_string();
-            let exec = Exec::with(&format!("{{default: {action}, errno: EACCES}}"));
+            let exec = Exec::with(&format!("{{default: {action}, errno: EACCES}}")).accept_late_kill();
             let path = exec.dir().path().join("socket");
             let listener = UnixListener::bind(&path).unwrap();
             let running = exec.start(test_client().task("take-socket", &[path.to_str().unwrap(), &to]));

@@ -200,9 +200,7 @@ fn without_the_tracer() {
     let output = exec.run(["/bin/true"]);
     output.expect_code(125);
     assert!(
-        output
-            .stderr
-            .contains("hooks: kprobe: disabled by TIDEGATE_DISABLE")
+        output.stderr.contains("kprobe: disabled by TIDEGATE_DISABLE")
             && output.stderr.contains("hooks: auto"),
         "{}",
         output.stderr
@@ -222,7 +220,7 @@ fn without_the_tracer() {
     let file = fixture.policy("both", "{default: block, hooks: [cgroup, kprobe]}");
     let path = cgroup.cgroup_path();
     let attach = ["attach", "--policy", &file, "--cgroup", &path];
-    fixture.run_fails(1, &["hooks: kprobe", "--best-effort"], attach);
+    fixture.run_fails(1, &["kprobe: disabled", "--best-effort"], attach);
     let output = fixture.run(attach.into_iter().chain(["--best-effort"]));
     output.expect_code(5);
     let status = fixture.status();

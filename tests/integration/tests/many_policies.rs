@@ -56,6 +56,7 @@ fn thousand_policies() {
             let mut command = tidegate(args);
             command
                 .env("TIDEGATE_RUN", dir.path().join("run"))
+                .env("TIDEGATE_STATE", dir.path().join("state"))
                 .env("TIDEGATE_BPFFS", &pins.0);
             RunningCommand::run(&mut command)
         };

@@ -5,6 +5,7 @@ use integration::{
     attached::AttachFixture,
     cgroup::TestCgroup,
     egress_method::{Family, Transport},
+    exec::Exec,
     namespace::Namespace,
     receiver::Receiver,
     requirement::{Need, met},
@@ -161,7 +162,11 @@ fn kernel_that_cannot_kill() {
         let output = fixture.run(["status"]);
         output.expect_code(5);
         assert!(output.stdout.contains("trap: kill: "), "{}", output.stdout);
-        assert_eq!(fixture.status().policy("trap")["enforcement"], "partial");
+        let status = fixture.status();
+        let status = status.policy("trap");
+        assert_eq!(status["enforcement"], "partial");
+        assert_eq!(status["unmet"].as_array().map(Vec::len), Some(1), "{status:#}");
+        assert_eq!(status["unmet"][0]["feature"], "kill");
         let file = fixture.policy("trap", &KILLING.replace("198.51.100.1", "198.51.100.2"));
         let apply = ["apply", "-f", &file];
         fixture.run_fails(1, &["cannot be fully enforced on this kernel"], apply);
@@ -206,4 +211,90 @@ fn kill_from_user_space() {
         assert_eq!(process.finish().signal(), Some(libc::SIGKILL));
         receiver.expect_nothing("denied at once");
     });
+}
+
+/// `exec` does not start the command, and `--best-effort` says what is not enforced, also with `--quiet`.
+#[test]
+fn exec_on_a_kernel_that_cannot_kill() {
+    if !met("exec_on_a_kernel_that_cannot_kill", &[Need::Root]) {
+        return;
+    }
+    let exec = |options: &[&str]| {
+        Exec::with(KILLING)
+            .variable("TIDEGATE_DISABLE", "send_signal,lsm")
+            .options(options.iter().copied())
+    };
+    for options in [&[][..], &["--quiet"]] {
+        let refused = exec(options);
+        let output = refused.run(["/bin/echo", "started"]);
+        output.expect_code(125);
+        assert_eq!(output.stdout, "", "the command is not started");
+        for part in [
+            "policy test cannot be fully enforced on this kernel:\n  kill: cgroup hooks cannot kill",
+            "disabled by TIDEGATE_DISABLE",
+            "hint: ",
+            "--best-effort",
+        ] {
+            assert!(output.stderr.contains(part), "{part}: {}", output.stderr);
+        }
+    }
+    // Audit mode kills nothing.
+    let audit = exec(&["--mode", "audit"]);
+    audit.run(["/bin/true"]).expect_code(0);
+    assert_eq!(audit.report().summary.enforcement, "full");
+
+    let accepted = exec(&["--best-effort"]);
+    let output = accepted.run(["/bin/true"]);
+    output.expect_code(0);
+    let partial = output.stderr.matches("partially enforced").count();
+    assert_eq!(partial, 1, "{}", output.stderr);
+    let summary = accepted.report().summary;
+    assert_eq!(summary.enforcement, "partial");
+    let [unmet] = summary.unmet.as_slice() else {
+        panic!("{:#?}", summary.unmet)
+    };
+    assert_eq!((unmet.policy.as_str(), unmet.feature.as_str()), ("test", "kill"));
+    assert!(unmet.reason.contains("6.16"), "{unmet:?}");
+    assert!(unmet.effect.contains("asynchronous"), "{unmet:?}");
+
+    let quiet = exec(&["--best-effort", "--quiet"]);
+    let output = quiet.run(["/bin/true"]);
+    output.expect_code(0);
+    assert_eq!(output.stderr, "tidegate: partially enforced; unmet: test: kill\n");
+    assert_eq!(quiet.report().summary.enforcement, "partial");
+}
+
+/// Each requirement is refused by `exec` where its programs are missing, and listed with `--best-effort`.
+#[test]
+fn exec_without_optional_programs() {
+    if !met("exec_without_optional_programs", &[Need::Root]) {
+        return;
+    }
+    for (disabled, spec, feature) in [
+        ("egress_filter", "{default: block, strict: true}", "strict"),
+        ("set_retval,lsm", "{default: block, errno: EACCES}", "errno"),
+        (
+            "lsm",
+            "{default: block, rules: [{name: a, action: block, to: any, families: [vsock]}]}",
+            "families",
+        ),
+        (
+            "lsm_unix",
+            "{default: block, rules: [{name: a, action: block, unix: any}]}",
+            "unix_sockets",
+        ),
+        ("lsm", "{default: block, hooks: [lsm]}", "lsm_hooks"),
+        ("tracer", "{default: audit, hooks: [cgroup, kprobe]}", "kprobe"),
+    ] {
+        let exec = || Exec::with(spec).variable("TIDEGATE_DISABLE", disabled);
+        let output = exec().run(["/bin/true"]);
+        output.expect_code(125);
+        let line = format!("\n  {feature}: ");
+        assert!(output.stderr.contains(&line), "{feature}: {}", output.stderr);
+        let accepted = exec().options(["--best-effort"]);
+        accepted.run(["/bin/true"]).expect_code(0);
+        let summary = accepted.report().summary;
+        let features: Vec<&str> = summary.unmet.iter().map(|unmet| unmet.feature.as_str()).collect();
+        assert_eq!(features, [feature]);
+    }
 }

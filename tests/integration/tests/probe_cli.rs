@@ -379,6 +379,10 @@ fn disabled_features_change_the_plan() {
     expect_support(&report, "bpf_send_signal", false);
     assert_eq!(report["plan"]["block_errno"], "eperm");
     assert_eq!(report["plan"]["kill"]["by"], "user_space");
+    let unmet = report["plan"]["unmet"].as_array().unwrap();
+    for feature in ["lsm_hooks", "families", "unix_sockets", "kill", "errno"] {
+        assert!(unmet.iter().any(|one| one["feature"] == feature), "{unmet:#?}");
+    }
 }
 
 #[test]
@@ -462,6 +466,7 @@ fn json_fields() {
             "egress_filter",
             "cgroup_migrations",
             "destroy_sockets",
+            "unmet",
             "unused_hooks",
         ],
     );

@@ -167,7 +167,7 @@ fn other_families_pass() {
         return;
     }
     Namespace::run(|_| {
-        let exec = Exec::with("{default: kill}");
+        let exec = Exec::with("{default: kill}").accept_late_kill();
         let path = exec.dir().path().join("socket");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let to = Receiver::listen(Transport::Udp, Namespace::near(Family::V4)).address();

@@ -52,6 +52,7 @@ fn two_policies_on_one_cgroup() {
             for (j, second) in STRICTNESS.iter().enumerate() {
                 let about = format!("{first} and {second}");
                 let exec = Exec::open()
+                    .accept_late_kill()
                     .policy(&policy("first", &format!("{{default: {first}}}")))
                     .policy(&policy("second", &format!("{{default: {second}}}")));
                 let strictest = STRICTNESS[i.max(j)];

@@ -241,14 +241,18 @@ fn kernel_without_egress_filter() {
         assert!(!pins.exists(), "a refused first attach leaves pins behind");
         let output = fixture.run([args.as_slice(), &["--best-effort"]].concat());
         output.expect_code(5);
-        assert_eq!(fixture.status().policy("shop")["enforcement"], "partial");
+        let status = fixture.status();
+        assert_eq!(status.policy("shop")["enforcement"], "partial");
+        assert_eq!(status.policy("shop")["unmet"][0]["feature"], "strict");
         assert!(!has_egress_filter(&fixture, "shop"));
 
         let exec = Exec::with("{default: block, strict: true}").variable("TIDEGATE_DISABLE", "egress_filter");
         let output = exec.run(["true"]);
         output.expect_code(125);
         assert!(
-            output.stderr.contains("the policy test is strict"),
+            output
+                .stderr
+                .contains("strict: the egress filter is not available: disabled by TIDEGATE_DISABLE"),
             "{}",
             output.stderr
         );

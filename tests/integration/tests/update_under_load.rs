@@ -31,7 +31,7 @@ use tidegate_core::{
     datapath::EventRing,
     events::{Event, Record, Target, decode},
     instance::Instance,
-    policy::{LoadContext, Policy, load_text},
+    policy::{LoadContext, Policy, PolicyDefinition, load_text},
 };
 
 /// How often the policy is replaced, unless `TIDEGATE_TEST_REPLACEMENTS` is set.
@@ -198,6 +198,7 @@ fn attached(dirs: &InstanceDirs, cgroup: &TestCgroup, policy: &Policy) -> Contro
         policy: policy.clone(),
         name: "change".into(),
         source: "change.yaml".into(),
+        definition: PolicyDefinition::default(),
         mode: None,
         cgroup: CgroupHandle::by_path(&hierarchy, cgroup.path()).unwrap(),
     };
@@ -252,7 +253,9 @@ fn policy_replaced_under_load() {
         let replacements = wanted.map_or(REPLACEMENTS, |index_of| index_of.parse().unwrap());
         for generation in 2..2 + replacements {
             let next = &versions.policies[((generation + 1) % 2) as usize];
-            let change = control.change("change", next, "change.yaml", false).unwrap();
+            let change = control
+                .change("change", next, "change.yaml", &PolicyDefinition::default(), false)
+                .unwrap();
             assert!(!change.diff.is_empty());
             assert_eq!(control.apply(change).unwrap().generation, generation);
             drained(&mut ring, |event| {

@@ -43,7 +43,7 @@ fn perform() -> Result<()> {
     let orders = fs::read_to_string(ORDERS).with_context(|| ORDERS.to_owned())?;
     let orders = Order::read_all(&orders)?;
     let mut environment = Vec::new();
-    let mut folder = "/".to_owned();
+    let mut directory = "/".to_owned();
     let mut done = 0;
     for order in orders {
         match order {
@@ -54,9 +54,9 @@ fn perform() -> Result<()> {
                 }
             }
             Order::Variable(name, value) => environment.push((name, value)),
-            Order::Folder(path) => folder = path,
+            Order::Directory(path) => directory = path,
             Order::Test(test) => {
-                run::run(&test, &environment, &folder)?;
+                run::run(&test, &environment, &directory)?;
                 done += 1;
             }
         }

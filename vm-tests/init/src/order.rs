@@ -12,7 +12,7 @@ pub(crate) enum Order {
     /// Set an environment variable for the following tests.
     Variable(String, String),
     /// Set the working directory of the following tests.
-    Folder(String),
+    Directory(String),
     /// Run a test program.
     Test(Test),
 }
@@ -42,7 +42,7 @@ impl Order {
         Ok(match fields.as_slice() {
             ["module", path] => Order::Module((*path).to_owned()),
             ["variable", name, value] => Order::Variable((*name).to_owned(), (*value).to_owned()),
-            ["folder", path] => Order::Folder((*path).to_owned()),
+            ["directory", path] => Order::Directory((*path).to_owned()),
             ["test", name, seconds, args @ ..] if !args.is_empty() => Order::Test(Test {
                 name: (*name).to_owned(),
                 limit: Duration::from_secs(seconds.parse().with_context(|| line.to_owned())?),
@@ -68,7 +68,7 @@ mod tests {
         let expected = [
             Order::Module("/m.ko".into()),
             Order::Variable("A".into(), "b c".into()),
-            Order::Folder("/x".into()),
+            Order::Directory("/x".into()),
             Order::Test(test),
         ];
         assert_eq!(Order::read_all(text).unwrap(), expected);

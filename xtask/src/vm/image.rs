@@ -105,7 +105,7 @@ pub(crate) fn orders(
     for (name, value) in variables {
         add(&["variable", name, value]);
     }
-    add(&["folder", &directory.display().to_string()]);
+    add(&["directory", &directory.display().to_string()]);
     let seconds = seconds.to_string();
     for task in tasks {
         let path = task.path.display().to_string();
@@ -131,7 +131,7 @@ mod tests {
         let text = orders(&["/m.ko".into()], &variables, Path::new("/w"), 60, &[task]);
         assert_eq!(
             text,
-            "module\t/m.ko\nvariable\tA\t1\nfolder\t/w\ntest\tkill\t60\t/t/kill\t--exact\ta\tb\n"
+            "module\t/m.ko\nvariable\tA\t1\ndirectory\t/w\ntest\tkill\t60\t/t/kill\t--exact\ta\tb\n"
         );
     }
 }

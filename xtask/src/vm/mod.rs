@@ -217,8 +217,8 @@ fn default_machines() -> usize {
         .lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"));
     let available = available.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<usize>().ok());
-    let room = available.map_or(usize::MAX, |available| available / EACH);
-    (3 * processors).min(room).max(1)
+    let fitting = available.map_or(usize::MAX, |available| available / EACH);
+    (3 * processors).min(fitting).max(1)
 }
 
 fn rows(options: &Options, matrix: &Matrix) -> Result<Vec<Row>> {

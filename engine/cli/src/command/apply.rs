@@ -87,7 +87,13 @@ pub fn run(args: &ApplyArgs, output: Output) -> Result<ExitCode, Failure> {
     };
     let source = full_path(&sourced.source);
     let change = control
-        .change(&name, &sourced.policy, &source, args.best_effort)
+        .change(
+            &name,
+            &sourced.policy,
+            &source,
+            &sourced.definition,
+            args.best_effort,
+        )
         .map_err(attached::failed)?;
     let partial = !change.partial.is_empty();
     let nothing = change.diff.is_empty();

@@ -245,7 +245,11 @@ fn request(
     mode: Option<Mode>,
     cgroup: CgroupHandle,
 ) -> AttachRequest {
-    let SourcedPolicy { mut policy, source } = sourced;
+    let SourcedPolicy {
+        mut policy,
+        source,
+        definition,
+    } = sourced;
     if let Some(mode) = mode {
         policy.mode = mode;
     }
@@ -253,6 +257,7 @@ fn request(
         mode,
         name: name.unwrap_or_else(|| policy.name.clone()),
         source: full_path(&source),
+        definition,
         policy,
         cgroup,
     }

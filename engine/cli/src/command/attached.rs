@@ -7,6 +7,7 @@ use tidegate_core::{
     cgroup::{CgroupHandle, Hierarchy, HierarchyError},
     control::{Control, ControlError, Holder},
     events::escape::escaped,
+    host::Unmet,
 };
 
 const CGROUP: &str = "Cgroup options";
@@ -121,10 +122,10 @@ pub fn nothing_attached<T>(name: &str) -> Result<T, Failure> {
     }))
 }
 
-/// One line per reason why a policy is enforced only in part.
-pub(super) fn partial_lines(reasons: &[String]) -> String {
-    reasons
+/// One line per requirement that is not met.
+pub(super) fn partial_lines(unmet: &[Unmet]) -> String {
+    unmet
         .iter()
-        .map(|reason| format!("  partial: {}\n", escaped(reason.as_bytes())))
+        .map(|one| format!("  partial: {}\n", escaped(one.to_string().as_bytes())))
         .collect()
 }

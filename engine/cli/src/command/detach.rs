@@ -101,7 +101,9 @@ fn everything(output: Output) -> Result<ExitCode, Failure> {
     };
     let was_there = Control::remove_everything(&invocation, attached::waiting).map_err(attached::failed)?;
     if was_there && output == Output::Text {
-        return print(&format!("removed everything that tidegate had pinned ({why})\n"));
+        return print(&format!(
+            "removed everything that tidegate had pinned or recorded ({why})\n"
+        ));
     }
     report(&[], output)
 }

@@ -27,8 +27,8 @@ pub(super) struct EventNames {
 }
 
 impl EventNames {
-    pub(super) fn of(standing: &Control) -> Result<EventNames, Failure> {
-        let hierarchy = standing.hierarchy().clone();
+    pub(super) fn of(control: &Control) -> Result<EventNames, Failure> {
+        let hierarchy = control.hierarchy().clone();
         let path = move |id| Some(hierarchy.path_of(id)?.to_string_lossy().into_owned());
         let mut names = EventNames {
             context: Context::new(path_of_process as FindExecutable).with_cgroups(path),
@@ -36,7 +36,7 @@ impl EventNames {
             paths: HashMap::new(),
             unknown: HashSet::new(),
         };
-        names.read(standing).map_err(attached::failed)?;
+        names.read(control).map_err(attached::failed)?;
         Ok(names)
     }
 
@@ -54,9 +54,9 @@ impl EventNames {
         self.context.executable(pid, id)
     }
 
-    fn read(&mut self, standing: &Control) -> Result<(), tidegate_core::control::ControlError> {
+    fn read(&mut self, control: &Control) -> Result<(), tidegate_core::control::ControlError> {
         self.known.clear();
-        for of in standing.slot_names()? {
+        for of in control.slot_names()? {
             let names = PolicyNames {
                 name: of.policy,
                 rules: of.rules,
@@ -68,7 +68,7 @@ impl EventNames {
             self.known.entry(of.slot).or_default().push((first, last));
             self.context.add_policy_span(of.slot, first, last, names);
         }
-        for (cgroup, path) in standing.cgroup_names()? {
+        for (cgroup, path) in control.cgroup_names()? {
             self.context.add_scope(cgroup, path.clone());
             self.paths.insert(cgroup, path);
         }
@@ -104,8 +104,8 @@ impl EventNames {
             .ok()
             .zip(environment::invocation().ok())
             .and_then(|(hierarchy, invocation)| Control::open(&invocation, hierarchy, |_| {}).ok().flatten());
-        if let Some(standing) = reread
-            && let Err(error) = self.read(&standing)
+        if let Some(control) = reread
+            && let Err(error) = self.read(&control)
         {
             tracing::warn!(%error, "the journal cannot be read");
         }

@@ -85,7 +85,7 @@ fn help() -> String {
 pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
     attached::require_root("events")?;
     let reader = ReaderLock::take(&environment::invocation()?).map_err(attached::failed)?;
-    let Some(standing) = attached::open("events")? else {
+    let Some(control) = attached::open("events")? else {
         if args.follow {
             let failure = Failure::of(
                 Exit::CouldNotRun,
@@ -101,16 +101,16 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
         .ktime_ns()
         .map_err(|e| Failure::of(Exit::CouldNotRun, "cannot read the clock").because(&e))?;
     let mut stream = Stream {
-        ring: standing.events().map_err(attached::failed)?,
-        pipeline: Pipeline::new(EventNames::of(&standing)?, clock, reader.losses_reported()),
-        hierarchy: standing.hierarchy().clone(),
+        ring: control.events().map_err(attached::failed)?,
+        pipeline: Pipeline::new(EventNames::of(&control)?, clock, reader.losses_reported()),
+        hierarchy: control.hierarchy().clone(),
         reader,
         output,
         kills_from: args.follow.then_some(started),
     };
-    let end = standing.end().map_err(attached::failed)?;
-    // Others may change what stands while this reads.
-    drop(standing);
+    let end = control.end().map_err(attached::failed)?;
+    // Releases the lock: other commands may change policies while this one reads events.
+    drop(control);
     let mut more = true;
     loop {
         match stream.drain() {

@@ -5,7 +5,7 @@ use std::{fmt::Write, process::ExitCode};
 use engine_common::{Action, ExecutableId, Protocol};
 use serde::Serialize;
 
-use super::{explain_args::ExplainArgs, policy_files};
+use super::{attached, explain_args::ExplainArgs, policy_files};
 use crate::{
     Exit, Failure, Output,
     output::{document, print},
@@ -13,9 +13,11 @@ use crate::{
 use tidegate_core::{
     compile::{
         Explanation, Identities,
+        diff::PolicyDiff,
         explain::{UNKNOWN_EXECUTABLE, attempt_at},
         oracle::Mismatch,
     },
+    control::LivePolicy,
     events::protocol_name::protocol_name,
     policy::{Policy, Target, parse_target},
 };
@@ -29,20 +31,32 @@ struct Document<'a> {
     denied: bool,
     verdict: &'static str,
     policies: &'a [Explanation],
+    /// Of --live: whether the text still compiles to the image in the kernel.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    live: Vec<LiveImage<'a>>,
+}
+
+#[derive(Serialize)]
+struct LiveImage<'a> {
+    policy: &'a str,
+    equals_live: bool,
+    changes: &'a PolicyDiff,
 }
 
 /// Evaluates the policies and prints the verdicts with their reasons.
 ///
 /// # Errors
-/// When the destination cannot be parsed or a policy is not valid.
+/// When the destination cannot be parsed, a policy is not valid, or one of --live is not attached.
 pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
     let asked = parse_target(&args.to).map_err(|e| Failure::by(Exit::Usage, &e))?;
     let context = args.variables.context();
     let policies = policy_files::load_all(&args.policy, &context, output, Exit::CouldNotRun)?;
+    let live = live_policies(&args.live)?;
     let uid = args.uid.unwrap_or_else(|| nix::unistd::getuid().as_raw());
     let mut explanations = Vec::new();
-    for sourced in &policies {
-        explanations.push(evaluate(&sourced.policy, &asked, uid, args)?);
+    let of_files = policies.iter().map(|sourced| &sourced.policy);
+    for policy in of_files.chain(live.iter().map(|live| &live.policy)) {
+        explanations.push(evaluate(policy, &asked, uid, args)?);
     }
     let strictest = explanations.iter().max_by_key(|e| strictness(e));
     let denied = explanations.iter().any(|e| e.denied);
@@ -51,6 +65,9 @@ pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
             let mut text = String::new();
             for explanation in &explanations {
                 text += &render(explanation, &asked);
+            }
+            for live in &live {
+                text += &different_image(live);
             }
             if let (Some(strictest), true) = (strictest, explanations.len() > 1) {
                 // Writing to a string cannot fail.
@@ -70,10 +87,43 @@ pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
             denied,
             verdict: strictest.map_or("allow", |e| e.verdict),
             policies: &explanations,
+            live: live
+                .iter()
+                .map(|live| LiveImage {
+                    policy: &live.state.name,
+                    equals_live: live.diff.is_empty(),
+                    changes: &live.diff,
+                })
+                .collect(),
         }),
     };
     print(&text)?;
     Ok(if denied { Exit::Denied } else { Exit::Success }.into())
+}
+
+/// The attached policies with these names, compiled again from their texts.
+fn live_policies(names: &[String]) -> Result<Vec<LivePolicy>, Failure> {
+    let Some(first) = names.first() else {
+        return Ok(Vec::new());
+    };
+    let Some(control) = attached::open("explain --live")? else {
+        return attached::nothing_attached(first);
+    };
+    let read = |name: &String| control.live_policy(name).map_err(attached::failed);
+    names.iter().map(read).collect()
+}
+
+/// What to know about a live policy whose text compiles to another image now; empty if it does not.
+fn different_image(live: &LivePolicy) -> String {
+    if live.diff.is_empty() {
+        return String::new();
+    }
+    let name = &live.state.name;
+    format!(
+        "note: the text of policy {name} now compiles to another image than the live one: an executable, an address file \
+         or a name server has changed. The kernel uses the live image. `tidegate apply` would change:\n{}",
+        live.diff.render()
+    )
 }
 
 fn evaluate(policy: &Policy, asked: &Target, uid: u32, args: &ExplainArgs) -> Result<Explanation, Failure> {
@@ -119,11 +169,11 @@ fn write_explanation(text: &mut String, e: &Explanation, asked: &Target) -> std:
     let by = match &e.rule {
         Some(rule) => format!("rule `{rule}`"),
         None if e.unix.is_some() => "no rule: unix sockets that no rule names are allowed".to_owned(),
-        None => "the default, because no rule matches".to_owned(),
+        None => "the default (no rule matches)".to_owned(),
     };
     let errno = e
         .errno
-        .map(|errno| format!(", the call fails with {errno}"))
+        .map(|errno| format!("; the call fails with {errno}"))
         .unwrap_or_default();
     writeln!(text, "{}: {} by {by}{errno}", e.policy, e.outcome)?;
     if let (Target::Destination(target), Some(destination)) = (asked, e.destination) {

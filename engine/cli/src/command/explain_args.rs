@@ -9,14 +9,24 @@ use crate::{Exit, help::HelpEnd, variable::VariableArgs};
 /// Explain which verdict policies give for a destination, and why
 ///
 /// Use it to test a policy without running anything. Prints the verdict, the rule that decides, and why each rule
-/// before it does not match. Uses the same decision function and tables as the kernel programs. Needs no privileges;
-/// no packet is sent.
+/// before it does not match. Uses the same decision function and tables as the kernel programs. No packet is sent.
+/// Needs no privileges, except with --live.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = help())]
+#[command(
+    group = clap::ArgGroup::new("policies").required(true).multiple(true).args(["policy", "live"]),
+    after_help = help()
+)]
 pub struct ExplainArgs {
     /// Policy file; repeatable: all policies are evaluated and the strictest verdict is enforced
-    #[arg(long, short, required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub policy: Vec<PathBuf>,
+
+    /// Attached policy; repeatable, also together with --policy. Needs root
+    ///
+    /// The policy is compiled again from the text and the variables it was attached with. If the result differs from
+    /// the image in the kernel, for example because an executable was replaced, the differences are printed.
+    #[arg(long, value_name = "NAME")]
+    pub live: Vec<String>,
 
     /// Destination; the default protocol is tcp. Unix sockets are unix:PATH or unix:@NAME
     #[arg(long, value_name = "ADDRESS:PORT[/PROTOCOL]")]
@@ -43,6 +53,10 @@ fn help() -> String {
                 &["tidegate explain --policy shop.yaml --to 10.20.0.5:5432"],
             ),
             (
+                "Explain a TCP connection by an attached policy",
+                &["sudo tidegate explain --live shop --to 10.20.0.5:5432"],
+            ),
+            (
                 "Explain a datagram of a user and an executable",
                 &[
                     "tidegate explain -p shop.yaml --to '[2001:db8::1]:53/udp' \\",
@@ -60,7 +74,10 @@ fn help() -> String {
         ],
         exits: &[
             (Exit::Success, "the attempt would be allowed"),
-            (Exit::CouldNotRun, "a file cannot be read"),
+            (
+                Exit::CouldNotRun,
+                "a file cannot be read, or no such policy is attached",
+            ),
             (Exit::Usage, "invalid command line"),
             (Exit::PolicyInvalid, "a policy is not valid"),
             (Exit::Denied, "the attempt would be denied"),

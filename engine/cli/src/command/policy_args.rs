@@ -61,16 +61,22 @@ pub enum PolicyCommand {
     Schema,
 }
 
-/// Show an attached policy and the counters of its rules
+/// Show an attached policy: its state, the counters of its rules, and its text
 ///
-/// Use it to see which version of a policy is active, where it came from, and how often each rule has decided.
-/// Needs root.
+/// Use it to see which version of a policy is active, where it came from, with which variables, and how often each
+/// rule has decided. The text is the one that was attached, even if the file has changed since. Needs root.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = show_help())]
 pub struct ShowArgs {
     /// Name of the attached policy
     #[arg(value_name = "NAME")]
     pub name: String,
+
+    /// Print only the text of the policy, byte for byte as it was read from the file
+    ///
+    /// The text contains no values of variables. Without this option, control characters of the text are escaped.
+    #[arg(long)]
+    pub text: bool,
 }
 
 fn show_help() -> String {
@@ -81,6 +87,10 @@ fn show_help() -> String {
         ],
         examples: &[
             ("Show a policy", &["sudo tidegate policy show shop"]),
+            (
+                "Save the text of a policy",
+                &["sudo tidegate policy show shop --text > shop.yaml"],
+            ),
             (
                 "Print it as JSON",
                 &["sudo tidegate policy show shop --output json | jq .policy"],

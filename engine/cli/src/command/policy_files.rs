@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{Exit, Failure, Output, output::line};
-use tidegate_core::policy::{self, LoadContext, LoadResult, Policy};
+use tidegate_core::policy::{self, LoadContext, LoadResult, Policy, PolicyDefinition};
 
 /// A policy and where it came from.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct SourcedPolicy {
     pub policy: Policy,
     /// The file, `<stdin>`, or `command line`.
     pub source: String,
+    /// What it was loaded from; empty for a policy from the command line, which has no text.
+    pub definition: PolicyDefinition,
 }
 
 /// Loads a policy file; `-` is standard input.
@@ -53,7 +55,11 @@ pub fn load_all(
         }
         let source = loaded.file;
         match loaded.policy {
-            Some(policy) => policies.push(SourcedPolicy { policy, source }),
+            Some(policy) => policies.push(SourcedPolicy {
+                policy,
+                source,
+                definition: absolute(loaded.definition),
+            }),
             None if loaded.unreadable => {
                 failure.get_or_insert(Failure::of(unreadable, format!("cannot read policy {source}")));
             }
@@ -69,4 +75,17 @@ pub fn load_all(
         Some(failure) => Err(failure),
         None => Ok(policies),
     }
+}
+
+/// With an absolute directory: the policy is loaded again later, from other working directories.
+fn absolute(mut definition: PolicyDefinition) -> PolicyDefinition {
+    let directory = Path::new(&definition.base_dir);
+    let full = match definition.base_dir.as_str() {
+        "" => std::env::current_dir(),
+        _ => std::path::absolute(directory),
+    };
+    if let Ok(full) = full {
+        definition.base_dir = full.display().to_string();
+    }
+    definition
 }

@@ -137,8 +137,13 @@ fn text(report: &Report) -> String {
         .filter(|(count, _)| *count > 0)
         .map(|(count, result)| format!("{count} {result}"))
         .collect();
+    let unmet: String = report
+        .unmet
+        .iter()
+        .map(|one| format!("partially enforced: {}\n", escaped(one.to_string().as_bytes())))
+        .collect();
     format!(
-        "{}\nLinux {}, policy {} (mode {}): {}\n",
+        "{unmet}{}\nLinux {}, policy {} (mode {}): {}\n",
         table(header, report.cases.iter().map(row), &[]),
         escaped(report.kernel.as_bytes()),
         report.policy,
@@ -165,7 +170,12 @@ mod tests {
             reason: None,
         };
         let policy = built_in().unwrap();
-        Report::new(String::new(), &policy, results.iter().map(case).collect())
+        Report::new(
+            String::new(),
+            &policy,
+            Vec::new(),
+            results.iter().map(case).collect(),
+        )
     }
 
     #[test]

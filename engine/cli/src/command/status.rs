@@ -14,8 +14,9 @@ use crate::{
     output::{document, print},
 };
 use tidegate_core::{
-    control::{AttachmentState, ControlError, Enforcement, PolicyStatus, Status},
+    control::{AttachmentState, Control, ControlError, PolicyStatus, Status},
     events::escape::escaped,
+    host::Enforcement,
 };
 
 /// Show attached policies, their counters, and problems
@@ -89,11 +90,19 @@ pub fn run(args: &StatusArgs, output: Output) -> Result<ExitCode, Failure> {
 /// # Errors
 /// When the state cannot be read, or `name` is not attached.
 pub(super) fn read(command: &str, name: Option<&str>) -> Result<Status, Failure> {
-    let mut status = match (attached::open(command)?, name) {
-        (Some(control), _) => control.status().map_err(attached::failed)?,
-        (None, None) => Status::default(),
-        (None, Some(name)) => return attached::nothing_attached(name),
-    };
+    match (attached::open(command)?, name) {
+        (Some(control), _) => read_from(&control, name),
+        (None, None) => Ok(Status::default()),
+        (None, Some(name)) => attached::nothing_attached(name),
+    }
+}
+
+/// The same from an opened state.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_from(control: &Control, name: Option<&str>) -> Result<Status, Failure> {
+    let mut status = control.status().map_err(attached::failed)?;
     if let Some(name) = name {
         let all: Vec<String> = status.policies.iter().map(|policy| policy.name.clone()).collect();
         status.policies.retain(|policy| policy.name == name);

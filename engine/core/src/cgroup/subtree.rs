@@ -78,7 +78,7 @@ fn members(directory: &Path) -> io::Result<Vec<u32>> {
         }
         text => text?,
     };
-    // 0 stands for a process outside the pid namespace.
+    // 0 is listed for a process outside the pid namespace.
     let ids = text.lines().filter_map(|line| line.parse().ok());
     Ok(ids.filter(|&id| id != 0).collect())
 }

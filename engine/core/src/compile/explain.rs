@@ -213,7 +213,7 @@ fn rule_name(policy: &Policy, verdict: Verdict) -> Option<String> {
     }
 }
 
-/// Stands for an unknown executable; no rule selects it.
+/// The identity used for an unknown executable; no rule selects it.
 pub const UNKNOWN_EXECUTABLE: ExecutableId = ExecutableId {
     device: u64::MAX,
     inode: u64::MAX,

@@ -6,7 +6,6 @@ use super::{
     Control,
     error::ControlError,
     record::{PendingOperation, Record, Version, mode_word},
-    unmet::unmet,
 };
 use crate::{
     compile::{
@@ -14,7 +13,8 @@ use crate::{
         diff::{NamedImage, PolicyDiff, diff},
     },
     datapath::Slot,
-    policy::Policy,
+    host::Unmet,
+    policy::{Policy, PolicyDefinition},
 };
 
 /// What a new version would change.
@@ -28,8 +28,8 @@ pub struct Change {
     pub new_generation: u64,
     /// The differences; empty where there are none.
     pub diff: PolicyDiff,
-    /// What this kernel cannot enforce of the new version, and why.
-    pub partial: Vec<String>,
+    /// The requirements of the new version that this kernel does not meet.
+    pub partial: Vec<Unmet>,
     record: Record,
     image: Image,
     version: Version,
@@ -45,8 +45,8 @@ pub struct ApplyOutcome {
     /// Its mode.
     #[serde(serialize_with = "mode_word::serialize")]
     pub mode: Mode,
-    /// What this kernel cannot enforce of it, and why.
-    pub partial: Vec<String>,
+    /// Its requirements that this kernel does not meet.
+    pub partial: Vec<Unmet>,
 }
 
 pub(super) fn diff_of(old: &Image, old_rules: &[String], new: &Image, new_rules: &[String]) -> PolicyDiff {
@@ -76,12 +76,13 @@ impl Control {
         name: &str,
         policy: &Policy,
         source: &str,
+        definition: &PolicyDefinition,
         best_effort: bool,
     ) -> Result<Change, ControlError> {
         let record = self.record(name)?;
         let generation = record.live.generation + 1;
         let compiled = self
-            .compile(policy, source, generation)?
+            .compile(policy, source, definition, generation)?
             .accepted(name, best_effort)?;
         if compiled.version.hooks() != record.live.hooks() {
             return Err(ControlError::OtherHooks {
@@ -140,11 +141,11 @@ impl Control {
         version.mode = mode;
         version.by = self.invocation.actor.clone();
         version.since = self.invocation.time();
-        version.partial = unmet(&version, &self.datapath, &self.invocation.instance.disabled);
+        version.partial = self.unmet(&version);
         if !version.partial.is_empty() && !best_effort {
             return Err(ControlError::Partial {
                 name: name.to_owned(),
-                reasons: version.partial,
+                unmet: version.partial,
             });
         }
         let revision = Revision {
@@ -158,7 +159,7 @@ impl Control {
         self.swap(record, version, &image)
     }
 
-    fn live_image(&self, record: &Record) -> Result<Image, ControlError> {
+    pub(super) fn live_image(&self, record: &Record) -> Result<Image, ControlError> {
         let slot = Slot(record.slot);
         let live = self.datapath.live(slot)?;
         let live = live.ok_or(crate::datapath::TableError::Empty { slot })?;
@@ -172,6 +173,7 @@ impl Control {
         image: &Image,
     ) -> Result<ApplyOutcome, ControlError> {
         let slot = Slot(record.slot);
+        self.repair_state()?;
         record.pending = Some(PendingOperation::Apply(Box::new(version)));
         self.journal.write(&record)?;
         // What the new version needs is attached before it is live; what it no longer needs is detached afterwards.
@@ -185,6 +187,7 @@ impl Control {
             self.complete(&mut record, pending)?;
         }
         swapped?;
+        self.state.write(std::iter::once(&record))?;
         Ok(applied(&record))
     }
 }

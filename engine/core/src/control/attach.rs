@@ -9,7 +9,7 @@ use super::{
     compiled::Compiled,
     error::ControlError,
     journal::is_name,
-    record::{Attachment, PendingOperation, Record, mode_word},
+    record::{Attachment, PendingOperation, RECORD_VERSION, Record, mode_word},
     scope,
     totals::Totals,
 };
@@ -17,7 +17,8 @@ use crate::{
     cgroup::CgroupHandle,
     compile::Image,
     datapath::{GroupName, Slot},
-    policy::Policy,
+    host::Unmet,
+    policy::{Policy, PolicyDefinition},
 };
 
 /// A policy to be attached to a cgroup.
@@ -30,6 +31,8 @@ pub struct AttachRequest {
     pub mode: Option<Mode>,
     /// Path of the policy file.
     pub source: String,
+    /// What it was loaded from.
+    pub definition: PolicyDefinition,
     /// The cgroup.
     pub cgroup: CgroupHandle,
 }
@@ -48,8 +51,8 @@ pub struct AttachOutcome {
     pub mode: Mode,
     /// Whether it was attached there before.
     pub already: bool,
-    /// What this kernel cannot enforce of it, and why.
-    pub partial: Vec<String>,
+    /// Its requirements that this kernel does not meet.
+    pub partial: Vec<Unmet>,
 }
 
 /// One request while it is counts out.
@@ -119,10 +122,16 @@ impl Control {
         for record in self.journal.records()? {
             records.insert(record.name.clone(), record);
         }
+        self.state.prepare()?;
+        self.repair_state()?;
         let mut names = HashSet::new();
         for one in &requests {
             if !is_name(&one.name) {
                 return Err(ControlError::Name(one.name.clone()));
+            }
+            match self.state.read(&one.name) {
+                Ok(_) | Err(ControlError::Record { .. }) => {}
+                Err(error) => return Err(error),
             }
             if !names.insert(one.name.clone()) {
                 return Err(ControlError::Twice {
@@ -149,7 +158,8 @@ impl Control {
             };
             let (record, image) = match records.remove(&one.name) {
                 Some(record) => {
-                    let compiled = self.compile(&one.policy, &one.source, record.live.generation)?;
+                    let compiled =
+                        self.compile(&one.policy, &one.source, &one.definition, record.live.generation)?;
                     self.check_same(&record, &compiled)?;
                     if one.mode.is_some_and(|mode| mode != record.live.mode) {
                         return Err(ControlError::OtherMode {
@@ -161,9 +171,10 @@ impl Control {
                 }
                 None => {
                     let compiled = self
-                        .compile(&one.policy, &one.source, 1)?
+                        .compile(&one.policy, &one.source, &one.definition, 1)?
                         .accepted(&one.name, best_effort)?;
                     let record = Record {
+                        version: RECORD_VERSION,
                         name: one.name.clone(),
                         slot: slots.next().map_or(0, |slot| slot.0),
                         live: compiled.version,
@@ -270,7 +281,7 @@ impl Control {
             step.activated = true;
             self.journal.write(&step.record)?;
         }
-        Ok(())
+        self.state.write(steps.iter().map(|step| &step.record))
     }
 
     /// Detaches what was attached before another step failed; recovery removes the records of the others.

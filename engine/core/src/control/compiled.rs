@@ -4,14 +4,14 @@ use engine_common::image::Revision;
 
 use super::{
     Control,
+    attached_image::compile_attached,
     error::ControlError,
     record::{NamedExecutable, RuleName, Version},
-    unmet::unmet,
 };
 use crate::{
-    compile::{Image, compile, paths_of},
+    compile::{Image, paths_of},
     datapath::Identified,
-    policy::{Policy, Rule},
+    policy::{Policy, PolicyDefinition, Rule},
 };
 
 /// An image with its record.
@@ -28,23 +28,19 @@ impl Control {
         &self,
         policy: &Policy,
         source: &str,
+        definition: &PolicyDefinition,
         generation: u64,
     ) -> Result<Compiled, ControlError> {
         let name = || policy.name.clone();
         if !policy.hooks.supports_mode(policy.mode) {
             return Err(ControlError::OnlyReports { name: name() });
         }
-        let mut policy = policy.clone();
-        policy.dedup = policy.dedup.with_attached_defaults();
-        let paths = paths_of(&policy);
-        let identified =
-            Identified::of([&policy]).map_err(|source| ControlError::Identify { name: name(), source })?;
+        let paths = paths_of(policy);
         let revision = Revision {
             generation,
             mode: policy.mode,
         };
-        let image = compile(&policy, &identified.identities, revision)
-            .map_err(|source| ControlError::Compile { name: name(), source })?;
+        let (image, identified) = compile_attached(policy, revision)?;
         let executables = paths.iter().filter_map(|path| {
             let id = identified.identities.executable(path)?;
             Some(NamedExecutable {
@@ -64,6 +60,7 @@ impl Control {
             errno: policy.errno.as_str().to_owned(),
             rules: rules.collect(),
             source: source.to_owned(),
+            definition: definition.clone(),
             by: self.invocation.actor.clone(),
             since: self.invocation.time(),
             names_families: policy.rules.iter().any(Rule::selects_other_families),
@@ -73,7 +70,7 @@ impl Control {
             strict: policy.strict,
             hooks: policy.hooks.names().into_iter().map(str::to_owned).collect(),
         };
-        version.partial = unmet(&version, &self.datapath, &self.invocation.instance.disabled);
+        version.partial = self.unmet(&version);
         Ok(Compiled {
             image,
             version,
@@ -90,7 +87,7 @@ impl Compiled {
         }
         Err(ControlError::Partial {
             name: name.to_owned(),
-            reasons: self.version.partial,
+            unmet: self.version.partial,
         })
     }
 }

@@ -9,6 +9,7 @@ use super::{
     lock::{Holder, Lock},
     record::{Attachment, PendingOperation, Record},
     scope,
+    state::StateDirectory,
 };
 use crate::{
     cgroup::CgroupHandle,
@@ -122,16 +123,19 @@ impl Control {
         Ok(())
     }
 
-    /// Writes the record of a policy that is still attached to other cgroups; otherwise releases its slot and record.
+    /// Writes the record of a policy that is still attached to other cgroups; otherwise releases its slot and records.
     fn forget(&self, record: &mut Record) -> Result<(), ControlError> {
         if !record.attachments.is_empty() {
-            return self.journal.write(record);
+            self.journal.write(record)?;
+            return self.state.write(std::iter::once(&*record));
         }
+        // While the journal has the operation, the next command repeats a removal that did not take place.
+        self.state.remove(&record.name)?;
         self.datapath.clear(Slot(record.slot))?;
         self.journal.move_to_detached(record)
     }
 
-    /// Removes everything: policies, programs, maps, unread events, and the journal.
+    /// Removes everything: policies, programs, maps, unread events, the journal, and the desired state.
     ///
     /// # Errors
     /// [`ControlError`] when something cannot be read or removed.
@@ -140,11 +144,13 @@ impl Control {
         for record in self.journal.records()? {
             // Its slot goes with the map: emptying a single slot takes the kernel some milliseconds.
             let (record, one) = self.deactivate_in(&record.name, None)?;
+            self.state.unlink(&record.name)?;
             self.journal.remove(&record.name)?;
             detached.push(one);
         }
         PinnedDatapath::remove(&self.invocation.instance)?;
         self.journal.clear()?;
+        self.state.clear()?;
         Ok(detached)
     }
 
@@ -158,13 +164,15 @@ impl Control {
         wait: impl FnOnce(&Holder),
     ) -> Result<bool, ControlError> {
         let instance = &invocation.instance;
+        let state = StateDirectory::at(&instance.state_dir);
         if !instance.run_dir.exists() {
-            return Ok(PinnedDatapath::remove(instance)?);
+            return Ok(PinnedDatapath::remove(instance)? | state.clear()?);
         }
         let _lock = Lock::take(invocation, wait)?;
         let journal = Journal::open(&instance.run_dir)?;
         let existed = PinnedDatapath::remove(instance)? || !journal.is_empty()?;
         journal.clear()?;
+        let existed = state.clear()? || existed;
         Ok(existed)
     }
 }

@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::{
     compile::CompileError,
     datapath::{DatapathError, IdentifyError, RingError, TableError},
+    host::{self, Unmet},
     sockets::DiagError,
 };
 
@@ -15,7 +16,7 @@ use crate::{
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ControlError {
-    /// The journal, or its directory, could not be read or written.
+    /// A file of the journal or of the desired state, or its directory, could not be read or written.
     #[error("cannot {step} {}", path.display())]
     Journal {
         /// What was tried.
@@ -26,7 +27,7 @@ pub enum ControlError {
         #[source]
         source: io::Error,
     },
-    /// A file of the journal is not a record.
+    /// A file of the journal or of the desired state is not a record.
     #[error("{} is not a valid record of an attached policy", path.display())]
     Record {
         /// The file.
@@ -34,6 +35,27 @@ pub enum ControlError {
         /// The reason.
         #[source]
         source: serde_json::Error,
+    },
+    /// A record has a format that this version does not know.
+    #[error(
+        "{} has format version {found}; this version of tidegate supports format version {supported}",
+        path.display()
+    )]
+    RecordVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+        /// The version that is supported.
+        supported: u32,
+    },
+    /// The stored text of a policy is no longer a valid policy.
+    #[error("policy {name} cannot be loaded again from its stored text: {reason}")]
+    Reload {
+        /// The policy.
+        name: String,
+        /// The first error of the text.
+        reason: String,
     },
     /// The journal names policies, and there are no pinned programs.
     #[error("{}; nothing is enforced", vanished(.0))]
@@ -103,12 +125,12 @@ pub enum ControlError {
         source: IdentifyError,
     },
     /// This kernel cannot enforce all of the policy.
-    #[error("policy {name} cannot be fully enforced on this kernel: {}", reasons.join("; "))]
+    #[error("{}", host::refusal(name, unmet))]
     Partial {
         /// The policy.
         name: String,
-        /// What is not available, and why.
-        reasons: Vec<String>,
+        /// The requirements that it does not meet.
+        unmet: Vec<Unmet>,
     },
     /// The policy has only the tracer for a hook, and was to enforce.
     #[error(
@@ -174,6 +196,8 @@ impl ControlError {
         match self {
             ControlError::Journal { .. } => "journal_io",
             ControlError::Record { .. } => "record_invalid",
+            ControlError::RecordVersion { .. } => "record_version_unsupported",
+            ControlError::Reload { .. } => "stored_policy_invalid",
             ControlError::Vanished(_) => "programs_vanished",
             ControlError::ReaderBusy { .. } => "event_stream_in_use",
             ControlError::Datapath(error) => error.code(),
@@ -185,7 +209,7 @@ impl ControlError {
             ControlError::Stacked { .. } => "too_many_policies",
             ControlError::Compile { .. } => "policy_not_compiled",
             ControlError::Identify { source, .. } => source.code(),
-            ControlError::Partial { .. } => "not_fully_enforceable",
+            ControlError::Partial { .. } => host::NOT_FULLY_ENFORCEABLE,
             ControlError::OnlyReports { .. } => "hooks_only_report",
             ControlError::OtherHooks { .. } => "hooks_differ",
             ControlError::NotAttached { .. } => "not_attached",
@@ -204,6 +228,13 @@ impl ControlError {
             ControlError::Record { .. } => {
                 "`tidegate detach --all` removes all policies and their records".to_owned()
             }
+            ControlError::RecordVersion { .. } => {
+                "use the version of tidegate that wrote it; `tidegate detach --all` removes all policies and their records"
+                    .to_owned()
+            }
+            ControlError::Reload { name, .. } => {
+                format!("`tidegate policy show {name} --text` prints the text; apply a valid version")
+            }
             ControlError::Vanished(_) => {
                 "the pins were removed: attach the policies again, or remove their records with `tidegate detach --all`"
                     .to_owned()
@@ -212,11 +243,10 @@ impl ControlError {
                 "end that process first; events that it has read are not available to others".to_owned()
             }
             ControlError::OtherVersion(_) => {
-                "detach them with `tidegate detach --all` of that version".to_owned()
+                "with that version, save their texts (`tidegate policy show NAME --text`), then run `tidegate detach --all`"
+                    .to_owned()
             }
-            ControlError::Partial { .. } => {
-                "--best-effort attaches what this kernel supports; `tidegate status` then shows what is missing".to_owned()
-            }
+            ControlError::Partial { unmet, .. } => host::refusal_hint(unmet),
             ControlError::OnlyReports { .. } => {
                 "add the hooks of the cgroup (`hooks: [cgroup, kprobe]`), or leave `hooks` out".to_owned()
             }

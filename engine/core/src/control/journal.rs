@@ -1,9 +1,7 @@
 //! The journal: `policies/<name>.json` in the run directory, one record each, replaced atomically.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -12,36 +10,10 @@ use engine_common::limits::MAX_POLICIES;
 use super::{
     error::ControlError,
     lock::{LOCK, LOSSES_REPORTED},
-    record::Record,
+    record::{RECORD_VERSION, Record},
+    record_file::{self, Durability, at, make_directory},
 };
 use crate::datapath::{Slot, TableError};
-
-/// Creates a directory, 0700, if need be. One that exists must belong to this user and not be writable by others.
-pub(super) fn make(directory: &Path) -> Result<(), ControlError> {
-    match DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(at("create", directory)(error));
-        }
-        _ => {}
-    }
-    let metadata = fs::symlink_metadata(directory).map_err(at("read the owner of", directory))?;
-    let foreign = !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw();
-    if foreign || metadata.mode() & 0o022 != 0 {
-        let error =
-            io::Error::other("it belongs to another user, others can write to it, or it is not a directory");
-        return Err(at("use", directory)(error));
-    }
-    Ok(())
-}
-
-pub(super) fn at(step: &'static str, path: &Path) -> impl Fn(io::Error) -> ControlError {
-    let path = path.to_owned();
-    move |source| ControlError::Journal {
-        step,
-        path: path.clone(),
-        source,
-    }
-}
 
 /// Whether a policy can have this name: its record is a file of that name.
 pub(super) fn is_name(name: &str) -> bool {
@@ -66,9 +38,9 @@ impl Journal {
             detached: directory.join("detached"),
             cursor: directory.join("next-slot"),
         };
-        make(directory)?;
-        make(&journal.policies)?;
-        make(&journal.detached)?;
+        make_directory(directory)?;
+        make_directory(&journal.policies)?;
+        make_directory(&journal.detached)?;
         Ok(journal)
     }
 
@@ -180,34 +152,11 @@ fn read_all(directory: &Path) -> Result<Vec<Record>, ControlError> {
 }
 
 fn read(path: &Path) -> Result<Option<Record>, ControlError> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(at("read", path)(error)),
-    };
-    let record = serde_json::from_slice(&text).map_err(|source| ControlError::Record {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok(Some(record))
+    record_file::read(path, RECORD_VERSION)
 }
 
 fn write(path: &Path, record: &Record) -> Result<(), ControlError> {
-    let mut text = serde_json::to_vec_pretty(record).map_err(|source| ControlError::Record {
-        path: path.to_owned(),
-        source,
-    })?;
-    text.push(b'\n');
-    let draft = path.with_extension("draft");
-    let open = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&draft);
-    let written = open.and_then(|mut file: File| file.write_all(&text));
-    written.map_err(at("write", &draft))?;
-    fs::rename(&draft, path).map_err(at("replace", path))
+    record_file::replace(path, record, Durability::UntilReboot)
 }
 
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {

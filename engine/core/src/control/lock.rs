@@ -15,7 +15,7 @@ use nix::{
 use super::{
     Invocation,
     error::ControlError,
-    journal::{at as failed, make},
+    record_file::{at as failed, make_directory},
 };
 
 /// The file of the writer's lock.
@@ -83,7 +83,7 @@ impl Lock {
         let path = directory.join(LOCK);
         let mut wait = Some(wait);
         loop {
-            make(directory)?;
+            make_directory(directory)?;
             let file = match open(&path) {
                 // The holder before has removed the directory.
                 Err(_) if !directory.exists() => continue,
@@ -124,7 +124,7 @@ impl ReaderLock {
     /// [`ControlError::ReaderBusy`] when another process has it.
     pub fn take(invocation: &Invocation) -> Result<ReaderLock, ControlError> {
         let directory = &invocation.instance.run_dir;
-        make(directory)?;
+        make_directory(directory)?;
         let path = directory.join(READER);
         match Flock::lock(open(&path)?, FlockArg::LockExclusiveNonblock) {
             Ok(file) => {

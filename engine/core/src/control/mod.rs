@@ -13,6 +13,7 @@
 
 mod apply;
 mod attach;
+mod attached_image;
 mod compiled;
 mod detach;
 mod egress_filter;
@@ -22,20 +23,22 @@ mod existing;
 mod journal;
 mod lock;
 mod record;
+mod record_file;
 mod recover;
 mod scope;
+mod state;
 mod status;
 mod totals;
 mod unix;
-mod unmet;
 
-use std::os::fd::AsFd;
+use std::{cell::OnceCell, os::fd::AsFd};
 
 use jiff::Timestamp;
 
 use crate::{
     cgroup::Hierarchy,
-    datapath::{EventRing, PinnedDatapath, other_versions},
+    datapath::{EventRing, Features, PinnedDatapath, other_versions},
+    host::{Capabilities, Unmet, unmet},
     instance::Instance,
 };
 
@@ -46,14 +49,13 @@ pub use error::ControlError;
 pub use event_names::SlotNames;
 pub use existing::{Existing, ExistingReport, ExistingSocket, Fate, Process};
 pub use lock::{Holder, Lock, ReaderLock};
-pub use record::{Actor, Attachment, Record, RuleName, Version};
-pub use status::{
-    AttachmentState, AttachmentStatus, Enforcement, HookStatus, PolicyStatus, RuleStatus, Status,
-};
+pub use record::{Actor, Attachment, RECORD_VERSION, Record, RuleName, Version};
+pub use state::{LivePolicy, Origin, PolicyState, Recompiled, STATE_VERSION};
+pub use status::{AttachmentState, AttachmentStatus, HookStatus, PolicyStatus, RuleStatus, Status};
 pub use totals::Totals;
-pub use unmet::{unix_unavailable_reason, why_unmet};
 
 use journal::Journal;
+use state::StateDirectory;
 
 /// One use of this module: on which instance, by whom, and with which clock.
 #[derive(Clone, Debug)]
@@ -81,8 +83,10 @@ pub struct Control {
     /// Whether this command has loaded the programs.
     is_new: bool,
     journal: Journal,
+    state: StateDirectory,
     hierarchy: Hierarchy,
     invocation: Invocation,
+    capabilities: OnceCell<Capabilities>,
     _lock: Lock,
 }
 
@@ -153,11 +157,20 @@ impl Control {
             datapath,
             is_new,
             journal: Journal::open(&invocation.instance.run_dir)?,
+            state: StateDirectory::at(&invocation.instance.state_dir),
             hierarchy,
             invocation: invocation.clone(),
+            capabilities: OnceCell::new(),
             _lock: lock,
         };
         control.recover()?;
+        // Commands that only read still work; those that change something try again, and report the error.
+        if let Err(error) = control.repair_state() {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the desired state is not up to date"
+            );
+        }
         Ok(control)
     }
 
@@ -168,6 +181,22 @@ impl Control {
         }
         PinnedDatapath::remove(&self.invocation.instance)?;
         self.journal.remove_directory()
+    }
+
+    /// What policies can rely on.
+    fn capabilities(&self) -> Capabilities {
+        let disabled = &self.invocation.instance.disabled;
+        Capabilities::of_loaded(
+            Features::detect(disabled),
+            |group| self.datapath.has(group),
+            disabled,
+        )
+    }
+
+    /// The requirements of a version that are not met. Detects the capabilities once: one command may attach many policies.
+    fn unmet(&self, version: &Version) -> Vec<Unmet> {
+        let capabilities = self.capabilities.get_or_init(|| self.capabilities());
+        unmet(&version.requirements(), capabilities)
     }
 
     /// The hierarchy of cgroups.

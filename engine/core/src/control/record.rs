@@ -4,14 +4,22 @@ use engine_common::{Action, Mode, scope::HookSet};
 use serde::{Deserialize, Serialize};
 
 use super::totals::Totals;
-use crate::policy::Hooks;
+use crate::{
+    host::{Requirements, Unmet},
+    policy::{Hooks, PolicyDefinition},
+};
 
 /// Previous versions that are kept, for events that are still in the ring.
 const MAX_PREVIOUS: usize = 64;
 
+/// Version of the format of [`Record`]. A file with another version is refused.
+pub const RECORD_VERSION: u32 = 1;
+
 /// An attached policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
+    /// Version of the format: [`RECORD_VERSION`].
+    pub version: u32,
     /// Name it is attached under, unique.
     pub name: String,
     /// Slot of its image.
@@ -19,10 +27,8 @@ pub struct Record {
     /// The version that is live.
     pub live: Version,
     /// Names of the rules of previous versions, oldest first.
-    #[serde(alias = "earlier")]
     pub previous_versions: Vec<GenerationRange>,
     /// Attempts that superseded versions decided.
-    #[serde(alias = "retired")]
     pub superseded: Totals,
     /// The cgroups it is attached to.
     pub attachments: Vec<Attachment>,
@@ -47,6 +53,8 @@ pub struct Version {
     pub rules: Vec<RuleName>,
     /// Path of the policy file.
     pub source: String,
+    /// Its text, and the variables it was loaded with.
+    pub definition: PolicyDefinition,
     /// Who put this version live.
     pub by: Actor,
     /// When, in UTC (RFC 3339).
@@ -57,8 +65,8 @@ pub struct Version {
     /// Whether rules are about unix sockets, which need LSM programs of their own.
     #[serde(default)]
     pub names_unix: bool,
-    /// What this kernel cannot enforce of it, and why; empty where it is enforced fully.
-    pub partial: Vec<String>,
+    /// Its requirements that the kernel did not meet when it went live; empty where it is enforced fully.
+    pub partial: Vec<Unmet>,
     /// Executables that it names, with the identity they had when it went live.
     pub executables: Vec<NamedExecutable>,
     /// Whether it decides on packets too.
@@ -73,6 +81,20 @@ impl Version {
     /// Hooks that it is for.
     pub fn hooks(&self) -> Hooks {
         Hooks::from_names(self.hooks.iter().map(String::as_str))
+    }
+
+    /// What it requires of the kernel.
+    pub fn requirements(&self) -> Requirements {
+        let actions = self.rules.iter().map(|rule| rule.action);
+        Requirements {
+            hooks: self.hooks(),
+            families: self.names_families,
+            unix_sockets: self.names_unix,
+            strict: self.strict,
+            kill: false,
+            errno: None,
+        }
+        .with_denials(self.mode, actions.chain([self.default]), &self.errno)
     }
 
     /// The hooks to attach, of those that are available.
@@ -207,7 +229,9 @@ pub(super) mod mode_word {
         serializer.serialize_str(mode.as_str())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mode, D::Error> {
+    pub(in crate::control) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Mode, D::Error> {
         let word = String::deserialize(deserializer)?;
         let found = [Mode::Enforce, Mode::Audit]
             .into_iter()

@@ -8,11 +8,14 @@ use serde::Serialize;
 use super::{
     Control,
     error::ControlError,
-    record::{Actor, Record, RuleName, action_word, mode_word},
+    record::{Actor, Record, RuleName, Version, action_word, mode_word},
     scope,
     totals::Totals,
 };
-use crate::datapath::{GroupName, LinkState, Slot};
+use crate::{
+    datapath::{GroupName, LinkState, Slot},
+    host::{Capabilities, Enforcement, Feature, Unmet, unmet},
+};
 
 /// The state of everything that is attached.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -36,29 +39,6 @@ pub struct Status {
     pub suppressed: u64,
     /// Suppressed events that no later event has reported yet.
     pub suppressed_pending: u64,
-}
-
-/// How much of a policy is enforced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Enforcement {
-    /// All of it, on all its cgroups.
-    Full,
-    /// Some of it, or on some of its cgroups.
-    Partial,
-    /// Nothing: it is active on no cgroup.
-    None,
-}
-
-impl Enforcement {
-    /// Its name, as in JSON.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Enforcement::Full => "full",
-            Enforcement::Partial => "partial",
-            Enforcement::None => "none",
-        }
-    }
 }
 
 /// State of a policy on one cgroup.
@@ -91,8 +71,10 @@ pub struct PolicyStatus {
     pub name: String,
     /// How much of it is enforced; see `reasons` and the states of `attachments`.
     pub enforcement: Enforcement,
-    /// Why it is not fully enforced.
+    /// Why it is not fully enforced, as text.
     pub reasons: Vec<String>,
+    /// Its requirements that this kernel does not meet; also among the reasons.
+    pub unmet: Vec<Unmet>,
     /// Its mode.
     #[serde(serialize_with = "mode_word::serialize")]
     pub mode: Mode,
@@ -161,11 +143,12 @@ impl Control {
     /// [`ControlError`] when one of them cannot be read.
     pub fn status(&self) -> Result<Status, ControlError> {
         let duplicates = self.datapath.dedup_counts()?;
+        let capabilities = self.capabilities();
         let mut policies = Vec::new();
         let mut known = HashSet::new();
         for record in self.journal.records()? {
             known.extend(record.attachments.iter().map(|attachment| attachment.cgroup));
-            policies.push(self.policy_status(record)?);
+            policies.push(self.policy_status(record, &capabilities)?);
         }
         let mut unknown_cgroups = self.datapath.cgroups()?;
         unknown_cgroups.retain(|cgroup| !known.contains(cgroup) && self.hierarchy.has(*cgroup));
@@ -173,7 +156,7 @@ impl Control {
             policies,
             unknown_cgroups,
             lsm: hooks(self.datapath.link_states(GroupName::Lsm, NO_CGROUP)),
-            lsm_unavailable_reason: GroupName::Lsm.unavailable_reason(&self.invocation.instance.disabled),
+            lsm_unavailable_reason: capabilities.unavailable_reason(GroupName::Lsm).map(str::to_owned),
             migration: hooks(self.datapath.link_states(GroupName::Migration, NO_CGROUP)),
             migration_unavailable_reason: self.migration_unavailable_reason(),
             events_lost: self.datapath.lost()?,
@@ -202,7 +185,11 @@ impl Control {
         (!missing.is_empty()).then(|| format!("not attached: {}; attach a policy again", missing.join(", ")))
     }
 
-    fn policy_status(&self, record: Record) -> Result<PolicyStatus, ControlError> {
+    fn policy_status(
+        &self,
+        record: Record,
+        capabilities: &Capabilities,
+    ) -> Result<PolicyStatus, ControlError> {
         let slot = Slot(record.slot);
         let live = self.datapath.live(slot)?;
         let (counters, memory) = match &live {
@@ -216,7 +203,8 @@ impl Control {
         for attachment in &record.attachments {
             attachments.push(self.attachment_status(slot, needed, attachment)?);
         }
-        let mut reasons = record.live.partial.clone();
+        let unmet = unmet_now(&record.live, needed, capabilities);
+        let mut reasons: Vec<String> = unmet.iter().map(Unmet::to_string).collect();
         if live.is_none() {
             reasons.push("its map is gone from the kernel: every attempt is a fault".to_owned());
         }
@@ -286,6 +274,7 @@ impl Control {
             name: record.name,
             enforcement,
             reasons,
+            unmet,
             mode: version.mode,
             generation: version.generation,
             source: version.source,
@@ -332,6 +321,29 @@ impl Control {
             hooks: hooks(states),
         })
     }
+}
+
+/// What was unmet when the version went live, and what is unmet now. `used` are the kinds of hooks that decide for it: LSM
+/// programs that are not called any more are unmet, also where the policy does not name them.
+fn unmet_now(version: &Version, used: HookSet, capabilities: &Capabilities) -> Vec<Unmet> {
+    let mut found = version.partial.clone();
+    let mut now = unmet(&version.requirements(), capabilities);
+    if used.contains(HookSet::LSM)
+        && let Some(reason) = GroupName::Lsm.never_called_reason()
+    {
+        now.push(Unmet {
+            feature: Feature::LsmHooks,
+            reason,
+            effect: "sockets that were created in another cgroup, other address families and unix sockets are not checked"
+                .to_owned(),
+        });
+    }
+    for one in now {
+        if found.iter().all(|known| known.feature != one.feature) {
+            found.push(one);
+        }
+    }
+    found
 }
 
 /// Programs for the whole machine have the same links for every cgroup.

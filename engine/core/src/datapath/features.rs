@@ -9,7 +9,8 @@ use aya::{
 use engine_common::scope::HookSet;
 
 use super::{
-    program_group::{GROUPS, GroupName, GroupSet},
+    canary,
+    program_group::{GROUPS, GroupName, GroupSet, NEVER_CALLED},
     syscall,
 };
 use crate::instance::Disabled;
@@ -25,6 +26,12 @@ const ACTIVE_LSM: &str = "/sys/kernel/security/lsm";
 
 /// The perf event source of kprobes (`perf_kprobe`, kernel/events/core.c, Linux 4.17).
 const KPROBE_SOURCE: &str = "/sys/bus/event_source/devices/kprobe/type";
+
+/// Whether functions of the kernel are traced (CONFIG_DYNAMIC_FTRACE).
+const FTRACE_ENABLED: &str = "/proc/sys/kernel/ftrace_enabled";
+
+/// Whether kprobes are called (debugfs; only root can read it).
+const KPROBES_ENABLED: &str = "/sys/kernel/debug/kprobes/enabled";
 
 /// What the programs can use of the running kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +82,25 @@ impl Features {
         }
     }
 
+    /// The features without the groups whose programs the kernel does not call. Attaches a trial program for each canary.
+    pub(super) fn without_uncalled_groups(self) -> Features {
+        let mut groups = self.groups;
+        for row in GROUPS.iter().filter(|row| self.groups.has(row.name)) {
+            let Some(hook) = row.canary else { continue };
+            let error = match canary::is_called(hook) {
+                Ok(true) => continue,
+                Ok(false) => NEVER_CALLED.to_owned(),
+                Err(refusal) => refusal.to_string(),
+            };
+            tracing::debug!(error, group = row.name.as_str(), "the group is not loaded");
+            let dropped = GROUPS
+                .iter()
+                .filter(|other| other.name == row.name || other.part_of == Some(row.name));
+            groups = dropped.fold(groups, |groups, row| groups.without(row.name));
+        }
+        Features { groups, ..self }
+    }
+
     /// The kinds of hooks that this kernel has.
     pub fn hooks(self) -> HookSet {
         let rows = GROUPS.iter().filter(|row| self.groups.has(row.name));
@@ -115,7 +141,9 @@ impl Tracer {
     /// The better one that this kernel has.
     fn detect(disabled: &Disabled) -> Tracer {
         // Attached policies need links that can be pinned; kprobes have such links since Linux 5.15.
-        let has_kprobes = Path::new(KPROBE_SOURCE).exists() && syscall::try_kprobe_link().is_ok();
+        let has_kprobes = Path::new(KPROBE_SOURCE).exists()
+            && !is_off(KPROBES_ENABLED)
+            && syscall::try_kprobe_link().is_ok();
         if has_kprobes && !disabled.has(KPROBE) {
             Tracer::Kprobe
         } else {
@@ -128,7 +156,7 @@ impl Tracer {
 ///
 /// A kernel loads and attaches them also when `bpf` is not among the active modules, and then never calls them
 /// (security/bpf/hooks.c registers its hooks only if it is): so the list is read, and one program tried.
-pub fn lsm_unavailable_reason() -> Option<String> {
+pub(super) fn lsm_unavailable_reason() -> Option<String> {
     let active = match fs::read_to_string(ACTIVE_LSM) {
         Ok(active) => active,
         Err(error) => {
@@ -146,14 +174,30 @@ pub fn lsm_unavailable_reason() -> Option<String> {
         ));
     }
     match syscall::try_lsm_program() {
-        Ok(()) => None,
+        Ok(()) => ftrace_off_reason(),
         Err(error) => Some(format!("the kernel refuses LSM programs: {error}")),
     }
 }
 
+/// Why no fentry and LSM program is called: both are called by a trampoline that ftrace patches into the function, and
+/// with this switch off the kernel accepts and attaches them and patches nothing. `None` where it is on, and on kernels
+/// without it.
+pub fn ftrace_off_reason() -> Option<String> {
+    is_off(FTRACE_ENABLED).then(|| {
+        "kernel.ftrace_enabled is 0, so the kernel never calls LSM and fentry programs; \
+         `sysctl kernel.ftrace_enabled=1` enables them"
+            .to_owned()
+    })
+}
+
+/// Whether a file of the kernel holds a 0. One that does not exist or cannot be read does not.
+fn is_off(switch: &str) -> bool {
+    fs::read_to_string(switch).is_ok_and(|text| text.trim() == "0")
+}
+
 /// Why TCP connections cannot be watched here; `None` where they can. Raw tracepoints are in every kernel that has what
 /// else is needed (Linux 4.17).
-pub fn tracer_unavailable_reason() -> Option<String> {
+pub(super) fn tracer_unavailable_reason() -> Option<String> {
     match aya::sys::is_program_supported(ProgramType::RawTracePoint) {
         Ok(true) => None,
         Ok(false) => Some("this kernel runs no programs on tracepoints".to_owned()),

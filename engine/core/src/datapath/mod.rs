@@ -7,6 +7,7 @@
 //! ends, nothing changes for the processes under a policy.
 
 mod btf;
+mod canary;
 mod error;
 mod executable;
 mod features;
@@ -29,7 +30,7 @@ mod unix_socket_id;
 pub use btf::{Btf, BtfError};
 pub use error::{DatapathError, RingError, TableError};
 pub use executable::{IdentifyError, identify_process};
-pub use features::{Features, Tracer, lsm_unavailable_reason, tracer_unavailable_reason};
+pub use features::{Features, Tracer, ftrace_off_reason};
 pub use identified::Identified;
 pub use links::LinkState;
 pub use load::WakeUp;

@@ -9,12 +9,16 @@ use engine_common::scope::HookSet;
 
 use super::{
     btf::Btf,
-    features::{Tracer, lsm_unavailable_reason, tracer_unavailable_reason},
+    features::{Tracer, ftrace_off_reason, lsm_unavailable_reason, tracer_unavailable_reason},
     offsets::{LSM_UNIX_MEMBERS, MIGRATION_MEMBERS, Member, Offsets},
     program::{AttachPoint, ProgramSpec},
     syscall,
 };
 use crate::instance::{DISABLE_VARIABLE, Disabled};
+
+/// What is wrong with a group whose canary was not called.
+pub(super) const NEVER_CALLED: &str =
+    "LSM programs load and attach but are never called (kernel.ftrace_enabled=0?)";
 
 /// A group of programs that are loaded, attached and detached together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,14 +56,47 @@ impl GroupName {
         self.row().unavailable_reason(disabled)
     }
 
+    /// Why this kernel never calls the programs of the group, although they are loaded and attached; `None` where no such
+    /// reason is known.
+    pub fn never_called_reason(self) -> Option<String> {
+        let is_traced =
+            |program: &ProgramSpec| matches!(program.attach, AttachPoint::Fentry(_) | AttachPoint::Lsm(_));
+        self.row()
+            .programs
+            .iter()
+            .any(is_traced)
+            .then(ftrace_off_reason)?
+    }
+
+    /// Why this kernel cannot run the group, as far as that is known without trying its programs.
+    pub fn quick_reason(self, disabled: &Disabled) -> Option<String> {
+        self.row().quick_reason(disabled)
+    }
+
+    /// Why a set of programs that was loaded on this kernel lacks the group.
+    pub fn absence_reason(self, disabled: &Disabled) -> String {
+        if let Some(reason) = self.unavailable_reason(disabled) {
+            return reason;
+        }
+        if self.row().canary.is_some()
+            || self
+                .row()
+                .part_of
+                .is_some_and(|whole| whole.row().canary.is_some())
+        {
+            return format!("{NEVER_CALLED}, or the kernel refused them (TIDEGATE_LOG=debug shows why)");
+        }
+        "the kernel refused the program when it was loaded (TIDEGATE_LOG=debug shows why)".to_owned()
+    }
+
     pub(super) fn row(self) -> &'static ProgramGroup {
-        // Held by a test: the table has one row for each name, in the order of the names.
+        // A test checks this: the table has one row for each name, in the order of the names.
         &GROUPS[self as usize]
     }
 }
 
 /// A set of groups.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct GroupSet(u32);
 
 impl GroupSet {
@@ -124,6 +161,9 @@ pub(super) struct ProgramGroup {
     pub(super) members: &'static [Member],
     /// Why the kernel cannot run it, as far as that is known without loading it.
     pub(super) check: fn() -> Option<String>,
+    /// The trial hook ([`super::trial`]) that shows whether the kernel calls programs of this kind: before the group is
+    /// loaded, a trial program must be called there by a call of this process.
+    pub(super) canary: Option<&'static str>,
     pub(super) wanted_by: fn(&ScopeNeeds) -> bool,
 }
 
@@ -150,6 +190,7 @@ pub(super) static GROUPS: [ProgramGroup; 6] = [
         ],
         members: &[],
         check: || None,
+        canary: None,
         wanted_by: |needs| needs.hooks.contains(HookSet::CGROUP),
     },
     ProgramGroup {
@@ -162,6 +203,7 @@ pub(super) static GROUPS: [ProgramGroup; 6] = [
         programs: &[ProgramSpec::new("egress", AttachPoint::CgroupSkb(SkbAt::Egress))],
         members: &[],
         check: || None,
+        canary: None,
         wanted_by: |needs| needs.strict,
     },
     ProgramGroup {
@@ -182,6 +224,7 @@ pub(super) static GROUPS: [ProgramGroup; 6] = [
         ],
         members: &[],
         check: tracer_unavailable_reason,
+        canary: None,
         wanted_by: |needs| needs.hooks.contains(HookSet::TRACER),
     },
     ProgramGroup {
@@ -199,6 +242,7 @@ pub(super) static GROUPS: [ProgramGroup; 6] = [
         ],
         members: &[],
         check: lsm_unavailable_reason,
+        canary: Some("lsm/socket_sendmsg"),
         wanted_by: |needs| needs.hooks.contains(HookSet::LSM),
     },
     ProgramGroup {
@@ -214,6 +258,7 @@ pub(super) static GROUPS: [ProgramGroup; 6] = [
         ],
         members: &LSM_UNIX_MEMBERS,
         check: || None,
+        canary: None,
         wanted_by: |needs| needs.hooks.contains(HookSet::UNIX),
     },
     ProgramGroup {
@@ -228,7 +273,8 @@ pub(super) static GROUPS: [ProgramGroup; 6] = [
             ProgramSpec::new("cgroup_clone", AttachPoint::Fentry("cgroup_post_fork")),
         ],
         members: &MIGRATION_MEMBERS,
-        check: || None,
+        check: ftrace_off_reason,
+        canary: None,
         wanted_by: |needs| needs.has_policies,
     },
 ];
@@ -314,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_hold_groups_apart() {
+    fn set_contains_only_the_groups_that_were_added() {
         let set = GroupSet::default()
             .with(GroupName::Lsm)
             .with(GroupName::Migration);

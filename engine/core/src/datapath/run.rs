@@ -21,7 +21,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use engine_common::{ABI_VERSION, limits::MAX_POLICIES, scope::Scope};
+use engine_common::{
+    ABI_VERSION,
+    limits::MAX_POLICIES,
+    scope::{HookSet, Scope},
+};
 use nix::fcntl::Flock;
 
 use super::{
@@ -109,6 +113,11 @@ impl RunDatapath {
     /// Whether the kernel accepted the programs of a group.
     pub fn has(&self, group: GroupName) -> bool {
         self.datapath.has(group)
+    }
+
+    /// The kinds of hooks that the programs have.
+    pub fn hooks(&self) -> HookSet {
+        self.datapath.hooks()
     }
 
     /// Puts policies live, each in a slot of its own. No cgroup refers to them yet.
@@ -247,7 +256,7 @@ fn kept(
     is_alive: impl Fn(u64) -> bool,
 ) -> Result<Option<RunDatapath>, DatapathError> {
     let own = pins::own_directory(instance)?;
-    let directory = own.join(kept_name(instance));
+    let directory = own.join(kept_name(instance, features));
     let taken = {
         // One process loads them at a time, and none removes them meanwhile.
         let Some(_making) = pins::lock(&own).map_err(at("lock", &own))? else {
@@ -274,10 +283,12 @@ fn kept(
     RunDatapath::new(datapath, false, lock).map(Some)
 }
 
-/// The name of the set that is kept, for this build and what is disabled.
-fn kept_name(instance: &Instance) -> String {
+/// The name of the set that is kept, for this build, what is disabled, and what the kernel can do now: some of it changes
+/// while the machine runs (`kernel.ftrace_enabled`).
+fn kept_name(instance: &Instance, features: Features) -> String {
     let mut hasher = DefaultHasher::new();
     instance.disabled.hash(&mut hasher);
+    features.groups.hash(&mut hasher);
     format!("{}{:016x}", kept_by_this_build(), hasher.finish())
 }
 

@@ -19,6 +19,7 @@ use super::{
     tally::Tally,
     target::Target,
 };
+use crate::host::{Enforcement, PolicyUnmet};
 
 /// Version of the JSON documents: `schema_version` in each of them. It changes when a field is renamed or removed.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -276,6 +277,8 @@ pub struct SummaryLine {
     command: Vec<String>,
     exit: Exit,
     duration_ms: u64,
+    enforcement: Enforcement,
+    unmet: Vec<PolicyUnmet>,
     policies: Vec<PolicyLine>,
     outcomes: Outcomes,
     lost: u64,
@@ -327,12 +330,18 @@ impl SummaryLine {
         duration: std::time::Duration,
         tally: &Tally,
         policies: &[PolicyCounters],
+        unmet: &[PolicyUnmet],
     ) -> SummaryLine {
         SummaryLine {
             schema_version: SCHEMA_VERSION,
             command: command.into_iter().map(|word| text(word.as_bytes())).collect(),
             exit,
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            enforcement: match unmet {
+                [] => Enforcement::Full,
+                _ => Enforcement::Partial,
+            },
+            unmet: unmet.to_vec(),
             policies: policies.iter().map(policy_line).collect(),
             outcomes: Outcomes {
                 allowed: policies.iter().map(PolicyCounters::allowed).sum(),

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::events::sample::{comm, named, named_migration, v4};
+use crate::host::{Feature, Unmet};
 
 fn read(object: &impl Serialize) -> Value {
     serde_json::from_str(&line(object).unwrap()).unwrap()
@@ -188,12 +189,27 @@ fn losses_and_the_summary() {
         default: (Action::Audit, 2),
         faults: 1,
     }];
+    let unmet = [PolicyUnmet {
+        policy: "payments".into(),
+        unmet: Unmet {
+            feature: Feature::Kill,
+            reason: "too old".into(),
+            effect: "later".into(),
+        },
+    }];
     let exit = Exit {
         code: Some(0),
         signal: None,
     };
     let command = [OsStr::new("curl"), OsStr::from_bytes(b"\xff")];
-    let summary = SummaryLine::new(command, exit, Duration::from_millis(1500), &tally, &policies);
+    let summary = SummaryLine::new(
+        command,
+        exit,
+        Duration::from_millis(1500),
+        &tally,
+        &policies,
+        &unmet,
+    );
     assert_eq!(
         read(&summary),
         json!({
@@ -202,6 +218,8 @@ fn losses_and_the_summary() {
             "command": ["curl", "\\xff"],
             "exit": {"code": 0, "signal": null},
             "duration_ms": 1500,
+            "enforcement": "partial",
+            "unmet": [{"policy": "payments", "feature": "kill", "reason": "too old", "effect": "later"}],
             "policies": [{
                 "name": "payments",
                 "mode": "enforce",

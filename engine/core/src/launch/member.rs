@@ -116,7 +116,7 @@ impl TransientCgroup {
                 Err(source) => return Err(self.file_error("cgroup.procs", source)),
             };
             for pid in text.lines().filter_map(|line| line.parse::<libc::pid_t>().ok()) {
-                // 0 stands for a process outside the pid namespace.
+                // 0 is listed for a process outside the pid namespace.
                 if pid > 0
                     && let Some(process) = open_process(pid)
                     && self.holds(pid)

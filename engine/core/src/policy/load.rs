@@ -5,10 +5,13 @@ use std::path::Path;
 use super::{
     Policy,
     context::LoadContext,
+    definition::PolicyDefinition,
     diagnostic::{Code, Diagnostic, Reporter, Severity},
     render,
     source::{self, MAX_POLICY_BYTES, ReadError, Source, Span},
-    validate, variable, yaml,
+    validate,
+    variable::{self, Variables},
+    yaml,
 };
 
 /// The outcome of loading a policy.
@@ -22,6 +25,8 @@ pub struct LoadResult {
     pub errors: usize,
     /// The policy; `None` if there is an error.
     pub policy: Option<Policy>,
+    /// What it was loaded from; empty if the file could not be read.
+    pub definition: PolicyDefinition,
     /// Number of addresses and networks in the policy, its address files, and the built-in sets it uses.
     pub cidrs: usize,
     /// Whether the policy file itself could not be read.
@@ -55,6 +60,7 @@ impl LoadResult {
             diagnostics: vec![diagnostic],
             errors: 1,
             policy: None,
+            definition: PolicyDefinition::default(),
             cidrs: 0,
             unreadable,
         }
@@ -81,11 +87,13 @@ pub fn load_text(name: &str, text: &str, base: &Path, context: &LoadContext) -> 
         };
         return from_read(name, Err(error), base, context);
     }
+    let whole = text;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Source::new(name, text);
+    let mut used = Variables::default();
     let mut reporter = Reporter::new(&source);
     let result = yaml::parse(&mut reporter).map(|mut root| {
-        variable::substitute(&mut root, &context.variables, &mut reporter);
+        used = variable::substitute(&mut root, &context.variables, &mut reporter);
         validate::validate(&root, base, context, &mut reporter)
     });
     let (policy, cidrs) = result.map_or((None, 0), |v| (v.policy, v.cidrs));
@@ -94,6 +102,11 @@ pub fn load_text(name: &str, text: &str, base: &Path, context: &LoadContext) -> 
         errors: reporter.errors(),
         diagnostics: reporter.finish(),
         policy,
+        definition: PolicyDefinition {
+            text: whole.to_owned(),
+            variables: used,
+            base_dir: base.display().to_string(),
+        },
         cidrs,
         unreadable: false,
     }

@@ -14,6 +14,7 @@ pub mod address_set;
 pub mod builtin;
 mod context;
 mod dedup;
+mod definition;
 pub mod diagnostic;
 mod family;
 mod fields;
@@ -46,6 +47,7 @@ mod yaml;
 
 pub use address_set::AddressSet;
 pub use context::LoadContext;
+pub use definition::PolicyDefinition;
 pub use diagnostic::{Code, Diagnostic, Severity, SourceLocation};
 pub use flags::{FlagError, FlagPolicy, from_flags};
 pub use load::{LoadResult, load, load_stream, load_text};
@@ -55,5 +57,5 @@ pub use model::{
 pub use raw::{RawPolicy, schema};
 pub use source::{MAX_ADDRESS_FILE_BYTES, MAX_POLICY_BYTES};
 pub use target::{Destination, Target, TargetError, parse_destination, parse_target};
-pub use variable::{Variables, is_variable_name};
+pub use variable::{MAX_SUBSTITUTED_BYTES, Variables, is_variable_name};
 pub use write::{WriteError, to_yaml};

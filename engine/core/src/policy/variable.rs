@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     diagnostic::{Code, Problem, Reporter, quoted},
     node::{Node, Scalar, Value},
@@ -10,7 +12,8 @@ use super::{
 };
 
 /// The values of variables.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Variables(BTreeMap<String, String>);
 
 impl Variables {
@@ -22,6 +25,16 @@ impl Variables {
     /// The value of a variable; `None` if it is not set.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
+    }
+
+    /// Whether a reference to this variable gives its value; if not, its default applies.
+    fn is_used(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| !value.trim().is_empty())
+    }
+
+    /// Names and values, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
@@ -38,16 +51,18 @@ pub fn is_variable_name(name: &str) -> bool {
 }
 
 /// Maximum total size of the values substituted into one policy, in bytes.
-const MAX_SUBSTITUTED: usize = 16 << 20;
+pub const MAX_SUBSTITUTED_BYTES: usize = 16 << 20;
 
-/// Substitutes the variables in all scalars of the tree, but not in field names.
-pub(super) fn substitute(root: &mut Node, variables: &Variables, reporter: &mut Reporter<'_>) {
-    let mut remaining = MAX_SUBSTITUTED;
+/// Substitutes the variables in all scalars of the tree, but not in field names. Returns the variables whose values were
+/// used.
+pub(super) fn substitute(root: &mut Node, variables: &Variables, reporter: &mut Reporter<'_>) -> Variables {
+    let mut used = Variables::default();
+    let mut remaining = MAX_SUBSTITUTED_BYTES;
     let mut pending = vec![root];
     while let Some(node) = pending.pop() {
         if let Value::Scalar(scalar) = &mut node.value {
             if scalar.text.contains('$')
-                && !substitute_scalar(scalar, node.span, &mut remaining, variables, reporter)
+                && !substitute_scalar(scalar, node.span, &mut remaining, variables, &mut used, reporter)
             {
                 node.value = Value::Invalid;
             }
@@ -59,6 +74,7 @@ pub(super) fn substitute(root: &mut Node, variables: &Variables, reporter: &mut 
             Value::Map(entries) => pending.extend(entries.iter_mut().map(|e| &mut e.value)),
         }
     }
+    used
 }
 
 /// Substitutes the variables in one scalar; `false` if an error was reported.
@@ -67,11 +83,16 @@ fn substitute_scalar(
     span: Span,
     remaining: &mut usize,
     variables: &Variables,
+    used: &mut Variables,
     reporter: &mut Reporter<'_>,
 ) -> bool {
     match expand(&scalar.text, variables) {
         Ok(expansion) if expansion.text.len() <= *remaining => {
             *remaining -= expansion.text.len();
+            for name in expansion.used {
+                let value = variables.get(&name).unwrap_or_default().to_owned();
+                used.set(name, value);
+            }
             // The value of a variable is always a string.
             scalar.plain &= !expansion.changed;
             scalar.text = expansion.text;
@@ -82,7 +103,7 @@ fn substitute_scalar(
             reporter.error(
                 Code::TooLarge,
                 span,
-                format!("the values of variables exceed {MAX_SUBSTITUTED} bytes in total"),
+                format!("the values of variables exceed {MAX_SUBSTITUTED_BYTES} bytes in total"),
                 "move long lists into an address file: sets: {name: {file: addresses.txt}}",
             );
             false
@@ -102,6 +123,8 @@ struct Expansion {
     changed: bool,
     /// The variable, if the text consists of one variable only.
     only: Option<String>,
+    /// Names of the variables whose values were substituted, in order.
+    used: Vec<String>,
 }
 
 fn expand(text: &str, variables: &Variables) -> Result<Expansion, Vec<Problem>> {
@@ -109,6 +132,7 @@ fn expand(text: &str, variables: &Variables) -> Result<Expansion, Vec<Problem>> 
     let mut problems = Vec::new();
     let mut changed = false;
     let mut only = None;
+    let mut used = Vec::new();
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
         out.push_str(&rest[..dollar]);
@@ -130,6 +154,9 @@ fn expand(text: &str, variables: &Variables) -> Result<Expansion, Vec<Problem>> 
                 Ok((name, value)) => {
                     out.push_str(value);
                     changed = true;
+                    if variables.is_used(name) {
+                        used.push(name.to_owned());
+                    }
                     if dollar == 0 && rest.len() == text.len() && after_reference.is_empty() {
                         only = Some(name.to_owned());
                     }
@@ -148,6 +175,7 @@ fn expand(text: &str, variables: &Variables) -> Result<Expansion, Vec<Problem>> 
             text: out,
             changed,
             only,
+            used,
         })
     } else {
         Err(problems)
@@ -226,6 +254,16 @@ mod tests {
     fn all_errors_of_a_string_are_reported() {
         let problems = expand_text("${B} ${1x} ${A:-${B}} ${EMPTY} ${A").unwrap_err();
         assert_eq!(problems.len(), 5, "{problems:?}");
+    }
+
+    #[test]
+    fn only_variables_with_a_value_are_used() {
+        let mut variables = Variables::default();
+        variables.set("A", "10.0.0.0/8");
+        variables.set("EMPTY", " ");
+        variables.set("SECRET", "x");
+        let expansion = expand("${A} ${EMPTY:-d} ${B:-e} $${SECRET}", &variables).ok();
+        assert_eq!(expansion.map(|e| e.used), Some(vec!["A".to_owned()]));
     }
 
     #[test]

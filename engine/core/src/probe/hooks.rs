@@ -13,10 +13,14 @@ use super::{
     self_calls::SelfCalls,
 };
 use crate::{
+    datapath::ftrace_off_reason,
     datapath::trial::{Attached, HELPERS, HOOKS, Hook, Place, Refusal, TABLES, Trials},
     instance::{DISABLE_VARIABLE, Disabled},
     launch::TransientCgroup,
 };
+
+/// What makes the kernel call LSM and fentry programs that are attached.
+const ENABLE_FTRACE: &str = "switch ftrace on: `sysctl kernel.ftrace_enabled=1`";
 
 /// What trials need: a map in which programs record their calls, and a cgroup, which is removed on drop.
 pub(super) struct Fixture<'a> {
@@ -177,10 +181,18 @@ impl Fixture<'_> {
             (Place::Lsm(_), Some(false)) => {
                 self.never_called(finding, "it loads and attaches, but the kernel does not call it")
             }
-            _ if calls.reach(hook.name) => Finding {
-                support: Support::No,
-                ..finding.reason("it loads and attaches, but was not called by a call that must reach it")
-            },
+            (place, _) if calls.reach(hook.name) => {
+                let finding = Finding {
+                    support: Support::No,
+                    ..finding.reason("it loads and attaches, but was not called by a call that must reach it")
+                };
+                match place {
+                    Place::Lsm(_) | Place::Function(_) if ftrace_off_reason().is_some() => {
+                        finding.hint(ENABLE_FTRACE)
+                    }
+                    _ => finding,
+                }
+            }
             _ => finding.reason("no call was made that reaches it"),
         }
     }

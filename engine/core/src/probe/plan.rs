@@ -6,6 +6,10 @@ use super::{
     Report,
     finding::{Finding, Support},
 };
+use crate::{
+    datapath::GroupName,
+    host::{Capabilities, Requirements, Unmet, unmet},
+};
 
 /// Hooks that deny. Without one of them an egress path stays open.
 const DENY_HOOKS: [&str; 5] = [
@@ -34,6 +38,10 @@ const LSM_KILL: [&str; 3] = [
 ];
 /// LSM hooks that deny with any errno what a cgroup hook denies with EPERM.
 const LSM_DENY_HOOKS: [&str; 2] = ["lsm/socket_connect", "lsm/socket_sendmsg"];
+/// LSM hooks that decide by the calling task.
+const LSM_HOOKS: [&str; 3] = ["lsm/socket_connect", "lsm/socket_sendmsg", "lsm/socket_create"];
+/// Hooks that watch TCP connections; one of them is used.
+const TRACER_HOOKS: [&str; 2] = ["kprobe/tcp_connect", "raw_tp/inet_sock_set_state"];
 /// Hooks for rules about unix sockets.
 const UNIX_HOOKS: [&str; 2] = ["lsm/unix_stream_connect", "lsm/unix_may_send"];
 /// Hooks that report tasks that leave a cgroup.
@@ -118,6 +126,9 @@ pub struct Plan {
     pub cgroup_migrations: Option<bool>,
     /// Whether connections that are older than a policy can be destroyed; `None` when that was not tried.
     pub destroy_sockets: Option<bool>,
+    /// Requirements of a policy that uses every feature which are not met here. A feature that was not tried is not listed;
+    /// empty also where nothing can be enforced.
+    pub unmet: Vec<Unmet>,
     /// Names of hooks that the kernel supports and this version of Tidegate does not use.
     pub unused_hooks: Vec<&'static str>,
 }
@@ -196,8 +207,40 @@ impl Plan {
             egress_filter: effective("cgroup_skb/egress"),
             cgroup_migrations,
             destroy_sockets,
+            unmet: unmet(&Requirements::every(), &capabilities(report)),
             unused_hooks,
         }
+    }
+}
+
+/// What the findings say about the capabilities that policies rely on.
+fn capabilities(report: &Report) -> Capabilities {
+    let find = |name: &str| report.findings().find(|finding| finding.name == name);
+    let supported = |name: &str| find(name).is_some_and(|finding| finding.support == Support::Yes);
+    // Each hook of a group is needed; of the tracer, one of two.
+    let is_missing = |hook: &&Finding| !hook.is_effective() && hook.support != Support::Unknown;
+    let missing = |names: &[&str]| names.iter().filter_map(|name| find(name)).find(is_missing);
+    let tracer = TRACER_HOOKS.map(|name| find(name).filter(is_missing));
+    let groups = [
+        (GroupName::EgressFilter, missing(&["cgroup_skb/egress"])),
+        (
+            GroupName::Tracer,
+            tracer.iter().all(Option::is_some).then_some(tracer[0]).flatten(),
+        ),
+        (GroupName::Lsm, missing(&LSM_HOOKS)),
+        (GroupName::LsmUnix, missing(&UNIX_HOOKS)),
+    ];
+    let reason = |finding: &Finding| {
+        let reason = finding.reason.as_deref().unwrap_or("not supported");
+        format!("{}: {reason}", finding.name)
+    };
+    Capabilities {
+        cgroup_hooks_kill: supported("bpf_send_signal"),
+        cgroup_hooks_choose_errno: supported("bpf_set_retval"),
+        unavailable: groups
+            .into_iter()
+            .filter_map(|(group, finding)| Some((group, reason(finding?))))
+            .collect(),
     }
 }
 
@@ -318,6 +361,17 @@ mod tests {
         assert_eq!(
             plan(&["destroying UDP sockets"], &[]).destroy_sockets,
             Some(false)
+        );
+        let features = |unsupported: &[&'static str]| -> Vec<&'static str> {
+            let plan = plan(unsupported, &[]);
+            plan.unmet.iter().map(|one| one.code()).collect()
+        };
+        assert!(features(&[]).is_empty());
+        assert_eq!(features(&["cgroup_skb/egress"]), ["strict"]);
+        assert_eq!(features(&["lsm/unix_may_send"]), ["unix_sockets"]);
+        assert_eq!(
+            features(&["lsm/socket_create", "bpf_send_signal"]),
+            ["lsm_hooks", "families", "unix_sockets", "kill"]
         );
         let without = plan(&["bpf_set_retval", "kprobe/tcp_connect"], &[]);
         assert_eq!(

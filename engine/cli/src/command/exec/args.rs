@@ -45,6 +45,13 @@ pub struct ExecArgs {
     #[arg(long, value_name = "MODE", value_parser = modes())]
     pub mode: Option<Mode>,
 
+    /// Run the command even if this kernel can enforce only a part of the policies
+    ///
+    /// Without it, tidegate refuses such a policy and does not start the command. With it, the report lists what is not
+    /// enforced, and --quiet still prints one line.
+    #[arg(long)]
+    pub best_effort: bool,
+
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment here would replace the help text")]
     pub variables: VariableArgs,

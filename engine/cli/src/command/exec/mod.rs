@@ -1,7 +1,6 @@
 //! `tidegate exec`: runs one command under policies.
 
 pub mod args;
-mod notes;
 mod policies;
 pub(crate) mod recorder;
 mod session;
@@ -22,6 +21,7 @@ use tidegate_core::{
     cgroup::Hierarchy,
     datapath::Features,
     events::{Layout, ReportFile, escape::escaped, json, table},
+    host::PolicyUnmet,
     launch::{
         self, CapabilitySet, Command, KeepFds, OrphanAction, RequiredPrivileges, SignalSource, TargetUser,
     },
@@ -52,13 +52,6 @@ pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
         DescendantsAction::Keep => OrphanAction::Keep,
     };
     let features = Features::detect(&instance.disabled);
-    policies::require_hooks(&policies, features, &instance.disabled)?;
-    if !args.quiet {
-        for note in notes::notes(&policies, features, &instance.disabled) {
-            // A closed standard error does not stop the command.
-            let _ = writeln!(anstream::stderr(), "tidegate: note: {note}");
-        }
-    }
     let session = session::Session {
         policies: &policies,
         command: &command,
@@ -67,6 +60,7 @@ pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
         features,
         signals: &signals,
         hierarchy: &hierarchy,
+        best_effort: args.best_effort,
     };
     let outcome = session::run(&session, &mut recorder)?;
     report_end(args, output, &outcome, &mut recorder);
@@ -118,12 +112,17 @@ fn report_end(args: &ExecArgs, output: Output, outcome: &Outcome, recorder: &mut
         outcome.duration,
         (outcome.lost, outcome.untold),
         &outcome.counters,
+        &outcome.unmet,
     );
     let mut stderr = anstream::stderr();
     // When standard error is closed, only the exit code of the command is left.
     let mut write = |text: &str| {
         let _ = stderr.write_all(text.as_bytes());
     };
+    // Partial enforcement is never silent.
+    if output == Output::Text || args.quiet {
+        write(&partial_text(&outcome.unmet, args.quiet));
+    }
     if !args.quiet {
         match output {
             Output::Text => {
@@ -155,6 +154,28 @@ fn report_end(args: &ExecArgs, output: Output, outcome: &Outcome, recorder: &mut
             recorder.undecodable()
         ));
     }
+}
+
+/// What was not enforced: one line for each unmet requirement, or one for all.
+fn partial_text(unmet: &[PolicyUnmet], in_one_line: bool) -> String {
+    if unmet.is_empty() {
+        return String::new();
+    }
+    if in_one_line {
+        let names: Vec<String> = unmet
+            .iter()
+            .map(|PolicyUnmet { policy, unmet }| format!("{policy}: {}", unmet.code()))
+            .collect();
+        return format!("tidegate: partially enforced; unmet: {}\n", names.join(", "));
+    }
+    let line = |PolicyUnmet { policy, unmet }: &PolicyUnmet| {
+        let unmet = unmet.to_string();
+        format!(
+            "tidegate: partially enforced: policy {policy}: {}\n",
+            escaped(unmet.as_bytes())
+        )
+    };
+    unmet.iter().map(line).collect()
 }
 
 /// Columns of the terminal on standard error.

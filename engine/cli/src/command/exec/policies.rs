@@ -12,12 +12,7 @@ use crate::{
     Exit, Failure, Output,
     command::policy_files::{self, SourcedPolicy},
 };
-use tidegate_core::{
-    control::why_unmet,
-    datapath::Features,
-    instance::Disabled,
-    policy::{FlagError, FlagPolicy, LoadContext, from_flags},
-};
+use tidegate_core::policy::{FlagError, FlagPolicy, LoadContext, PolicyDefinition, from_flags};
 
 /// Origin of a policy that is made from flags.
 const COMMAND_LINE: &str = "command line";
@@ -35,7 +30,7 @@ pub(super) fn gather(args: &ExecArgs, output: Output) -> Result<Vec<SourcedPolic
         policies.push(of_flags(args, &rules, &context, output)?);
     }
     if let Some(mode) = args.mode {
-        for SourcedPolicy { policy, source } in &mut policies {
+        for SourcedPolicy { policy, source, .. } in &mut policies {
             if !policy.hooks.supports_mode(mode) {
                 let message = format!("policy {source} has only the hook kprobe, which cannot deny");
                 return Err(Failure::of(Exit::Usage, message)
@@ -52,28 +47,6 @@ pub(super) fn gather(args: &ExecArgs, output: Output) -> Result<Vec<SourcedPolic
         return Err(Failure::of(Exit::Usage, message).hint("merge policies into one file"));
     }
     Ok(policies)
-}
-
-/// Checks that the kernel has all hooks that the policies require by name.
-///
-/// # Errors
-/// When a hook is not available.
-pub(super) fn require_hooks(
-    policies: &[SourcedPolicy],
-    features: Features,
-    disabled: &Disabled,
-) -> Result<(), Failure> {
-    for SourcedPolicy { policy, source } in policies {
-        if let Some(name) = policy.hooks.unsupported(features.hooks()).first() {
-            let message = format!(
-                "policy {source} cannot be fully enforced on this kernel: {}",
-                why_unmet(name, disabled)
-            );
-            return Err(Failure::of(Exit::ExecFailed, message)
-                .hint("`hooks: auto`, the default, uses the hooks that the kernel has"));
-        }
-    }
-    Ok(())
 }
 
 /// The strictest verdict of all policies is enforced, so --allow does not widen a policy file. It was most
@@ -117,6 +90,7 @@ fn of_flags(
     Ok(SourcedPolicy {
         policy,
         source: COMMAND_LINE.to_owned(),
+        definition: PolicyDefinition::default(),
     })
 }
 

@@ -18,6 +18,7 @@ use tidegate_core::events::{
     json::{self, EventLine, LostLine, SummaryLine},
     text,
 };
+use tidegate_core::host::PolicyUnmet;
 
 /// Finds the path of an executable by the process that runs it.
 pub(super) type FindExecutable = fn(u32, ExecutableId) -> Option<PathBuf>;
@@ -98,12 +99,13 @@ impl Recorder {
         duration: Duration,
         (lost, suppressed_pending): (u64, u64),
         policies: &[PolicyCounters],
+        unmet: &[PolicyUnmet],
     ) -> SummaryLine {
         self.pipeline.end(lost, jiff::Timestamp::now());
         self.record_ready();
         self.sinks.tally.add_suppressed_pending(suppressed_pending);
         let words = command.iter().map(OsString::as_os_str);
-        let summary = SummaryLine::new(words, exit, duration, &self.sinks.tally, policies);
+        let summary = SummaryLine::new(words, exit, duration, &self.sinks.tally, policies, unmet);
         self.sinks.write(&summary);
         self.sinks.flush();
         summary

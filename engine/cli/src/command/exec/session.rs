@@ -18,15 +18,15 @@ use crate::{Exit, Failure, command::policy_files::SourcedPolicy};
 use tidegate_core::{
     cgroup::Hierarchy,
     compile::{Image, compile},
-    control::unix_unavailable_reason,
-    datapath::{self, DatapathError, EventRing, Features, GroupName, Identified, RunDatapath, Slot},
+    datapath::{self, DatapathError, EventRing, Features, Identified, RunDatapath, Slot},
     events::{PolicyCounters, PolicyNames},
-    instance::{Disabled, Instance},
+    host::{Capabilities, PolicyUnmet, Requirements, refusal, refusal_hint, unmet},
+    instance::Instance,
     launch::{
         Command, Finished, OrphanAction, OrphanOutcome, SignalSource, Supervisor, TransientCgroup, Watch,
         sweep_stale,
     },
-    policy::{Policy, Rule},
+    policy::Policy,
 };
 
 /// Generation of a policy that is never replaced.
@@ -41,6 +41,8 @@ pub(super) struct Session<'a> {
     pub(super) features: Features,
     pub(super) signals: &'a SignalSource,
     pub(super) hierarchy: &'a Hierarchy,
+    /// Whether a policy that the kernel cannot fully enforce is accepted.
+    pub(super) best_effort: bool,
 }
 
 /// A policy that is live in the kernel.
@@ -59,6 +61,7 @@ pub(super) struct Outcome {
     pub(super) untold: u64,
     /// Path of the cgroup, if processes are left in it.
     pub(super) kept: Option<std::path::PathBuf>,
+    pub(super) unmet: Vec<PolicyUnmet>,
 }
 
 /// Failure of `exec` itself: the command was not started, or cannot be waited for.
@@ -90,8 +93,7 @@ pub(super) fn run(session: &Session<'_>, recorder: &mut Recorder) -> Result<Outc
     let datapath = RunDatapath::open(session.instance, session.features, |cgroup| hierarchy.has(cgroup))
         .map_err(|error| failed_datapath(&error))?;
     recorder.count_losses_from(datapath.lost_before());
-    refuse_without_egress_filter(&datapath, policies)?;
-    refuse_without_unix(&datapath, policies, &session.instance.disabled)?;
+    let unmet = unmet_of(session, &datapath)?;
     let slots = datapath
         .install(&images.iter().collect::<Vec<_>>())
         .map_err(|e| failed(&e))?;
@@ -107,7 +109,7 @@ pub(super) fn run(session: &Session<'_>, recorder: &mut Recorder) -> Result<Outc
     recorder
         .names_mut()
         .add_scope(cgroup.id(), scope_path(hierarchy, cgroup.path()));
-    attach(&datapath, &cgroup, &live, session.features.hooks())?;
+    attach(&datapath, &cgroup, &live, datapath.hooks())?;
     let ring = datapath.events().map_err(|e| failed(&e));
     let started = Instant::now();
     let finished = ring.and_then(|ring| supervise(session, &cgroup, ring, recorder));
@@ -145,6 +147,7 @@ pub(super) fn run(session: &Session<'_>, recorder: &mut Recorder) -> Result<Outc
         lost,
         untold: duplicates.pending(),
         kept,
+        unmet,
     })
 }
 
@@ -195,37 +198,27 @@ fn scope_path(hierarchy: &Hierarchy, directory: &Path) -> String {
     }
 }
 
-fn refuse_without_egress_filter(datapath: &RunDatapath, policies: &[SourcedPolicy]) -> Result<(), Failure> {
-    let strict = policies.iter().find(|sourced| sourced.policy.strict);
-    match strict {
-        Some(sourced) if !datapath.has(GroupName::EgressFilter) => {
-            let message = format!(
-                "the policy {} is strict, and this kernel does not take the program that judges packets",
-                sourced.policy.name
+/// The requirements of all policies that the kernel does not meet.
+///
+/// # Errors
+/// When there are any, and they are not accepted (`--best-effort`).
+fn unmet_of(session: &Session<'_>, datapath: &RunDatapath) -> Result<Vec<PolicyUnmet>, Failure> {
+    let disabled = &session.instance.disabled;
+    let capabilities = Capabilities::of_loaded(session.features, |group| datapath.has(group), disabled);
+    let mut all = Vec::new();
+    for SourcedPolicy { policy, .. } in session.policies {
+        let found = unmet(&Requirements::of(policy), &capabilities);
+        if !found.is_empty() && !session.best_effort {
+            return Err(
+                Failure::of(Exit::ExecFailed, refusal(&policy.name, &found)).hint(refusal_hint(&found))
             );
-            Err(Failure::of(Exit::ExecFailed, message)
-                .hint("take `strict` out of it: calls are judged all the same"))
         }
-        _ => Ok(()),
+        all.extend(found.into_iter().map(|unmet| PolicyUnmet {
+            policy: policy.name.clone(),
+            unmet,
+        }));
     }
-}
-
-fn refuse_without_unix(
-    datapath: &RunDatapath,
-    policies: &[SourcedPolicy],
-    disabled: &Disabled,
-) -> Result<(), Failure> {
-    let names_unix = |sourced: &&SourcedPolicy| sourced.policy.rules.iter().any(Rule::selects_unix_sockets);
-    match policies.iter().find(names_unix) {
-        Some(sourced) if !datapath.has(GroupName::LsmUnix) => {
-            let message = format!(
-                "the policy {} has rules about unix sockets, which only LSM programs see",
-                sourced.policy.name
-            );
-            Err(Failure::of(Exit::ExecFailed, message).hint(unix_unavailable_reason(disabled)))
-        }
-        _ => Ok(()),
-    }
+    Ok(all)
 }
 
 fn attach(

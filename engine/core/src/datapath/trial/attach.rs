@@ -24,10 +24,18 @@ pub struct Attached {
     _program: OwnedFd,
 }
 
-pub(super) fn attach(place: Place, program: OwnedFd, cgroup: BorrowedFd<'_>) -> Result<Attached, Refusal> {
+/// Attaches a program; `cgroup` is needed for hooks of a cgroup only.
+pub(super) fn attach(
+    place: Place,
+    program: OwnedFd,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Attached, Refusal> {
     let refused = |error| Refusal::at(Step::Attach, error);
     let held = match place {
         Place::Cgroup { attach_type, .. } => {
+            let Some(cgroup) = cgroup else {
+                return Err(Refusal::described(Step::Attach, "a cgroup is needed".to_owned()));
+            };
             syscall::link_to_cgroup(program.as_fd(), cgroup, attach_type).map_err(refused)?
         }
         // The program names its function itself.

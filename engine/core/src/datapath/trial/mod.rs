@@ -70,7 +70,15 @@ impl Trials {
     /// [`Refusal`] when the kernel refuses.
     pub fn attach(&self, hook: &Hook, cgroup: BorrowedFd<'_>) -> Result<Attached, Refusal> {
         let program = self.program(hook)?;
-        attach::attach(hook.place, program, cgroup)
+        attach::attach(hook.place, program, Some(cgroup))
+    }
+
+    /// Loads and attaches the trial program of a hook of the whole machine.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the kernel refuses, or the hook is one of a cgroup.
+    pub fn attach_global(&self, hook: &Hook) -> Result<Attached, Refusal> {
+        attach::attach(hook.place, self.program(hook)?, None)
     }
 
     /// Whether the trial program of a hook was called: by a task in the cgroup it is attached to, or, for

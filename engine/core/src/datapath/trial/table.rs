@@ -140,7 +140,7 @@ fn try_scopes(trials: &Trials, cgroup: Option<(BorrowedFd<'_>, u64)>) -> Result<
     let Some((directory, id)) = cgroup else {
         return Ok(());
     };
-    let _attached = attach::attach(SOCK_CREATE, program, directory)?;
+    let _attached = attach::attach(SOCK_CREATE, program, Some(directory))?;
     let scope = Scope {
         cgroup: id,
         level: 0,

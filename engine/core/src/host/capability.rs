@@ -1,0 +1,69 @@
+//! What the kernel and the loaded programs can do.
+
+use std::collections::BTreeMap;
+
+use engine_common::scope::HookSet;
+
+use crate::{
+    datapath::{Features, GroupName},
+    instance::Disabled,
+};
+
+/// The groups of programs that some policies require. `connect` is not among them: without it nothing loads.
+const OPTIONAL: [GroupName; 4] = [
+    GroupName::EgressFilter,
+    GroupName::Tracer,
+    GroupName::Lsm,
+    GroupName::LsmUnix,
+];
+
+/// What policies can rely on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Cgroup hooks can kill before the call returns (Linux 6.16).
+    pub cgroup_hooks_kill: bool,
+    /// Cgroup hooks can choose the errno of a denied call (Linux 5.18).
+    pub cgroup_hooks_choose_errno: bool,
+    /// The groups of programs that are not available, each with the reason.
+    pub unavailable: BTreeMap<GroupName, String>,
+}
+
+impl Capabilities {
+    /// Those of a set of programs; `is_loaded` says which groups it has.
+    pub fn of_loaded(
+        features: Features,
+        is_loaded: impl Fn(GroupName) -> bool,
+        disabled: &Disabled,
+    ) -> Capabilities {
+        let reason = |group: GroupName| match is_loaded(group) {
+            true => group.quick_reason(disabled),
+            false => Some(group.absence_reason(disabled)),
+        };
+        Capabilities {
+            cgroup_hooks_kill: features.send_signal,
+            cgroup_hooks_choose_errno: features.set_retval,
+            unavailable: OPTIONAL
+                .into_iter()
+                .filter_map(|group| Some((group, reason(group)?)))
+                .collect(),
+        }
+    }
+
+    /// Why a group of programs is not available; `None` where it is.
+    pub fn unavailable_reason(&self, group: GroupName) -> Option<&str> {
+        self.unavailable.get(&group).map(String::as_str)
+    }
+
+    /// The kinds of hooks that are available.
+    pub fn hooks(&self) -> HookSet {
+        let optional = [
+            (GroupName::Tracer, HookSet::TRACER),
+            (GroupName::Lsm, HookSet::LSM),
+            (GroupName::LsmUnix, HookSet::UNIX),
+        ];
+        let available = optional
+            .into_iter()
+            .filter(|(group, _)| !self.unavailable.contains_key(group));
+        available.fold(HookSet::CGROUP, |hooks, (_, kind)| hooks.union(kind))
+    }
+}
