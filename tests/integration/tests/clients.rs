@@ -6,6 +6,7 @@ use std::{
     fs,
     io::Read,
     net::{SocketAddr, TcpListener},
+    path::Path,
     process::{Command, Stdio},
     thread,
 };
@@ -201,9 +202,12 @@ fn git_protocol() {
     with_programs("git_protocol", &["git"], || {
         let dir = SharedDir::create();
         repository(&dir);
-        let mut daemon = Command::new("git");
+        // Not `git daemon`: that starts the daemon as a child, which would outlive the test.
+        let programs = Command::new("git").arg("--exec-path").output().unwrap();
+        let programs = String::from_utf8(programs.stdout).unwrap();
+        let mut daemon = Command::new(Path::new(programs.trim()).join("git-daemon"));
         daemon
-            .args(["daemon", "--verbose", "--export-all", "--listen=198.51.100.1"])
+            .args(["--verbose", "--export-all", "--listen=198.51.100.1"])
             .arg(format!("--base-path={}", dir.path().display()))
             .arg(dir.path())
             .stdin(Stdio::null());

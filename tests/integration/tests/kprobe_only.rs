@@ -126,7 +126,7 @@ fn beside_an_enforcing_policy() {
             .map(|event| (event.policy.unwrap(), event.hook, event.local_address.is_some()))
             .collect();
         reported.sort();
-        let expected = [("test", tracer_hook()), ("other", "connect4")];
+        let expected = [("other", "connect4"), ("test", tracer_hook())];
         assert_eq!(
             reported,
             expected.map(|(policy, hook)| (policy.to_owned(), hook.to_owned(), true))
@@ -153,7 +153,7 @@ fn never_enforces() {
         let attach = ["attach", "--policy", &file, "--cgroup", &path];
         fixture.run_fails(
             1,
-            &["only watches"],
+            &["which reports and cannot deny"],
             attach.into_iter().chain(["--mode", "enforce"]),
         );
         fixture.run_ok(attach);
@@ -176,7 +176,11 @@ fn never_enforces() {
         let text = fixture.run_ok(["events"]);
         assert!(text.contains(&format!(" {peer} -> {to}/tcp  watch/")), "{text}");
 
-        fixture.run_fails(1, &["only watches"], ["set-mode", "watch", "enforce"]);
+        fixture.run_fails(
+            1,
+            &["which reports and cannot deny"],
+            ["set-mode", "watch", "enforce"],
+        );
         let file = fixture.policy("watch", "{mode: audit, default: audit}");
         fixture.run_fails(1, &["other hooks", "detach"], ["apply", "-f", &file]);
         fixture.run_ok(["detach", "watch"]);

@@ -246,7 +246,7 @@ fn long_and_overmounted_paths() {
         };
         let file = fixture.policy("test", &spec(&below));
         let args = ["attach", "--policy", &file, "--cgroup", &cgroup.cgroup_path()];
-        fixture.run_fails(3, &["at most 24 parts"], args);
+        fixture.run_fails(3, &["at most 24 components"], args);
         fixture.attach(&cgroup, "test", &spec(&deep));
         let mut process = test_client(&cgroup);
         process.fails(&format!("unix stream {}", deep.display()), "EPERM");

@@ -223,16 +223,23 @@ fn leaves_nothing_behind() {
     if !met("leaves_nothing_behind", &[Need::Root]) {
         return;
     }
+    // Pins of its own: the other tests of this program run at the same time.
+    let bpffs = mount_of("bpf").unwrap_or_else(|| {
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "bpf", "bpf", "/sys/fs/bpf"])
+            .status();
+        assert!(mounted.unwrap().success());
+        "/sys/fs/bpf".into()
+    });
+    let own = bpffs.join(format!("tidegate-selftest-{}", std::process::id()));
+    fs::create_dir(&own).unwrap();
     // The pinned links of any cgroup, by its id.
     let links = || -> BTreeSet<PathBuf> {
         let names = |dir: &Path| -> Vec<PathBuf> {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten();
             entries.map(|entry| entry.path()).collect()
         };
-        let own = mount_of("bpf")
-            .map(|bpffs| bpffs.join("tidegate"))
-            .unwrap_or_default();
-        let loaded = names(&own)
+        let loaded = names(&own.join("tidegate"))
             .into_iter()
             .flat_map(|datapath| names(&datapath.join("links")));
         let is_cgroup = |path: &PathBuf| {
@@ -242,11 +249,18 @@ fn leaves_nothing_behind() {
         loaded.filter(is_cgroup).collect()
     };
     let cgroup = TestCgroup::create();
-    let output = selftest(&cgroup, [""; 0]);
+    let mut command = tidegate(["selftest"]);
+    command.env("TIDEGATE_BPFFS", &own);
+    enter(&mut command, &cgroup);
+    let output = RunningCommand::run(&mut command);
+    let left = links();
+    let pinned = fs::read_dir(own.join("tidegate")).is_ok_and(|entries| entries.count() > 0);
+    fs::remove_dir_all(&own).unwrap();
     output.expect_code(expected_code());
     assert_eq!(cgroup.children(), Vec::<PathBuf>::new());
     assert!(cgroup.processes().is_empty());
-    assert!(links().is_empty(), "{:?}", links());
+    assert!(pinned, "the programs were not pinned where the test looks");
+    assert!(left.is_empty(), "{left:?}");
     // The text output.
     assert!(
         output.stdout.contains(" BLOCKED") && output.stdout.contains("BLOCKED, 2 BYPASS") != has_lsm(),

@@ -18,7 +18,7 @@ use crate::{Exit, Failure, command::policy_files::SourcedPolicy};
 use tidegate_core::{
     cgroup::Hierarchy,
     compile::{Image, compile},
-    datapath::{self, DatapathError, EventRing, Features, Identified, RunDatapath, Slot},
+    datapath::{self, DatapathError, EventRing, Features, GroupName, Identified, RunDatapath, Slot},
     events::{PolicyCounters, PolicyNames},
     host::{Capabilities, PolicyUnmet, Requirements, refusal, refusal_hint, unmet},
     instance::Instance,
@@ -233,7 +233,9 @@ fn attach(
         let hooks = hooks.select(available, policy.sourced.policy.needed_hooks());
         *reference = SlotRef::new(policy.slot.0, *mode).for_hooks(hooks);
     }
-    let is_strict = live.iter().any(|policy| policy.sourced.policy.strict);
+    // Without the egress filter, which --best-effort accepts, calls are checked and packets are not.
+    let is_strict =
+        datapath.has(GroupName::EgressFilter) && live.iter().any(|policy| policy.sourced.policy.strict);
     let scope = Scope {
         cgroup: cgroup.id(),
         level: cgroup.level().unwrap_or(Scope::UNKNOWN_LEVEL),
