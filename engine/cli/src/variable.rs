@@ -21,7 +21,7 @@ pub struct VariableArgs {
 impl VariableArgs {
     /// The context to load policies with: these variables and the name servers of this machine.
     pub fn context(&self) -> LoadContext {
-        LoadContext::from_system(&self.set, self.env)
+        LoadContext::from_system(&self.set, self.env.then(std::env::vars_os).into_iter().flatten())
     }
 }
 

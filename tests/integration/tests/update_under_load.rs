@@ -142,7 +142,7 @@ impl Versions {
                 "change.yaml",
                 &text,
                 "".as_ref(),
-                &LoadContext::from_system(&[], false),
+                &LoadContext::from_system(&[], []),
             );
             loaded
                 .policy

@@ -1,6 +1,6 @@
 //! External inputs of a policy: variables and the name servers of the machine.
 
-use std::net::IpAddr;
+use std::{ffi::OsString, net::IpAddr};
 
 use super::{resolvers, variable::Variables};
 
@@ -14,15 +14,16 @@ pub struct LoadContext {
 }
 
 impl LoadContext {
-    /// The name servers of this machine and the variables in `set`. With `env`, environment variables are
-    /// available too; `set` overrides them. Environment variables that are not UTF-8 are ignored.
-    pub fn from_system(set: &[(String, String)], env: bool) -> LoadContext {
+    /// The name servers of this machine, the variables of `environment`, and those of `set`, which override them.
+    /// Environment variables that are not UTF-8 are ignored.
+    pub fn from_system(
+        set: &[(String, String)],
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> LoadContext {
         let mut variables = Variables::default();
-        if env {
-            for (name, value) in std::env::vars_os() {
-                if let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) {
-                    variables.set(name, value);
-                }
+        for (name, value) in environment {
+            if let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) {
+                variables.set(name, value);
             }
         }
         for (name, value) in set {
