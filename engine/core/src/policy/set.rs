@@ -281,7 +281,7 @@ impl<'c> Sets<'c> {
                 reporter.error(
                     Code::EmptySelector,
                     file.span,
-                    format!("{} has no addresses", quoted(&path.display().to_string())),
+                    format!("{} has no addresses", quoted(file.text)),
                     "write one address or network on each line, or remove the set",
                 );
                 Vec::new()
@@ -297,7 +297,7 @@ impl<'c> Sets<'c> {
                 reporter.error(
                     Code::Unreadable,
                     file.span,
-                    format!("{} {error}", quoted(&path.display().to_string())),
+                    format!("{} {error}", quoted(file.text)),
                     "check the path and its permissions; paths are relative to the directory of the policy",
                 );
                 Vec::new()
