@@ -329,7 +329,7 @@ mod tests {
     use super::*;
 
     const EVENT: &str = r#"{"schema_version":1,"type":"event","time":"2026-01-01T00:00:00.000000001Z","policy":"p","scope":"/x","scope_id":7,"generation":1,"mode":"enforce","verdict":"block","outcome":"blocked","reason":"rule","rule":"r","fault":null,"hook":"connect4","errno":"EPERM","pid":1,"tid":1,"uid":0,"gid":0,"comm":"c","executable":{"path":null,"device":1,"inode":2},"cgroup_id":7,"protocol":"tcp","destination":{"address":"198.51.100.1","port":443},"original":null,"foreign_socket":false,"socket_cookie":3,"repeats":0}"#;
-    const SUMMARY: &str = r#"{"schema_version":1,"type":"summary","command":["c"],"exit":{"code":0,"signal":null},"duration_ms":1,"policies":[{"name":"p","mode":"enforce","generation":1,"rules":[{"name":"r","action":"block","attempts":3}],"default":{"action":"allow","attempts":0},"faults":0}],"outcomes":{"blocked":1},"lost":2,"suppressed_pending":0}"#;
+    const SUMMARY: &str = r#"{"schema_version":1,"type":"summary","command":["c"],"exit":{"code":0,"signal":null},"duration_ms":1,"enforcement":"full","unmet":[],"policies":[{"name":"p","mode":"enforce","generation":1,"rules":[{"name":"r","action":"block","attempts":3}],"default":{"action":"allow","attempts":0},"faults":0}],"outcomes":{"blocked":1},"lost":2,"suppressed_pending":0}"#;
 
     #[test]
     fn all_line_types_are_read() {

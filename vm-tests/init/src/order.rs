@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn lines_are_read() {
-        let text = "module\t/m.ko\nvariable\tA\tb c\nfolder\t/x\ntest\tname\t60\t/bin/t\t--exact";
+        let text = "module\t/m.ko\nvariable\tA\tb c\ndirectory\t/x\ntest\tname\t60\t/bin/t\t--exact";
         let test = Test {
             name: "name".into(),
             limit: Duration::from_secs(60),
