@@ -150,6 +150,11 @@ impl Hierarchy {
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
+    /// Whether paths start at the root of the hierarchy, and not at that of a cgroup namespace.
+    pub fn shows_real_root(&self) -> bool {
+        self.real_root
+    }
+
     /// The mount point of the hierarchy.
     pub fn mount_point(&self) -> &Path {
         &self.mount_point

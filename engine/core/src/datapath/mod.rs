@@ -8,6 +8,7 @@
 
 mod btf;
 mod canary;
+mod cgroup_programs;
 mod error;
 mod executable;
 mod features;
@@ -28,6 +29,7 @@ pub mod trial;
 mod unix_socket_id;
 
 pub use btf::{Btf, BtfError};
+pub use cgroup_programs::has_programs;
 pub use error::{DatapathError, RingError, TableError};
 pub use executable::{IdentifyError, identify_process};
 pub use features::{Features, Tracer, ftrace_off_reason};

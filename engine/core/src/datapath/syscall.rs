@@ -33,6 +33,7 @@ const BPF_OBJ_PIN: c_long = 6;
 const BPF_OBJ_GET: c_long = 7;
 const BPF_MAP_GET_FD_BY_ID: c_long = 14;
 const BPF_OBJ_GET_INFO_BY_FD: c_long = 15;
+const BPF_PROG_QUERY: c_long = 16;
 pub(super) const BPF_RAW_TRACEPOINT_OPEN: c_long = 17;
 const BPF_MAP_UPDATE_BATCH: c_long = 26;
 pub(super) const BPF_LINK_CREATE: c_long = 28;
@@ -326,6 +327,36 @@ pub(super) fn open_tracing_link(program: BorrowedFd<'_>) -> io::Result<OwnedFd> 
     };
     // SAFETY: the name is null: the program names its function itself.
     unsafe { bpf_fd(BPF_RAW_TRACEPOINT_OPEN, &raw mut open) }
+}
+
+/// The number of programs attached to a cgroup itself at one attach point (`enum bpf_attach_type`); `None` where the kernel
+/// does not know this attach point for cgroups.
+pub(super) fn count_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Option<u32>> {
+    #[repr(C)]
+    struct Query {
+        target_fd: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        prog_ids: u64,
+        prog_count: u32,
+        padding: u32,
+    }
+    let mut query = Query {
+        target_fd: cgroup.as_raw_fd() as u32,
+        attach_type,
+        query_flags: 0,
+        attach_flags: 0,
+        prog_ids: 0,
+        prog_count: 0,
+        padding: 0,
+    };
+    // SAFETY: without an array for ids the kernel only writes the number (`__cgroup_bpf_query`, kernel/bpf/cgroup.c).
+    match unsafe { bpf(BPF_PROG_QUERY, &raw mut query) } {
+        Ok(_) => Ok(Some(query.prog_count)),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The id of the cgroup that a link attaches to: 0 once the cgroup is gone, or the link was detached by force

@@ -1,15 +1,16 @@
 //! Running one command in a transient cgroup: identity, isolation, spawning and supervision.
-//! Independent of policies: the caller attaches them between [`TransientCgroup::create`] and
+//! Independent of policies: the caller attaches them between [`TransientCgroup::create_at`] and
 //! [`Command::spawn`]. Reads no environment variables: the caller hands in an [`Environment`].
 //!
 //! This order loses no signal and leaves nothing behind:
 //!
 //! ```text
-//! SignalSource::open -> Hierarchy::find -> TransientCgroup::create -> (attach policies)
+//! SignalSource::open -> Hierarchy::find -> Placement::choose -> TransientCgroup::create_at -> (attach policies)
 //!   -> Command::spawn -> Supervisor::run -> (report) -> TransientCgroup::remove
 //! ```
 
 mod capability;
+mod cgroup_events;
 mod child;
 mod cleanup;
 mod command;
@@ -18,7 +19,10 @@ mod identity;
 mod isolation;
 mod member;
 mod orphans;
+mod placement;
 mod privilege;
+#[cfg(feature = "systemd")]
+mod scope_unit;
 mod signal;
 mod spawn;
 mod supervise;
@@ -33,7 +37,10 @@ pub use identity::{IdentityError, TargetUser};
 pub use isolation::IsolationError;
 pub use member::kill_in;
 pub use orphans::{OrphanAction, OrphanOutcome};
+pub use placement::{CgroupManager, Placement, PlacementError, Slice};
 pub use privilege::{MissingPrivilege, RequiredPrivileges};
+#[cfg(feature = "systemd")]
+pub use scope_unit::ScopeError;
 pub use signal::{SignalError, SignalSource};
 pub use spawn::{Child, SpawnError, Step};
 pub use supervise::{Exit, Finished, SuperviseError, Supervisor, Watch};

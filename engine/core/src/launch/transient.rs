@@ -3,32 +3,37 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
-    io::{self, Read, Seek},
+    io,
     os::{
         fd::{AsFd, BorrowedFd},
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
-    poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
-use super::cleanup;
+#[cfg(feature = "systemd")]
+use super::scope_unit::{ScopeError, ScopeUnit};
+use super::{Placement, cgroup_events::CgroupEvents, cleanup};
 use crate::cgroup::Hierarchy;
 
 /// Prefix of the names of transient cgroups; the process id and a counter follow.
 pub(super) const NAME_PREFIX: &str = "tidegate-exec-";
 
 /// Limit of names tried. More than one is needed only beside stale cgroups of a process with the same id.
-const NAMES_TRIED: u32 = 1000;
+pub(super) const NAMES_TRIED: u32 = 1000;
 
-/// A cgroup below that of this process. It enables no controllers, so the rule against processes in inner cgroups does
-/// not apply. Its directory is locked (flock) while this value exists: [`sweep_stale`](super::sweep_stale) removes
+/// The name of the command's cgroup in a scope of systemd.
+#[cfg(feature = "systemd")]
+const NAME_IN_SCOPE: &str = "command";
+
+/// A cgroup below that of this process, or in a scope of systemd. It enables no controllers, so the rule against
+/// processes in inner cgroups does not apply. Its directory is locked (flock) while this value exists: [`sweep_stale`](super::sweep_stale) removes
 /// only cgroups without a lock.
 ///
 /// Dropping it removes the cgroup if it is empty; processes in it stay there.
@@ -36,11 +41,14 @@ const NAMES_TRIED: u32 = 1000;
 pub struct TransientCgroup {
     path: PathBuf,
     directory: Flock<File>,
-    events: File,
+    events: CgroupEvents,
     id: u64,
     level: Option<u32>,
     pub(super) hierarchy: Hierarchy,
     remove_on_drop: bool,
+    /// Dropped after the cgroup is removed: a scope without processes disappears.
+    #[cfg(feature = "systemd")]
+    scope: Option<ScopeUnit>,
 }
 
 /// An operation on a transient cgroup failed.
@@ -50,10 +58,19 @@ pub enum TransientError {
     /// The directory could not be created.
     #[error("cannot create a cgroup below {parent}: {source}; {}", creation_hint(.source))]
     Create {
-        /// The cgroup of this process.
+        /// The cgroup of this process, or the scope.
         parent: PathBuf,
         /// The kernel's error.
         source: io::Error,
+    },
+    /// systemd did not create the scope.
+    #[cfg(feature = "systemd")]
+    #[error("cannot create a scope in {slice}: {source}; --cgroup-manager cgroupfs does not use systemd")]
+    Scope {
+        /// The unit of the slice.
+        slice: String,
+        /// The cause.
+        source: ScopeError,
     },
     /// A file of the cgroup could not be opened, read or written.
     #[error("cannot use {path}: {source}")]
@@ -99,6 +116,45 @@ fn creation_hint(error: &io::Error) -> &'static str {
 }
 
 impl TransientCgroup {
+    /// Creates the cgroup at its place.
+    ///
+    /// # Errors
+    /// When systemd does not start the scope, the directory cannot be created, or its files cannot be opened.
+    pub fn create_at(
+        hierarchy: &Hierarchy,
+        placement: &Placement,
+    ) -> Result<TransientCgroup, TransientError> {
+        match placement {
+            Placement::BelowOwn => TransientCgroup::create(hierarchy),
+            #[cfg(feature = "systemd")]
+            Placement::Scope(slice) => {
+                let scope = ScopeUnit::start(hierarchy, slice).map_err(|source| TransientError::Scope {
+                    slice: slice.unit().to_owned(),
+                    source,
+                })?;
+                TransientCgroup::create_in(hierarchy, scope)
+            }
+            // `Placement::choose` selects none.
+            #[cfg(not(feature = "systemd"))]
+            Placement::Scope(_) => TransientCgroup::create(hierarchy),
+        }
+    }
+
+    #[cfg(feature = "systemd")]
+    fn create_in(hierarchy: &Hierarchy, scope: ScopeUnit) -> Result<TransientCgroup, TransientError> {
+        let path = scope.directory().join(NAME_IN_SCOPE);
+        let failed = |source| TransientError::Create {
+            parent: scope.directory().to_owned(),
+            source,
+        };
+        fs::create_dir(&path).map_err(failed)?;
+        let directory = open_directory(&path).and_then(try_lock).map_err(failed)?;
+        let directory = directory.ok_or_else(|| failed(io::ErrorKind::ResourceBusy.into()))?;
+        let mut cgroup = TransientCgroup::open(hierarchy, path, directory)?;
+        cgroup.scope = Some(scope);
+        Ok(cgroup)
+    }
+
     /// Creates `tidegate-exec-<pid>-<n>` below the cgroup of this process.
     ///
     /// # Errors
@@ -134,7 +190,7 @@ impl TransientCgroup {
             let path = path.join(name);
             move |source| TransientError::File { path, source }
         };
-        let opened = File::open(path.join("cgroup.events")).map_err(file("cgroup.events"));
+        let opened = CgroupEvents::open(&path).map_err(file(CgroupEvents::NAME));
         let metadata = directory.metadata().map_err(file(""));
         match (opened, metadata) {
             (Ok(events), Ok(metadata)) => Ok(TransientCgroup {
@@ -143,6 +199,8 @@ impl TransientCgroup {
                 level: hierarchy.level(&path),
                 hierarchy: hierarchy.clone(),
                 remove_on_drop: true,
+                #[cfg(feature = "systemd")]
+                scope: None,
                 path,
                 directory,
             }),
@@ -185,13 +243,9 @@ impl TransientCgroup {
     /// # Errors
     /// When `cgroup.events` cannot be read.
     pub fn populated(&self) -> Result<bool, TransientError> {
-        let mut text = String::new();
-        let mut events = &self.events;
-        events
-            .rewind()
-            .and_then(|()| events.read_to_string(&mut text))
-            .map_err(|source| self.file_error("cgroup.events", source))?;
-        Ok(text.lines().any(|line| line == "populated 1"))
+        self.events
+            .populated()
+            .map_err(|source| self.file_error(CgroupEvents::NAME, source))
     }
 
     /// Waits until it is empty, at most for `limit`. Returns whether it is empty.
@@ -199,22 +253,9 @@ impl TransientCgroup {
     /// # Errors
     /// When `cgroup.events` cannot be read or waited for.
     pub fn wait_empty(&self, limit: Duration) -> Result<bool, TransientError> {
-        let deadline = Instant::now() + limit;
-        loop {
-            if !self.populated()? {
-                return Ok(true);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(false);
-            }
-            // Rounded up, so that the last wait does not spin.
-            let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
-            match poll(&mut [PollFd::new(self.events_fd(), PollFlags::POLLPRI)], timeout) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(self.file_error("cgroup.events", errno.into())),
-            }
-        }
+        self.events
+            .wait(false, limit)
+            .map_err(|source| self.file_error(CgroupEvents::NAME, source))
     }
 
     /// Leaves the cgroup and its processes. When it is empty, a later [`sweep_stale`](super::sweep_stale) removes it.

@@ -7,6 +7,7 @@ use clap::{
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
 use engine_common::{Action, Mode};
+use tidegate_core::launch::CgroupManager;
 
 use crate::{Exit, command::rule_flags::RuleFlags, help::HelpEnd, variable::VariableArgs};
 
@@ -80,6 +81,13 @@ pub struct ExecArgs {
     /// How to handle processes that outlive the command
     #[arg(long, value_name = "ACTION", value_enum, default_value_t, help_heading = CHILD)]
     pub descendants: DescendantsAction,
+
+    /// What creates the cgroup of the command
+    ///
+    /// systemd creates a scope with Delegate=yes in the slice above the caller's cgroup: root owns it, so a command
+    /// that runs as a user cannot leave it.
+    #[arg(long, value_name = "MANAGER", value_enum, default_value_t, help_heading = CHILD)]
+    pub cgroup_manager: CgroupManagerName,
 
     /// Do not print the report
     #[arg(long, short, help_heading = REPORT)]
@@ -158,6 +166,28 @@ pub enum DescendantsAction {
     Wait,
     /// Leave them running under the policy, and keep their cgroup
     Keep,
+}
+
+/// What creates the cgroup of the command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum CgroupManagerName {
+    /// systemd, when it runs and the caller is in a session or in cgroups of a user; otherwise cgroupfs
+    #[default]
+    Auto,
+    /// systemd, as a transient scope
+    Systemd,
+    /// tidegate, below its own cgroup
+    Cgroupfs,
+}
+
+impl From<CgroupManagerName> for CgroupManager {
+    fn from(name: CgroupManagerName) -> CgroupManager {
+        match name {
+            CgroupManagerName::Auto => CgroupManager::Auto,
+            CgroupManagerName::Systemd => CgroupManager::Systemd,
+            CgroupManagerName::Cgroupfs => CgroupManager::Cgroupfs,
+        }
+    }
 }
 
 /// Which open file descriptors the command inherits, besides 0, 1 and 2.

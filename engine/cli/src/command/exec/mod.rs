@@ -61,6 +61,7 @@ pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
         signals: &signals,
         hierarchy: &hierarchy,
         best_effort: args.best_effort,
+        cgroup_manager: args.cgroup_manager.into(),
     };
     let outcome = session::run(&session, &mut recorder)?;
     report_end(args, output, &outcome, &mut recorder);

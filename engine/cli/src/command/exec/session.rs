@@ -23,8 +23,8 @@ use tidegate_core::{
     host::{Capabilities, PolicyUnmet, Requirements, refusal, refusal_hint, unmet},
     instance::Instance,
     launch::{
-        Command, Finished, OrphanAction, OrphanOutcome, SignalSource, Supervisor, TransientCgroup, Watch,
-        sweep_stale,
+        CgroupManager, Command, Finished, OrphanAction, OrphanOutcome, Placement, SignalSource, Supervisor,
+        TransientCgroup, Watch, sweep_stale,
     },
     policy::Policy,
 };
@@ -43,6 +43,7 @@ pub(super) struct Session<'a> {
     pub(super) hierarchy: &'a Hierarchy,
     /// Whether a policy that the kernel cannot fully enforce is accepted.
     pub(super) best_effort: bool,
+    pub(super) cgroup_manager: CgroupManager,
 }
 
 /// A policy that is live in the kernel.
@@ -105,7 +106,7 @@ pub(super) fn run(session: &Session<'_>, recorder: &mut Recorder) -> Result<Outc
         live.push(InstalledPolicy { sourced, slot });
     }
 
-    let cgroup = TransientCgroup::create(hierarchy).map_err(|e| failed(&e))?;
+    let cgroup = create_cgroup(session)?;
     recorder
         .names_mut()
         .add_scope(cgroup.id(), scope_path(hierarchy, cgroup.path()));
@@ -149,6 +150,21 @@ pub(super) fn run(session: &Session<'_>, recorder: &mut Recorder) -> Result<Outc
         kept,
         unmet,
     })
+}
+
+/// Creates the command's cgroup where `--cgroup-manager` says. By default, a systemd that does not answer is an obstacle
+/// to nothing: the cgroup is then created below that of tidegate.
+fn create_cgroup(session: &Session<'_>) -> Result<TransientCgroup, Failure> {
+    let manager = session.cgroup_manager;
+    let placement = Placement::choose(manager, session.hierarchy, datapath::has_programs)
+        .map_err(|e| failed(&e).hint("--cgroup-manager cgroupfs creates the cgroup without systemd"))?;
+    match TransientCgroup::create_at(session.hierarchy, &placement) {
+        Err(error) if manager == CgroupManager::Auto && placement != Placement::BelowOwn => {
+            tracing::warn!(%error, "the command's cgroup is created without systemd");
+            TransientCgroup::create(session.hierarchy).map_err(|e| failed(&e))
+        }
+        created => created.map_err(|e| failed(&e)),
+    }
 }
 
 /// Removes what earlier runs left behind. A failure does not stop this run.
