@@ -1,49 +1,49 @@
-//! Member offsets from the running kernel's type information (BTF).
+//! Offsets of structure members and ids of functions, from the type information (BTF) of the running kernel.
 //!
-//! Rust emits no CO-RE relocations, and a compiled-in offset is silently wrong on another kernel:
-//! offsets are looked up here and handed to the programs as constants. The format is described in
-//! Documentation/bpf/btf.rst of the kernel; this reads what that takes and nothing more.
+//! Rust emits no CO-RE relocations, and an offset fixed at compile time would be wrong on other kernels. Therefore offsets
+//! are looked up when the programs are loaded, and passed to them as constants. Format: Documentation/bpf/btf.rst; only
+//! the parts needed for this are parsed.
 
 use std::{fs, io, path::PathBuf};
 
 use thiserror::Error;
 
-/// Where the kernel shows its types (Linux 5.4, CONFIG_DEBUG_INFO_BTF).
+/// The type information of the kernel (Linux 5.4, CONFIG_DEBUG_INFO_BTF).
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
-const KIND_FUNCTION: u32 = 12;
-/// Anonymous members nest this deep at most; the kernel's own nest about four.
+const KIND_FUNC: u32 = 12;
+/// Maximum nesting of anonymous members. The kernel nests about four levels.
 const MAX_NESTING: u32 = 16;
 
-/// Why an offset could not be found.
+/// Why an offset could not be determined.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BtfError {
-    /// The file could not be read.
+    /// The type information could not be read.
     #[error(
         "cannot read the kernel's type information at {}: the kernel must be built with CONFIG_DEBUG_INFO_BTF",
         path.display()
     )]
     Unreadable {
-        /// The file.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The error of the kernel.
         #[source]
         source: io::Error,
     },
-    /// It is not what the format says.
+    /// It does not have the documented format.
     #[error("the kernel's type information is malformed: {0}")]
     Malformed(&'static str),
-    /// No structure of that name.
+    /// The kernel has no structure with this name.
     #[error("the kernel has no structure `{0}`")]
     NoStruct(&'static str),
-    /// Structures of one name that differ: guessing would read the wrong memory.
+    /// Several structures with this name have the member at different offsets. Choosing one could read wrong memory.
     #[error("the kernel has several structures `{0}` that put `{1}` at different offsets")]
     Ambiguous(&'static str, &'static str),
-    /// The member is not where it always was: what is read by its offset would be something else.
+    /// The member must be the first of the structure and is not, so offsets relative to it would be wrong.
     #[error("the kernel's `{0}` does not begin with `{1}`")]
     NotFirst(&'static str, &'static str),
     /// The structure has no such member.
@@ -51,23 +51,23 @@ pub enum BtfError {
     NoMember(&'static str, &'static str),
 }
 
-/// A kernel's types.
+/// The type information of a kernel.
 #[derive(Debug)]
 pub struct Btf {
     data: Vec<u8>,
     strings: usize,
-    /// Where each type starts; index 0 is void.
+    /// Offset of each type in `data`, by type id. Type 0 is void and has none.
     types: Vec<usize>,
-    /// Where each structure with members starts: a tenth of all, and what is asked for. One without is a forward
-    /// declaration in disguise.
+    /// Offsets of the structures with members, which are a tenth of all types. A structure without members is a forward
+    /// declaration.
     structures: Vec<usize>,
 }
 
 impl Btf {
-    /// Reads the running kernel's.
+    /// Reads the type information of the running kernel.
     ///
     /// # Errors
-    /// [`BtfError::Unreadable`], [`BtfError::Malformed`].
+    /// When it cannot be read or is malformed.
     pub fn of_running_kernel() -> Result<Btf, BtfError> {
         let data = fs::read(VMLINUX).map_err(|source| BtfError::Unreadable {
             path: VMLINUX.into(),
@@ -76,10 +76,10 @@ impl Btf {
         Btf::parse(data)
     }
 
-    /// Parses a BTF blob of this machine's byte order.
+    /// Parses type information in the byte order of this machine.
     ///
     /// # Errors
-    /// [`BtfError::Malformed`].
+    /// When it is malformed.
     pub fn parse(data: Vec<u8>) -> Result<Btf, BtfError> {
         let mut btf = Btf {
             data,
@@ -96,7 +96,7 @@ impl Btf {
         let type_end = type_start + btf.word(12)? as usize;
         btf.strings = header + btf.word(16)? as usize;
         if type_end > btf.data.len() || btf.strings > btf.data.len() {
-            return Err(BtfError::Malformed("sections beyond the end"));
+            return Err(BtfError::Malformed("a section exceeds the data"));
         }
         let mut at = type_start;
         while at < type_end {
@@ -110,30 +110,30 @@ impl Btf {
         Ok(btf)
     }
 
-    /// Offset of a member in bytes, looked for in anonymous members too.
+    /// Offset of a member in bytes. Members of anonymous members are found too.
     ///
     /// # Errors
-    /// When structure or member is not there, or not in one place.
+    /// When the structure or the member does not exist, is ambiguous, or the member is a bit field.
     pub fn offset(&self, structure: &'static str, member: &'static str) -> Result<u32, BtfError> {
         let bits = self.bit(structure, member)?;
         if bits % 8 != 0 {
-            return Err(BtfError::Malformed("a bit field where a member was wanted"));
+            return Err(BtfError::Malformed("the member is a bit field"));
         }
         Ok(bits / 8)
     }
 
-    /// The same in bits: of a bit field too.
+    /// Offset of a member or bit field in bits.
     ///
     /// # Errors
-    /// As [`Btf::offset`].
+    /// When the structure or the member does not exist or is ambiguous.
     pub fn bit(&self, structure: &'static str, member: &'static str) -> Result<u32, BtfError> {
         let mut found = None;
-        let mut seen = false;
+        let mut exists = false;
         for &at in &self.structures {
             if !self.is_named(self.word(at)?, structure) {
                 continue;
             }
-            seen = true;
+            exists = true;
             let bits = self
                 .member_bits(at, member, 0)?
                 .ok_or(BtfError::NoMember(structure, member))?;
@@ -144,25 +144,25 @@ impl Btf {
         }
         match found {
             Some(offset) => Ok(offset),
-            None if seen => Err(BtfError::NoMember(structure, member)),
+            None if exists => Err(BtfError::NoMember(structure, member)),
             None => Err(BtfError::NoStruct(structure)),
         }
     }
 
-    /// The number of the type of a function, by its name.
+    /// The type id of a function.
     pub(super) fn function_id(&self, name: &str) -> Option<u32> {
-        let is_it = |&(_, &at): &(usize, &usize)| {
+        let is_match = |&(_, &at): &(usize, &usize)| {
             let (name_at, info) = (self.word(at), self.word(at + 4));
             matches!((name_at, info), (Ok(name_at), Ok(info))
-                if kind(info) == KIND_FUNCTION && self.is_named(name_at, name))
+                if kind(info) == KIND_FUNC && self.is_named(name_at, name))
         };
-        let found = self.types.iter().enumerate().skip(1).find(is_it);
+        let found = self.types.iter().enumerate().skip(1).find(is_match);
         found.map(|(id, _)| id as u32)
     }
 
     fn member_bits(&self, at: usize, member: &str, depth: u32) -> Result<Option<u32>, BtfError> {
         if depth > MAX_NESTING {
-            return Err(BtfError::Malformed("members nested too deep"));
+            return Err(BtfError::Malformed("members are nested too deeply"));
         }
         let info = self.word(at + 4)?;
         for i in 0..vlen(info) as usize {
@@ -170,7 +170,7 @@ impl Btf {
             let name = self.word(entry)?;
             let type_id = self.word(entry + 4)? as usize;
             let mut bits = self.word(entry + 8)?;
-            // With the kind flag the upper byte is a bit field's size.
+            // With the kind flag set, the upper byte is the size of a bit field.
             if info >> 31 != 0 {
                 bits &= 0xff_ffff;
             }
@@ -192,7 +192,7 @@ impl Btf {
         Ok(None)
     }
 
-    /// Bytes after the 12 of `btf_type`, by kind.
+    /// Size of what follows the 12 bytes of `struct btf_type`, which depends on the kind.
     fn body_len(&self, at: usize) -> Result<usize, BtfError> {
         let info = self.word(at + 4)?;
         let n = vlen(info) as usize;
@@ -207,14 +207,14 @@ impl Btf {
             15 => n * 12, // datasec
             17 => 4,      // decl tag
             19 => n * 12, // enum64
-            _ => return Err(BtfError::Malformed("a kind this version does not know")),
+            _ => return Err(BtfError::Malformed("unknown kind")),
         })
     }
 
     fn word(&self, at: usize) -> Result<u32, BtfError> {
         match self.data.get(at..at + 4) {
             Some(b) => Ok(u32::from_ne_bytes([b[0], b[1], b[2], b[3]])),
-            None => Err(BtfError::Malformed("cut off")),
+            None => Err(BtfError::Malformed("unexpected end")),
         }
     }
 
@@ -223,7 +223,7 @@ impl Btf {
             .data
             .get(self.strings + offset as usize..)
             .unwrap_or_default();
-        // The length first: a look where nearly all of a hundred thousand names differ.
+        // The length first: this rejects most of the hundred thousand names without comparing them.
         stored.get(name.len()) == Some(&0) && stored.starts_with(name.as_bytes())
     }
 }
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_to_guess() {
+    fn ambiguous_or_truncated_types_are_an_error() {
         assert!(
             Btf::parse(blob(&[64, 64]))
                 .unwrap()
@@ -289,7 +289,7 @@ mod tests {
         for cut in 0..80 {
             let mut data = blob(&[64]);
             data.truncate(cut);
-            // No panic, whatever is cut off.
+            // Must not panic.
             let _ = Btf::parse(data).map(|btf| btf.offset("outer", "member"));
         }
     }

@@ -44,7 +44,7 @@ mod tests {
             assert!(
                 HOOKS
                     .iter()
-                    .any(|hook| hook.name == canary && hook.place.is_global())
+                    .any(|hook| hook.name == canary && hook.point.is_global())
             );
             assert_eq!(row.scope, GroupScope::Global);
             let is_canary =

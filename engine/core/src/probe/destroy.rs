@@ -33,7 +33,7 @@ const NLM_F_ACK: u16 = 4;
 const NLMSG_ERROR: u16 = 2;
 /// A socket with these addresses and any cookie (`INET_DIAG_NOCOOKIE`).
 const ANY_COOKIE: u32 = u32::MAX;
-/// A kernel without the module does not answer.
+/// A kernel without the module does not reply.
 const TIMEOUT_SECONDS: i64 = 2;
 
 /// One finding for each protocol.
@@ -88,7 +88,7 @@ fn failed(mut finding: Finding, error: &io::Error, environment: &HostEnvironment
             .reason("the kernel module tcp_diag or udp_diag is missing")
             .hint("modprobe inet_diag tcp_diag udp_diag"),
         Some(libc::EAGAIN) => finding
-            .reason("the kernel does not answer: the module inet_diag is missing")
+            .reason("the kernel does not reply: the module inet_diag is missing")
             .hint("modprobe inet_diag tcp_diag udp_diag"),
         _ => finding.reason(error.to_string()),
     }
@@ -116,21 +116,21 @@ fn destroy(protocol: u8, from: SocketAddr, to: SocketAddr) -> io::Result<()> {
     if sent < 0 {
         return Err(io::Error::last_os_error());
     }
-    let mut answer = [0u8; 512];
+    let mut reply = [0u8; 512];
     // SAFETY: the buffer lives through the call and is as long as it says.
-    let length = unsafe { libc::recv(socket.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0) };
+    let length = unsafe { libc::recv(socket.as_raw_fd(), reply.as_mut_ptr().cast(), reply.len(), 0) };
     if length < 0 {
         return Err(io::Error::last_os_error());
     }
     // nlmsghdr (length, type, ...: 16 bytes), then nlmsgerr: a negative errno, 0 for success.
-    let kind = u16::from_ne_bytes([answer[4], answer[5]]);
+    let kind = u16::from_ne_bytes([reply[4], reply[5]]);
     if length < 20 || kind != NLMSG_ERROR {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "unexpected message type",
         ));
     }
-    match i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]) {
+    match i32::from_ne_bytes([reply[16], reply[17], reply[18], reply[19]]) {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(-error)),
     }

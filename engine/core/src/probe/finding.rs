@@ -27,7 +27,7 @@ impl Support {
     }
 }
 
-/// How far the trial of a program came.
+/// The last step of the trial of a program that succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reached {
@@ -61,7 +61,7 @@ pub struct Finding {
     pub support: Support,
     /// For hooks: whether this version of Tidegate has a program for it.
     pub used: Option<bool>,
-    /// How far a trial program came; `None` when nothing was loaded.
+    /// The last step of the trial that succeeded; `None` when no program was loaded.
     pub reached: Option<Reached>,
     /// What was found, or why the feature cannot be used.
     pub reason: Option<String>,

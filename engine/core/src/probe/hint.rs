@@ -1,4 +1,4 @@
-//! What to change when the kernel refused a trial.
+//! The findings and hints for trials that the kernel refused.
 
 use nix::errno::Errno;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::datapath::trial::{Refusal, Step};
 
-/// For everything that fails for want of a capability.
+/// Hint where a capability is missing.
 pub(super) const RUN_AS_ROOT: &str = "run it as root, for example with sudo";
 
 /// The finding for a refused trial. `since` is the first kernel version with the feature, `configuration` the build
@@ -29,14 +29,14 @@ pub(super) fn refused(
             .or(finding.reached),
         reason: Some(refusal.to_string()),
         errno: refusal.errno.map(|errno| format!("{:?}", Errno::from_raw(errno))),
-        verifier_log: refusal.words.clone(),
+        verifier_log: refusal.detail.clone(),
         ..finding
     };
     finding.hint = Some(if not_permitted && lacks_capabilities {
         // The kernel may support it: the refusal is about this process.
         finding.support = Support::Unknown;
         RUN_AS_ROOT.to_owned()
-    } else if not_permitted && refusal.words.is_none() {
+    } else if not_permitted && refusal.detail.is_none() {
         "it is forbidden although all capabilities are held (by the kernel's configuration, a seccomp filter \
          of a container, or a security module): run it outside the container, or on another kernel"
             .to_owned()

@@ -14,12 +14,12 @@ use super::{
 };
 use crate::{
     datapath::ftrace_off_reason,
-    datapath::trial::{Attached, HELPERS, HOOKS, Hook, Place, Refusal, TABLES, Trials},
+    datapath::trial::{HELPERS, HOOKS, Hook, HookPoint, MAP_USES, Refusal, TrialLink, Trials},
     instance::{DISABLE_VARIABLE, Disabled},
     launch::TransientCgroup,
 };
 
-/// What makes the kernel call LSM and fentry programs that are attached.
+/// Hint where the kernel does not call attached LSM and fentry programs.
 const ENABLE_FTRACE: &str = "switch ftrace on: `sysctl kernel.ftrace_enabled=1`";
 
 /// What trials need: a map in which programs record their calls, and a cgroup, which is removed on drop.
@@ -27,16 +27,16 @@ pub(super) struct Fixture<'a> {
     environment: &'a HostEnvironment,
     disabled: &'a Disabled,
     attach: AttachScope,
-    name: [u8; 8],
+    thread: [u8; 8],
     trials: Result<Trials, Refusal>,
     cgroup: Result<TransientCgroup, String>,
 }
 
 impl Fixture<'_> {
     pub(super) fn new<'a>(environment: &'a HostEnvironment, options: &'a Options) -> Fixture<'a> {
-        // The thread name by which trial programs recognise the calls: eight bytes that hold the process id.
-        let mut name = *b"tg000000";
-        name[2..].copy_from_slice(&format!("{:06x}", process::id() & 0xff_ffff).as_bytes()[..6]);
+        // Start of the thread name by which trial programs recognise the calls; contains the process id.
+        let mut thread = *b"tg000000";
+        thread[2..].copy_from_slice(&format!("{:06x}", process::id() & 0xff_ffff).as_bytes()[..6]);
         let cgroup = match (&environment.hierarchy, options.attach) {
             (_, AttachScope::None) => Err("attaching is disabled".to_owned()),
             (Err(error), _) => Err(error.clone()),
@@ -46,8 +46,8 @@ impl Fixture<'_> {
             environment,
             attach: options.attach,
             disabled: &options.disabled,
-            name,
-            trials: Trials::begin(name),
+            thread,
+            trials: Trials::begin(thread),
             cgroup,
         }
     }
@@ -79,8 +79,8 @@ impl Fixture<'_> {
                     .collect();
             }
         };
-        // Kept until the maps were read: dropping detaches.
-        let attached: Vec<Option<Result<Attached, Refusal>>> = HOOKS
+        // Kept until the results are read: dropping a link detaches its program.
+        let attached: Vec<Option<Result<TrialLink, Refusal>>> = HOOKS
             .iter()
             .map(|hook| self.may_attach(hook).then(|| trials.attach(hook, cgroup.fd())))
             .collect();
@@ -91,7 +91,7 @@ impl Fixture<'_> {
             .map(|(hook, attached)| match attached {
                 None => self.only_loaded(trials, hook, "attaching system-wide programs is disabled"),
                 Some(Err(refusal)) => self.refused(hook, refusal),
-                Some(Ok(_)) => self.seen(trials, hook, &calls),
+                Some(Ok(_)) => self.called_or_not(trials, hook, &calls),
             })
             .collect()
     }
@@ -99,13 +99,13 @@ impl Fixture<'_> {
     fn may_attach(&self, hook: &Hook) -> bool {
         match self.attach {
             AttachScope::System => true,
-            AttachScope::OwnCgroup => !hook.place.is_global(),
+            AttachScope::OwnCgroup => !hook.point.is_global(),
             AttachScope::None => false,
         }
     }
 
     fn refused(&self, hook: &Hook, refusal: &Refusal) -> Finding {
-        let configuration = Some(hook.place.configuration());
+        let configuration = Some(hook.point.configuration());
         refused(
             of_hook(hook),
             refusal,
@@ -122,9 +122,9 @@ impl Fixture<'_> {
         let Ok(processes) = processes else {
             return SelfCalls::default();
         };
-        SelfCalls::make(&processes, self.name, || {
+        SelfCalls::make(&processes, self.thread, || {
             let below = cgroup.path().join("below");
-            // Only the creation is traced.
+            // Only mkdir is traced.
             fs::create_dir(&below).is_ok_and(|()| fs::remove_dir(&below).is_ok())
         })
     }
@@ -135,11 +135,11 @@ impl Fixture<'_> {
             Err(refusal) => return self.refused(hook, &refusal),
             Ok(()) => of_hook(hook).reached(Reached::Loaded),
         };
-        match (hook.place, self.environment.has_bpf_module()) {
-            (Place::Lsm(_), Some(false)) => {
+        match (hook.point, self.environment.has_bpf_module()) {
+            (HookPoint::Lsm(_), Some(false)) => {
                 self.never_called(finding, "it loads, but the kernel would not call it")
             }
-            (Place::Cgroup { .. }, _) | (Place::Lsm(_), Some(true)) => {
+            (HookPoint::Cgroup { .. }, _) | (HookPoint::Lsm(_), Some(true)) => {
                 finding.reason(format!("not attached: {why}"))
             }
             _ => Finding {
@@ -162,8 +162,8 @@ impl Fixture<'_> {
         .hint(boot_with_bpf(modules))
     }
 
-    /// A program that is attached and was not called by a call that must reach it is of no use.
-    fn seen(&self, trials: &Trials, hook: &Hook, calls: &SelfCalls) -> Finding {
+    /// The finding for an attached program. One that was not called by a call that must reach it is not supported.
+    fn called_or_not(&self, trials: &Trials, hook: &Hook, calls: &SelfCalls) -> Finding {
         let finding = of_hook(hook);
         let called = match trials.was_called(hook) {
             Ok(called) => called,
@@ -177,17 +177,17 @@ impl Fixture<'_> {
             return finding.reached(Reached::Called);
         }
         let finding = finding.reached(Reached::Attached);
-        match (hook.place, self.environment.has_bpf_module()) {
-            (Place::Lsm(_), Some(false)) => {
+        match (hook.point, self.environment.has_bpf_module()) {
+            (HookPoint::Lsm(_), Some(false)) => {
                 self.never_called(finding, "it loads and attaches, but the kernel does not call it")
             }
-            (place, _) if calls.reach(hook.name) => {
+            (point, _) if calls.reach(hook.name) => {
                 let finding = Finding {
                     support: Support::No,
                     ..finding.reason("it loads and attaches, but was not called by a call that must reach it")
                 };
-                match place {
-                    Place::Lsm(_) | Place::Function(_) if ftrace_off_reason().is_some() => {
+                match point {
+                    HookPoint::Lsm(_) | HookPoint::Fentry(_) if ftrace_off_reason().is_some() => {
                         finding.hint(ENABLE_FTRACE)
                     }
                     _ => finding,
@@ -209,7 +209,7 @@ impl Fixture<'_> {
                     .map_err(Clone::clone)
                     .and_then(|trials| trials.helper(helper));
                 match tried {
-                    Ok(()) if helper.ability.is_some_and(|word| self.disabled.has(word)) => {
+                    Ok(()) if helper.feature.is_some_and(|word| self.disabled.has(word)) => {
                         disabled_by_variable(finding.reached(Reached::Loaded))
                     }
                     Ok(()) => finding.reached(Reached::Loaded),
@@ -219,21 +219,21 @@ impl Fixture<'_> {
             .collect()
     }
 
-    /// Creates and uses maps.
+    /// Tries maps by creating and using them.
     pub(super) fn maps(&self) -> Vec<Finding> {
         let cgroup = self.cgroup.as_ref().ok().map(|cgroup| (cgroup.fd(), cgroup.id()));
-        TABLES
+        MAP_USES
             .iter()
-            .map(|&table| {
-                let finding = Finding::new(table.name(), table.purpose(), Support::Yes);
+            .map(|&map| {
+                let finding = Finding::new(map.name(), map.purpose(), Support::Yes);
                 let tried = self
                     .trials
                     .as_ref()
                     .map_err(Clone::clone)
-                    .and_then(|trials| trials.table(table, cgroup));
+                    .and_then(|trials| trials.map(map, cgroup));
                 match tried {
                     Ok(()) => finding,
-                    Err(refusal) => refused(finding, &refusal, table.since(), None, self.environment),
+                    Err(refusal) => refused(finding, &refusal, map.since(), None, self.environment),
                 }
             })
             .collect()

@@ -1,4 +1,4 @@
-//! Attaching a trial program for a moment.
+//! Attaches a trial program until its link is dropped.
 
 use std::{
     ffi::CStr,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    hook::Place,
+    hook::HookPoint,
     refusal::{Refusal, Step},
     syscall,
 };
@@ -15,58 +15,61 @@ use super::{
 /// The id of the perf event source of kprobes (Linux 4.17, CONFIG_KPROBE_EVENTS).
 const KPROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
 
-/// An attached program; dropping this detaches it.
+/// An attached trial program. Dropping it detaches the program.
 #[derive(Debug)]
-pub struct Attached {
-    /// The link, or the event that calls it.
-    held: OwnedFd,
+pub struct TrialLink {
+    /// A bpf_link, or the perf event of a kprobe.
+    link: OwnedFd,
     is_cgroup_link: bool,
     _program: OwnedFd,
 }
 
-/// Attaches a program; `cgroup` is needed for hooks of a cgroup only.
+/// Attaches a program. `cgroup` is required for cgroup hooks only.
 pub(super) fn attach(
-    place: Place,
+    point: HookPoint,
     program: OwnedFd,
     cgroup: Option<BorrowedFd<'_>>,
-) -> Result<Attached, Refusal> {
+) -> Result<TrialLink, Refusal> {
     let refused = |error| Refusal::at(Step::Attach, error);
-    let held = match place {
-        Place::Cgroup { attach_type, .. } => {
+    let link = match point {
+        HookPoint::Cgroup { attach_type, .. } => {
             let Some(cgroup) = cgroup else {
-                return Err(Refusal::described(Step::Attach, "a cgroup is needed".to_owned()));
+                return Err(Refusal::described(
+                    Step::Attach,
+                    "internal error: the hook needs a cgroup".to_owned(),
+                ));
             };
             syscall::link_to_cgroup(program.as_fd(), cgroup, attach_type).map_err(refused)?
         }
-        // The program names its function itself.
-        Place::Lsm(_) | Place::Function(_) => {
+        // The function was given when the program was loaded.
+        HookPoint::Lsm(_) | HookPoint::Fentry(_) => {
             syscall::open_raw_tracepoint(program.as_fd(), None).map_err(refused)?
         }
-        Place::RawTracepoint(name) => {
+        HookPoint::RawTracepoint(name) => {
             syscall::open_raw_tracepoint(program.as_fd(), Some(name)).map_err(refused)?
         }
-        Place::Kprobe(function) => attach_kprobe(function, program.as_fd())?,
+        HookPoint::Kprobe(function) => attach_kprobe(function, program.as_fd())?,
     };
-    Ok(Attached {
-        held,
-        is_cgroup_link: matches!(place, Place::Cgroup { .. }),
+    Ok(TrialLink {
+        link,
+        is_cgroup_link: matches!(point, HookPoint::Cgroup { .. }),
         _program: program,
     })
 }
 
-impl Drop for Attached {
+impl Drop for TrialLink {
     fn drop(&mut self) {
         if self.is_cgroup_link {
-            // Before Linux 5.11 a link that is only closed is detached some time later. Where this is
-            // refused (before 5.9), closing is what is left.
-            let _ = syscall::detach_link(self.held.as_fd());
+            // Before Linux 5.11 closing a link detaches it with a delay. BPF_LINK_DETACH (5.9) detaches immediately;
+            // older kernels refuse it, and the link is only closed.
+            let _ = syscall::detach_link(self.link.as_fd());
         }
     }
 }
 
-/// Opens an event at a function's entry and has it call the program: no tracefs is needed, and it goes
-/// with the descriptor (perf_event_open(2), `perf_kprobe_init` in kernel/trace/trace_event_perf.c).
-fn attach_kprobe(function: &CStr, program: BorrowedFd<'_>) -> Result<OwnedFd, Refusal> {
+/// Opens a perf event for a kprobe at a function and attaches the program to it. Needs no tracefs; closing the descriptor
+/// removes the kprobe (perf_event_open(2), `perf_kprobe_init` in kernel/trace/trace_event_perf.c).
+fn attach_kprobe(function: &'static CStr, program: BorrowedFd<'_>) -> Result<OwnedFd, Refusal> {
     let kind = fs::read_to_string(KPROBES).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Refusal::described(
             Step::Attach,
@@ -77,7 +80,7 @@ fn attach_kprobe(function: &CStr, program: BorrowedFd<'_>) -> Result<OwnedFd, Re
     let kind: u32 = kind
         .trim()
         .parse()
-        .map_err(|_| Refusal::described(Step::Attach, format!("{KPROBES} is not a number")))?;
+        .map_err(|_| Refusal::described(Step::Attach, format!("{KPROBES} does not contain an integer")))?;
 
     /// `struct perf_event_attr`, its first 72 bytes (PERF_ATTR_SIZE_VER1).
     #[repr(C)]
@@ -96,7 +99,7 @@ fn attach_kprobe(function: &CStr, program: BorrowedFd<'_>) -> Result<OwnedFd, Re
         offset: u64,
     }
     const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
-    /// `_IO('$', 0)`: the same number on every architecture that we build for.
+    /// `_IO('$', 0)`: the same value on every supported architecture.
     const PERF_EVENT_IOC_ENABLE: libc::Ioctl = 0x2400;
     /// `_IOW('$', 8, __u32)`.
     const PERF_EVENT_IOC_SET_BPF: libc::Ioctl = 0x4004_2408;
@@ -109,7 +112,7 @@ fn attach_kprobe(function: &CStr, program: BorrowedFd<'_>) -> Result<OwnedFd, Re
     };
     let refused = || Refusal::at(Step::Attach, io::Error::last_os_error());
     let (any_process, first_processor, no_group) = (-1, 0, -1);
-    // SAFETY: the attributes are of the size they say; the name lives for ever and ends with a NUL.
+    // SAFETY: `size` is the size of the attributes; the name is NUL-terminated and static.
     let fd = unsafe {
         libc::syscall(
             libc::SYS_perf_event_open,
@@ -123,13 +126,13 @@ fn attach_kprobe(function: &CStr, program: BorrowedFd<'_>) -> Result<OwnedFd, Re
     if fd < 0 {
         return Err(refused());
     }
-    // SAFETY: a new descriptor, which nothing else owns.
+    // SAFETY: a new descriptor without another owner.
     let event = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    // SAFETY: an event's descriptor; the argument is a descriptor, no pointer.
+    // SAFETY: a perf event; the argument is a descriptor, not a pointer.
     if unsafe { libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_SET_BPF, program.as_raw_fd()) } != 0 {
         return Err(refused());
     }
-    // SAFETY: an event's descriptor; there is no argument.
+    // SAFETY: a perf event; the argument is an integer.
     if unsafe { libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_ENABLE, 0) } != 0 {
         return Err(refused());
     }

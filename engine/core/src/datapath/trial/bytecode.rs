@@ -2,43 +2,43 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Number of the helper `bpf_get_current_comm` (`__BPF_FUNC_MAPPER`, include/uapi/linux/bpf.h).
+/// Id of the helper `bpf_get_current_comm` (`__BPF_FUNC_MAPPER`, include/uapi/linux/bpf.h).
 const GET_CURRENT_COMM: i32 = 16;
 
-/// `rD = number`.
-const MOVE_NUMBER: u8 = 0xb7;
-/// `rD = rS`.
-const MOVE: u8 = 0xbf;
-/// `rD += number`.
-const ADD_NUMBER: u8 = 0x07;
-/// `rD = number`, 64 bits in two instructions.
-const LOAD_NUMBER: u8 = 0x18;
-/// `rD = *(u64 *)(rS + offset)`.
-const LOAD: u8 = 0x79;
-/// `*(u64 *)(rD + offset) = number`.
-const STORE_NUMBER: u8 = 0x7a;
-/// `if rD != rS, on by offset`.
-const JUMP_IF_OTHER: u8 = 0x5d;
+/// `dst = imm`.
+const MOV_IMM: u8 = 0xb7;
+/// `dst = src`.
+const MOV_REG: u8 = 0xbf;
+/// `dst += imm`.
+const ADD_IMM: u8 = 0x07;
+/// `dst = imm`, 64 bits in two instructions.
+const LOAD_IMM64: u8 = 0x18;
+/// `dst = *(u64 *)(src + offset)`.
+const LOAD_MEM: u8 = 0x79;
+/// `*(u64 *)(dst + offset) = imm`.
+const STORE_IMM: u8 = 0x7a;
+/// `if (dst != src) goto pc + offset`.
+const JUMP_NE: u8 = 0x5d;
 const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
-/// Source register of [`LOAD_NUMBER`]: the number is a map's descriptor, and an offset in its first
-/// value (`BPF_PSEUDO_MAP_VALUE`, Linux 5.2); the register gets an address.
-const VALUE_OF_MAP: u8 = 2;
-/// The same: the register gets the map (`BPF_PSEUDO_MAP_FD`).
-const MAP: u8 = 1;
+/// Source register of [`LOAD_IMM64`] for the address of a map value (`BPF_PSEUDO_MAP_VALUE`, Linux 5.2): the immediates
+/// are the file descriptor of the map and an offset in its first value.
+const PSEUDO_MAP_VALUE: u8 = 2;
+/// Source register of [`LOAD_IMM64`] for a map, by its file descriptor (`BPF_PSEUDO_MAP_FD`).
+const PSEUDO_MAP_FD: u8 = 1;
 
-/// What the first argument of a helper is.
+/// The first argument of a helper.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Argument {
     /// The program's own context.
     Context,
-    /// Zero; also for helpers that take none.
+    /// Zero; also for helpers without arguments.
     Zero,
-    /// Eight bytes of the stack, read as `(destination, size, source)`: `bpf_probe_read_*` of nothing.
+    /// Eight bytes of the stack, for `bpf_probe_read_*(dst, size, unsafe_ptr)` with a null source.
     Buffer,
 }
 
-/// Instructions as they lie in memory.
+/// Instructions in the layout of the kernel.
 #[derive(Clone, Debug)]
 pub(super) struct Bytecode(Vec<u64>);
 
@@ -47,106 +47,107 @@ impl Bytecode {
         &self.0
     }
 
-    /// Marks, and returns `passes`.
-    pub(super) fn marking(marks: BorrowedFd<'_>, offset: u32, passes: i32) -> Bytecode {
-        Bytecode(Vec::new()).mark(marks, offset).leave(passes)
+    /// Sets the word at `offset` of the first value of `calls` to 1, and returns `result`.
+    pub(super) fn record_call(calls: BorrowedFd<'_>, offset: u32, result: i32) -> Bytecode {
+        Bytecode(Vec::new()).store_one(calls, offset).exit_with(result)
     }
 
-    /// Marks where the calling thread has this name, and returns `passes`.
-    pub(super) fn marking_calls_of(
-        name: [u8; 8],
-        marks: BorrowedFd<'_>,
+    /// The same only for calls of threads whose name begins with these eight bytes.
+    pub(super) fn record_call_of(
+        thread: [u8; 8],
+        calls: BorrowedFd<'_>,
         offset: u32,
-        passes: i32,
+        result: i32,
     ) -> Bytecode {
-        let name = u64::from_ne_bytes(name);
+        let name = u64::from_ne_bytes(thread);
         Bytecode(vec![
-            instruction(MOVE, 1, 10, 0, 0),
-            instruction(ADD_NUMBER, 1, 0, 0, -16),
-            instruction(MOVE_NUMBER, 2, 0, 0, 16),
+            instruction(MOV_REG, 1, 10, 0, 0),
+            instruction(ADD_IMM, 1, 0, 0, -16),
+            instruction(MOV_IMM, 2, 0, 0, 16),
             instruction(CALL, 0, 0, 0, GET_CURRENT_COMM),
-            instruction(LOAD, 1, 10, -16, 0),
-            instruction(LOAD_NUMBER, 2, 0, 0, name as u32 as i32),
+            instruction(LOAD_MEM, 1, 10, -16, 0),
+            instruction(LOAD_IMM64, 2, 0, 0, name as u32 as i32),
             instruction(0, 0, 0, 0, (name >> 32) as u32 as i32),
-            // Over the three instructions of a mark.
-            instruction(JUMP_IF_OTHER, 1, 2, 3, 0),
+            // Skips the three instructions of `store_one`.
+            instruction(JUMP_NE, 1, 2, 3, 0),
         ])
-        .mark(marks, offset)
-        .leave(passes)
+        .store_one(calls, offset)
+        .exit_with(result)
     }
 
-    /// Calls a helper, and returns `passes`.
-    pub(super) fn calling(helper: i32, first: Argument, passes: i32) -> Bytecode {
+    /// Calls a helper, and returns `result`.
+    pub(super) fn call_helper(helper: i32, first: Argument, result: i32) -> Bytecode {
         let mut code = match first {
-            // It is in register 1 from the beginning.
+            // Register 1 has it at the start of a program.
             Argument::Context => Vec::new(),
-            Argument::Zero => vec![instruction(MOVE_NUMBER, 1, 0, 0, 0)],
+            Argument::Zero => vec![instruction(MOV_IMM, 1, 0, 0, 0)],
             Argument::Buffer => vec![
-                instruction(STORE_NUMBER, 10, 0, -8, 0),
-                instruction(MOVE, 1, 10, 0, 0),
-                instruction(ADD_NUMBER, 1, 0, 0, -8),
-                instruction(MOVE_NUMBER, 2, 0, 0, 8),
-                instruction(MOVE_NUMBER, 3, 0, 0, 0),
+                instruction(STORE_IMM, 10, 0, -8, 0),
+                instruction(MOV_REG, 1, 10, 0, 0),
+                instruction(ADD_IMM, 1, 0, 0, -8),
+                instruction(MOV_IMM, 2, 0, 0, 8),
+                instruction(MOV_IMM, 3, 0, 0, 0),
             ],
         };
         code.push(instruction(CALL, 0, 0, 0, helper));
-        Bytecode(code).leave(passes)
+        Bytecode(code).exit_with(result)
     }
 
-    /// Gives eight bytes to a ring: `bpf_ringbuf_output(ring, bytes, 8, 0)`.
-    pub(super) fn sending(ring: BorrowedFd<'_>, helper: i32, passes: i32) -> Bytecode {
+    /// Writes eight bytes into a ring buffer: `bpf_ringbuf_output(ring, data, 8, 0)`.
+    pub(super) fn write_to_ring(ring: BorrowedFd<'_>, helper: i32, result: i32) -> Bytecode {
         Bytecode(vec![
-            instruction(STORE_NUMBER, 10, 0, -8, 1),
-            instruction(MOVE, 2, 10, 0, 0),
-            instruction(ADD_NUMBER, 2, 0, 0, -8),
-            instruction(LOAD_NUMBER, 1, MAP, 0, ring.as_raw_fd()),
+            instruction(STORE_IMM, 10, 0, -8, 1),
+            instruction(MOV_REG, 2, 10, 0, 0),
+            instruction(ADD_IMM, 2, 0, 0, -8),
+            instruction(LOAD_IMM64, 1, PSEUDO_MAP_FD, 0, ring.as_raw_fd()),
             instruction(0, 0, 0, 0, 0),
-            instruction(MOVE_NUMBER, 3, 0, 0, 8),
-            instruction(MOVE_NUMBER, 4, 0, 0, 0),
+            instruction(MOV_IMM, 3, 0, 0, 8),
+            instruction(MOV_IMM, 4, 0, 0, 0),
             instruction(CALL, 0, 0, 0, helper),
         ])
-        .leave(passes)
+        .exit_with(result)
     }
 
     /// Calls a helper that takes a map and flags: `bpf_get_local_storage(map, 0)`.
-    pub(super) fn asking(map: BorrowedFd<'_>, helper: i32, passes: i32) -> Bytecode {
+    pub(super) fn get_from_map(map: BorrowedFd<'_>, helper: i32, result: i32) -> Bytecode {
         Bytecode(vec![
-            instruction(LOAD_NUMBER, 1, MAP, 0, map.as_raw_fd()),
+            instruction(LOAD_IMM64, 1, PSEUDO_MAP_FD, 0, map.as_raw_fd()),
             instruction(0, 0, 0, 0, 0),
-            instruction(MOVE_NUMBER, 2, 0, 0, 0),
+            instruction(MOV_IMM, 2, 0, 0, 0),
             instruction(CALL, 0, 0, 0, helper),
         ])
-        .leave(passes)
+        .exit_with(result)
     }
 
-    fn mark(mut self, marks: BorrowedFd<'_>, offset: u32) -> Bytecode {
+    /// Three instructions.
+    fn store_one(mut self, map: BorrowedFd<'_>, offset: u32) -> Bytecode {
         self.0.extend([
-            instruction(LOAD_NUMBER, 1, VALUE_OF_MAP, 0, marks.as_raw_fd()),
+            instruction(LOAD_IMM64, 1, PSEUDO_MAP_VALUE, 0, map.as_raw_fd()),
             instruction(0, 0, 0, 0, offset as i32),
-            instruction(STORE_NUMBER, 1, 0, 0, 1),
+            instruction(STORE_IMM, 1, 0, 0, 1),
         ]);
         self
     }
 
-    fn leave(mut self, result: i32) -> Bytecode {
+    fn exit_with(mut self, result: i32) -> Bytecode {
         self.0.extend([
-            instruction(MOVE_NUMBER, 0, 0, 0, result),
+            instruction(MOV_IMM, 0, 0, 0, result),
             instruction(EXIT, 0, 0, 0, 0),
         ]);
         self
     }
 }
 
-/// One instruction: `struct bpf_insn`, whose fields of four bits lie by the machine's byte order.
-fn instruction(opcode: u8, destination: u8, source: u8, offset: i16, number: i32) -> u64 {
+/// `struct bpf_insn`: the order of the two register fields, of four bits each, depends on the byte order.
+fn instruction(opcode: u8, dst: u8, src: u8, offset: i16, imm: i32) -> u64 {
     let registers = if cfg!(target_endian = "little") {
-        destination | source << 4
+        dst | src << 4
     } else {
-        source | destination << 4
+        src | dst << 4
     };
     let [o1, o2] = offset.to_ne_bytes();
-    let [n1, n2, n3, n4] = number.to_ne_bytes();
-    u64::from_ne_bytes([opcode, registers, o1, o2, n1, n2, n3, n4])
+    let [i1, i2, i3, i4] = imm.to_ne_bytes();
+    u64::from_ne_bytes([opcode, registers, o1, o2, i1, i2, i3, i4])
 }
 
 #[cfg(test)]
@@ -154,11 +155,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn instructions_lie_as_the_kernel_wants_them() {
+    fn instructions_have_the_layout_of_the_kernel() {
         // r1 = r10; *(u64 *)(r10 - 8) = -2.
-        assert_eq!(instruction(MOVE, 1, 10, 0, 0).to_ne_bytes()[..2], [0xbf, 0xa1]);
+        assert_eq!(instruction(MOV_REG, 1, 10, 0, 0).to_ne_bytes()[..2], [0xbf, 0xa1]);
         assert_eq!(
-            instruction(STORE_NUMBER, 10, 0, -8, -2).to_ne_bytes(),
+            instruction(STORE_IMM, 10, 0, -8, -2).to_ne_bytes(),
             [0x7a, 0x0a, 0xf8, 0xff, 0xfe, 0xff, 0xff, 0xff]
         );
     }

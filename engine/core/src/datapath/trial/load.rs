@@ -1,45 +1,27 @@
-//! Loading a trial program, with the verifier's words when it is refused.
+//! Loads a trial program. If the kernel refuses it, loads it again for the verifier's log.
 
 use std::os::fd::OwnedFd;
 
 use super::{
-    bytecode::Bytecode,
     refusal::Refusal,
     syscall::{self, ProgramLoad},
 };
 
-/// Bytes for the verifier's log: a program of a dozen instructions writes a fraction of it.
+/// Size of the log buffer in bytes. Programs of a dozen instructions need a fraction of it.
 const LOG_BYTES: usize = 16 * 1024;
 
-/// What kind of program it is.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Blueprint {
-    /// `enum bpf_prog_type`.
-    pub(super) kind: u32,
-    /// `enum bpf_attach_type`, or 0.
-    pub(super) attach_type: u32,
-    /// BTF id of the kernel's function that it is called from, or 0.
-    pub(super) function: u32,
-}
-
-pub(super) fn load(blueprint: &Blueprint, code: &Bytecode) -> Result<OwnedFd, Refusal> {
-    let load = ProgramLoad {
-        kind: blueprint.kind,
-        attach_type: blueprint.attach_type,
-        function: blueprint.function,
-        instructions: code.words(),
-    };
-    let silent = match syscall::load_program(&load, None) {
+pub(super) fn load(program: &ProgramLoad<'_>) -> Result<OwnedFd, Refusal> {
+    let error = match syscall::load_program(program, None) {
         Ok(program) => return Ok(program),
         Err(error) => error,
     };
-    // Once more for the words: a log makes loading slower, and its buffer too small is an error.
+    // Not the first time: a log makes loading slower, and too small a buffer is an error.
     let mut log = vec![0; LOG_BYTES];
-    match syscall::load_program(&load, Some(&mut log)) {
+    match syscall::load_program(program, Some(&mut log)) {
         Ok(program) => Ok(program),
         Err(_) => {
             let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
-            Err(Refusal::by_verifier(silent, &log[..end]))
+            Err(Refusal::by_verifier(error, &log[..end]))
         }
     }
 }

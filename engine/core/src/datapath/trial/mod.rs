@@ -1,20 +1,20 @@
-//! Trial programs: what the running kernel really does with each hook and helper, found by loading,
-//! attaching and running a few instructions that let everything pass. For `tidegate probe`; nothing
-//! here is pinned, and what is attached goes when its [`Attached`] is dropped.
+//! Trial programs: whether the running kernel supports each hook, helper and map, found by loading, attaching and calling
+//! programs of a few instructions that allow everything. Used by `tidegate probe` and by [`super::canary`]. Nothing is
+//! pinned; dropping a [`TrialLink`] detaches its program.
 //!
 //! ```text
-//! Trials::begin -> attach(hook) -> Attached -> (a call is made) -> was_called
-//!               -> helper(helper), tables(table)
+//! Trials::begin -> attach(hook) -> TrialLink -> (a call is made) -> was_called
+//!               -> helper(helper), map(use)
 //! ```
 
 mod attach;
 mod bytecode;
+mod helper;
 mod hook;
-mod kernel_function;
 mod load;
+mod map_use;
 mod refusal;
 mod syscall;
-mod table;
 
 use std::{
     io,
@@ -22,124 +22,123 @@ use std::{
 };
 
 pub use self::{
-    attach::Attached,
-    hook::{HOOKS, Hook, Place},
-    kernel_function::{HELPERS, Helper},
+    attach::TrialLink,
+    helper::{HELPERS, Helper},
+    hook::{HOOKS, Hook, HookPoint},
+    map_use::{MAP_USES, MapUse},
     refusal::{Refusal, Step},
-    table::{TABLES, Table},
 };
-use self::{bytecode::Bytecode, hook::Place as P, load::Blueprint};
+use self::{bytecode::Bytecode, syscall::ProgramLoad};
 use super::{btf::Btf, syscall::read_words, tables::raise_memory_limit};
 
-/// Trial programs, and the map in which they leave a mark when they are called.
+/// Trial programs, and the map in which they record that they were called.
 pub struct Trials {
-    marks: OwnedFd,
+    /// An array with one value: a word for each hook, which its program sets to 1.
+    calls: OwnedFd,
     btf: Option<Btf>,
-    /// What a thread must be named for programs that the whole machine runs to mark its calls.
-    name: [u8; 8],
+    /// Start of the thread name by which programs at global hooks recognise the calls.
+    thread: [u8; 8],
 }
 
 impl Trials {
-    /// Makes the map. `name` is what the calling thread is named (eight bytes, no more) while calls
-    /// of it are looked for: a name, since a process has another id in each pid namespace.
+    /// Creates the map. `thread` is the start of the name of the thread that will make the calls: programs at global
+    /// hooks ignore the calls of other threads. A name, because process ids depend on the pid namespace.
     ///
     /// # Errors
-    /// [`Refusal`] when the map cannot be created: then nothing can be tried.
-    pub fn begin(name: [u8; 8]) -> Result<Trials, Refusal> {
+    /// When the map cannot be created; then nothing can be tried.
+    pub fn begin(thread: [u8; 8]) -> Result<Trials, Refusal> {
         raise_memory_limit();
-        let marks = table::array(8 * HOOKS.len() as u32).map_err(|error| Refusal::at(Step::Table, error))?;
+        let calls = map_use::array(8 * HOOKS.len() as u32).map_err(|error| Refusal::at(Step::Map, error))?;
         Ok(Trials {
-            marks,
+            calls,
             btf: Btf::of_running_kernel().ok(),
-            name,
+            thread,
         })
     }
 
-    /// Loads the trial program of a hook and releases it.
+    /// Loads the trial program of a hook and unloads it again.
     ///
     /// # Errors
-    /// [`Refusal`] when the kernel refuses.
+    /// When the kernel refuses the program.
     pub fn load(&self, hook: &Hook) -> Result<(), Refusal> {
         self.program(hook).map(drop)
     }
 
-    /// Loads and attaches the trial program of a hook: to the cgroup, if the hook is one of a cgroup,
-    /// else for the whole machine.
+    /// Loads the trial program of a hook and attaches it: to `cgroup` at a cgroup hook, otherwise globally.
     ///
     /// # Errors
-    /// [`Refusal`] when the kernel refuses.
-    pub fn attach(&self, hook: &Hook, cgroup: BorrowedFd<'_>) -> Result<Attached, Refusal> {
+    /// When the kernel refuses the program or the attachment.
+    pub fn attach(&self, hook: &Hook, cgroup: BorrowedFd<'_>) -> Result<TrialLink, Refusal> {
         let program = self.program(hook)?;
-        attach::attach(hook.place, program, Some(cgroup))
+        attach::attach(hook.point, program, Some(cgroup))
     }
 
-    /// Loads and attaches the trial program of a hook of the whole machine.
+    /// Loads the trial program of a global hook and attaches it.
     ///
     /// # Errors
-    /// [`Refusal`] when the kernel refuses, or the hook is one of a cgroup.
-    pub fn attach_global(&self, hook: &Hook) -> Result<Attached, Refusal> {
-        attach::attach(hook.place, self.program(hook)?, None)
+    /// When the kernel refuses the program or the attachment, or the hook is a cgroup hook.
+    pub fn attach_global(&self, hook: &Hook) -> Result<TrialLink, Refusal> {
+        attach::attach(hook.point, self.program(hook)?, None)
     }
 
-    /// Whether the trial program of a hook was called: by a task in the cgroup it is attached to, or, for
-    /// the whole machine, by a thread of the name given.
+    /// Whether the trial program of a hook was called: at a cgroup hook by a task in the cgroup, at a global hook by a
+    /// thread with the given name.
     ///
     /// # Errors
     /// When the map cannot be read.
     pub fn was_called(&self, hook: &Hook) -> io::Result<bool> {
-        let marks: [u64; HOOKS.len()] = read_words(self.marks.as_fd(), 0)?;
-        Ok(marks[hook.place()] != 0)
+        let calls: [u64; HOOKS.len()] = read_words(self.calls.as_fd(), 0)?;
+        Ok(calls[hook.index()] != 0)
     }
 
-    /// Loads a program that calls the helper, and releases it.
+    /// Loads programs that call the helper and unloads them again.
     ///
     /// # Errors
-    /// [`Refusal`] when the kernel refuses.
+    /// When the kernel refuses a program.
     pub fn helper(&self, helper: &Helper) -> Result<(), Refusal> {
-        for place in helper.places {
-            let code = Bytecode::calling(helper.number, helper.first_argument, place.passes());
-            self.load_at(*place, &code)?;
+        for point in helper.points {
+            let code = Bytecode::call_helper(helper.id, helper.first_argument, point.allow_value());
+            self.load_at(*point, &code)?;
         }
         Ok(())
     }
 
-    /// Creates a kind of map, and uses it as the datapath does; `cgroup` has programs of these trials
-    /// attached for a moment.
+    /// Creates a map and uses it as the datapath does. If `cgroup` (directory and id) is given, a program is attached to
+    /// it during the trial.
     ///
     /// # Errors
-    /// [`Refusal`] when the kernel refuses.
-    pub fn table(&self, table: Table, cgroup: Option<(BorrowedFd<'_>, u64)>) -> Result<(), Refusal> {
-        table::try_out(self, table, cgroup)
+    /// When the kernel refuses the map or an operation on it.
+    pub fn map(&self, map: MapUse, cgroup: Option<(BorrowedFd<'_>, u64)>) -> Result<(), Refusal> {
+        map_use::try_map(self, map, cgroup)
     }
 
     fn program(&self, hook: &Hook) -> Result<OwnedFd, Refusal> {
-        let mark = hook.place() as u32 * 8;
-        let code = match hook.place {
-            P::Cgroup { .. } => Bytecode::marking(self.marks.as_fd(), mark, hook.place.passes()),
-            _ => Bytecode::marking_calls_of(self.name, self.marks.as_fd(), mark, hook.place.passes()),
+        let offset = hook.index() as u32 * 8;
+        let (calls, result) = (self.calls.as_fd(), hook.point.allow_value());
+        let code = match hook.point {
+            HookPoint::Cgroup { .. } => Bytecode::record_call(calls, offset, result),
+            _ => Bytecode::record_call_of(self.thread, calls, offset, result),
         };
-        self.load_at(hook.place, &code)
+        self.load_at(hook.point, &code)
     }
 
-    fn load_at(&self, place: Place, code: &Bytecode) -> Result<OwnedFd, Refusal> {
-        let (kind, attach_type) = place.numbers();
-        let function = match place {
-            P::Lsm(hook) => self.function(&format!("bpf_lsm_{hook}"))?,
-            P::Function(name) => self.function(name)?,
+    fn load_at(&self, point: HookPoint, code: &Bytecode) -> Result<OwnedFd, Refusal> {
+        let (program_type, attach_type) = point.types();
+        let attach_btf_id = match point {
+            HookPoint::Lsm(hook) => self.function_id(&format!("bpf_lsm_{hook}"))?,
+            HookPoint::Fentry(function) => self.function_id(function)?,
             _ => 0,
         };
-        load::load(
-            &Blueprint {
-                kind,
-                attach_type,
-                function,
-            },
-            code,
-        )
+        load::load(&ProgramLoad {
+            program_type,
+            attach_type,
+            attach_btf_id,
+            instructions: code.words(),
+        })
     }
 
-    /// The BTF id of a function of the kernel.
-    fn function(&self, name: &str) -> Result<u32, Refusal> {
+    /// The BTF id of a kernel function.
+    fn function_id(&self, name: &str) -> Result<u32, Refusal> {
         let missing = |what: String| Refusal::described(Step::Load, what);
         let Some(btf) = &self.btf else {
             return Err(missing("the kernel has no type information (BTF)".into()));

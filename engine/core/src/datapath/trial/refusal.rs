@@ -1,38 +1,27 @@
-//! What the kernel said when it refused.
+//! Why the kernel refused a trial.
 
 use std::{fmt, io};
 
-/// How far a trial came.
+/// The step of a trial that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A table was to be made or used.
-    Table,
-    /// A program was to be loaded.
+    /// Creating or using a map.
+    Map,
+    /// Loading a program.
     Load,
-    /// A program was to be attached.
+    /// Attaching a program.
     Attach,
-}
-
-impl Step {
-    /// As it is printed.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Step::Table => "table",
-            Step::Load => "load",
-            Step::Attach => "attach",
-        }
-    }
 }
 
 /// A trial that the kernel refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Refusal {
-    /// What was to be done.
+    /// The step that failed.
     pub step: Step,
     /// The errno, where the kernel returned one.
     pub errno: Option<i32>,
-    /// The verifier's words, or other ones that say more than the number.
-    pub words: Option<String>,
+    /// The relevant line of the verifier's log, or a reason where there is no errno.
+    pub detail: Option<String>,
 }
 
 impl Refusal {
@@ -40,19 +29,19 @@ impl Refusal {
         Refusal {
             step,
             errno: error.raw_os_error(),
-            words: error.raw_os_error().is_none().then(|| error.to_string()),
+            detail: error.raw_os_error().is_none().then(|| error.to_string()),
         }
     }
 
-    pub(super) fn described(step: Step, words: String) -> Refusal {
+    pub(super) fn described(step: Step, reason: String) -> Refusal {
         Refusal {
             step,
             errno: None,
-            words: Some(words),
+            detail: Some(reason),
         }
     }
 
-    /// With the verifier's words: the last line of its log that is about the program.
+    /// With the last line of the verifier's log that is about the program, not a statistic.
     pub(super) fn by_verifier(error: io::Error, log: &[u8]) -> Refusal {
         let log = String::from_utf8_lossy(log);
         let statistics = ["processed ", "verification time", "stack depth", "max_states"];
@@ -61,7 +50,7 @@ impl Refusal {
             .map(str::trim)
             .rfind(|line| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start)));
         Refusal {
-            words: last.map(str::to_owned),
+            detail: last.map(str::to_owned),
             ..Refusal::at(Step::Load, error)
         }
     }
@@ -70,7 +59,7 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.step {
-            Step::Table => "refused to make or use the table",
+            Step::Map => "refused to create or use the map",
             Step::Load => "refused to load the program",
             Step::Attach => "refused to attach the program",
         };
@@ -78,8 +67,8 @@ impl fmt::Display for Refusal {
         if let Some(errno) = self.errno {
             write!(f, ": {}", nix::errno::Errno::from_raw(errno))?;
         }
-        match &self.words {
-            Some(words) => write!(f, ": {words}"),
+        match &self.detail {
+            Some(detail) => write!(f, ": {detail}"),
             None => Ok(()),
         }
     }
@@ -90,16 +79,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_verifiers_last_words_are_told_without_its_statistics() {
+    fn the_last_line_of_the_log_is_used_without_statistics() {
         let log = "0: R1=ctx() R10=fp0\n0: (b7) r1 = 0\n1: (85) call bpf_set_retval#187\ninvalid func unknown#187\n\
                    processed 2 insns (limit 1000000) max_states_per_insn 0\nstack depth 0\n\n";
         let refusal = Refusal::by_verifier(io::Error::from_raw_os_error(libc::EINVAL), log.as_bytes());
-        assert_eq!(refusal.words.as_deref(), Some("invalid func unknown#187"));
+        assert_eq!(refusal.detail.as_deref(), Some("invalid func unknown#187"));
         assert_eq!(
             refusal.to_string(),
             "refused to load the program: EINVAL: Invalid argument: invalid func unknown#187"
         );
-        let silent = Refusal::by_verifier(io::Error::from_raw_os_error(libc::EPERM), b"");
-        assert_eq!((silent.words, silent.errno), (None, Some(libc::EPERM)));
+        let without_log = Refusal::by_verifier(io::Error::from_raw_os_error(libc::EPERM), b"");
+        assert_eq!((without_log.detail, without_log.errno), (None, Some(libc::EPERM)));
     }
 }

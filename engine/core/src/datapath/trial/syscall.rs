@@ -1,5 +1,5 @@
-//! The uses of bpf(2) that only trials have: maps of any kind, programs of a few instructions, links that are
-//! not pinned. Layouts: `union bpf_attr` in include/uapi/linux/bpf.h.
+//! The bpf(2) commands that only trials use: maps of any type, programs of a few instructions, links without a pin.
+//! Layouts: `union bpf_attr` in include/uapi/linux/bpf.h.
 
 use std::{
     ffi::{CStr, c_long},
@@ -13,7 +13,7 @@ use crate::datapath::syscall::{
 
 const BPF_LINK_DETACH: c_long = 34;
 
-/// What a map is to be.
+/// The attributes of a new map.
 pub(super) struct MapCreate<'a> {
     /// `enum bpf_map_type`.
     pub(super) map_type: u32,
@@ -25,7 +25,7 @@ pub(super) struct MapCreate<'a> {
     pub(super) inner_map: Option<BorrowedFd<'a>>,
 }
 
-/// Makes a map.
+/// Creates a map.
 pub(super) fn create_map(map: &MapCreate<'_>) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Create {
@@ -48,24 +48,24 @@ pub(super) fn create_map(map: &MapCreate<'_>) -> io::Result<OwnedFd> {
     unsafe { bpf_fd(BPF_MAP_CREATE, &raw mut create) }
 }
 
-/// What a program is.
+/// A program to be loaded.
 pub(super) struct ProgramLoad<'a> {
     /// `enum bpf_prog_type`.
-    pub(super) kind: u32,
+    pub(super) program_type: u32,
     /// `enum bpf_attach_type`, or 0.
     pub(super) attach_type: u32,
-    /// BTF id of the kernel's function that it is attached to, or 0.
-    pub(super) function: u32,
+    /// BTF id of the kernel function that it is attached to, or 0.
+    pub(super) attach_btf_id: u32,
     /// `struct bpf_insn` each.
     pub(super) instructions: &'a [u64],
 }
 
-/// Loads a program. The verifier writes into the log, and ends it with a NUL.
+/// Loads a program. The verifier writes its log into `log`, terminated by a NUL.
 pub(super) fn load_program(program: &ProgramLoad<'_>, log: Option<&mut [u8]>) -> io::Result<OwnedFd> {
     /// The fields up to `attach_prog_fd`.
     #[repr(C)]
     struct Load {
-        kind: u32,
+        program_type: u32,
         instruction_count: u32,
         instructions: u64,
         license: u64,
@@ -93,7 +93,7 @@ pub(super) fn load_program(program: &ProgramLoad<'_>, log: Option<&mut [u8]>) ->
         None => (0, 0, 0),
     };
     let mut load = Load {
-        kind: program.kind,
+        program_type: program.program_type,
         instruction_count: program.instructions.len() as u32,
         instructions: program.instructions.as_ptr() as u64,
         license: c"Dual MIT/GPL".as_ptr() as u64,
@@ -112,7 +112,7 @@ pub(super) fn load_program(program: &ProgramLoad<'_>, log: Option<&mut [u8]>) ->
         line_info_size: 0,
         line_info: 0,
         line_info_count: 0,
-        attach_btf_id: program.function,
+        attach_btf_id: program.attach_btf_id,
         attach_prog_fd: 0,
         padding: 0,
     };
@@ -120,7 +120,7 @@ pub(super) fn load_program(program: &ProgramLoad<'_>, log: Option<&mut [u8]>) ->
     unsafe { bpf_fd(BPF_PROG_LOAD, &raw mut load) }
 }
 
-/// Attaches a program to a cgroup by a link (Linux 5.7).
+/// Attaches a program to a cgroup by a bpf_link (Linux 5.7).
 pub(super) fn link_to_cgroup(
     program: BorrowedFd<'_>,
     cgroup: BorrowedFd<'_>,
@@ -143,14 +143,14 @@ pub(super) fn link_to_cgroup(
     unsafe { bpf_fd(BPF_LINK_CREATE, &raw mut create) }
 }
 
-/// Detaches a link at once, even while others hold it (Linux 5.9).
+/// Detaches a link immediately, even if other descriptors refer to it (Linux 5.9).
 pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut link = link.as_raw_fd() as u32;
     // SAFETY: the attributes are one integer.
     unsafe { bpf(BPF_LINK_DETACH, &raw mut link) }.map(drop)
 }
 
-/// Attaches a program to a raw tracepoint; without a name, to what it was loaded for (LSM).
+/// Attaches a program to a raw tracepoint; without a name, to the function it was loaded for (LSM, fentry).
 pub(super) fn open_raw_tracepoint(program: BorrowedFd<'_>, name: Option<&CStr>) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Open {

@@ -1,4 +1,4 @@
-//! The kinds of map that the datapath uses, tried as it uses them.
+//! The map types that the datapath uses, tried with the attributes and operations that it uses.
 
 use std::{
     io,
@@ -25,53 +25,53 @@ const MAP_TYPE_CGROUP_STORAGE: u32 = 19;
 const MAP_TYPE_RINGBUF: u32 = 27;
 const HELPER_GET_LOCAL_STORAGE: i32 = 81;
 const HELPER_RINGBUF_OUTPUT: i32 = 130;
-/// The smallest ring: a page, of the largest size there is.
+/// A valid size for every page size: a ring buffer needs a whole page, at most 64 KiB.
 const RING_BYTES: u32 = 64 * 1024;
 
-/// A kind of table.
+/// A use of a map type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Table {
-    /// BPF_MAP_TYPE_RINGBUF: events.
+pub enum MapUse {
+    /// BPF_MAP_TYPE_RINGBUF, for events.
     Ring,
-    /// An array of maps whose inner maps differ in size (BPF_F_INNER_MAP): policies.
+    /// BPF_MAP_TYPE_ARRAY_OF_MAPS with inner maps of different sizes (BPF_F_INNER_MAP), for policies.
     Images,
-    /// BPF_MAP_TYPE_CGROUP_STORAGE by cgroup id: the policies of a cgroup.
+    /// BPF_MAP_TYPE_CGROUP_STORAGE with the cgroup id as key, for the policies of a cgroup.
     Scopes,
 }
 
-/// All of them.
-pub const TABLES: [Table; 3] = [Table::Ring, Table::Images, Table::Scopes];
+/// All uses of maps. `probe` tries and reports each.
+pub const MAP_USES: [MapUse; 3] = [MapUse::Ring, MapUse::Images, MapUse::Scopes];
 
-impl Table {
-    /// Its name.
+impl MapUse {
+    /// Unique name in reports.
     pub const fn name(self) -> &'static str {
         match self {
-            Table::Ring => "ring buffer",
-            Table::Images => "maps of different size in a map",
-            Table::Scopes => "cgroup storage by cgroup id",
+            MapUse::Ring => "ring buffer",
+            MapUse::Images => "maps of different size in a map",
+            MapUse::Scopes => "cgroup storage by cgroup id",
         }
     }
 
-    /// What it is good for.
+    /// What it is used for.
     pub const fn purpose(self) -> &'static str {
         match self {
-            Table::Ring => "events",
-            Table::Images => "a policy goes live in one step",
-            Table::Scopes => "the policies of a cgroup",
+            MapUse::Ring => "events",
+            MapUse::Images => "replaces a policy atomically",
+            MapUse::Scopes => "the policies of a cgroup",
         }
     }
 
-    /// The kernel that had it first.
+    /// The first kernel version with it.
     pub const fn since(self) -> &'static str {
         match self {
-            Table::Ring => "5.8",
-            Table::Images => "5.10",
-            Table::Scopes => "5.9",
+            MapUse::Ring => "5.8",
+            MapUse::Images => "5.10",
+            MapUse::Scopes => "5.9",
         }
     }
 }
 
-/// A map with one value of `bytes` bytes.
+/// An array with one value of `bytes` bytes.
 pub(super) fn array(bytes: u32) -> io::Result<OwnedFd> {
     create_map(&MapCreate {
         map_type: MAP_TYPE_ARRAY,
@@ -83,15 +83,15 @@ pub(super) fn array(bytes: u32) -> io::Result<OwnedFd> {
     })
 }
 
-pub(super) fn try_out(
+pub(super) fn try_map(
     trials: &Trials,
-    table: Table,
+    map: MapUse,
     cgroup: Option<(BorrowedFd<'_>, u64)>,
 ) -> Result<(), Refusal> {
-    match table {
-        Table::Ring => try_ring(trials),
-        Table::Images => try_images().map_err(|error| Refusal::at(Step::Table, error)),
-        Table::Scopes => try_scopes(trials, cgroup),
+    match map {
+        MapUse::Ring => try_ring(trials),
+        MapUse::Images => try_images().map_err(|error| Refusal::at(Step::Map, error)),
+        MapUse::Scopes => try_scopes(trials, cgroup),
     }
 }
 
@@ -104,8 +104,8 @@ fn try_ring(trials: &Trials) -> Result<(), Refusal> {
         map_flags: 0,
         inner_map: None,
     })
-    .map_err(|error| Refusal::at(Step::Table, error))?;
-    let code = Bytecode::sending(ring.as_fd(), HELPER_RINGBUF_OUTPUT, CONNECT4.passes());
+    .map_err(|error| Refusal::at(Step::Map, error))?;
+    let code = Bytecode::write_to_ring(ring.as_fd(), HELPER_RINGBUF_OUTPUT, CONNECT4.allow_value());
     trials.load_at(CONNECT4, &code).map(drop)
 }
 
@@ -123,9 +123,9 @@ fn try_images() -> io::Result<()> {
     syscall::update_inner(outer.as_fd(), 0, larger.as_fd())
 }
 
-/// Without a cgroup only loads; with one, writes the storage and reads it again.
+/// With a cgroup, also writes the storage and reads it back. Without one, only loads a program that uses it.
 fn try_scopes(trials: &Trials, cgroup: Option<(BorrowedFd<'_>, u64)>) -> Result<(), Refusal> {
-    let refused = |error| Refusal::at(Step::Table, error);
+    let refused = |error| Refusal::at(Step::Map, error);
     let storage = create_map(&MapCreate {
         map_type: MAP_TYPE_CGROUP_STORAGE,
         key_size: 8,
@@ -135,7 +135,11 @@ fn try_scopes(trials: &Trials, cgroup: Option<(BorrowedFd<'_>, u64)>) -> Result<
         inner_map: None,
     })
     .map_err(refused)?;
-    let code = Bytecode::asking(storage.as_fd(), HELPER_GET_LOCAL_STORAGE, SOCK_CREATE.passes());
+    let code = Bytecode::get_from_map(
+        storage.as_fd(),
+        HELPER_GET_LOCAL_STORAGE,
+        SOCK_CREATE.allow_value(),
+    );
     let program = trials.load_at(SOCK_CREATE, &code)?;
     let Some((directory, id)) = cgroup else {
         return Ok(());
@@ -151,8 +155,8 @@ fn try_scopes(trials: &Trials, cgroup: Option<(BorrowedFd<'_>, u64)>) -> Result<
     match syscall::read_scope(storage.as_fd(), id).map_err(refused)? {
         Some(read) if read.cgroup == id => Ok(()),
         _ => Err(Refusal::described(
-            Step::Table,
-            "what was written for the cgroup is not there when it is read".into(),
+            Step::Map,
+            "the value read back differs from the value written".into(),
         )),
     }
 }
