@@ -12,7 +12,7 @@ fn named(text: &str) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// Whether a source has a function, or an entry of a table of tests, whose name is meant; `*` at one end for anything.
+/// Whether a source has a test function or a row of a test table with this name; `*` at one end matches any text.
 fn has(source: &str, test: &str) -> bool {
     let mut words = source.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let is_program = source.contains("#[test]") || source.contains("test_each_egress_method!");

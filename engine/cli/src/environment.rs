@@ -1,5 +1,4 @@
-//! What the program takes from its environment: the instance, who runs it, the command line. Nothing below the command line
-//! interface reads these by itself.
+//! Reads the environment of the program: variables, user and command line. No other crate reads them.
 
 use jiff::Timestamp;
 

@@ -1,4 +1,4 @@
-//! Answers for commands that were renamed or removed.
+//! Errors for commands that were renamed or removed.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
     use crate::{Cli, Output};
 
-    fn answer(line: &str) -> Option<String> {
+    fn error_text(line: &str) -> Option<String> {
         let words: Vec<&str> = line.split(' ').collect();
         let error = Cli::try_parse_from(&words).unwrap_err();
         let failure = failure(&error, words.iter().copied())?;
@@ -43,14 +43,14 @@ mod tests {
 
     #[test]
     fn old_commands_name_the_new_ones() {
-        let text = answer("tidegate policy apply -f shop.yaml").unwrap();
+        let text = error_text("tidegate policy apply -f shop.yaml").unwrap();
         assert!(
             text.starts_with("tidegate: error: `policy apply` is now `tidegate apply`\n"),
             "{text}"
         );
-        let text = answer("tidegate policy list").unwrap();
+        let text = error_text("tidegate policy list").unwrap();
         assert!(text.contains("`policy list` is now `tidegate status`"), "{text}");
-        let text = answer("tidegate -v policy stats shop --output json").unwrap();
+        let text = error_text("tidegate -v policy stats shop --output json").unwrap();
         assert!(
             text.contains("`policy stats` is now `tidegate status --rules`"),
             "{text}"
@@ -65,7 +65,7 @@ mod tests {
             "tidegate exec",
             "tidegate stats",
         ] {
-            assert_eq!(answer(line), None, "{line}");
+            assert_eq!(error_text(line), None, "{line}");
         }
     }
 }

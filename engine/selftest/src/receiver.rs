@@ -218,7 +218,7 @@ fn accept_fast_open(socket: &Socket) -> std::io::Result<()> {
     let queue: libc::c_int = 16;
     let length = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the option takes an int, which lives through the call.
-    let answer = unsafe {
+    let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::IPPROTO_TCP,
@@ -227,7 +227,7 @@ fn accept_fast_open(socket: &Socket) -> std::io::Result<()> {
             length,
         )
     };
-    match answer {
+    match result {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),
     }

@@ -67,7 +67,7 @@ impl LoadedDatapath {
         slots.into_iter().next().context("no slot")
     }
 
-    /// The same for many with one grace period.
+    /// Puts several policies live, with one RCU grace period.
     pub(crate) fn install_all(&self, images: &[Image]) -> Result<Vec<Slot>> {
         Ok(self.datapath.install(&images.iter().collect::<Vec<_>>())?)
     }
@@ -101,13 +101,13 @@ impl LoadedDatapath {
         Ok(self.datapath.lost()?)
     }
 
-    /// Ends the reader when it has read all that is there, and gives how many events it read.
+    /// Stops the reader after it has read all events, and returns how many it read.
     pub(crate) fn finish_reading(&mut self) -> u64 {
         self.reader.take().map_or(0, Reader::finish)
     }
 }
 
-/// Policies on a cgroup, until this is dropped.
+/// Policies attached to a cgroup. Dropping it detaches them.
 pub(crate) struct Attached {
     datapath: Rc<RunDatapath>,
     cgroup: u64,
@@ -115,55 +115,55 @@ pub(crate) struct Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        // Pins that cannot be removed go with the mount namespace.
+        // Remaining pins are removed with the mount namespace.
         if let Err(error) = self.datapath.detach(self.cgroup) {
             eprintln!("bench: {error}");
         }
     }
 }
 
-/// Reads events as they come, and counts them.
+/// A thread that reads and counts events.
 struct Reader {
-    ends: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
     read: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
 impl Reader {
     fn start(mut ring: EventRing) -> Result<Reader> {
-        let (ends, read) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (its_ends, its_read) = (Arc::clone(&ends), Arc::clone(&read));
+        let (stop, read) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (thread_stop, thread_read) = (Arc::clone(&stop), Arc::clone(&read));
         let thread = thread::Builder::new().name("reader".into()).spawn(move || {
             cpu::pin_to(cpu::Role::Reader);
             loop {
-                // Asked before the ring is: what was written before is then read.
-                let last = its_ends.load(Ordering::Acquire);
+                // Loaded before draining, so that records written before the stop are read.
+                let last = thread_stop.load(Ordering::Acquire);
                 let records = ring.drain(|record| {
                     std::hint::black_box(record);
                 });
-                its_read.fetch_add(records as u64, Ordering::Relaxed);
+                thread_read.fetch_add(records as u64, Ordering::Relaxed);
                 if last {
                     return;
                 }
-                // An interrupted wait is only a shorter one.
+                // An interrupted wait only ends earlier.
                 let _ = poll(
                     &mut [PollFd::new(ring.as_fd(), PollFlags::POLLIN)],
                     PollTimeout::from(20u8),
                 );
             }
         })?;
-        Ok(Reader { ends, read, thread })
+        Ok(Reader { stop, read, thread })
     }
 
     fn finish(self) -> u64 {
-        self.ends.store(true, Ordering::Release);
-        // A reader that died has read what it has read.
+        self.stop.store(true, Ordering::Release);
+        // After a panic the count so far is returned.
         let _ = self.thread.join();
         self.read.load(Ordering::Relaxed)
     }
 }
 
-/// The hierarchy that cgroups are in.
+/// The cgroup hierarchy.
 pub(crate) fn hierarchy() -> Result<Hierarchy> {
     Ok(Hierarchy::find()?)
 }

@@ -104,7 +104,7 @@ fn discard_all(sink: &UdpSocket) -> Result<()> {
 /// Sets a socket option.
 pub(crate) fn set_option<T>(socket: &impl AsRawFd, level: i32, name: i32, value: &T) -> Result<()> {
     // SAFETY: the value is valid through the call and has the length given.
-    let answer = unsafe {
+    let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             level,
@@ -113,7 +113,7 @@ pub(crate) fn set_option<T>(socket: &impl AsRawFd, level: i32, name: i32, value:
             size_of::<T>() as libc::socklen_t,
         )
     };
-    ensure!(answer == 0, "setsockopt: {}", std::io::Error::last_os_error());
+    ensure!(result == 0, "setsockopt: {}", std::io::Error::last_os_error());
     Ok(())
 }
 

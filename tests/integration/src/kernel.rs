@@ -167,8 +167,8 @@ impl LockedMemory {
             rlim_max: 0,
         };
         // SAFETY: the pointer is valid for the result.
-        let answer = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut before) };
-        assert_eq!(answer, 0, "getrlimit: {}", io::Error::last_os_error());
+        let result = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut before) };
+        assert_eq!(result, 0, "getrlimit: {}", io::Error::last_os_error());
         LockedMemory::set(&libc::rlimit {
             rlim_cur: libc::RLIM_INFINITY,
             rlim_max: libc::RLIM_INFINITY,

@@ -36,8 +36,8 @@ pub fn verified_instructions(pin: &Path) -> io::Result<Option<u32>> {
         info: info.as_mut_ptr() as u64,
     };
     // SAFETY: the kernel writes at most `length` bytes of `info`, which is valid through the call.
-    let answer = unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &raw mut get) };
-    answer?;
+    let result = unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &raw mut get) };
+    result?;
     // The kernel sets `length` to the size of its own structure.
     let known = get.length as usize / size_of::<u32>();
     Ok((known > VERIFIED_INSTRUCTIONS).then_some(info[VERIFIED_INSTRUCTIONS]))
@@ -66,9 +66,9 @@ fn open(pin: &Path) -> io::Result<OwnedFd> {
 /// `attributes` must have the layout of `command`, and everything it points to must be valid through the call.
 unsafe fn bpf<T>(command: libc::c_long, attributes: *mut T) -> io::Result<i32> {
     // SAFETY: the caller guarantees it.
-    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
-    if answer < 0 {
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
+    if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(answer as i32)
+    Ok(result as i32)
 }

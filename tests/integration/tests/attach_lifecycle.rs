@@ -85,10 +85,7 @@ fn enforced_without_a_running_process() {
     Namespace::run(|_| {
         let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
         fixture.attach(&cgroup, "shop", DENYING);
-        assert!(
-            processes_of(&fixture).is_empty(),
-            "attach has ended, and left nothing behind"
-        );
+        assert!(processes_of(&fixture).is_empty(), "attach leaves no process");
         let denied = expect_denied(&fixture, &cgroup);
         expect_allowed(&fixture, &cgroup, Namespace::far(Family::V4));
         expect_allowed(&fixture, &cgroup, Namespace::elsewhere(Family::V4));

@@ -383,7 +383,7 @@ fn programs_attached_only_while_needed() {
     assert!(!fixture.run_ok(["status"]).contains("not reported"));
 
     fixture.run_ok(["detach", "second"]);
-    assert!(links(&fixture).is_some(), "the other needs them");
+    assert!(links(&fixture).is_some(), "the other policy needs the programs");
     let nowhere = TestCgroup::create();
     let migrations_after_leaving = || {
         let process = ScriptedClient::start(&test_client(), &cgroup);

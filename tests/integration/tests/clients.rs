@@ -76,7 +76,7 @@ fn fails(spec: &str, args: &[&str], code: i32, error: &str) {
     );
     assert!(
         !output.stdout.contains(CONTENT),
-        "the content came all the same: {}",
+        "the client received the content: {}",
         output.stdout
     );
     let report = exec.report();

@@ -72,7 +72,7 @@ fn exec_in_a_cgroup_with_a_policy() {
             Some("inner")
         );
         assert!(fixture.events().is_empty());
-        receiver.expect_nothing("one of them forbids it");
+        receiver.expect_nothing("one of the policies denies it");
     });
 }
 

@@ -78,11 +78,11 @@ fn sudo_user() {
         "{}",
         output.stdout
     );
-    assert_eq!(status(&output, "CapEff"), 0, "nothing of root is left");
+    assert_eq!(status(&output, "CapEff"), 0, "no effective capability is left");
     assert_eq!(
         status(&output, "CapBnd") & DANGEROUS,
         0,
-        "nor comes back through a setuid program"
+        "a setuid program cannot regain them"
     );
 }
 
@@ -197,8 +197,10 @@ fn command_cannot_see_the_pins() {
     }
     let exec = exec();
     exec.run(["true"]).expect_code(0);
-    let pins = mount_of("bpf").expect("mounted by now").join("tidegate");
-    assert!(pins.is_dir(), "{} is where they are", pins.display());
+    let pins = mount_of("bpf")
+        .expect("mounted by the first run")
+        .join("tidegate");
+    assert!(pins.is_dir(), "{} does not exist", pins.display());
     let output = shell(&exec, &format!("ls {0}; rm -rf {0}; ls -d {0}", pins.display()));
     assert_ne!(output.code(), Some(0), "{}", output.stdout);
     assert!(pins.is_dir());

@@ -100,7 +100,7 @@ fn socket_passed_in_is_checked_by_lsm_programs() {
             let running = exec.start(test_client().task("take-socket", &[path.to_str().unwrap(), &to]));
             let (stream, _) = listener.accept().unwrap();
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-            hand_in(&stream, socket.as_raw_fd());
+            send_socket(&stream, socket.as_raw_fd());
             let mut rest = Vec::new();
             (&stream).read_to_end(&mut rest).unwrap();
             let output = running.finish();
@@ -151,7 +151,7 @@ fn socket_passed_in_is_checked_by_lsm_programs() {
     });
 }
 
-fn hand_in(stream: &UnixStream, fd: i32) {
+fn send_socket(stream: &UnixStream, fd: i32) {
     let fds = [fd];
     let rights = [ControlMessage::ScmRights(&fds)];
     sendmsg::<UnixAddr>(

@@ -137,7 +137,7 @@ fn beside_an_enforcing_policy() {
         assert_eq!(result.errno.as_deref(), Some("EPERM"));
         let report = exec.report();
         let event = report.only_event();
-        assert_eq!(event.policy.as_deref(), Some("other"), "no SYN was to leave");
+        assert_eq!(event.policy.as_deref(), Some("other"), "no SYN was sent");
     });
 }
 

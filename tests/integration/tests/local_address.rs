@@ -285,7 +285,7 @@ fn tracer_attached_only_while_needed() {
 
         fixture.attach(&other, "watches", "{default: audit}");
         fixture.run_ok(["set-mode", "acts", "enforce"]);
-        assert!(tracer_is_attached(&fixture), "the other needs it");
+        assert!(tracer_is_attached(&fixture), "the other policy needs the tracer");
         fixture.run_ok(["detach", "watches"]);
         assert!(!tracer_is_attached(&fixture));
         fixture.attach(&other, "plain", "{default: audit, hooks: [cgroup]}");

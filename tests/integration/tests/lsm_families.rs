@@ -18,7 +18,7 @@ const NETLINK: &str = "socket 16 3 0";
 const UNIX: &str = "socket 1 1 0";
 
 /// Runs a test with a process in a cgroup under the policy, and one outside.
-fn behind(
+fn with_policy(
     test: &str,
     spec: &str,
     act: impl Fn(&AttachFixture, &mut ScriptedClient, &mut ScriptedClient) + Send + Sync,
@@ -42,7 +42,7 @@ fn behind(
 #[test]
 fn denied_by_default() {
     let spec = "{default: block, errno: EACCES, rules: [{name: web, action: allow, to: any, ports: [443]}]}";
-    behind("denied_by_default", spec, |fixture, inside, free| {
+    with_policy("denied_by_default", spec, |fixture, inside, free| {
         for family in [PACKET, VSOCK] {
             free.succeeds(family);
             inside.fails(family, "EACCES");
@@ -76,7 +76,7 @@ fn denied_by_default() {
 #[test]
 fn one_rule_allows_one_family() {
     let spec = "{default: block, rules: [{name: guest, action: allow, to: any, families: [vsock]}]}";
-    behind("one_rule_allows_one_family", spec, |fixture, inside, _| {
+    with_policy("one_rule_allows_one_family", spec, |fixture, inside, _| {
         inside.succeeds(VSOCK);
         inside.fails(PACKET, "EPERM");
         assert_eq!(fixture.status().total("test", "allowed"), 1);
@@ -87,7 +87,7 @@ fn one_rule_allows_one_family() {
 #[test]
 fn audit_mode_reports_them() {
     let spec = "{mode: audit, default: block}";
-    behind("audit_mode_reports_them", spec, |fixture, inside, _| {
+    with_policy("audit_mode_reports_them", spec, |fixture, inside, _| {
         let receiver = Receiver::listen(Transport::Raw, Namespace::near(Family::V4));
         inside.succeeds(&format!("run packet {}", receiver.address()));
         assert_eq!(receiver.arrived(), [MARKER]);
@@ -127,7 +127,7 @@ fn kill_at_socket_creation() {
 /// The programs are attached only while a policy is.
 #[test]
 fn attached_only_while_needed() {
-    behind(
+    with_policy(
         "attached_only_while_needed",
         "{default: block}",
         |fixture, inside, _| {

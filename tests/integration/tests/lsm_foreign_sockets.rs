@@ -53,7 +53,7 @@ fn connected_before_migration() {
             assert_eq!(
                 tcp.arrived(),
                 [b""],
-                "a connection, from before the move, and nothing over it"
+                "connected before the migration, no data after it"
             );
             let events = fixture.events();
             for (event, receiver) in events.iter().zip([&udp, &tcp]) {

@@ -55,12 +55,12 @@ impl Listener {
     }
 
     /// What the next client has sent; `None` if none has connected.
-    fn heard(&self) -> Option<Vec<u8>> {
+    fn received(&self) -> Option<Vec<u8>> {
         self.0.set_nonblocking(true).expect("a listener");
         let (mut stream, _) = self.0.accept().ok()?;
-        let mut received = Vec::new();
-        stream.read_to_end(&mut received).expect("data");
-        Some(received)
+        let mut data = Vec::new();
+        stream.read_to_end(&mut data).expect("data");
+        Some(data)
     }
 }
 
@@ -71,7 +71,7 @@ fn datagrams(path: &Path) -> UnixDatagram {
     socket
 }
 
-fn heard(socket: &UnixDatagram) -> Option<Vec<u8>> {
+fn received(socket: &UnixDatagram) -> Option<Vec<u8>> {
     let mut bytes = [0; 64];
     let length = socket.recv(&mut bytes).ok()?;
     Some(bytes[..length].to_vec())
@@ -85,7 +85,7 @@ fn packets(path: &Path) -> OwnedFd {
     own
 }
 
-fn heard_packet(listener: &OwnedFd) -> Option<Vec<u8>> {
+fn received_packet(listener: &OwnedFd) -> Option<Vec<u8>> {
     let accepted = accept(listener.as_raw_fd()).ok()?;
     let mut bytes = [0; 64];
     let length = recv(accepted, &mut bytes, nix::sys::socket::MsgFlags::empty()).expect("data");
@@ -136,7 +136,10 @@ fn only_sockets_named_by_a_rule() {
         process.fails(&format!("unix stream {}", named.display()), "EACCES");
         process.succeeds(&format!("unix stream {}", other.display()));
         process.quit();
-        assert_eq!((denied.heard(), free.heard()), (None, Some(MARKER.to_vec())));
+        assert_eq!(
+            (denied.received(), free.received()),
+            (None, Some(MARKER.to_vec()))
+        );
         assert_eq!(
             events(&fixture),
             expected(&[("lsm_unix_connect", "blocked", "docker", &named)])
@@ -151,7 +154,7 @@ fn only_sockets_named_by_a_rule() {
         let mut outside = test_client(&elsewhere);
         outside.succeeds(&format!("unix stream {}", named.display()));
         outside.quit();
-        assert_eq!(denied.heard(), Some(MARKER.to_vec()));
+        assert_eq!(denied.received(), Some(MARKER.to_vec()));
     });
 }
 
@@ -196,7 +199,7 @@ fn every_path_of_a_socket() {
         process.fails("unix stream x.sock", "EPERM");
         process.fails("unix stream ./../b/x.sock", "EPERM");
         process.quit();
-        assert_eq!(listener.heard(), None);
+        assert_eq!(listener.received(), None);
         nix::mount::umount(&mounted).expect("a mount");
         assert_eq!(events(&fixture).len(), 6);
         // Another socket at the same path, in a recreated directory, matches the same rule.
@@ -207,7 +210,7 @@ fn every_path_of_a_socket() {
         let mut process = test_client(&cgroup);
         process.fails(&format!("unix stream {}", path.display()), "EPERM");
         process.quit();
-        assert_eq!(listener.heard(), None);
+        assert_eq!(listener.received(), None);
     });
 }
 
@@ -221,7 +224,7 @@ fn long_and_overmounted_paths() {
         let parts = fixture.dir().path().components().count() - 1;
         let dirs = MOST_PARTS - parts - 1;
         let dir = at(&fixture, &"d/".repeat(dirs));
-        fs::create_dir_all(&dir).expect("folders");
+        fs::create_dir_all(&dir).expect("directories");
         let (deep, below) = (dir.join("s"), dir.join("e").join("s"));
         fs::create_dir(dir.join("e")).expect("a directory");
         let (one, two) = (Listener::at(&deep), Listener::at(&below));
@@ -255,8 +258,8 @@ fn long_and_overmounted_paths() {
         process.succeeds(&format!("unix stream {}", below.display()));
         process.quit();
         nix::mount::umount(&covered).expect("a mount");
-        assert_eq!((one.heard(), three.heard()), (None, None));
-        assert_eq!(two.heard(), Some(MARKER.to_vec()));
+        assert_eq!((one.received(), three.received()), (None, None));
+        assert_eq!(two.received(), Some(MARKER.to_vec()));
     });
 }
 
@@ -279,13 +282,13 @@ fn every_socket_type() {
             process.fails(&format!("unix {kind} {}", denied.display()), "EPERM");
             process.succeeds(&format!("unix {kind} {}", free.display()));
             assert_eq!(
-                (heard(&one), heard(&two)),
+                (received(&one), received(&two)),
                 (None, Some(MARKER.to_vec())),
                 "{kind}"
             );
         }
         process.fails(&format!("unix seqpacket {}", packet.display()), "EPERM");
-        assert_eq!(heard_packet(&three), None);
+        assert_eq!(received_packet(&three), None);
         assert_eq!(
             events(&fixture),
             expected(&[
@@ -301,10 +304,10 @@ fn every_socket_type() {
         process.succeeds(&format!("unix seqpacket {}", packet.display()));
         process.quit();
         assert_eq!(
-            (heard(&one), heard(&one)),
+            (received(&one), received(&one)),
             (Some(MARKER.to_vec()), Some(MARKER.to_vec()))
         );
-        assert_eq!(heard_packet(&three), Some(MARKER.to_vec()));
+        assert_eq!(received_packet(&three), Some(MARKER.to_vec()));
         assert_eq!(
             events(&fixture),
             expected(&[
@@ -342,10 +345,10 @@ fn abstract_names_and_rule_order() {
         process.succeeds("pair");
         process.quit();
         assert_eq!(
-            (notify.heard(), x.heard()),
+            (notify.received(), x.received()),
             (Some(MARKER.to_vec()), Some(MARKER.to_vec()))
         );
-        assert_eq!(y.heard(), None);
+        assert_eq!(y.received(), None);
         assert_eq!(
             events(&fixture),
             expected(&[
@@ -371,7 +374,7 @@ fn kill_at_connect() {
         let mut process = test_client(&cgroup);
         process.start_step(&format!("unix stream {}", path.display()));
         assert_eq!(process.finish().signal(), Some(9));
-        assert_eq!(listener.heard(), None);
+        assert_eq!(listener.received(), None);
         assert_eq!(
             events(&fixture),
             expected(&[("lsm_unix_connect", "killed", "x", &path)])
@@ -406,8 +409,8 @@ fn attached_only_while_needed() {
         let step = format!("unix stream {}", path.display());
         let mut process = test_client(&cgroup);
         process.succeeds(&step);
-        let received = fixture.apply("test", &spec);
-        assert!(received.contains("unix sockets"), "{received}");
+        let output = fixture.apply("test", &spec);
+        assert!(output.contains("unix sockets"), "{output}");
         assert_eq!(hooks(&fixture), 2);
         process.fails(&step, "EPERM");
         fixture.apply("test", "{default: allow}");
@@ -415,7 +418,7 @@ fn attached_only_while_needed() {
         process.succeeds(&step);
         process.quit();
         assert_eq!(
-            (listener.heard(), listener.heard(), listener.heard()),
+            (listener.received(), listener.received(), listener.received()),
             (Some(MARKER.to_vec()), Some(MARKER.to_vec()), None)
         );
     });
@@ -444,6 +447,6 @@ fn exec_command() {
             "{}",
             output.stderr
         );
-        assert_eq!(listener.heard(), None);
+        assert_eq!(listener.received(), None);
     });
 }

@@ -84,8 +84,8 @@ fn reader_stopped() {
         let (attempts, refused, report) = flood(exec, stop, |running| running.signal(Signal::SIGCONT));
         assert_eq!((attempts, refused), (ATTEMPTS, ATTEMPTS));
         check(&report);
-        assert!(report.summary.lost > 0, "a page does not hold them all");
-        assert!(!report.events.is_empty(), "the first ones are there");
+        assert!(report.summary.lost > 0, "one page cannot hold all records");
+        assert!(!report.events.is_empty(), "the first records were read");
     });
 }
 

@@ -18,7 +18,7 @@ fn test_client() -> TestClient {
 }
 
 /// A policy that denies one destination.
-fn but(action: &str, addresses: &str) -> String {
+fn denying(action: &str, addresses: &str) -> String {
     format!("{{default: allow, errno: EACCES, rules: [{{name: it, action: {action}, to: [{addresses}]}}]}}")
 }
 
@@ -26,14 +26,14 @@ const NEAR: &str = r#"198.51.100.1, "2001:db8::1""#;
 const FAR: &str = r#"198.51.100.2, "2001:db8::2""#;
 
 /// Receivers at both destinations.
-struct Ends {
+struct Receivers {
     near: Receiver,
     far: Receiver,
 }
 
-impl Ends {
-    fn listen(transport: Transport, family: Family) -> Ends {
-        Ends {
+impl Receivers {
+    fn listen(transport: Transport, family: Family) -> Receivers {
+        Receivers {
             near: Receiver::listen(transport, Namespace::near(family)),
             far: Receiver::listen(transport, Namespace::far(family)),
         }
@@ -52,11 +52,11 @@ fn process_migration() {
     }
     Namespace::run(|_| {
         let (fixture, first, second) = (AttachFixture::open(), TestCgroup::create(), TestCgroup::create());
-        fixture.attach(&first, "first", &but("block", NEAR));
-        fixture.attach(&second, "second", &but("block", FAR));
+        fixture.attach(&first, "first", &denying("block", NEAR));
+        fixture.attach(&second, "second", &denying("block", FAR));
         for (family, udp, tcp) in [(Family::V4, "udp4", "tcp4"), (Family::V6, "udp6", "tcp6")] {
-            let udps = Ends::listen(Transport::Udp, family);
-            let tcps = Ends::listen(Transport::Tcp, family);
+            let udps = Receivers::listen(Transport::Udp, family);
+            let tcps = Receivers::listen(Transport::Tcp, family);
             let (near, far) = (udps.near.address(), udps.far.address());
             let mut process = ScriptedClient::start(&test_client(), &first);
             process.succeeds(udp);
@@ -123,18 +123,18 @@ fn no_kill_for_a_socket_of_another_cgroup() {
     }
     Namespace::run(|_| {
         let (fixture, first, second) = (AttachFixture::open(), TestCgroup::create(), TestCgroup::create());
-        fixture.attach(&first, "first", &but("kill", NEAR));
-        let ends = Ends::listen(Transport::Udp, Family::V4);
+        fixture.attach(&first, "first", &denying("kill", NEAR));
+        let receivers = Receivers::listen(Transport::Udp, Family::V4);
         let mut process = ScriptedClient::start(&test_client(), &first);
         process.succeeds("udp4");
         second.add_process(process.pid());
-        process.fails(&format!("sendto 0 {}", ends.near.address()), "EACCES");
+        process.fails(&format!("sendto 0 {}", receivers.near.address()), "EACCES");
         process.succeeds("udp4");
-        process.succeeds(&format!("sendto 1 {}", ends.near.address()));
+        process.succeeds(&format!("sendto 1 {}", receivers.near.address()));
         first.add_process(process.pid());
-        process.start_step(&format!("sendto 0 {}", ends.near.address()));
+        process.start_step(&format!("sendto 0 {}", receivers.near.address()));
         assert_eq!(process.finish().signal(), Some(libc::SIGKILL));
-        ends.expect(1, 0);
+        receivers.expect(1, 0);
         let outcomes: Vec<_> = fixture.events().into_iter().map(|event| event.outcome).collect();
         assert_eq!(outcomes, ["blocked", "killed"]);
     });
@@ -149,8 +149,8 @@ fn sockets_created_before_the_policy() {
     Namespace::run(|_| {
         for (family, udp, tcp) in [(Family::V4, "udp4", "tcp4"), (Family::V6, "udp6", "tcp6")] {
             let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
-            let udps = Ends::listen(Transport::Udp, family);
-            let tcps = Ends::listen(Transport::Tcp, family);
+            let udps = Receivers::listen(Transport::Udp, family);
+            let tcps = Receivers::listen(Transport::Tcp, family);
             let (near, far) = (udps.near.address(), udps.far.address());
             let mut process = ScriptedClient::start(&test_client(), &cgroup);
             for socket in [udp, udp, tcp, tcp] {
@@ -185,16 +185,16 @@ fn sockets_connected_under_an_earlier_version() {
     }
     Namespace::run(|_| {
         let (fixture, cgroup) = (AttachFixture::open(), TestCgroup::create());
-        let ends = Ends::listen(Transport::Udp, Family::V4);
+        let receivers = Receivers::listen(Transport::Udp, Family::V4);
         fixture.attach(&cgroup, "shop", "{default: allow}");
         let mut process = ScriptedClient::start(&test_client(), &cgroup);
         process.succeeds("udp4");
-        process.succeeds(&format!("connect 0 {}", ends.near.address()));
-        fixture.apply("shop", &but("block", NEAR));
+        process.succeeds(&format!("connect 0 {}", receivers.near.address()));
+        fixture.apply("shop", &denying("block", NEAR));
         process.succeeds("send 0");
-        process.fails(&format!("sendto 0 {}", ends.near.address()), "EACCES");
+        process.fails(&format!("sendto 0 {}", receivers.near.address()), "EACCES");
         process.quit();
-        ends.expect(1, 0);
+        receivers.expect(1, 0);
     });
 }
 
@@ -207,20 +207,20 @@ fn socket_outlives_its_cgroup() {
     Namespace::run(|_| {
         let (fixture, cgroup, other) = (AttachFixture::open(), TestCgroup::create(), TestCgroup::create());
         let inner = cgroup.child("inner");
-        let ends = Ends::listen(Transport::Udp, Family::V4);
-        fixture.attach(&inner, "shop", &but("block", NEAR));
+        let receivers = Receivers::listen(Transport::Udp, Family::V4);
+        fixture.attach(&inner, "shop", &denying("block", NEAR));
         let mut process = ScriptedClient::start(&test_client(), &inner);
         process.succeeds("udp4");
         other.add_process(process.pid());
         inner.remove();
         assert_eq!(fixture.status().states("shop"), ["cgroup_removed"]);
-        process.fails(&format!("sendto 0 {}", ends.near.address()), "EACCES");
-        fixture.apply("shop", &but("block", FAR));
-        process.succeeds(&format!("sendto 0 {}", ends.near.address()));
-        process.fails(&format!("sendto 0 {}", ends.far.address()), "EACCES");
+        process.fails(&format!("sendto 0 {}", receivers.near.address()), "EACCES");
+        fixture.apply("shop", &denying("block", FAR));
+        process.succeeds(&format!("sendto 0 {}", receivers.near.address()));
+        process.fails(&format!("sendto 0 {}", receivers.far.address()), "EACCES");
         fixture.run_ok(["detach", "shop"]);
-        process.succeeds(&format!("sendto 0 {}", ends.far.address()));
+        process.succeeds(&format!("sendto 0 {}", receivers.far.address()));
         process.quit();
-        ends.expect(1, 1);
+        receivers.expect(1, 1);
     });
 }

@@ -36,7 +36,7 @@ fn outcome_of(action: &str) -> &'static str {
         "audit" => "audited",
         "block" => "blocked",
         "kill" => outcome_of_kill(),
-        other => panic!("{other} is silent"),
+        other => panic!("{other} has no event"),
     }
 }
 
@@ -78,7 +78,7 @@ fn two_policies_on_one_cgroup() {
                     .collect();
                 assert_eq!(
                     outcomes, expected,
-                    "{about}: one event for each that had something to say"
+                    "{about}: one event for each policy that does not allow silently"
                 );
                 let counted: Vec<_> = report
                     .summary

@@ -161,7 +161,7 @@ fn audit_mode() {
         assert_eq!(
             status.total("shop", "would_block"),
             4,
-            "what was no news is not counted"
+            "packets that were reported before are not counted"
         );
     });
 }

@@ -24,8 +24,8 @@ fn arrives(spec: &str, rule: Option<&str>) -> bool {
     process.succeeds("header4");
     fixture.attach(&cgroup, "shop", spec);
     // The destination in the IP header counts, not that of the call.
-    let asked = SocketAddr::new(Namespace::far(Family::V4), 0);
-    let result = process.run_step(&format!("packet 0 {asked} {to}"));
+    let call_address = SocketAddr::new(Namespace::far(Family::V4), 0);
+    let result = process.run_step(&format!("packet 0 {call_address} {to}"));
     process.quit();
     let arrived = receiver.arrived();
     let events = fixture.events();

@@ -83,7 +83,7 @@ fn datagrams_by_a_source_route() {
             assert_eq!(
                 event.pid,
                 process.pid().as_raw(),
-                "who sent from the socket is remembered"
+                "the event names the process that used the socket"
             );
             assert_eq!(event.comm, "test-client");
 

@@ -100,7 +100,7 @@ fn datagrams_of_an_existing_connection() {
             for _ in 0..40 {
                 process.fails("send 0", "EPERM");
             }
-            receiver.expect_nothing("the policy has come");
+            receiver.expect_nothing("the connected socket is under the policy");
             let events = of_packets(&fixture);
             // At most one event per second; a slow machine may need several seconds.
             assert!(events.len() < 20, "{}", events.len());

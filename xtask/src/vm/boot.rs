@@ -78,7 +78,7 @@ impl Machine<'_> {
         let serial = qemu.stdout.take().context("qemu has no standard output")?;
         let stderr = qemu.stderr.take().context("qemu has no standard error")?;
         let reader = thread::spawn(move || {
-            // The receiver is gone after a time-out.
+            // The receiver is dropped after a time-out.
             for line in BufReader::new(serial).split(b'\n').map_while(Result::ok) {
                 if send.send(line).is_err() {
                     return;

@@ -123,7 +123,7 @@ impl TestRun<'_> {
         let (mut console, mut took) = boot(&log(""))?;
         let mut first_attempt = None;
         if console.is_aborted() {
-            // Keep its console log in any case.
+            // Keep its console log also if the second attempt passes.
             fs::rename(log(""), log("-first-attempt"))?;
             let why = format!(
                 "{} ({})",

@@ -100,8 +100,8 @@ impl Tree {
     /// Appends the tree to a cpio archive of the format that the kernel unpacks ("newc"). A kernel unpacks several
     /// archives in one file one after the other.
     ///
-    /// busybox archives a directory tree, so one is made beside the archive first, with symbolic links instead of copies:
-    /// it follows those.
+    /// busybox archives a directory tree, so the tree is first created beside the archive. Copies are symbolic links there,
+    /// which busybox follows.
     ///
     /// # Errors
     /// When a file cannot be read or written, or busybox fails.
@@ -111,7 +111,7 @@ impl Tree {
             fs::remove_dir_all(&staging).with_context(|| staging.display().to_string())?;
         }
         fs::create_dir_all(&staging).with_context(|| staging.display().to_string())?;
-        // Whatever the umask is here.
+        // Set explicitly, because of the umask.
         let set_mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
         let (mut plain, mut copies) = (Vec::new(), Vec::new());
         for (path, entry) in &self.0 {
@@ -156,14 +156,14 @@ fn cpio(staging: &Path, archive: &Path, names: &[&OsStr], follow_links: bool) ->
         list.extend(name.as_bytes());
         list.push(0);
     }
-    // Dropped at once: the end of its input is the end of the list.
+    // Dropped after writing: the end of the input ends the list.
     let mut stdin = child.stdin.take().context("busybox cpio has no standard input")?;
     let written = stdin.write_all(&list);
     drop(stdin);
     let output = child.wait_with_output()?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "busybox cpio failed: {}", stderr.trim());
-    written.context("busybox cpio does not read its list")
+    written.context("busybox cpio did not read its list")
 }
 
 /// The path of a directory on this machine without links; unchanged if it does not exist.
@@ -208,7 +208,7 @@ mod tests {
     use crate::command::find_on_path;
 
     #[test]
-    fn a_path_brings_its_parent_directories() {
+    fn parent_directories_are_added() {
         let mut tree = Tree::default();
         let path = Path::new("/no-such-top/inner/file");
         tree.put(path, Entry::Text(Vec::new()));
@@ -227,7 +227,7 @@ mod tests {
         fs::create_dir_all(&directory).unwrap();
         let (program, archive) = (directory.join("program"), directory.join("test.cpio"));
         fs::write(&program, "copied").unwrap();
-        // A second name of the same file must not keep the content of the first one out.
+        // A file with several hard links must be archived with its content.
         fs::hard_link(&program, directory.join("other-name")).unwrap();
         for name in ["first", "second"] {
             let mut tree = Tree::default();
@@ -244,7 +244,7 @@ mod tests {
                 .filter(|part| *part == text.as_bytes())
                 .count()
         };
-        // Two archives a tree: one of copies, and one of everything else.
+        // Two archives for each tree: one with copies, one with everything else.
         assert_eq!(count("TRAILER!!!\0"), 4);
         for name in [
             "no-such-top/first\0",
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_comes_with_its_libraries() {
+    fn libraries_of_a_program_are_added() {
         let mut tree = Tree::default();
         let shell = Path::new("/bin/sh");
         tree.program(shell, shell).unwrap();

@@ -83,14 +83,14 @@ impl EventNames {
         if event.generation == 0 || spans.iter().any(is_known) {
             return;
         }
-        // Once per generation: the journal does not learn names later.
+        // Once per generation: names are not added to the journal later.
         self.read_again();
         let spans = self.known.entry(slot).or_default();
         spans.push((event.generation, event.generation));
     }
 
     /// Reads the journal again if the cgroup of the migration or a policy is unknown.
-    pub(super) fn learn_left(&mut self, migration: &CgroupMigration) {
+    pub(super) fn learn_migration(&mut self, migration: &CgroupMigration) {
         let knows_all = migration.slots.iter().all(|slot| self.known.contains_key(slot));
         let knows_scope = self.paths.contains_key(&migration.scope);
         if (knows_all && knows_scope) || !self.unknown.insert(migration.scope) {

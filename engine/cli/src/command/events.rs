@@ -115,7 +115,7 @@ pub fn run(args: &EventsArgs, output: Output) -> Result<ExitCode, Failure> {
     loop {
         match stream.drain() {
             Ok(()) => {}
-            // The reader of the output has what it wanted.
+            // The output was closed, for example by `head`.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
             Err(error) => {
                 return Err(Failure::of(Exit::CouldNotRun, "cannot write events").because(&error));
@@ -259,7 +259,7 @@ impl Names for EventNames {
     }
 
     fn learn_migration(&mut self, migration: &CgroupMigration) {
-        self.learn_left(migration);
+        self.learn_migration(migration);
     }
 
     fn policy(&self, slot: u32, generation: u64) -> Option<&PolicyNames> {

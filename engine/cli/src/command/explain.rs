@@ -48,7 +48,7 @@ struct LiveImage<'a> {
 /// # Errors
 /// When the destination cannot be parsed, a policy is not valid, or one of --live is not attached.
 pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
-    let asked = parse_target(&args.to).map_err(|e| Failure::by(Exit::Usage, &e))?;
+    let target = parse_target(&args.to).map_err(|e| Failure::by(Exit::Usage, &e))?;
     let context = args.variables.context();
     let policies = policy_files::load_all(&args.policy, &context, output, Exit::CouldNotRun)?;
     let live = live_policies(&args.live)?;
@@ -56,7 +56,7 @@ pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
     let mut explanations = Vec::new();
     let of_files = policies.iter().map(|sourced| &sourced.policy);
     for policy in of_files.chain(live.iter().map(|live| &live.policy)) {
-        explanations.push(evaluate(policy, &asked, uid, args)?);
+        explanations.push(evaluate(policy, &target, uid, args)?);
     }
     let strictest = explanations.iter().max_by_key(|e| strictness(e));
     let denied = explanations.iter().any(|e| e.denied);
@@ -64,7 +64,7 @@ pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
         Output::Text => {
             let mut text = String::new();
             for explanation in &explanations {
-                text += &render(explanation, &asked);
+                text += &render(explanation, &target);
             }
             for live in &live {
                 text += &different_image(live);
@@ -81,7 +81,7 @@ pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
         }
         Output::Json => document(&Document {
             to: args.to.clone(),
-            protocol: &protocol_name(protocol_of(&asked)),
+            protocol: &protocol_name(protocol_of(&target)),
             uid,
             binary: args.binary.as_ref().map(|path| path.display().to_string()),
             denied,
@@ -126,12 +126,12 @@ fn different_image(live: &LivePolicy) -> String {
     )
 }
 
-fn evaluate(policy: &Policy, asked: &Target, uid: u32, args: &ExplainArgs) -> Result<Explanation, Failure> {
+fn evaluate(policy: &Policy, target: &Target, uid: u32, args: &ExplainArgs) -> Result<Explanation, Failure> {
     // Executables are compared by path: the policy may be for another machine.
     let executables = Identities::synthetic(policy);
     let named = args.binary.as_ref().and_then(|path| executables.executable(path));
     let executable: ExecutableId = named.unwrap_or(UNKNOWN_EXECUTABLE);
-    let explanation = match asked {
+    let explanation = match target {
         Target::Destination(target) => {
             let attempt = attempt_at(target.address, target.port, target.protocol, uid, executable);
             tidegate_core::compile::explain(policy, &executables, &attempt)
@@ -143,8 +143,8 @@ fn evaluate(policy: &Policy, asked: &Target, uid: u32, args: &ExplainArgs) -> Re
     explanation.map_err(|e| Failure::by(Exit::CouldNotRun, &e))
 }
 
-fn protocol_of(asked: &Target) -> Protocol {
-    match asked {
+fn protocol_of(target: &Target) -> Protocol {
+    match target {
         Target::Destination(target) => target.protocol,
         Target::Unix(_) => Protocol::UNIX,
     }
@@ -158,14 +158,14 @@ fn strictness(explanation: &Explanation) -> (bool, Option<Action>) {
     (explanation.denied, action)
 }
 
-fn render(explanation: &Explanation, asked: &Target) -> String {
+fn render(explanation: &Explanation, target: &Target) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let _ = write_explanation(&mut text, explanation, asked);
+    let _ = write_explanation(&mut text, explanation, target);
     text
 }
 
-fn write_explanation(text: &mut String, e: &Explanation, asked: &Target) -> std::fmt::Result {
+fn write_explanation(text: &mut String, e: &Explanation, target: &Target) -> std::fmt::Result {
     let by = match &e.rule {
         Some(rule) => format!("rule `{rule}`"),
         None if e.unix.is_some() => "no rule: unix sockets that no rule names are allowed".to_owned(),
@@ -176,7 +176,7 @@ fn write_explanation(text: &mut String, e: &Explanation, asked: &Target) -> std:
         .map(|errno| format!("; the call fails with {errno}"))
         .unwrap_or_default();
     writeln!(text, "{}: {} by {by}{errno}", e.policy, e.outcome)?;
-    if let (Target::Destination(target), Some(destination)) = (asked, e.destination) {
+    if let (Target::Destination(target), Some(destination)) = (target, e.destination) {
         if destination != target.address {
             writeln!(text, "  {} is checked as {destination}", target.address)?;
         }
@@ -188,7 +188,7 @@ fn write_explanation(text: &mut String, e: &Explanation, asked: &Target) -> std:
         }
     }
     if let tidegate_core::compile::explain::DecisionPoint::Socket = e.decided_at {
-        let name = protocol_name(protocol_of(asked));
+        let name = protocol_name(protocol_of(target));
         writeln!(
             text,
             "  no hook sees the destination of {name}: it is checked when the socket is created, with the strictest \

@@ -215,7 +215,7 @@ fn problems(status: &Status) -> Vec<String> {
     problems
 }
 
-/// What this kernel does not do. It does not make a policy partial, unless the policy asks for it.
+/// Features that this kernel lacks. They make a policy partial only if it requires them; that is among its problems.
 fn notes(status: &Status) -> Vec<String> {
     let mut notes = Vec::new();
     if status.policies.is_empty() {

@@ -27,7 +27,7 @@ pub struct AttachRequest {
     pub policy: Policy,
     /// Name to attach it under, unique.
     pub name: String,
-    /// The mode that was asked for explicitly; `None` for that of the policy.
+    /// The mode requested on the command line; `None` for that of the policy.
     pub mode: Option<Mode>,
     /// Path of the policy file.
     pub source: String,

@@ -56,7 +56,7 @@ impl Control {
     /// Detaches a policy from one cgroup, or from all.
     ///
     /// # Errors
-    /// [`ControlError::NotAttached`], [`ControlError::NotThere`], or when a write fails.
+    /// [`ControlError::NotAttached`], [`ControlError::NotAttachedToCgroup`], or when a write fails.
     pub fn detach(&mut self, name: &str, only: Option<&DetachTarget>) -> Result<DetachOutcome, ControlError> {
         let (mut record, detached) = self.deactivate_in(name, only)?;
         self.forget(&mut record)?;
@@ -77,7 +77,7 @@ impl Control {
             .cloned()
             .collect();
         if let (Some(only), []) = (only, chosen.as_slice()) {
-            return Err(ControlError::NotThere {
+            return Err(ControlError::NotAttachedToCgroup {
                 name: name.to_owned(),
                 cgroup: only.path(),
             });

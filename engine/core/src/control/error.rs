@@ -1,4 +1,4 @@
-//! Why a change of attached policies, or a look at them, failed.
+//! Errors of changes and queries of attached policies.
 
 use std::{io, path::PathBuf};
 
@@ -160,7 +160,7 @@ pub enum ControlError {
         /// The name.
         name: String,
     },
-    /// The policy is attached in another mode than the one that was asked for.
+    /// The policy is attached in another mode than the requested one.
     #[error("policy {name} is already attached in mode {}", live.as_str())]
     OtherMode {
         /// The name.
@@ -176,7 +176,7 @@ pub enum ControlError {
     },
     /// The policy is not attached to that cgroup.
     #[error("policy {name} is not attached to the cgroup {cgroup}")]
-    NotThere {
+    NotAttachedToCgroup {
         /// The policy.
         name: String,
         /// Path of the cgroup.
@@ -216,7 +216,7 @@ impl ControlError {
             ControlError::Different { .. } => "policy_differs",
             ControlError::OtherMode { .. } => "mode_differs",
             ControlError::Twice { .. } => "duplicate_name",
-            ControlError::NotThere { .. } => "not_attached_to_cgroup",
+            ControlError::NotAttachedToCgroup { .. } => "not_attached_to_cgroup",
             ControlError::Existing(_) => "existing_sockets_unavailable",
             ControlError::Name(_) => "invalid_name",
         }

@@ -25,7 +25,7 @@ const READER: &str = "reader";
 /// The file with the count of lost events that readers have reported.
 pub(super) const LOSSES_REPORTED: &str = "losses-reported";
 
-/// Who holds a lock, as it has written into the lock file.
+/// The process that holds a lock, as recorded in the lock file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holder {
     /// Process id; 0 where it has not been written yet.
@@ -44,7 +44,7 @@ impl Holder {
 
     fn read(mut file: &File) -> Holder {
         let mut text = String::new();
-        // The holder may not have written yet.
+        // The holder may not have written the file yet.
         if file
             .rewind()
             .and_then(|()| file.read_to_string(&mut text))
@@ -73,8 +73,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock, and creates the run directory if need be. While another process has it, this calls `wait` once with
-    /// the holder and blocks.
+    /// Takes the lock; creates the run directory if it does not exist. If another process has the lock, calls `wait` once
+    /// with the holder and blocks.
     ///
     /// # Errors
     /// [`ControlError::Journal`] when the lock file cannot be opened or locked.
@@ -85,7 +85,7 @@ impl Lock {
         loop {
             make_directory(directory)?;
             let file = match open(&path) {
-                // The holder before has removed the directory.
+                // The previous holder has removed the directory.
                 Err(_) if !directory.exists() => continue,
                 opened => opened?,
             };
@@ -100,7 +100,7 @@ impl Lock {
                 }
                 Err((_, errno)) => return Err(failed("lock", &path)(errno.into())),
             };
-            // The holder before may have removed the directory: then this is the lock of no one.
+            // The previous holder may have removed the directory: then this file is not the lock any more.
             if is_same(&file, &path) {
                 let holder = Holder::new(invocation);
                 holder.write(&file).map_err(failed("write", &path))?;
@@ -110,7 +110,7 @@ impl Lock {
     }
 }
 
-/// The right to read the events. What one reader has read no other gets.
+/// The lock of the event stream. An event that one reader has consumed is not available to others.
 #[derive(Debug)]
 pub struct ReaderLock {
     _file: Flock<File>,
@@ -118,7 +118,7 @@ pub struct ReaderLock {
 }
 
 impl ReaderLock {
-    /// Takes the lock, and creates the run directory if need be.
+    /// Takes the lock; creates the run directory if it does not exist.
     ///
     /// # Errors
     /// [`ControlError::ReaderBusy`] when another process has it.
@@ -149,9 +149,9 @@ impl ReaderLock {
         text.trim().parse().unwrap_or(0)
     }
 
-    /// Remembers that `lost` events have been reported as lost.
+    /// Records that `lost` events have been reported as lost.
     pub fn set_losses_reported(&self, lost: u64) {
-        // Where it cannot be written, the next reader reports them once more.
+        // If this fails, the next reader reports them again.
         if lost != self.losses_reported() {
             let _ = std::fs::write(&self.losses, lost.to_string());
         }

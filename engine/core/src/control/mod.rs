@@ -1,6 +1,6 @@
-//! Policies that are attached to cgroups without a process of tidegate. What enforces is pinned in the kernel
-//! ([`PinnedDatapath`]); a journal in the run directory records what is attached to
-//! which cgroup, since when and by whom.
+//! Policies that are attached to cgroups without a process of tidegate. The programs and maps are pinned in the kernel
+//! ([`PinnedDatapath`]); a journal in the run directory records which policy is attached to which cgroup, since when and
+//! by whom.
 //!
 //! ```text
 //! Invocation -> Control::open (lock, recover) -> attach | apply | set_mode | detach -> one atomic write in the kernel
@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Every change is written to the journal as a pending operation first, then made by one atomic write in the kernel (the
-//! scope of a cgroup, the image of a slot), then recorded as done. Who opens the journal next and finds a pending
-//! operation looks in the kernel whether the write was made: so the result is the old state or the new one.
+//! scope of a cgroup, the image of a slot), then recorded as done. The next command that opens the journal and finds a
+//! pending operation reads from the kernel whether the write was made. So the result is the old state or the new one.
 
 mod apply;
 mod attach;
@@ -57,21 +57,21 @@ pub use totals::Totals;
 use journal::Journal;
 use state::StateDirectory;
 
-/// One use of this module: on which instance, by whom, and with which clock.
+/// The context of one command: its instance, its user and its clock.
 #[derive(Clone, Debug)]
 pub struct Invocation {
-    /// Where pins and records are.
+    /// The directories of pins and records.
     pub instance: Instance,
     /// Who is recorded as the author of changes.
     pub actor: Actor,
-    /// The command line, as others see it that wait for its lock.
+    /// The command line, shown to commands that wait for the lock.
     pub command: String,
-    /// The clock.
+    /// Returns the current time.
     pub now: fn() -> Timestamp,
 }
 
 impl Invocation {
-    /// The time, as records hold it.
+    /// The current time in the format of records.
     fn time(&self) -> String {
         format!("{:.3}", (self.now)())
     }
@@ -91,8 +91,8 @@ pub struct Control {
 }
 
 impl Control {
-    /// Opens what is attached; `None` where nothing ever was. Completes or reverts what a command that died left pending.
-    /// `wait` is called with the holder of the lock, if another process has it.
+    /// Opens the state of attached policies; `None` if no policy was ever attached. Completes or reverts the pending operation
+    /// of a command that was killed. `wait` is called with the holder of the lock if another process has it.
     ///
     /// # Errors
     /// [`ControlError::Vanished`] when only the journal is left; others when journal or pins cannot be opened.
@@ -102,7 +102,7 @@ impl Control {
         wait: impl FnOnce(&Holder),
     ) -> Result<Option<Control>, ControlError> {
         let Invocation { instance, .. } = invocation;
-        // Nothing was ever attached: leave it so.
+        // Do not create the run directory.
         if !instance.run_dir.exists() && PinnedDatapath::open(instance)?.is_none() {
             return Ok(None);
         }
@@ -118,7 +118,7 @@ impl Control {
         Control::new(datapath, false, invocation, hierarchy, lock).map(Some)
     }
 
-    /// Opens what is attached, and loads programs and maps first where there are none.
+    /// Opens the state of attached policies; loads programs and maps first if there are none.
     ///
     /// # Errors
     /// [`ControlError::OtherVersion`] when another version has policies attached; others when programs cannot be loaded, or
@@ -138,7 +138,7 @@ impl Control {
         let datapath = match opened {
             Some(datapath) => datapath,
             None => {
-                // The pins that the journal is about are gone.
+                // The pins that these records describe do not exist any more.
                 Journal::open(&instance.run_dir)?.clear()?;
                 PinnedDatapath::open_or_make(instance)?
             }
@@ -174,7 +174,7 @@ impl Control {
         Ok(control)
     }
 
-    /// Removes the programs that this command has loaded, where nothing came to be attached.
+    /// Removes the programs if this command has loaded them and no policy was attached.
     fn remove_unused(&self) -> Result<(), ControlError> {
         if !self.is_new || !self.journal.is_empty()? || !self.datapath.cgroups()?.is_empty() {
             return Ok(());
@@ -183,7 +183,7 @@ impl Control {
         self.journal.remove_directory()
     }
 
-    /// What policies can rely on.
+    /// The capabilities of the kernel and the loaded programs.
     fn capabilities(&self) -> Capabilities {
         let disabled = &self.invocation.instance.disabled;
         Capabilities::of_loaded(

@@ -55,7 +55,11 @@ impl Control {
                 }
             }
             PendingOperation::Apply(version) => {
-                let live = self.datapath.live(slot)?.map(|live| live.life()).transpose()?;
+                let live = self
+                    .datapath
+                    .live(slot)?
+                    .map(|live| live.revision())
+                    .transpose()?;
                 if live.is_some_and(|revision| revision.generation == version.generation) {
                     self.take_over_counters(record)?;
                     record.advance(*version);

@@ -23,14 +23,14 @@ pub(super) const OBJECT_HASH: &str = env!("TIDEGATE_OBJECT_HASH");
 /// When the reader of events is woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WakeUp {
-    /// For each record: the reader looks at the process before it is gone.
+    /// For each record, so that the reader can look at the process before it exits.
     EachRecord,
     /// For denials, and when the ring fills up; otherwise the reader polls from time to time. An audited attempt
     /// costs half as much.
     Batched,
 }
 
-/// What programs are loaded with.
+/// The options that programs are loaded with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LoadOptions {
     pub(super) features: Features,
@@ -39,7 +39,7 @@ pub(super) struct LoadOptions {
     pub(super) ring_bytes: Option<u32>,
 }
 
-/// Programs and maps in the kernel; they go when this is dropped, unless they are pinned.
+/// Programs and maps in the kernel. Those that are not pinned are released when this is dropped.
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
     /// The programs that the kernel accepted.

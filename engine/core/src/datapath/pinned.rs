@@ -43,8 +43,8 @@ const MAPS: [&str; 8] = [
     "DEDUP_COUNTS",
 ];
 
-/// What the names of sets of attached policies begin with; the version of the ABI follows. The first is today's, the
-/// others are those of older builds.
+/// Prefixes of the names of sets of attached policies; the ABI version follows. The first one is used now, the others by
+/// older builds.
 const ATTACHED: [&str; 2] = ["attached-", "standing-"];
 
 /// A pinned set. Dropping it changes nothing in the kernel.
@@ -250,7 +250,7 @@ impl PinnedDatapath {
     /// # Errors
     /// When the kernel refuses.
     pub fn write_scope(&self, scope: &Scope) -> io::Result<()> {
-        // The scope by socket first: recovery relies on it, and it decides nearly everything.
+        // The scope by socket first: recovery treats it as the reference, and most verdicts depend on it.
         syscall::write_scope(self.scopes.as_fd(), scope)?;
         self.tasks.write(scope)
     }

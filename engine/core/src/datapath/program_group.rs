@@ -68,7 +68,7 @@ impl GroupName {
             .then(ftrace_off_reason)?
     }
 
-    /// Why this kernel cannot run the group, as far as that is known without trying its programs.
+    /// Why this kernel cannot run the group, determined without trying its programs; `None` if no reason is found.
     pub fn quick_reason(self, disabled: &Disabled) -> Option<String> {
         self.row().quick_reason(disabled)
     }
@@ -159,7 +159,7 @@ pub(super) struct ProgramGroup {
     pub(super) programs: &'static [ProgramSpec],
     /// Members of kernel structures that its programs read, beside those that all programs read.
     pub(super) members: &'static [Member],
-    /// Why the kernel cannot run it, as far as that is known without loading it.
+    /// Why the kernel cannot run it, determined without loading it; `None` if no reason is found.
     pub(super) check: fn() -> Option<String>,
     /// The trial hook ([`super::trial`]) that shows whether the kernel calls programs of this kind: before the group is
     /// loaded, a trial program must be called there by a call of this process.
@@ -280,7 +280,7 @@ pub(super) static GROUPS: [ProgramGroup; 6] = [
 ];
 
 impl ProgramGroup {
-    /// Why the kernel cannot run it, by what is known without loading anything of it.
+    /// Why the kernel cannot run it, determined without loading it; `None` if no reason is found.
     pub(super) fn quick_reason(&self, disabled: &Disabled) -> Option<String> {
         if self.is_disabled(disabled) {
             return Some(format!("disabled by {DISABLE_VARIABLE}"));

@@ -61,8 +61,8 @@ pub struct RunDatapath {
 }
 
 impl RunDatapath {
-    /// Takes the set that is kept, if no other run uses it; otherwise loads one. `is_alive` is asked whether the cgroup
-    /// with an id exists.
+    /// Takes the set that is kept, if no other run uses it; otherwise loads one. `is_alive` returns whether the
+    /// cgroup with an id exists.
     ///
     /// # Errors
     /// [`DatapathError`] when programs cannot be loaded or pinned; the likeliest cause is a missing capability, see
@@ -324,7 +324,7 @@ fn is_empty(directory: &Path) -> bool {
 }
 
 /// Removes what earlier runs left behind and whose cgroup is gone, and returns the number of cgroups whose links were
-/// removed; `is_alive` is asked whether the cgroup with an id exists. What is attached to an existing cgroup stays in
+/// removed; `is_alive` returns whether the cgroup with an id exists. What is attached to an existing cgroup stays in
 /// effect.
 ///
 /// # Errors
@@ -365,7 +365,7 @@ pub(super) fn remove_idle(instance: &Instance) {
     };
     for prefix in [KEPT, OWN] {
         for directory in sets(&own, prefix).unwrap_or_default() {
-            // Without a hierarchy to ask, every cgroup counts as existing.
+            // If the hierarchy cannot be read, every cgroup counts as existing.
             remove_if_idle(&directory, |_| true);
         }
     }

@@ -442,7 +442,7 @@ pub(super) fn try_kprobe_link() -> io::Result<()> {
     };
     // SAFETY: the attributes have no pointers.
     match unsafe { bpf_fd(BPF_LINK_CREATE, &raw mut create) } {
-        // The kernel got as far as looking for the perf event: it has links for kprobes.
+        // The error is about the perf event, so the kernel has links for kprobes.
         Err(error) if error.raw_os_error() != Some(libc::EBADF) => Err(error),
         _ => Ok(()),
     }

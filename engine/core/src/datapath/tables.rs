@@ -159,7 +159,7 @@ impl LiveImage {
     ///
     /// # Errors
     /// [`TableError::Io`] when the kernel refuses.
-    pub fn life(&self) -> Result<Revision, TableError> {
+    pub fn revision(&self) -> Result<Revision, TableError> {
         Ok(Header(&self.page(0)?).revision())
     }
 

@@ -21,39 +21,39 @@ use crate::procfs::Mount;
 /// Symbolic links that the kernel follows in one path (MAXSYMLINKS, include/linux/namei.h).
 const MAX_LINKS: u32 = 40;
 
-/// The identities of the socket at a path, whether it exists yet or not: that of the resolved path, and those of symbolic
-/// links in the place of the socket itself, since a link may be replaced by a socket.
+/// The identities of the socket at a path, which need not exist yet: that of the resolved path. If the last component is a
+/// symbolic link, also that of the link, which may be replaced by a socket.
 pub(super) fn ids_of(path: &Path) -> Result<Vec<UnixSocketId>, IdentifyError> {
-    let mut places = Vec::new();
+    let mut ids = Vec::new();
     for end in ends_of(path).map_err(failed(path))? {
-        let place = id_of(path, &end)?;
-        if !places.contains(&place) {
-            places.push(place);
+        let id = id_of(path, &end)?;
+        if !ids.contains(&id) {
+            ids.push(id);
         }
     }
-    Ok(places)
+    Ok(ids)
 }
 
-/// Paths without symbolic links in their directories: each link in the place of the socket, and the end of the chain. A
-/// component that does not exist is treated as a directory.
+/// The resolved path, preceded by those of symbolic links that it is reached by as the last component. None of these paths
+/// has a symbolic link in its directories. A component that does not exist is treated as a directory.
 fn ends_of(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut ends = Vec::new();
-    let mut here = PathBuf::from("/");
+    let mut resolved = PathBuf::from("/");
     let mut left: VecDeque<OsString> = parts_of(path).collect();
     let mut links = 0;
     while let Some(part) = left.pop_front() {
         if part == ".." {
-            here.pop();
+            resolved.pop();
             continue;
         }
-        let next = here.join(part);
+        let next = resolved.join(part);
         let is_link = match fs::symlink_metadata(&next) {
             Ok(found) => found.is_symlink(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(error),
         };
         if !is_link {
-            here = next;
+            resolved = next;
             continue;
         }
         links += 1;
@@ -65,13 +65,13 @@ fn ends_of(path: &Path) -> io::Result<Vec<PathBuf>> {
             ends.push(next);
         }
         if target.is_absolute() {
-            here = PathBuf::from("/");
+            resolved = PathBuf::from("/");
         }
         for part in parts_of(&target).rev() {
             left.push_front(part);
         }
     }
-    ends.push(here);
+    ends.push(resolved);
     Ok(ends)
 }
 
@@ -86,12 +86,12 @@ fn parts_of(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
 
 /// The identity at a path without symbolic links in its directories.
 fn id_of(named: &Path, path: &Path) -> Result<UnixSocketId, IdentifyError> {
-    // A mount may be on the very file.
-    let there = path.ancestors().find(|there| fs::symlink_metadata(there).is_ok());
+    // Includes the path itself, which may be a mount point.
+    let existing = path.ancestors().find(|path| fs::symlink_metadata(path).is_ok());
     let opened = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(there.unwrap_or(Path::new("/")))
+        .open(existing.unwrap_or(Path::new("/")))
         .map_err(failed(named))?;
     let mount = Mount::of(opened.as_fd(), Path::new("/proc/self/mountinfo")).map_err(failed(named))?;
     let no_mount = || IdentifyError::NoMount {
@@ -99,7 +99,7 @@ fn id_of(named: &Path, path: &Path) -> Result<UnixSocketId, IdentifyError> {
     };
     let mount = mount.ok_or_else(no_mount)?;
     if mount.fs_type.starts_with("nfs") {
-        // Its mounts show `/` as their root, whatever directory that is (`nfs_show_path`, fs/nfs/super.c).
+        // Its mounts always show `/` as their root (`nfs_show_path`, fs/nfs/super.c).
         return Err(IdentifyError::UnstableIdentity {
             path: named.to_owned(),
             file_system: mount.fs_type,
@@ -136,12 +136,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_and_folders_that_are_missing() {
+    fn symbolic_links_and_missing_directories() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         let one = |path: &Path| match ids_of(path).unwrap()[..] {
-            [place] => place,
-            ref places => panic!("{places:?}"),
+            [id] => id,
+            ref ids => panic!("{ids:?}"),
         };
         fs::create_dir(at("a")).unwrap();
         symlink("a", at("link")).unwrap();
@@ -151,7 +151,7 @@ mod tests {
         let before = one(&at("b/c/x.sock"));
         fs::create_dir_all(at("b/c")).unwrap();
         assert_eq!(one(&at("b/c/x.sock")), before);
-        // A link to a socket: both, also before there is one.
+        // A link to a socket, before and after the socket is created: the link and its target.
         symlink("b/c/later.sock", at("z.sock")).unwrap();
         let early = ids_of(&at("z.sock")).unwrap();
         assert!(early.contains(&one(&at("b/c/later.sock"))), "{early:?}");
@@ -159,7 +159,7 @@ mod tests {
         symlink("b/c/x.sock", at("y.sock")).unwrap();
         let both = ids_of(&at("y.sock")).unwrap();
         assert!(both.len() == 2 && both.contains(&before), "{both:?}");
-        // A directory that does not exist yet, by a link; a link to a link.
+        // A link to a directory that does not exist yet; a link to a link.
         symlink("later", at("soon")).unwrap();
         assert_eq!(one(&at("soon/x.sock")), one(&at("later/x.sock")));
         symlink("../y.sock", at("a/w.sock")).unwrap();

@@ -132,7 +132,7 @@ pub(super) mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// Clocks that stand until they are changed.
+    /// Clocks that only change when a test changes them.
     #[derive(Clone, Debug, Default)]
     pub(in crate::events) struct TestClocks(Rc<Cell<(u64, i128)>>);
 
@@ -143,13 +143,13 @@ pub(super) mod tests {
             TestClocks(Rc::new(Cell::new((boot, wall.as_nanosecond()))))
         }
 
-        /// Both clocks advance, also in suspend.
+        /// Advances both clocks.
         pub(in crate::events) fn advance(&self, ns: u64) {
             let (boot, wall) = self.0.get();
             self.0.set((boot + ns, wall + i128::from(ns)));
         }
 
-        /// Somebody sets the wall clock.
+        /// Changes the wall clock only.
         pub(in crate::events) fn step(&self, seconds: i64) {
             let (boot, wall) = self.0.get();
             self.0

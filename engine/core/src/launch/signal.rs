@@ -57,7 +57,7 @@ impl SignalSource {
     /// Blocks the signals and opens the source.
     ///
     /// # Errors
-    /// When the kernel refuses a step, for want of descriptors for instance.
+    /// When the kernel refuses a step, for example because of the descriptor limit.
     pub fn open() -> Result<SignalSource, SignalError> {
         let at = |step| {
             move |errno: Errno| SignalError {

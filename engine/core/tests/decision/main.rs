@@ -75,7 +75,7 @@ fn fail(mut policy: Policy, executables: &Identities, query: &Query, seed: u64) 
         }
     }
     let verdicts = differ(&policy).unwrap_or_default();
-    panic!("{verdicts}\nasked: {query:#x?}\nseed: {seed}\nexecutables: {executables:?}\npolicy: {policy:#?}");
+    panic!("{verdicts}\nquery: {query:#x?}\nseed: {seed}\nexecutables: {executables:?}\npolicy: {policy:#?}");
 }
 
 fn seed() -> u64 {

@@ -90,7 +90,7 @@ pub(super) fn packet(to: SocketAddr) -> Result<(), Failure> {
     address.sll_halen = 6;
     let packet = packet_for(to);
     // SAFETY: packet and address live through the call and have the lengths given.
-    let answer = unsafe {
+    let result = unsafe {
         libc::sendto(
             socket.fd(),
             packet.as_ptr().cast(),
@@ -100,7 +100,7 @@ pub(super) fn packet(to: SocketAddr) -> Result<(), Failure> {
             size_of::<libc::sockaddr_ll>() as libc::socklen_t,
         )
     };
-    if answer < 0 {
+    if result < 0 {
         return Err(Failure::of(Step::Send, Errno::last()));
     }
     Ok(())

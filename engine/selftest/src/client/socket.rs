@@ -48,8 +48,8 @@ impl Failure {
 }
 
 /// Converts the return value of a system call.
-fn check(step: Step, answer: libc::ssize_t) -> Result<usize, Failure> {
-    usize::try_from(answer).map_err(|_| Failure::of(step, Errno::last()))
+fn check(step: Step, result: libc::ssize_t) -> Result<usize, Failure> {
+    usize::try_from(result).map_err(|_| Failure::of(step, Errno::last()))
 }
 
 /// A non-blocking socket.
@@ -93,8 +93,8 @@ impl Socket {
     pub fn set(&self, level: i32, name: i32, value: i32) -> Result<(), Failure> {
         let length = size_of::<i32>() as libc::socklen_t;
         // SAFETY: the value lives through the call and has the length given.
-        let answer = unsafe { libc::setsockopt(self.fd(), level, name, (&raw const value).cast(), length) };
-        check(Step::Preparation, answer as libc::ssize_t).map(drop)
+        let result = unsafe { libc::setsockopt(self.fd(), level, name, (&raw const value).cast(), length) };
+        check(Step::Preparation, result as libc::ssize_t).map(drop)
     }
 
     /// Connects, and waits for the result.
@@ -103,8 +103,8 @@ impl Socket {
     /// When the connection fails.
     pub fn connect(&self, to: &Address) -> Result<(), Failure> {
         // SAFETY: the address lives through the call and has the length given.
-        let answer = unsafe { libc::connect(self.fd(), to.pointer(), to.length()) };
-        match check(Step::Connect, answer as libc::ssize_t) {
+        let result = unsafe { libc::connect(self.fd(), to.pointer(), to.length()) };
+        match check(Step::Connect, result as libc::ssize_t) {
             Err(failure) if failure.errno == "EINPROGRESS" => self.wait_writable(Step::Connect),
             other => other.map(drop),
         }
@@ -116,8 +116,8 @@ impl Socket {
     /// When the connection fails immediately.
     pub fn start_connect(&self, to: &Address) -> Result<(), Failure> {
         // SAFETY: the address lives through the call and has the length given.
-        let answer = unsafe { libc::connect(self.fd(), to.pointer(), to.length()) };
-        match check(Step::Connect, answer as libc::ssize_t) {
+        let result = unsafe { libc::connect(self.fd(), to.pointer(), to.length()) };
+        match check(Step::Connect, result as libc::ssize_t) {
             Err(failure) if failure.errno == "EINPROGRESS" => Ok(()),
             other => other.map(drop),
         }
@@ -130,8 +130,8 @@ impl Socket {
     pub fn bind(&self, at: &Address) -> Result<(), Failure> {
         self.set(libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
         // SAFETY: the address lives through the call and has the length given.
-        let answer = unsafe { libc::bind(self.fd(), at.pointer(), at.length()) };
-        check(Step::Preparation, answer as libc::ssize_t).map(drop)
+        let result = unsafe { libc::bind(self.fd(), at.pointer(), at.length()) };
+        check(Step::Preparation, result as libc::ssize_t).map(drop)
     }
 
     /// Listens with this backlog.
@@ -140,8 +140,8 @@ impl Socket {
     /// When the kernel refuses.
     pub fn listen(&self, backlog: i32) -> Result<(), Failure> {
         // SAFETY: integers only.
-        let answer = unsafe { libc::listen(self.fd(), backlog) };
-        check(Step::Preparation, answer as libc::ssize_t).map(drop)
+        let result = unsafe { libc::listen(self.fd(), backlog) };
+        check(Step::Preparation, result as libc::ssize_t).map(drop)
     }
 
     /// Waits for a connection.
@@ -166,8 +166,8 @@ impl Socket {
         self.wait_to_read()?;
         let mut buffer = [0_u8; 256];
         // SAFETY: the buffer lives through the call and has the length given.
-        let answer = unsafe { libc::recv(self.fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
-        match check(Step::Receive, answer)? {
+        let result = unsafe { libc::recv(self.fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        match check(Step::Receive, result)? {
             0 => Err(Failure::named(Step::Receive, "EOF")),
             _ => Ok(()),
         }
@@ -196,7 +196,7 @@ impl Socket {
         let mut error: i32 = 0;
         let mut length = size_of::<i32>() as libc::socklen_t;
         // SAFETY: both pointers are valid through the call, and the length is that of the value.
-        let answer = unsafe {
+        let result = unsafe {
             libc::getsockopt(
                 self.fd(),
                 libc::SOL_SOCKET,
@@ -205,7 +205,7 @@ impl Socket {
                 &raw mut length,
             )
         };
-        check(step, answer as libc::ssize_t)?;
+        check(step, result as libc::ssize_t)?;
         match error {
             0 => Ok(()),
             errno => Err(Failure::of(step, Errno::from_raw(errno))),
@@ -218,8 +218,8 @@ impl Socket {
     /// When the kernel refuses to send.
     pub fn send(&self, bytes: &[u8]) -> Result<(), Failure> {
         // SAFETY: the bytes live through the call.
-        let answer = unsafe { libc::send(self.fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
-        check(Step::Send, answer).map(drop)
+        let result = unsafe { libc::send(self.fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
+        check(Step::Send, result).map(drop)
     }
 
     /// Sends to an address by sendto(2).
@@ -229,7 +229,7 @@ impl Socket {
     pub fn send_to(&self, bytes: &[u8], to: &Address, flags: i32) -> Result<(), Failure> {
         let flags = flags | libc::MSG_NOSIGNAL;
         // SAFETY: the bytes and the address live through the call.
-        let answer = unsafe {
+        let result = unsafe {
             libc::sendto(
                 self.fd(),
                 bytes.as_ptr().cast(),
@@ -239,7 +239,7 @@ impl Socket {
                 to.length(),
             )
         };
-        check(Step::Send, answer).map(drop)
+        check(Step::Send, result).map(drop)
     }
 
     /// Sends to an address by sendmsg(2).
@@ -250,8 +250,8 @@ impl Socket {
         let mut part = part(bytes);
         let message = message(&mut part, to);
         // SAFETY: the message and all it points to live through the call.
-        let answer = unsafe { libc::sendmsg(self.fd(), &raw const message, libc::MSG_NOSIGNAL) };
-        check(Step::Send, answer).map(drop)
+        let result = unsafe { libc::sendmsg(self.fd(), &raw const message, libc::MSG_NOSIGNAL) };
+        check(Step::Send, result).map(drop)
     }
 
     /// Sends two messages with the same bytes by one sendmmsg(2).
@@ -266,9 +266,9 @@ impl Socket {
         });
         let count = messages.len() as u32;
         // SAFETY: the messages and all they point to live through the call.
-        let answer =
+        let result =
             unsafe { libc::sendmmsg(self.fd(), messages.as_mut_ptr(), count, libc::MSG_NOSIGNAL as _) };
-        match check(Step::Send, answer as libc::ssize_t)? {
+        match check(Step::Send, result as libc::ssize_t)? {
             2 => Ok(()),
             sent => Err(Failure::named(Step::Send, &format!("SENT-{sent}-OF-2"))),
         }

@@ -111,7 +111,7 @@ fn report_end(args: &ExecArgs, output: Output, outcome: &Outcome, recorder: &mut
         &args.command,
         exit,
         outcome.duration,
-        (outcome.lost, outcome.untold),
+        (outcome.lost, outcome.suppressed_pending),
         &outcome.counters,
         &outcome.unmet,
     );

@@ -26,7 +26,7 @@ pub(super) fn gather(args: &ExecArgs, output: Output) -> Result<Vec<SourcedPolic
     let mut policies = policy_files::load_all(&args.policy, &context, output, Exit::ExecFailed)?;
     let rules = args.rules();
     if !rules.is_empty() || args.default.is_some() {
-        refuse_idle_allow(args, &rules)?;
+        refuse_ineffective_allow(args, &rules)?;
         policies.push(of_flags(args, &rules, &context, output)?);
     }
     if let Some(mode) = args.mode {
@@ -49,9 +49,9 @@ pub(super) fn gather(args: &ExecArgs, output: Output) -> Result<Vec<SourcedPolic
     Ok(policies)
 }
 
-/// The strictest verdict of all policies is enforced, so --allow does not widen a policy file. It was most
-/// likely meant to, so it is an error.
-fn refuse_idle_allow(args: &ExecArgs, rules: &[(Action, String)]) -> Result<(), Failure> {
+/// Refuses --allow beside policy files without --default: the strictest verdict of all policies is enforced, so it would
+/// have no effect.
+fn refuse_ineffective_allow(args: &ExecArgs, rules: &[(Action, String)]) -> Result<(), Failure> {
     let allows = rules.iter().any(|(action, _)| *action == Action::Allow);
     if !allows || args.policy.is_empty() || args.default.is_some() {
         return Ok(());

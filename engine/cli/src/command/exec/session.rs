@@ -59,7 +59,7 @@ pub(super) struct Outcome {
     pub(super) counters: Vec<PolicyCounters>,
     pub(super) lost: u64,
     /// Duplicate events that were suppressed and that no event has reported.
-    pub(super) untold: u64,
+    pub(super) suppressed_pending: u64,
     /// Path of the cgroup, if processes are left in it.
     pub(super) kept: Option<std::path::PathBuf>,
     pub(super) unmet: Vec<PolicyUnmet>,
@@ -146,7 +146,7 @@ pub(super) fn run(session: &Session<'_>, recorder: &mut Recorder) -> Result<Outc
         duration,
         counters,
         lost,
-        untold: duplicates.pending(),
+        suppressed_pending: duplicates.pending(),
         kept,
         unmet,
     })

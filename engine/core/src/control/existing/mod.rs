@@ -122,7 +122,7 @@ impl Existing {
     /// # Errors
     /// [`ControlError::Existing`] where it cannot.
     pub fn is_possible(self) -> Result<(), ControlError> {
-        let ask = || -> Result<(), DiagError> {
+        let check = || -> Result<(), DiagError> {
             let mut diag = Diag::open()?;
             diag.can_list(Protocol::TCP)?;
             diag.can_list(Protocol::UDP)?;
@@ -131,7 +131,7 @@ impl Existing {
                 Existing::Destroy => diag.can_destroy(),
             }
         };
-        ask().map_err(ControlError::Existing)
+        check().map_err(ControlError::Existing)
     }
 }
 

@@ -57,7 +57,7 @@ impl<'a> ExistingPass<'a> {
     fn add_policy(&mut self, attached: &AttachOutcome) -> Result<(), ControlError> {
         let record = self.control.record(&attached.policy)?;
         let live = self.control.datapath.live(Slot(record.slot))?;
-        let gone = || ControlError::NotThere {
+        let gone = || ControlError::NotAttachedToCgroup {
             name: attached.policy.clone(),
             cgroup: attached.cgroup.clone(),
         };
@@ -103,8 +103,8 @@ impl<'a> ExistingPass<'a> {
                 *seen = false;
             }
             self.pass(&targets, false);
-            for &(place, seen) in self.reported.values() {
-                let socket = &mut self.report.sockets[place];
+            for &(index, seen) in self.reported.values() {
+                let socket = &mut self.report.sockets[index];
                 if !seen && socket.fate == Fate::NotDestroyed {
                     socket.fate = Fate::Gone;
                     socket.cause = None;
@@ -187,44 +187,44 @@ impl<'a> ExistingPass<'a> {
                 continue;
             }
             let executables = scan.executables_of(&socket);
-            let Some(answer) = strictest(policies, &socket, &executables) else {
+            let Some(found) = strictest(policies, &socket, &executables) else {
                 continue;
             };
-            if answer.verdict.action == engine_common::Action::Allow {
+            if found.verdict.action == engine_common::Action::Allow {
                 self.report.allowed += usize::from(is_first);
                 continue;
             }
-            if is_first || answer.denied {
-                self.treat(scan, network, &mut diag, &socket, &answer);
+            if is_first || found.denied {
+                self.process(scan, network, &mut diag, &socket, &found);
             }
         }
     }
 
-    fn treat(
+    fn process(
         &mut self,
         scan: &SocketScan<'_>,
         network: &Network,
         diag: &mut Diag,
         socket: &Socket,
-        answer: &PolicyVerdict<'_>,
+        found: &PolicyVerdict<'_>,
     ) {
         let key = (network.inode(), socket.cookie());
         let was_destroyed = self
             .reported
             .get(&key)
-            .is_some_and(|&(place, _)| self.report.sockets[place].fate == Fate::Destroyed);
-        let (fate, cause) = self.carry_out(diag, socket, answer, was_destroyed);
-        if let Some((place, seen)) = self.reported.get_mut(&key) {
+            .is_some_and(|&(index, _)| self.report.sockets[index].fate == Fate::Destroyed);
+        let (fate, cause) = self.carry_out(diag, socket, found, was_destroyed);
+        if let Some((index, seen)) = self.reported.get_mut(&key) {
             *seen = true;
-            let reported = &mut self.report.sockets[*place];
+            let reported = &mut self.report.sockets[*index];
             (reported.fate, reported.cause) = (fate, cause);
             return;
         }
         let reported = ExistingSocket {
-            verdict: Some(answer.verdict.action.as_str()),
-            policy: Some(answer.policy.name.clone()),
-            rule: answer.rule(),
-            fault: answer.fault(),
+            verdict: Some(found.verdict.action.as_str()),
+            policy: Some(found.policy.name.clone()),
+            rule: found.rule(),
+            fault: found.fault(),
             fate,
             cause,
             ..describe(scan, network, socket)
@@ -236,13 +236,13 @@ impl<'a> ExistingPass<'a> {
         &self,
         diag: &mut Diag,
         socket: &Socket,
-        answer: &PolicyVerdict<'_>,
+        found: &PolicyVerdict<'_>,
         was_destroyed: bool,
     ) -> (Fate, Option<String>) {
-        if self.existing == Existing::Audit || !answer.verdict.action.denies() {
+        if self.existing == Existing::Audit || !found.verdict.action.denies() {
             return (Fate::Left, None);
         }
-        if !answer.denied {
+        if !found.denied {
             return (Fate::WouldDestroy, None);
         }
         match diag.destroy(socket) {
@@ -284,15 +284,15 @@ fn name(protocol: Protocol) -> &'static str {
 }
 
 fn describe(scan: &SocketScan<'_>, network: &Network, socket: &Socket) -> ExistingSocket {
-    // Raw sockets have a protocol number in the place of the port.
-    let spelled = |address: SocketAddr| match socket.protocol.has_ports() {
+    // The port of a raw socket is its IP protocol.
+    let text = |address: SocketAddr| match socket.protocol.has_ports() {
         true => address.to_string(),
         false => address.ip().to_string(),
     };
     ExistingSocket {
         protocol: name(socket.protocol).to_owned(),
-        local: spelled(socket.local),
-        peer: socket.peer.map(spelled),
+        local: text(socket.local),
+        peer: socket.peer.map(text),
         state: socket.state.as_str(),
         cgroup: scan.cgroup_of(socket),
         network: network.inode(),

@@ -11,7 +11,7 @@ use crate::{
     sockets::Socket,
 };
 
-/// The executable that policies of these tests name.
+/// The executable that the policies of these tests select.
 const NAMED: ExecutableId = ExecutableId { device: 8, inode: 15 };
 const OTHER: ExecutableId = ExecutableId { device: 8, inode: 16 };
 
@@ -22,13 +22,13 @@ fn live(name: &str, spec: &str) -> LivePolicy {
     let policy = loaded.policy.unwrap();
     let mut executables = Identities::default();
     executables.insert("/bin/named".into(), NAMED);
-    let life = Revision {
+    let revision = Revision {
         generation: 1,
         mode: policy.mode,
     };
     LivePolicy {
         name: name.to_owned(),
-        image: compile(&policy, &executables, life).unwrap(),
+        image: compile(&policy, &executables, revision).unwrap(),
         rules: policy.rules.iter().map(|rule| rule.name.clone()).collect(),
     }
 }
@@ -38,21 +38,21 @@ fn socket(protocol: Protocol, peer: &str) -> Socket {
 }
 
 /// Policy, action, rule, and whether it denies.
-fn asked(
+fn verdict_of(
     policies: &[LivePolicy],
     socket: &Socket,
-    who: &[Executable],
+    executables: &[Executable],
 ) -> (String, Action, Option<String>, bool) {
-    let answer = strictest(policies, socket, who).unwrap();
-    let policy = answer.policy.name.clone();
-    (policy, answer.verdict.action, answer.rule(), answer.denied)
+    let found = strictest(policies, socket, executables).unwrap();
+    let policy = found.policy.name.clone();
+    (policy, found.verdict.action, found.rule(), found.denied)
 }
 
 const BY_ADDRESS: &str =
     "{default: block, rules: [{name: web, action: allow, to: [198.51.100.1], ports: [\"443/tcp\"]}]}";
 
 #[test]
-fn by_the_peer_in_every_spelling() {
+fn by_peer_in_each_representation() {
     let policies = [live("shop", BY_ADDRESS)];
     for (protocol, peer, action) in [
         (Protocol::TCP, "198.51.100.1:443", Action::Allow),
@@ -61,30 +61,36 @@ fn by_the_peer_in_every_spelling() {
         (Protocol::UDP, "198.51.100.1:443", Action::Block),
         (Protocol::TCP, "198.51.100.2:443", Action::Block),
     ] {
-        let answer = asked(&policies, &socket(protocol, peer), &[Executable::Unknown]);
-        assert_eq!(answer.1, action, "{protocol:?} {peer}");
+        let found = verdict_of(&policies, &socket(protocol, peer), &[Executable::Unknown]);
+        assert_eq!(found.1, action, "{protocol:?} {peer}");
     }
 }
 
-/// Protocols without an address hook are checked as when their sockets are created.
+/// Protocols without an address hook get the verdict of the creation of the socket.
 #[test]
-fn by_the_protocol() {
+fn by_protocol() {
     let to_one = "{default: block, rules: [{name: it, action: allow, to: [198.51.100.1], protocols: [raw]}]}";
     let to_any = "{default: block, rules: [{name: it, action: allow, to: any, protocols: [raw]}]}";
     let raw = socket(Protocol::RAW, "198.51.100.1:253");
-    let who = [Executable::Unknown];
-    assert_eq!(asked(&[live("shop", to_one)], &raw, &who).1, Action::Block);
-    assert_eq!(asked(&[live("shop", to_any)], &raw, &who).1, Action::Allow);
+    let executables = [Executable::Unknown];
+    assert_eq!(
+        verdict_of(&[live("shop", to_one)], &raw, &executables).1,
+        Action::Block
+    );
+    assert_eq!(
+        verdict_of(&[live("shop", to_any)], &raw, &executables).1,
+        Action::Allow
+    );
 }
 
 #[test]
-fn by_the_user_and_the_executable() {
+fn by_user_and_executable() {
     let tcp = socket(Protocol::TCP, "198.51.100.1:443");
     let by_uid = |uid: u32| {
         let spec = format!(
             "{{default: block, rules: [{{name: it, action: allow, to: any, process: {{uids: [{uid}]}}}}]}}"
         );
-        asked(&[live("shop", &spec)], &tcp, &[Executable::Unknown]).1
+        verdict_of(&[live("shop", &spec)], &tcp, &[Executable::Unknown]).1
     };
     assert_eq!((by_uid(1000), by_uid(0)), (Action::Allow, Action::Block));
 
@@ -92,53 +98,64 @@ fn by_the_user_and_the_executable() {
         "{default: block, rules: [{name: it, action: allow, to: any, process: {binaries: [/bin/named]}}]}";
     let policies = [live("shop", spec)];
     let (named, other) = (Executable::Known(NAMED), Executable::Known(OTHER));
-    for (who, action) in [
+    for (executables, action) in [
         (&[named][..], Action::Allow),
         (&[other], Action::Block),
         (&[Executable::Nameless], Action::Block),
-        // Several hold it: the strictest answer.
+        // Held by several processes: the strictest verdict.
         (&[named, other], Action::Block),
     ] {
-        let answer = asked(&policies, &tcp, who);
-        assert_eq!((answer.1, answer.3), (action, action == Action::Block), "{who:?}");
+        let found = verdict_of(&policies, &tcp, executables);
+        assert_eq!(
+            (found.1, found.3),
+            (action, action == Action::Block),
+            "{executables:?}"
+        );
     }
 }
 
-/// Who cannot be known is not let pass, whatever the default.
+/// An unknown executable is a fault, which denies even if the default is allow.
 #[test]
-fn what_is_not_known_denies() {
+fn unknown_executables_are_denied() {
     let tcp = socket(Protocol::TCP, "198.51.100.1:443");
     let spec =
         "{default: allow, rules: [{name: it, action: block, to: any, process: {binaries: [/bin/named]}}]}";
     let policies = [live("shop", spec)];
-    for (who, reason) in [
+    for (executable, reason) in [
         (Executable::Unknown, Reason::Fault(Fault::NoExecutable)),
         (Executable::Nameless, Reason::Default),
         (Executable::Known(OTHER), Reason::Default),
     ] {
-        let answer = strictest(&policies, &tcp, &[who]).unwrap();
-        assert_eq!(answer.verdict.reason, reason, "{who:?}");
-        assert_eq!(answer.denied, who == Executable::Unknown, "{who:?}");
+        let found = strictest(&policies, &tcp, &[executable]).unwrap();
+        assert_eq!(found.verdict.reason, reason, "{executable:?}");
+        assert_eq!(found.denied, executable == Executable::Unknown, "{executable:?}");
     }
 }
 
 #[test]
-fn the_strictest_of_several() {
+fn strictest_of_several_policies() {
     let policies = [
         live("mild", "{default: audit}"),
         live("watching", "{mode: audit, default: kill}"),
         live("shop", BY_ADDRESS),
         live("again", "{default: block}"),
     ];
-    let who = [Executable::Unknown];
-    let denied = asked(&policies, &socket(Protocol::TCP, "198.51.100.9:443"), &who);
-    // What is denied is stricter than what only would be killed for.
+    let executables = [Executable::Unknown];
+    let denied = verdict_of(
+        &policies,
+        &socket(Protocol::TCP, "198.51.100.9:443"),
+        &executables,
+    );
+    // A denial is stricter than a kill in audit mode.
     assert_eq!(denied, ("shop".to_owned(), Action::Block, None, true));
     let web = socket(Protocol::TCP, "198.51.100.1:443");
-    assert_eq!(asked(&policies, &web, &who).0, "again");
+    assert_eq!(verdict_of(&policies, &web, &executables).0, "again");
     assert_eq!(
-        asked(&policies[..3], &web, &who),
+        verdict_of(&policies[..3], &web, &executables),
         ("watching".to_owned(), Action::Kill, None, false)
     );
-    assert_eq!(asked(&policies[2..3], &web, &who).2, Some("web".to_owned()));
+    assert_eq!(
+        verdict_of(&policies[2..3], &web, &executables).2,
+        Some("web".to_owned())
+    );
 }

@@ -27,7 +27,7 @@ pub(crate) fn by(socket: &Socket, hop: IpAddr) -> Result<(), Failure> {
 
 fn set(socket: &Socket, level: i32, name: i32, value: &[u8]) -> Result<(), Failure> {
     // SAFETY: the value lives through the call and has the length given.
-    let answer = unsafe {
+    let result = unsafe {
         libc::setsockopt(
             socket.fd(),
             level,
@@ -36,7 +36,7 @@ fn set(socket: &Socket, level: i32, name: i32, value: &[u8]) -> Result<(), Failu
             value.len() as libc::socklen_t,
         )
     };
-    if answer < 0 {
+    if result < 0 {
         return Err(Failure::of(Step::Preparation, Errno::last()));
     }
     Ok(())

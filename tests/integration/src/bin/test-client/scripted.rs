@@ -27,8 +27,8 @@ use crate::{clone_into_cgroup, route, server, unix};
 pub(crate) fn run_script() -> ExitCode {
     let mut sockets = Vec::new();
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-        let answer = result_line(&line, step(&line, &mut sockets));
-        if writeln!(std::io::stdout(), "{answer}").is_err() {
+        let result = result_line(&line, step(&line, &mut sockets));
+        if writeln!(std::io::stdout(), "{result}").is_err() {
             return ExitCode::FAILURE;
         }
     }

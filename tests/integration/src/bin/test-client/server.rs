@@ -8,8 +8,8 @@ use nix::{
 
 use integration::selftest::client::{Address, Failure, Socket, TIMEOUT};
 
-fn check(answer: i32) -> Result<(), Failure> {
-    if answer < 0 {
+fn check(result: i32) -> Result<(), Failure> {
+    if result < 0 {
         return Err(Failure::of(Step::Preparation, Errno::last()));
     }
     Ok(())
