@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
 use crate::{Cli, Exit, Failure, help::HelpEnd, output};
+
+/// Name of the command that is completed.
+const NAME: &str = "tidegate";
 
 /// Print a completion script for a shell
 ///
@@ -52,8 +55,17 @@ pub fn run(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
 
 fn text(shell: Shell) -> String {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut script);
+    clap_complete::generate(shell, &mut visible(&Cli::command()), NAME, &mut script);
     String::from_utf8_lossy(&script).into_owned()
+}
+
+/// The arguments and the subcommands that the help lists: `clap_complete` would complete hidden subcommands too.
+fn visible(command: &Command) -> Command {
+    let subcommands = command.get_subcommands().filter(|one| !one.is_hide_set());
+    Command::new(NAME)
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(command.get_arguments())
+        .subcommands(subcommands)
 }
 
 #[cfg(test)]
@@ -63,12 +75,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shell_knows_the_commands() {
+    fn commands_and_options_are_completed() {
         for shell in Shell::value_variants() {
             let text = text(*shell);
-            for word in ["tidegate", "exec", "apply", "explain", "allow"] {
+            for word in [
+                "tidegate", "exec", "apply", "explain", "allow", "verbose", "version", "help",
+            ] {
                 assert!(text.contains(word), "{shell}: {word}");
             }
+        }
+    }
+
+    /// The scripts write the names of subcommands with `-`, `_` or `__`.
+    #[test]
+    #[cfg(feature = "selftest")]
+    fn hidden_commands_are_not_completed() {
+        for shell in Shell::value_variants() {
+            let text = text(*shell).replace(['-', '_'], "");
+            assert!(text.contains("selftest"), "{shell}");
+            assert!(!text.contains("selftestclient"), "{shell}");
         }
     }
 }
