@@ -370,9 +370,12 @@ fn disabled_features_change_the_plan() {
     }
     let _alone = alone();
     let cgroup = TestCgroup::create();
-    let mut command = command(&cgroup, &["--output", "json"]);
-    command.env("TIDEGATE_DISABLE", "send_signal,set_retval,lsm");
-    let output = RunningCommand::run(&mut command);
+    let run = |args: &[&str]| {
+        let mut command = command(&cgroup, args);
+        command.env("TIDEGATE_DISABLE", "send_signal,set_retval,lsm");
+        RunningCommand::run(&mut command)
+    };
+    let output = run(&["--output", "json"]);
     // Nothing can kill before the call returns.
     output.expect_code(0);
     let report = report(&output);
@@ -382,6 +385,13 @@ fn disabled_features_change_the_plan() {
     let unmet = report["plan"]["unmet"].as_array().unwrap();
     for feature in ["lsm_hooks", "families", "unix_sockets", "kill", "errno"] {
         assert!(unmet.iter().any(|one| one["feature"] == feature), "{unmet:#?}");
+    }
+    // In the form in which `attach` and `exec` refuse such a policy.
+    let text = run(&["--color", "never"]);
+    for one in unmet {
+        let [feature, reason, effect] = ["feature", "reason", "effect"].map(|key| one[key].as_str().unwrap());
+        let line = format!("  {feature}: {reason}; {effect}\n      hint: ");
+        assert!(text.stdout.contains(&line), "{line}\n{}", text.stdout);
     }
 }
 
@@ -415,7 +425,7 @@ fn text_matches_json() {
     }
     let kill = match report["plan"]["kill"]["when"].as_str().unwrap() {
         "before_return" => "before the call returns",
-        _ => "a moment later",
+        _ => "after the call returns",
     };
     let line = text
         .stdout

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use tidegate_core::{
     events::escape::escaped,
+    host::{Feature, Unmet},
     probe::{AttachScope, BlockErrno, Enforcement, Finding, Plan, Report, SignalSender, Support},
 };
 
@@ -27,6 +28,7 @@ pub(super) fn text(report: &Report) -> String {
         group(&mut text, title, findings);
     }
     plan(&mut text, &report.plan, report.attach_scope);
+    unmet(&mut text, &report.plan.unmet);
     let hints = report.hints();
     if !hints.is_empty() {
         text += "\nTo enable more features\n";
@@ -94,7 +96,6 @@ fn plan(text: &mut String, plan: &Plan, attach_scope: AttachScope) {
         AttachScope::System | AttachScope::OwnCgroup => "\nPlan\n",
     });
     for (name, details) in rows(plan) {
-        let details = details.as_deref().unwrap_or("-");
         line(text, &format!("  {name:<10} {details}"));
     }
     if !plan.unused_hooks.is_empty() {
@@ -106,8 +107,19 @@ fn plan(text: &mut String, plan: &Plan, attach_scope: AttachScope) {
     }
 }
 
-/// What follows for each part of a policy; `None` when nothing can be enforced, or it was not tried.
-fn rows(plan: &Plan) -> [(&'static str, Option<String>); 9] {
+/// The requirements of policies that are not met, in the words of the commands that refuse such a policy.
+fn unmet(text: &mut String, unmet: &[Unmet]) {
+    if unmet.is_empty() {
+        return;
+    }
+    text.push_str("\nRequirements of policies that this machine does not meet\n");
+    for one in unmet {
+        line(text, &format!("  {one}\n      hint: {}", one.hint()));
+    }
+}
+
+/// How policies are enforced, one row for each field of the plan. The reasons for a `no` are in [`unmet`] and in the findings.
+fn rows(plan: &Plan) -> [(&'static str, String); 9] {
     let missing = plan.missing.join(", ");
     let enforce = match plan.enforcement {
         Enforcement::Full => "fully: all hooks that deny can be used".to_owned(),
@@ -116,65 +128,154 @@ fn rows(plan: &Plan) -> [(&'static str, Option<String>); 9] {
     };
     let audit = plan.audit_local_port.map(|port| match port {
         true => "every attempt is reported, TCP connects with their local port",
-        false => "every attempt is reported, without local ports",
+        false => "every attempt is reported",
     });
     let block = plan.block_errno.map(|errno| match errno {
         BlockErrno::Policy => "the call fails with the errno of the policy",
-        BlockErrno::Eperm => "the call fails with EPERM, also if the policy names another errno",
+        BlockErrno::Eperm => "the call fails with EPERM",
     });
     let kill = plan.kill.map(|kill| match kill.by {
         SignalSender::Lsm => "before the call returns, by the LSM programs",
         SignalSender::CgroupHook => "before the call returns, by the cgroup programs",
-        SignalSender::UserSpace => "the call is denied at once; user space sends the signal a moment later",
+        SignalSender::UserSpace => "after the call returns, by user space",
     });
-    let choose = |supported: Option<bool>, yes: &'static str, no: &'static str| {
-        let supported = supported.filter(|_| plan.enforcement != Enforcement::None);
-        supported.map(|supported| if supported { yes } else { no }.to_owned())
+    // The plan has no `None` for these.
+    let tried = |supported: bool, feature: Feature| {
+        let is_unmet = plan.unmet.iter().any(|one| one.feature == feature);
+        (supported || is_unmet).then_some(supported)
     };
+    let yes_or_no = |supported: Option<bool>, yes: &'static str| match supported {
+        _ if plan.enforcement == Enforcement::None => "-",
+        Some(true) => yes,
+        Some(false) => "no",
+        None => "not tried",
+    };
+    let or_dash = |details: Option<&'static str>| details.unwrap_or("-");
     [
-        ("enforce", Some(enforce)),
-        ("audit", audit.map(str::to_owned)),
-        ("block", block.map(str::to_owned)),
-        ("kill", kill.map(str::to_owned)),
+        ("enforce", enforce.as_str()),
+        ("audit", or_dash(audit)),
+        ("block", or_dash(block)),
+        ("kill", or_dash(kill)),
         (
             "families",
-            choose(
-                Some(plan.other_families),
+            yes_or_no(
+                tried(plan.other_families, Feature::Families),
                 "packet, vsock and other families are checked when a socket is created",
-                "only IPv4 and IPv6 are checked; packet, vsock and other families are not",
             ),
         ),
         (
             "unix",
-            choose(
-                Some(plan.unix_sockets),
+            yes_or_no(
+                tried(plan.unix_sockets, Feature::UnixSockets),
                 "rules about unix sockets are enforced",
-                "policies with rules about unix sockets are rejected",
             ),
         ),
         (
             "packets",
-            choose(
-                Some(plan.egress_filter),
+            yes_or_no(
+                tried(plan.egress_filter, Feature::Strict),
                 "checked at the egress of the cgroup, for every socket",
-                "not checked: existing connections continue",
             ),
         ),
         (
             "migrations",
-            choose(
+            yes_or_no(
                 plan.cgroup_migrations,
                 "processes that leave the cgroup of an attached policy are reported",
-                "processes that leave the cgroup of an attached policy are not reported",
             ),
         ),
         (
             "existing",
-            choose(
+            yes_or_no(
                 plan.destroy_sockets,
                 "connections that are older than a policy can be destroyed",
-                "connections that are older than a policy cannot be destroyed",
             ),
         ),
     ]
+    .map(|(name, details)| (name, details.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_core::{
+        datapath::GroupName,
+        host::{self, Capabilities, Requirements},
+        probe::{Kernel, Kill, KillTime},
+    };
+
+    use super::*;
+
+    fn report(plan: Plan) -> Report {
+        Report {
+            schema_version: 1,
+            kernel: Kernel {
+                release: "6.1".to_owned(),
+                machine: "x86_64".to_owned(),
+            },
+            attach_scope: AttachScope::System,
+            environment: Vec::new(),
+            hooks: Vec::new(),
+            helpers: Vec::new(),
+            maps: Vec::new(),
+            sockets: Vec::new(),
+            plan,
+        }
+    }
+
+    fn row<'a>(text: &'a str, name: &str) -> &'a str {
+        let mut rows = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("  ")?.strip_prefix(name));
+        rows.next().unwrap().trim()
+    }
+
+    #[test]
+    fn unmet_requirements_are_printed_as_other_commands_print_them() {
+        let groups = [
+            GroupName::EgressFilter,
+            GroupName::Tracer,
+            GroupName::Lsm,
+            GroupName::LsmUnix,
+        ];
+        let capabilities = Capabilities {
+            unavailable: groups
+                .map(|group| (group, format!("no {}", group.as_str())))
+                .into(),
+            ..Capabilities::default()
+        };
+        let unmet = host::unmet(&Requirements::every(), &capabilities);
+        assert_eq!(unmet.len(), 7);
+        let text = text(&report(Plan {
+            enforcement: Enforcement::Full,
+            block_errno: Some(BlockErrno::Eperm),
+            kill: Some(Kill {
+                when: KillTime::AfterReturn,
+                by: SignalSender::UserSpace,
+            }),
+            unmet: unmet.clone(),
+            ..Plan::default()
+        }));
+        for one in &unmet {
+            let expected = format!("\n  {one}\n      hint: {}\n", one.hint());
+            assert!(text.contains(&expected), "{expected}{text}");
+        }
+        for name in ["families", "unix ", "packets"] {
+            assert_eq!(row(&text, name), "no", "{text}");
+        }
+        assert_eq!(row(&text, "block"), "the call fails with EPERM");
+    }
+
+    #[test]
+    fn features_that_were_not_tried_are_neither_yes_nor_no() {
+        let text = text(&report(Plan {
+            enforcement: Enforcement::Full,
+            unix_sockets: true,
+            ..Plan::default()
+        }));
+        assert_eq!(row(&text, "unix"), "rules about unix sockets are enforced");
+        for name in ["families", "packets", "migrations", "existing"] {
+            assert_eq!(row(&text, name), "not tried", "{text}");
+        }
+        assert!(!text.contains("does not meet"), "{text}");
+    }
 }
