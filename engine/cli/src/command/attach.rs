@@ -16,7 +16,8 @@ use engine_common::Mode;
 use serde_json::json;
 
 use super::{
-    attached::{self, CgroupArgs},
+    attached,
+    cgroup_args::CgroupArgs,
     exec::args::modes,
     existing_text,
     policy_files::{self, SourcedPolicy},
@@ -42,7 +43,7 @@ use tidegate_core::{
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     group = clap::ArgGroup::new("what").required(true).args(["policy", "batch"]),
-    group = clap::ArgGroup::new("where").required(true).args(["cgroup", "unit", "pid", "host", "batch"]),
+    group = clap::ArgGroup::new("where").required(true).args(CgroupArgs::OPTIONS).arg("batch"),
     after_help = help()
 )]
 pub struct AttachArgs {

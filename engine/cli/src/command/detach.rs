@@ -4,7 +4,7 @@ use std::{fmt::Write, process::ExitCode};
 
 use serde_json::json;
 
-use super::attached::{self, CgroupArgs};
+use super::{attached, cgroup_args::CgroupArgs};
 use crate::{
     Exit, Failure, Output, environment,
     help::HelpEnd,
@@ -31,7 +31,7 @@ pub struct DetachArgs {
     pub name: Option<String>,
 
     /// Detach all policies, and remove programs, maps, unread events and records
-    #[arg(long, conflicts_with_all = ["cgroup", "unit", "pid", "host"])]
+    #[arg(long, conflicts_with_all = CgroupArgs::OPTIONS)]
     pub all: bool,
 
     #[command(flatten)]

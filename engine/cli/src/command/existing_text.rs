@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::status_text::{grouped, table};
+use super::{text_table::table, units::grouped};
 use tidegate_core::{
     control::{ExistingReport, ExistingSocket, Fate},
     events::escape::{escaped, word},

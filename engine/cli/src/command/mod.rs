@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod attach;
 pub mod attached;
+pub mod cgroup_args;
 pub mod check;
 pub mod completions;
 pub mod detach;
@@ -18,6 +19,7 @@ pub mod policy_files;
 pub mod policy_show;
 pub mod probe;
 mod probe_text;
+mod rule_counters;
 pub mod rule_flags;
 #[cfg(feature = "selftest")]
 pub mod selftest;
@@ -25,4 +27,5 @@ pub mod selftest;
 pub mod selftest_client;
 pub mod set_mode;
 pub mod status;
-mod status_text;
+mod text_table;
+mod units;

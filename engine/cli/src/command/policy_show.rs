@@ -7,8 +7,9 @@ use serde_json::json;
 use super::{
     attached,
     policy_args::ShowArgs,
+    rule_counters::counters_of_rules,
     status::{self, attachment_state},
-    status_text::{ago, bytes, counters_of_rules},
+    units::{ago, bytes},
 };
 use crate::{
     Exit, Failure, Output,

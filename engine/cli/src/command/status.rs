@@ -6,7 +6,9 @@ use serde_json::json;
 
 use super::{
     attached,
-    status_text::{ago, bytes, counters_of_rules, grouped, table},
+    rule_counters::counters_of_rules,
+    text_table::Column,
+    units::{ago, bytes, grouped},
 };
 use crate::{
     Exit, Failure, Output,
@@ -14,7 +16,7 @@ use crate::{
     output::{document, print},
 };
 use tidegate_core::{
-    control::{AttachmentState, Control, ControlError, PolicyStatus, Status},
+    control::{AttachmentState, AttachmentStatus, Control, ControlError, PolicyStatus, Status, Totals},
     events::escape::escaped,
     host::Enforcement,
 };
@@ -129,24 +131,15 @@ fn text(status: &Status, with_rules: bool) -> String {
     if status.policies.is_empty() && status.unknown_cgroups.is_empty() {
         return "no policies attached\n".to_owned();
     }
-    let header = [
-        "POLICY",
-        "CGROUP",
-        "STATE",
-        "MODE",
-        "GEN",
-        "SINCE",
-        "RULES",
-        "ALLOWED",
-        "AUDITED",
-        "WOULD_BLOCK",
-        "WOULD_KILL",
-        "BLOCKED",
-        "KILLED",
-        "SOURCE",
-    ];
-    let rows = status.policies.iter().flat_map(rows);
-    let mut text = table(header, rows, &[4, 6, 7, 8, 9, 10, 11, 12]);
+    let rows = status.policies.iter().flat_map(|policy| {
+        let attachments = policy.attachments.iter().enumerate();
+        attachments.map(move |(i, attachment)| Row {
+            policy,
+            attachment,
+            is_first: i == 0,
+        })
+    });
+    let mut text = Column::table(&columns(), rows);
     for problem in problems(status) {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "! {problem}");
@@ -237,42 +230,42 @@ fn notes(status: &Status) -> Vec<String> {
     notes
 }
 
-/// One row per attachment. The counters are those of the policy, so only its first row has them.
-fn rows(policy: &PolicyStatus) -> Vec<[String; 14]> {
-    let totals = &policy.totals;
-    let counters = [
-        totals.allowed,
-        totals.audited,
-        totals.would_block,
-        totals.would_kill,
-        totals.blocked,
-        totals.killed,
+/// A row: one attachment of a policy.
+struct Row<'a> {
+    policy: &'a PolicyStatus,
+    attachment: &'a AttachmentStatus,
+    /// The first row of its policy: the others repeat no counters.
+    is_first: bool,
+}
+
+/// The columns. A new column is a new line here.
+fn columns<'a>() -> [Column<Row<'a>>; 14] {
+    [
+        Column::text("POLICY", |row| row.policy.name.clone()),
+        Column::text("CGROUP", |row| {
+            escaped(row.attachment.cgroup.as_bytes()).to_string()
+        }),
+        Column::text("STATE", |row| attachment_state(row.attachment.state).to_owned()),
+        Column::text("MODE", |row| row.policy.mode.as_str().to_owned()),
+        Column::number("GEN", |row| row.policy.generation.to_string()),
+        Column::text("SINCE", |row| ago(&row.attachment.since)),
+        Column::number("RULES", |row| row.policy.rules.len().to_string()),
+        Column::number("ALLOWED", |row| counter(row, |totals| totals.allowed)),
+        Column::number("AUDITED", |row| counter(row, |totals| totals.audited)),
+        Column::number("WOULD_BLOCK", |row| counter(row, |totals| totals.would_block)),
+        Column::number("WOULD_KILL", |row| counter(row, |totals| totals.would_kill)),
+        Column::number("BLOCKED", |row| counter(row, |totals| totals.blocked)),
+        Column::number("KILLED", |row| counter(row, |totals| totals.killed)),
+        Column::text("SOURCE", |row| escaped(row.policy.source.as_bytes()).to_string()),
     ]
-    .map(grouped);
-    let mut rows: Vec<[String; 14]> = Vec::new();
-    for attachment in &policy.attachments {
-        let [allowed, audited, would_block, would_kill, blocked, killed] = match rows.is_empty() {
-            true => counters.clone(),
-            false => Default::default(),
-        };
-        rows.push([
-            policy.name.clone(),
-            escaped(attachment.cgroup.as_bytes()).to_string(),
-            attachment_state(attachment.state).to_owned(),
-            policy.mode.as_str().to_owned(),
-            policy.generation.to_string(),
-            ago(&attachment.since),
-            policy.rules.len().to_string(),
-            allowed,
-            audited,
-            would_block,
-            would_kill,
-            blocked,
-            killed,
-            escaped(policy.source.as_bytes()).to_string(),
-        ]);
+}
+
+/// A counter of the policy, in its first row only.
+fn counter(row: &Row<'_>, of: fn(&Totals) -> u64) -> String {
+    match row.is_first {
+        true => grouped(of(&row.policy.totals)),
+        false => String::new(),
     }
-    rows
 }
 
 #[cfg(test)]

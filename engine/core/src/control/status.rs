@@ -208,14 +208,9 @@ impl Control {
         if live.is_none() {
             reasons.push("its map is gone from the kernel: every attempt is a fault".to_owned());
         }
-        let global = [
-            (HookSet::LSM, GroupName::Lsm),
-            (HookSet::UNIX, GroupName::LsmUnix),
-        ];
-        let missing_lsm: Vec<&str> = global
-            .into_iter()
-            .filter(|(hooks, _)| needed.contains(*hooks))
-            .flat_map(|(_, group)| self.datapath.link_states(group, NO_CGROUP))
+        let missing_lsm: Vec<&str> = GroupName::enforcing(needed, false)
+            .filter(|group| *group == GroupName::Lsm)
+            .flat_map(|group| self.datapath.link_states(group, NO_CGROUP))
             .filter(|(_, state)| *state != LinkState::Attached)
             .map(|(hook, _)| hook)
             .collect();
@@ -301,17 +296,10 @@ impl Control {
             AttachmentState::Inactive
         };
         let is_strict = scope.is_some_and(|scope| scope.is_strict());
-        let has_cgroup_hooks = needed.contains(HookSet::CGROUP);
-        let groups = [
-            (GroupName::Connect, has_cgroup_hooks),
-            (GroupName::EgressFilter, has_cgroup_hooks && is_strict),
-            (GroupName::Tracer, needed.contains(HookSet::TRACER)),
-            (GroupName::LsmUnix, needed.contains(HookSet::UNIX)),
-        ];
-        let states = groups
-            .into_iter()
-            .filter(|(_, is_needed)| *is_needed)
-            .flat_map(|(group, _)| self.datapath.link_states(group, attachment.cgroup));
+        // The LSM programs are listed once, in `Status::lsm`.
+        let states = GroupName::enforcing(needed, is_strict)
+            .filter(|group| *group != GroupName::Lsm)
+            .flat_map(|group| self.datapath.link_states(group, attachment.cgroup));
         Ok(AttachmentStatus {
             cgroup: attachment.path.clone(),
             cgroup_id: attachment.cgroup,

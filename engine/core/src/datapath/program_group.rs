@@ -89,6 +89,33 @@ impl GroupName {
         "the kernel refused the program when it was loaded (TIDEGATE_LOG=debug shows why)".to_owned()
     }
 
+    /// The groups that enforce for a policy which uses these kinds of hooks, in the order of the table.
+    pub fn enforcing(hooks: HookSet, is_strict: bool) -> impl Iterator<Item = GroupName> {
+        let needs = ScopeNeeds {
+            hooks,
+            // Only in scopes with cgroup hooks: the filter looks up their sockets.
+            strict: is_strict && hooks.contains(HookSet::CGROUP),
+            has_policies: true,
+        };
+        let rows = GROUPS
+            .iter()
+            .filter(move |row| row.enforces && (row.wanted_by)(&needs));
+        rows.map(|row| row.name)
+    }
+
+    /// The groups that some policies require. [`GroupName::Connect`] is not among them: without it nothing loads.
+    pub fn optional() -> impl Iterator<Item = GroupName> {
+        let rows = GROUPS
+            .iter()
+            .filter(|row| row.enforces && row.name != GroupName::Connect);
+        rows.map(|row| row.name)
+    }
+
+    /// The kind of hooks that policies get from it.
+    pub fn hooks(self) -> HookSet {
+        self.row().hooks
+    }
+
     pub(super) fn row(self) -> &'static ProgramGroup {
         // A test checks this: the table has one row for each name, in the order of the names.
         &GROUPS[self as usize]

@@ -9,14 +9,6 @@ use crate::{
     instance::Disabled,
 };
 
-/// The groups of programs that some policies require. `connect` is not among them: without it nothing loads.
-const OPTIONAL: [GroupName; 4] = [
-    GroupName::EgressFilter,
-    GroupName::Tracer,
-    GroupName::Lsm,
-    GroupName::LsmUnix,
-];
-
 /// What policies can rely on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
@@ -42,8 +34,7 @@ impl Capabilities {
         Capabilities {
             cgroup_hooks_kill: features.send_signal,
             cgroup_hooks_choose_errno: features.set_retval,
-            unavailable: OPTIONAL
-                .into_iter()
+            unavailable: GroupName::optional()
                 .filter_map(|group| Some((group, reason(group)?)))
                 .collect(),
         }
@@ -56,14 +47,8 @@ impl Capabilities {
 
     /// The kinds of hooks that are available.
     pub fn hooks(&self) -> HookSet {
-        let optional = [
-            (GroupName::Tracer, HookSet::TRACER),
-            (GroupName::Lsm, HookSet::LSM),
-            (GroupName::LsmUnix, HookSet::UNIX),
-        ];
-        let available = optional
-            .into_iter()
-            .filter(|(group, _)| !self.unavailable.contains_key(group));
-        available.fold(HookSet::CGROUP, |hooks, (_, kind)| hooks.union(kind))
+        GroupName::optional()
+            .filter(|group| !self.unavailable.contains_key(group))
+            .fold(HookSet::CGROUP, |hooks, group| hooks.union(group.hooks()))
     }
 }
