@@ -15,7 +15,6 @@ use engine_common::{
     limits::MAX_STACKED,
     scope::{Scope, SlotRef},
 };
-use jiff::Timestamp;
 use nix::unistd::pipe;
 
 use super::{SelftestError, client_result::ClientResult};
@@ -184,7 +183,7 @@ impl Fixture<'_> {
                 }
             }
             if is_end {
-                pipeline.end(pipeline.lost(), Timestamp::now());
+                pipeline.end(pipeline.lost());
             }
             while let Some(item) = pipeline.next_item() {
                 if let StreamItem::Attempt(named) = item {

@@ -115,6 +115,11 @@ impl<S: ClockSource> Clock<S> {
         Timestamp::from_nanosecond(self.origin + i128::from(ktime_ns)).unwrap_or(Timestamp::MAX)
     }
 
+    /// Wall time now.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::from_nanosecond(self.source.realtime_ns()).unwrap_or(Timestamp::MAX)
+    }
+
     /// CLOCK_BOOTTIME now, nanoseconds, as the kernel programs read it.
     ///
     /// # Errors

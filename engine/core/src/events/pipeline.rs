@@ -212,10 +212,10 @@ impl<N: Names, S: ClockSource> Pipeline<N, S> {
     }
 
     /// No more records will be read: nothing is pending any more. `lost` is the ring's own counter of lost
-    /// records; a loss after the last record is reported as the last item.
-    pub fn end(&mut self, lost: u64, time: Timestamp) {
+    /// records; a loss after the last record is reported as the last item, with the time of this call.
+    pub fn end(&mut self, lost: u64) {
         self.correlator.end();
-        self.end = Some((lost, time));
+        self.end = Some((lost, self.clock.now()));
     }
 
     /// Whether an event waits for its local address.

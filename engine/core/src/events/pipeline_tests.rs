@@ -46,7 +46,7 @@ impl Test {
             items.push(match item {
                 StreamItem::Attempt(named) => format!("attempt {} {:?}", named.time, named.policy()),
                 StreamItem::CgroupMigration(named) => format!("migration {}", named.time),
-                StreamItem::Lost(lost) => format!("lost {}", lost.records),
+                StreamItem::Lost(lost) => format!("lost {} {}", lost.records, lost.time),
             });
         }
         items
@@ -84,8 +84,10 @@ fn losses_come_before_the_record_that_reveals_them() {
     let mut migration = sample::migration_record();
     migration.header.lost = 4;
     test.read(&encode(&migration));
-    test.pipeline.end(9, Timestamp::UNIX_EPOCH);
+    test.clocks.advance(SECOND);
+    test.pipeline.end(9);
     let items = test.items();
+    assert_eq!(items.last().unwrap(), "lost 5 2026-01-02T12:00:02Z");
     let kinds: Vec<_> = items
         .iter()
         .map(|item| item.split(" 2026").next().unwrap())

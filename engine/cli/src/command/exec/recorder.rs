@@ -101,7 +101,7 @@ impl Recorder {
         policies: &[PolicyCounters],
         unmet: &[PolicyUnmet],
     ) -> SummaryLine {
-        self.pipeline.end(lost, jiff::Timestamp::now());
+        self.pipeline.end(lost);
         self.record_ready();
         self.sinks.tally.add_suppressed_pending(suppressed_pending);
         let words = command.iter().map(OsString::as_os_str);
