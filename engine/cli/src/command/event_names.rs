@@ -7,11 +7,12 @@ use std::{
 
 use engine_common::ExecutableId;
 
-use super::{attached, exec::recorder::path_of_process};
+use super::attached;
 use crate::{Failure, environment};
 use tidegate_core::{
     cgroup::Hierarchy,
     control::Control,
+    datapath::path_of_process,
     events::{CgroupMigration, Context, Event, Names as _, PolicyNames},
 };
 

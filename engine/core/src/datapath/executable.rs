@@ -1,7 +1,7 @@
 //! Identities of the executables that a policy names.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io,
     os::{
         fd::{AsFd, OwnedFd},
@@ -114,6 +114,16 @@ pub fn identify_process(pid: u32) -> Result<Option<ExecutableId>, IdentifyError>
     }
 }
 
+/// Path of the executable of a process; `None` if the process has exited, or has executed another file than the one with
+/// this identity.
+pub fn path_of_process(pid: u32, id: ExecutableId) -> Option<PathBuf> {
+    let link = format!("/proc/{pid}/exe");
+    let path = fs::read_link(&link).ok()?;
+    // Checked after the link was read, so that the path is that of this executable.
+    let is_same = fs::metadata(&link).is_ok_and(|file| file.ino() == id.inode);
+    is_same.then_some(path)
+}
+
 /// Identity of a file, following symbolic links, and the open file.
 pub(super) fn identify(path: &Path) -> Result<(ExecutableId, OwnedFd), IdentifyError> {
     identify_among(path, "/proc/self/mountinfo")
@@ -170,6 +180,16 @@ mod tests {
             identify_process(u32::MAX),
             Err(IdentifyError::Io { .. })
         ));
+    }
+
+    #[test]
+    fn the_path_of_a_process_is_that_of_the_identity() {
+        let own = std::env::current_exe().unwrap();
+        let inode = fs::metadata(&own).unwrap().ino();
+        let path_of = |pid, inode| path_of_process(pid, ExecutableId { device: 0, inode });
+        assert_eq!(path_of(std::process::id(), inode), Some(own));
+        assert_eq!(path_of(std::process::id(), inode + 1), None);
+        assert_eq!(path_of(u32::MAX, inode), None);
     }
 
     #[test]

@@ -31,7 +31,7 @@ mod unix_socket_id;
 pub use btf::{Btf, BtfError};
 pub use cgroup_programs::has_programs;
 pub use error::{DatapathError, RingError, TableError};
-pub use executable::{IdentifyError, identify_process};
+pub use executable::{IdentifyError, identify_process, path_of_process};
 pub use features::{Features, Tracer, ftrace_off_reason};
 pub use identified::Identified;
 pub use links::LinkState;

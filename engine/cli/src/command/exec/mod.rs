@@ -2,7 +2,7 @@
 
 pub mod args;
 mod policies;
-pub(crate) mod recorder;
+mod recorder;
 mod session;
 
 use std::{

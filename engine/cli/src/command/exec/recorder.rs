@@ -2,9 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs,
     io::{self, Write},
-    os::unix::fs::MetadataExt,
     path::PathBuf,
     time::Duration,
 };
@@ -13,6 +11,7 @@ use engine_common::ExecutableId;
 
 use super::args::ExecArgs;
 use crate::Output;
+use tidegate_core::datapath::path_of_process;
 use tidegate_core::events::{
     Clock, Context, Pipeline, PolicyCounters, ReportError, ReportFile, StreamItem, Tally,
     json::{self, EventLine, LostLine, SummaryLine},
@@ -178,13 +177,4 @@ impl Sinks {
             self.failed.get_or_insert(error);
         }
     }
-}
-
-/// `None` if the process has exited or executed another file.
-pub(crate) fn path_of_process(pid: u32, id: ExecutableId) -> Option<PathBuf> {
-    let link = format!("/proc/{pid}/exe");
-    let is_it = |path: &str| fs::metadata(path).is_ok_and(|file| file.ino() == id.inode);
-    let path = fs::read_link(&link).ok()?;
-    // Checked after the link was read, so that the path is that of this executable.
-    is_it(&link).then_some(path)
 }
