@@ -12,6 +12,7 @@ pub mod compile;
 pub mod control;
 pub mod datapath;
 pub mod events;
+pub mod exec;
 pub mod host;
 pub mod instance;
 pub mod json_document;

@@ -8,14 +8,14 @@ use std::{
 use crate::{Exit, Failure, Output, output::line};
 use tidegate_core::policy::{self, LoadContext, LoadResult, Policy, PolicyDefinition};
 
-/// A policy and where it came from.
+/// A policy and the file that it came from.
 #[derive(Clone, Debug)]
 pub struct SourcedPolicy {
     /// The policy.
     pub policy: Policy,
-    /// The file, `<stdin>`, or `command line`.
+    /// The file, or `<stdin>`.
     pub source: String,
-    /// What it was loaded from; empty for a policy from the command line, which has no text.
+    /// What it was loaded from.
     pub definition: PolicyDefinition,
 }
 

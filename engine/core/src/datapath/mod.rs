@@ -22,6 +22,7 @@ mod program;
 mod program_group;
 mod ring;
 mod run;
+mod scope;
 mod syscall;
 mod tables;
 mod task_scopes;

@@ -37,9 +37,10 @@ use super::{
     pins::{self, at},
     program_group::GroupName,
     ring::EventRing,
+    scope,
     tables::{DedupCounts, Slot},
 };
-use crate::{compile::Image, instance::Instance};
+use crate::{compile::Image, instance::Instance, policy::Policy};
 
 const KEPT: &str = "loaded-";
 const OWN: &str = "run-";
@@ -142,6 +143,13 @@ impl RunDatapath {
     /// [`TableError::Io`] when the kernel refuses; the old image then stays live.
     pub fn replace(&self, slot: Slot, image: &Image) -> Result<(), TableError> {
         self.datapath.put(&[(slot, image)])
+    }
+
+    /// The scope of a cgroup with live policies, each for the hooks that it selects and the programs have. `level` is the
+    /// depth of the cgroup, if known. `None` if there are more policies than a cgroup can have.
+    pub fn scope(&self, cgroup: u64, level: Option<u32>, policies: &[(Slot, &Policy)]) -> Option<Scope> {
+        let filters_packets = self.has(GroupName::EgressFilter);
+        scope::of(cgroup, level, policies, self.hooks(), filters_packets)
     }
 
     /// Activates the policies of a scope on its cgroup, atomically. Of the flags only [`Scope::STRICT`] is used; the others

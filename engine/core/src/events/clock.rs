@@ -130,7 +130,7 @@ impl<S: ClockSource> Clock<S> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::{cell::Cell, rc::Rc};
 
     use super::*;
@@ -139,23 +139,23 @@ pub(super) mod tests {
 
     /// Clocks that only change when a test changes them.
     #[derive(Clone, Debug, Default)]
-    pub(in crate::events) struct TestClocks(Rc<Cell<(u64, i128)>>);
+    pub(crate) struct TestClocks(Rc<Cell<(u64, i128)>>);
 
     impl TestClocks {
         /// Boot time in nanoseconds, and wall time.
-        pub(in crate::events) fn new(boot: u64, wall: &str) -> TestClocks {
+        pub(crate) fn new(boot: u64, wall: &str) -> TestClocks {
             let wall: Timestamp = wall.parse().unwrap();
             TestClocks(Rc::new(Cell::new((boot, wall.as_nanosecond()))))
         }
 
         /// Advances both clocks.
-        pub(in crate::events) fn advance(&self, ns: u64) {
+        pub(crate) fn advance(&self, ns: u64) {
             let (boot, wall) = self.0.get();
             self.0.set((boot + ns, wall + i128::from(ns)));
         }
 
         /// Changes the wall clock only.
-        pub(in crate::events) fn step(&self, seconds: i64) {
+        pub(crate) fn step(&self, seconds: i64) {
             let (boot, wall) = self.0.get();
             self.0
                 .set((boot, wall + i128::from(seconds) * i128::from(SECOND)));

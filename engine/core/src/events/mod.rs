@@ -28,7 +28,7 @@ pub mod target;
 pub mod text;
 
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 
 pub use clock::{Clock, ClockSource, SystemClocks};
 pub use context::{Context, NamedEvent, Names, PolicyNames};

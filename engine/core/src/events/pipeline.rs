@@ -102,9 +102,9 @@ impl<N: Names, S: ClockSource> Pipeline<N, S> {
         &mut self.names
     }
 
-    /// Reports only losses after the first `lost` records.
-    pub fn ignore_losses(&mut self, lost: u64) {
-        self.losses = LossWatch::starting_at(lost);
+    /// The clock that gives events their time.
+    pub fn clock(&self) -> &Clock<S> {
+        &self.clock
     }
 
     /// Reads one record. `take` hands the next record to its argument; it returns whether there was one. Returns the

@@ -1,4 +1,4 @@
-//! Sample records and names for the tests of this module.
+//! Sample records and names for tests.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ pub(super) fn header<R>(kind: RecordKind) -> RecordHeader {
 }
 
 /// curl, blocked at connect4 to 198.51.100.7:443/tcp by the rule `metadata`.
-pub(super) fn record() -> AttemptRecord {
+pub(crate) fn record() -> AttemptRecord {
     AttemptRecord {
         header: header::<AttemptRecord>(RecordKind::Attempt),
         generation: 1,
@@ -121,10 +121,10 @@ pub(super) fn comm(name: &[u8]) -> [u8; 16] {
 }
 
 /// Names for the sample records.
-pub(super) type Names = Context<fn(u32, ExecutableId) -> Option<PathBuf>>;
+pub(crate) type Names = Context<fn(u32, ExecutableId) -> Option<PathBuf>>;
 
 /// The policy `payments` in slot 0, the cgroup 42, and curl.
-pub(super) fn context() -> Names {
+pub(crate) fn context() -> Names {
     let find: fn(u32, ExecutableId) -> Option<PathBuf> =
         |_, id| (id.inode == 1001).then(|| PathBuf::from("/usr/bin/curl"));
     let mut context = Context::new(find).with_cgroups(|id| (id == 7).then(|| "/other".to_owned()));

@@ -3,7 +3,6 @@
 pub mod args;
 mod policies;
 mod recorder;
-mod session;
 
 use std::{
     io::{self, Write},
@@ -14,17 +13,13 @@ use std::{
 use self::{
     args::{DescendantsAction, ExecArgs, KeptFds},
     recorder::Recorder,
-    session::Outcome,
 };
 use crate::{Exit, Failure, Output, environment};
 use tidegate_core::{
-    cgroup::Hierarchy,
-    datapath::Features,
-    events::{Layout, ReportFile, escape::escaped, json, table},
+    events::{Clock, Layout, ReportFile, escape::escaped, json, table},
+    exec::{ExecError, ExecOutcome, ExecRequest, Session},
     host::PolicyUnmet,
-    launch::{
-        self, CapabilitySet, Command, KeepFds, OrphanAction, RequiredPrivileges, SignalSource, TargetUser,
-    },
+    launch::{self, CapabilitySet, Command, KeepFds, OrphanAction, TargetUser},
 };
 
 /// Runs the command and returns its exit code.
@@ -32,40 +27,47 @@ use tidegate_core::{
 /// # Errors
 /// When the command was not started, or cannot be waited for.
 pub fn run(args: &ExecArgs, output: Output) -> Result<ExitCode, Failure> {
-    let failed = |error: &dyn std::error::Error| Failure::by(Exit::ExecFailed, error);
     let command = command_of(args)?;
     let instance = environment::instance(Exit::ExecFailed)?;
-    let policies = policies::gather(args, output)?;
-    // Before anything is created that needs cleaning up: from here on a signal goes to the command, and tidegate
-    // exits when the command does.
-    let signals = SignalSource::open().map_err(|e| failed(&e))?;
-    let hierarchy = Hierarchy::find().map_err(|e| failed(&e))?;
-    let needs = RequiredPrivileges::new(&command.user, command.isolates());
-    needs.check(&hierarchy).map_err(|e| failed(&e))?;
-    let report = args.report.as_deref().map(ReportFile::create).transpose();
-    let report = report.map_err(|e| failed(&e))?;
-    let mut recorder = Recorder::new(args, output, report).map_err(|e| failed(&e))?;
-
-    let descendants = match args.descendants {
-        DescendantsAction::End => OrphanAction::Terminate,
-        DescendantsAction::Wait => OrphanAction::Wait,
-        DescendantsAction::Keep => OrphanAction::Keep,
-    };
-    let features = Features::detect(&instance.disabled);
-    let session = session::Session {
-        policies: &policies,
-        command: &command,
-        descendants,
-        instance: &instance,
-        features,
-        signals: &signals,
-        hierarchy: &hierarchy,
+    let request = ExecRequest {
+        policies: policies::gather(args, output)?,
+        command,
+        orphans: match args.descendants {
+            DescendantsAction::End => OrphanAction::Terminate,
+            DescendantsAction::Wait => OrphanAction::Wait,
+            DescendantsAction::Keep => OrphanAction::Keep,
+        },
         best_effort: args.best_effort,
         cgroup_manager: args.cgroup_manager.into(),
     };
-    let outcome = session::run(&session, &mut recorder)?;
+    // From here on a signal goes to the command, and tidegate exits when the command does.
+    let session = Session::open(instance, request).map_err(failed)?;
+    let report = args.report.as_deref().map(ReportFile::create).transpose();
+    let report = report.map_err(|error| Failure::by(Exit::ExecFailed, &error))?;
+    let clock = Clock::capture().map_err(|error| failed(ExecError::Clock(error)))?;
+    let mut recorder = Recorder::new(args.live.then_some(output), report);
+    let outcome = session.run(clock, &mut recorder).map_err(failed)?;
     report_end(args, output, &outcome, &mut recorder);
     Ok(ExitCode::from(outcome.finished.exit.code() as u8))
+}
+
+fn failed(error: ExecError) -> Failure {
+    let exit = match &error {
+        ExecError::NoPolicy | ExecError::TooManyPolicies { .. } | ExecError::OnlyReports { .. } => {
+            Exit::Usage
+        }
+        ExecError::Spawn(error) => match error.exit_code() {
+            126 => Exit::NotExecutable,
+            127 => Exit::NotFound,
+            _ => Exit::ExecFailed,
+        },
+        _ => Exit::ExecFailed,
+    };
+    let failure = Failure::by(exit, &error);
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }
 
 fn command_of(args: &ExecArgs) -> Result<Command, Failure> {
@@ -96,7 +98,7 @@ fn command_of(args: &ExecArgs) -> Result<Command, Failure> {
 }
 
 /// Prints the report when the command has ended, to standard error.
-fn report_end(args: &ExecArgs, output: Output, outcome: &Outcome, recorder: &mut Recorder) {
+fn report_end(args: &ExecArgs, output: Output, outcome: &ExecOutcome, recorder: &mut Recorder) {
     let exit = match outcome.finished.exit {
         launch::Exit::Code(code) => json::Exit {
             code: Some(code),
@@ -107,14 +109,7 @@ fn report_end(args: &ExecArgs, output: Output, outcome: &Outcome, recorder: &mut
             signal: Some(signal),
         },
     };
-    let summary = recorder.finish(
-        &args.command,
-        exit,
-        outcome.duration,
-        (outcome.lost, outcome.suppressed_pending),
-        &outcome.counters,
-        &outcome.unmet,
-    );
+    let summary = recorder.finish(&args.command, exit, outcome);
     let mut stderr = anstream::stderr();
     // When standard error is closed, only the exit code of the command is left.
     let mut write = |text: &str| {
@@ -149,10 +144,11 @@ fn report_end(args: &ExecArgs, output: Output, outcome: &Outcome, recorder: &mut
     if let Some(error) = recorder.failure() {
         write(&format!("tidegate: warning: the report is incomplete: {error}\n"));
     }
-    if recorder.undecodable() > 0 {
+    // The loaded programs are of another version.
+    let undecodable = outcome.skipped.undecodable + outcome.skipped.unknown_kind;
+    if undecodable > 0 {
         write(&format!(
-            "tidegate: warning: {} events could not be decoded\n",
-            recorder.undecodable()
+            "tidegate: warning: {undecodable} events could not be decoded\n"
         ));
     }
 }

@@ -5,46 +5,39 @@ use std::{
     net::{IpAddr, ToSocketAddrs},
 };
 
-use engine_common::{Action, limits::MAX_STACKED};
+use engine_common::Action;
 
 use super::args::ExecArgs;
-use crate::{
-    Exit, Failure, Output,
-    command::policy_files::{self, SourcedPolicy},
+use crate::{Exit, Failure, Output, command::policy_files};
+use tidegate_core::{
+    exec::ExecPolicy,
+    policy::{FlagError, FlagPolicy, LoadContext, from_flags},
 };
-use tidegate_core::policy::{FlagError, FlagPolicy, LoadContext, PolicyDefinition, from_flags};
 
 /// Origin of a policy that is made from flags.
 const COMMAND_LINE: &str = "command line";
 
-/// All policies of the command, at least one.
+/// All policies of the command.
 ///
 /// # Errors
-/// When a policy is not valid, or the policies cannot be combined.
-pub(super) fn gather(args: &ExecArgs, output: Output) -> Result<Vec<SourcedPolicy>, Failure> {
+/// When a policy is not valid, or --allow would have no effect.
+pub(super) fn gather(args: &ExecArgs, output: Output) -> Result<Vec<ExecPolicy>, Failure> {
     let context = args.variables.context();
-    let mut policies = policy_files::load_all(&args.policy, &context, output, Exit::ExecFailed)?;
+    let files = policy_files::load_all(&args.policy, &context, output, Exit::ExecFailed)?;
+    let files = files.into_iter().map(|of| ExecPolicy {
+        policy: of.policy,
+        source: of.source,
+    });
+    let mut policies: Vec<ExecPolicy> = files.collect();
     let rules = args.rules();
     if !rules.is_empty() || args.default.is_some() {
         refuse_ineffective_allow(args, &rules)?;
         policies.push(of_flags(args, &rules, &context, output)?);
     }
     if let Some(mode) = args.mode {
-        for SourcedPolicy { policy, source, .. } in &mut policies {
-            if !policy.hooks.supports_mode(mode) {
-                let message = format!("policy {source} has only the hook kprobe, which cannot deny");
-                return Err(Failure::of(Exit::Usage, message)
-                    .hint("remove --mode, or use `hooks: [cgroup, kprobe]` in the policy"));
-            }
+        for ExecPolicy { policy, .. } in &mut policies {
             policy.mode = mode;
         }
-    }
-    if policies.len() > MAX_STACKED {
-        let message = format!(
-            "{} policies, but a cgroup can have at most {MAX_STACKED}",
-            policies.len()
-        );
-        return Err(Failure::of(Exit::Usage, message).hint("merge policies into one file"));
     }
     Ok(policies)
 }
@@ -66,7 +59,7 @@ fn of_flags(
     rules: &[(Action, String)],
     context: &LoadContext,
     output: Output,
-) -> Result<SourcedPolicy, Failure> {
+) -> Result<ExecPolicy, Failure> {
     let mode = args.mode.unwrap_or(engine_common::Mode::Enforce);
     let FlagPolicy { policy, resolved } =
         from_flags(rules, args.default, mode, context, &resolve).map_err(|error| {
@@ -87,10 +80,9 @@ fn of_flags(
             );
         }
     }
-    Ok(SourcedPolicy {
+    Ok(ExecPolicy {
         policy,
         source: COMMAND_LINE.to_owned(),
-        definition: PolicyDefinition::default(),
     })
 }
 
