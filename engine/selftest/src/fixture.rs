@@ -10,18 +10,14 @@ use std::{
     path::PathBuf,
 };
 
-use engine_common::{
-    ExecutableId,
-    limits::MAX_STACKED,
-    scope::{Scope, SlotRef},
-};
+use engine_common::ExecutableId;
 use nix::unistd::pipe;
 
 use super::{SelftestError, client_result::ClientResult};
 use tidegate_core::{
     cgroup::Hierarchy,
     compile::Image,
-    datapath::{EventRing, Features, GroupName, RunDatapath},
+    datapath::{EventRing, Features, RunDatapath},
     events::{Clock, Context, Event, Pipeline, StreamItem},
     host::Capabilities,
     instance::Instance,
@@ -92,19 +88,9 @@ impl Fixture<'_> {
         let installed = datapath
             .install(&[image])
             .map_err(|error| failed(Box::new(error)))?;
-        let mut slots = [SlotRef::NONE; MAX_STACKED];
-        for (reference, slot) in slots.iter_mut().zip(installed) {
-            let hooks = policy.hooks.select(datapath.hooks(), policy.needed_hooks());
-            *reference = SlotRef::new(slot.0, policy.mode).for_hooks(hooks);
-        }
-        // Without the egress filter calls are checked and packets are not; the report lists that as unmet.
-        let is_strict = policy.strict && datapath.has(GroupName::EgressFilter);
-        let scope = Scope {
-            cgroup: cgroup.id(),
-            level: cgroup.level().unwrap_or(Scope::UNKNOWN_LEVEL),
-            flags: if is_strict { Scope::STRICT } else { 0 },
-            slots,
-        };
+        let policies: Vec<_> = installed.into_iter().map(|slot| (slot, policy)).collect();
+        let scope = datapath.scope(cgroup.id(), cgroup.level(), &policies);
+        let scope = scope.ok_or_else(|| failed("a cgroup cannot have so many policies".into()))?;
         datapath
             .attach(cgroup.fd(), &scope)
             .map_err(|error| failed(Box::new(error)))?;

@@ -17,8 +17,8 @@ use crate::{
     host::{Capabilities, PolicyUnmet, Requirements, unmet},
     instance::Instance,
     launch::{
-        CgroupManager, Finished, Placement, RequiredPrivileges, SignalSource, Supervisor, TransientCgroup, Watch,
-        sweep_stale,
+        CgroupManager, Finished, Placement, RequiredPrivileges, SignalSource, Supervisor, TransientCgroup,
+        Watch, sweep_stale,
     },
 };
 
