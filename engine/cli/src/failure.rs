@@ -8,7 +8,7 @@ use super::{
     exit::Exit,
     output::{self, Output},
 };
-use tidegate_core::events::escape::is_printable;
+use tidegate_core::{events::escape::is_printable, hint::Hint};
 
 /// Why a command failed: a message, its causes, what to do about it, and the exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +43,10 @@ impl Failure {
         }
     }
 
-    /// A failure with the message and the causes of an error.
-    pub fn by(exit: Exit, error: &dyn Error) -> Failure {
-        let failure = Failure::of(exit, error.to_string());
+    /// A failure with the message, the causes and the hint of an error.
+    pub fn by(exit: Exit, error: &dyn Hint) -> Failure {
+        let mut failure = Failure::of(exit, error.to_string());
+        failure.hint = error.hint();
         match error.source() {
             Some(source) => failure.because(source),
             None => failure,
@@ -175,18 +176,27 @@ mod tests {
     }
 
     #[test]
-    fn all_causes_are_kept() {
+    fn all_causes_and_the_hint_are_kept() {
         #[derive(Debug, thiserror::Error)]
         #[error("outer")]
         struct Outer(#[source] Inner);
+        impl Hint for Outer {
+            fn hint(&self) -> Option<String> {
+                Some("look inside".to_owned())
+            }
+        }
         #[derive(Debug, thiserror::Error)]
         #[error("inner")]
         struct Inner(#[source] io::Error);
         let error = Outer(Inner(io::Error::other("innermost")));
         let failure = Failure::by(Exit::ExecFailed, &error);
         assert_eq!(
-            (failure.exit(), failure.causes),
-            (Exit::ExecFailed, vec!["inner".into(), "innermost".into()])
+            (failure.exit(), failure.causes, failure.hint.as_deref()),
+            (
+                Exit::ExecFailed,
+                vec!["inner".into(), "innermost".into()],
+                Some("look inside")
+            )
         );
     }
 }

@@ -5,6 +5,8 @@ use std::{ffi::OsString, path::PathBuf};
 
 use thiserror::Error;
 
+use crate::hint::Hint;
+
 /// Environment variable that names the BPF file system for pins.
 pub const BPFFS_VARIABLE: &str = "TIDEGATE_BPFFS";
 
@@ -69,6 +71,8 @@ pub enum InstanceError {
         path: PathBuf,
     },
 }
+
+impl Hint for InstanceError {}
 
 impl InstanceError {
     /// Stable name of the error.

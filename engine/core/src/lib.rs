@@ -13,6 +13,7 @@ pub mod control;
 pub mod datapath;
 pub mod events;
 pub mod exec;
+pub mod hint;
 pub mod host;
 pub mod instance;
 pub mod json_document;

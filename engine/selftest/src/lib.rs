@@ -32,6 +32,7 @@ use self::{
 use tidegate_core::{
     cgroup::{Hierarchy, HierarchyError},
     datapath,
+    hint::Hint,
     host::{Requirements, unmet},
     instance::Instance,
     launch::{Environment, SignalError, SignalSource, sweep_stale},
@@ -69,6 +70,16 @@ pub enum SelftestError {
     /// SIGINT, SIGTERM or SIGHUP ended the self-test.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl Hint for SelftestError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            SelftestError::BuiltIn(_) | SelftestError::Interrupted => None,
+            SelftestError::Hierarchy(error) => error.hint(),
+            _ => Some("`tidegate probe` shows what this machine supports".to_owned()),
+        }
+    }
 }
 
 /// Passed to the progress callback before each test case.

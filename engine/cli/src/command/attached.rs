@@ -50,18 +50,14 @@ pub fn waiting(holder: &Holder) {
     );
 }
 
-/// The failure for an error of a command on attached policies, with a hint.
+/// The failure for an error of a command on attached policies.
 pub fn failed(error: ControlError) -> Failure {
     let exit = match &error {
         ControlError::Name(_) | ControlError::Twice { .. } => Exit::Usage,
         ControlError::Vanished(_) => Exit::Partial,
         _ => Exit::CouldNotRun,
     };
-    let failure = Failure::by(exit, &error);
-    match error.hint() {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
+    Failure::by(exit, &error)
 }
 
 /// The error for a policy name when no policies are attached.

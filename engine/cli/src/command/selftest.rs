@@ -75,9 +75,8 @@ fn help() -> String {
 /// When the policy cannot be loaded, or the self-test cannot be run.
 pub fn run(args: &SelftestArgs, output: Output) -> Result<ExitCode, Failure> {
     require_root("selftest")?;
-    let failed = |error: &dyn std::error::Error| Failure::by(Exit::CouldNotRun, error);
     let policy = match &args.policy {
-        None => built_in().map_err(|error| failed(&error))?,
+        None => built_in().map_err(|error| Failure::by(Exit::CouldNotRun, &error))?,
         Some(file) => {
             let context = args.variables.context();
             let files = std::slice::from_ref(file);
@@ -101,8 +100,7 @@ pub fn run(args: &SelftestArgs, output: Output) -> Result<ExitCode, Failure> {
     if is_watched {
         let _ = write!(std::io::stderr(), "\r\x1b[K");
     }
-    let report =
-        report.map_err(|error| failed(&error).hint("`tidegate probe` shows what this machine supports"))?;
+    let report = report.map_err(|error| Failure::by(Exit::CouldNotRun, &error))?;
     print(&match output {
         Output::Json => document(&json!(report)),
         Output::Text => text(&report),

@@ -13,7 +13,7 @@ use std::{
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
 use super::Hierarchy;
-use crate::procfs::unified_path;
+use crate::{hint::Hint, procfs::unified_path};
 
 /// Limit of cgroups in the search for a unit.
 const MAX_SEARCHED: usize = 100_000;
@@ -32,7 +32,7 @@ pub struct CgroupHandle {
 #[non_exhaustive]
 pub enum CgroupLookupError {
     /// The directory does not exist or cannot be opened.
-    #[error("there is no cgroup {}: {source}; give its path below {}, such as /system.slice/shop.service", path.display(), mount.display())]
+    #[error("there is no cgroup {}: {source}", path.display())]
     Missing {
         /// The requested path.
         path: PathBuf,
@@ -58,27 +58,43 @@ pub enum CgroupLookupError {
         source: io::Error,
     },
     /// No cgroup has the unit's name.
-    #[error(
-        "no cgroup is named {unit}: check with `systemctl status {unit}` that the unit is running; a unit without processes has no cgroup"
-    )]
+    #[error("no cgroup is named {unit}")]
     NoUnit {
         /// The unit.
         unit: String,
     },
     /// The search was given up.
-    #[error("more than {MAX_SEARCHED} cgroups, too many to search for {unit}: give its path with --cgroup")]
+    #[error("more than {MAX_SEARCHED} cgroups, too many to search for {unit}")]
     TooMany {
         /// The unit.
         unit: String,
     },
     /// Several cgroups have the unit's name.
-    #[error("several cgroups are named {unit}: {}; choose one with --cgroup", join(found))]
+    #[error("several cgroups are named {unit}: {}", join(found))]
     ManyUnits {
         /// The unit.
         unit: String,
         /// The cgroups.
         found: Vec<PathBuf>,
     },
+}
+
+impl Hint for CgroupLookupError {
+    fn hint(&self) -> Option<String> {
+        let text = match self {
+            CgroupLookupError::Missing { mount, .. } => format!(
+                "give its path below {}, such as /system.slice/shop.service",
+                mount.display()
+            ),
+            CgroupLookupError::NoUnit { unit } => format!(
+                "check with `systemctl status {unit}` that the unit is running: a unit without processes has no cgroup"
+            ),
+            CgroupLookupError::TooMany { .. } => "give its path with --cgroup".to_owned(),
+            CgroupLookupError::ManyUnits { .. } => "choose one with --cgroup".to_owned(),
+            CgroupLookupError::Elsewhere { .. } | CgroupLookupError::Process { .. } => return None,
+        };
+        Some(text)
+    }
 }
 
 fn join(paths: &[PathBuf]) -> String {

@@ -6,7 +6,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use crate::procfs::{Mount, MountTable, unified_path};
+use crate::{
+    hint::Hint,
+    procfs::{Mount, MountTable, unified_path},
+};
 
 /// Inode number of the initial cgroup namespace, the same on every machine
 /// (`PROC_CGROUP_INIT_INO`, include/linux/proc_ns.h).
@@ -29,7 +32,7 @@ pub struct Hierarchy {
 #[non_exhaustive]
 pub enum HierarchyError {
     /// A file of procfs cannot be read or parsed.
-    #[error("cannot read {path}: {source}; is procfs mounted at /proc?")]
+    #[error("cannot read {path}: {source}")]
     Proc {
         /// The file.
         path: &'static str,
@@ -37,25 +40,35 @@ pub enum HierarchyError {
         source: io::Error,
     },
     /// No cgroup2 mount is reachable.
-    #[error(
-        "no cgroup2 file system is mounted; mount one with `mount -t cgroup2 none /sys/fs/cgroup` \
-         (or, beside cgroup v1, on a directory of its own)"
-    )]
+    #[error("no cgroup2 file system is mounted")]
     NotMounted,
     /// The kernel has no cgroup2 for this process.
     #[error("/proc/self/cgroup has no line that starts with `0::`: the kernel was built without cgroup2")]
     NoUnifiedLine,
     /// No mount shows the cgroup of this process.
-    #[error(
-        "this process is in the cgroup {own}, which no cgroup2 mount shows ({mounts}); \
-         run tidegate where the whole hierarchy is mounted, outside the container or its cgroup namespace"
-    )]
+    #[error("this process is in the cgroup {own}, which no cgroup2 mount shows ({mounts})")]
     OutOfSight {
         /// Its path in the hierarchy.
         own: String,
         /// The mounts, each with the cgroup that is its root.
         mounts: String,
     },
+}
+
+impl Hint for HierarchyError {
+    fn hint(&self) -> Option<String> {
+        let text = match self {
+            HierarchyError::Proc { .. } => "mount procfs at /proc",
+            HierarchyError::NotMounted => {
+                "mount it with `mount -t cgroup2 none /sys/fs/cgroup` (beside cgroup v1, on a directory of its own)"
+            }
+            HierarchyError::OutOfSight { .. } => {
+                "run tidegate where the whole hierarchy is mounted: outside of the container or its cgroup namespace"
+            }
+            HierarchyError::NoUnifiedLine => return None,
+        };
+        Some(text.to_owned())
+    }
 }
 
 impl Hierarchy {
@@ -262,8 +275,8 @@ mod tests {
     }
 
     #[test]
-    fn the_error_says_what_to_mount() {
+    fn the_hint_says_what_to_mount() {
         let error = choose("3 1 0:7 / /c rw - cgroup c rw\n", "/").unwrap_err();
-        assert!(error.to_string().contains("mount -t cgroup2"), "{error}");
+        assert!(error.hint().unwrap().contains("mount -t cgroup2"), "{error}");
     }
 }

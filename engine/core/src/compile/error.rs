@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use engine_common::image::Dimension;
 
+use crate::hint::Hint;
+
 /// Why a validated policy cannot be compiled: a limit is exceeded, or the identity of a file is missing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -84,3 +86,5 @@ pub enum CompileError {
         intervals: usize,
     },
 }
+
+impl Hint for CompileError {}

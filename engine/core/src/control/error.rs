@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::{
     compile::CompileError,
     datapath::{DatapathError, IdentifyError, RingError, TableError},
+    hint::Hint,
     host::{self, Unmet},
     sockets::DiagError,
 };
@@ -221,9 +222,10 @@ impl ControlError {
             ControlError::Name(_) => "invalid_name",
         }
     }
+}
 
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for ControlError {
+    fn hint(&self) -> Option<String> {
         let text = match self {
             ControlError::Record { .. } => {
                 "`tidegate detach --all` removes all policies and their records".to_owned()

@@ -6,6 +6,7 @@ use crate::{
         record::{Attachment, RECORD_VERSION, Version},
         totals::Totals,
     },
+    hint::Hint,
     policy::{LoadContext, Variables, load_text},
 };
 

@@ -12,7 +12,7 @@ use engine_common::limits::MAX_POLICIES;
 use thiserror::Error;
 
 use super::{btf::BtfError, pins::CONVENTIONAL_BPFFS, tables::Slot};
-use crate::{compile::ImageError, instance::BPFFS_VARIABLE};
+use crate::{compile::ImageError, hint::Hint, instance::BPFFS_VARIABLE};
 
 /// Why programs and maps could not be loaded, pinned, opened, attached or detached.
 #[derive(Debug, Error)]
@@ -140,9 +140,10 @@ impl DatapathError {
             DatapathError::Io { .. } => "io",
         }
     }
+}
 
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for DatapathError {
+    fn hint(&self) -> Option<String> {
         match self {
             DatapathError::NotMounted(_) => Some(format!(
                 "run `mount -t bpf -o mode=700 bpf {CONVENTIONAL_BPFFS}`, or name one with {BPFFS_VARIABLE}"

@@ -13,7 +13,7 @@ use std::{
 use engine_common::{ExecutableId, UnixSocketId};
 use thiserror::Error;
 
-use crate::procfs::Mount;
+use crate::{hint::Hint, procfs::Mount};
 
 const MAX_DEPTH: usize = UnixSocketId::MAX_DEPTH;
 
@@ -87,9 +87,10 @@ impl IdentifyError {
             IdentifyError::NoMount { .. } => "mount_not_found",
         }
     }
+}
 
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for IdentifyError {
+    fn hint(&self) -> Option<String> {
         match self {
             IdentifyError::Io { .. } | IdentifyError::NotAFile { .. } => {
                 Some("rules select executables by the file that exists when the policy goes live".to_owned())

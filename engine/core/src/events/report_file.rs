@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use super::json;
 
+use crate::hint::Hint;
+
 /// Failure to write a report.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
@@ -38,6 +40,8 @@ pub enum ReportError {
         source: serde_json::Error,
     },
 }
+
+impl Hint for ReportError {}
 
 /// A report: one JSON object per line ([`json`]). Lines are buffered until [`flush`](ReportFile::flush).
 pub struct ReportFile {

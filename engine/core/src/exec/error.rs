@@ -9,6 +9,7 @@ use crate::{
     cgroup::HierarchyError,
     compile::CompileError,
     datapath::{DatapathError, IdentifyError, RingError, TableError},
+    hint::Hint,
     host::{self, Unmet},
     launch::{MissingPrivilege, PlacementError, SignalError, SpawnError, SuperviseError, TransientError},
 };
@@ -119,17 +120,22 @@ impl ExecError {
             ExecError::Supervise(_) => "supervision_failed",
         }
     }
+}
 
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for ExecError {
+    fn hint(&self) -> Option<String> {
         match self {
             ExecError::TooManyPolicies { .. } => Some("merge policies into one file".to_owned()),
             // A file with these hooks and this mode is not a valid policy.
             ExecError::OnlyReports { .. } => {
                 Some("remove --mode, or use `hooks: [cgroup, kprobe]` in the policy".to_owned())
             }
+            ExecError::Hierarchy(error) => error.hint(),
+            ExecError::Privilege(error) => error.hint(),
             ExecError::Identify(error) => error.hint(),
             ExecError::Load(error) | ExecError::Attach(error) => error.hint(),
+            ExecError::Cgroup(error) => error.hint(),
+            ExecError::Spawn(error) => error.hint(),
             ExecError::Placement(_) => {
                 Some("--cgroup-manager cgroupfs creates the cgroup without systemd".to_owned())
             }

@@ -235,6 +235,7 @@ mod tests {
     use super::*;
     use crate::{
         exec::ExecPolicy,
+        hint::Hint,
         launch::{Command, Environment, OrphanAction},
         policy::{Hooks, LoadContext, Policy, from_flags},
     };

@@ -4,6 +4,8 @@ use std::{fmt, io, str::FromStr};
 
 use rustix::thread::{CapabilitySet as Bits, capabilities};
 
+use crate::hint::Hint;
+
 /// One capability: a set of one bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capability(Bits);
@@ -95,6 +97,8 @@ pub struct CapabilitySet(Bits);
 pub struct UnknownCapability {
     name: String,
 }
+
+impl Hint for UnknownCapability {}
 
 fn known_names() -> String {
     let names: Vec<&str> = Bits::all().iter_names().map(|(name, _)| name).collect();

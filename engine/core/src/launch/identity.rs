@@ -12,6 +12,8 @@ use nix::{
 
 use super::{Environment, EnvironmentChange};
 
+use crate::hint::Hint;
+
 /// `(uid_t) -1`, which system calls interpret as *unchanged*.
 const NO_ID: u32 = u32::MAX;
 
@@ -87,6 +89,8 @@ pub enum IdentityError {
         source: Errno,
     },
 }
+
+impl Hint for IdentityError {}
 
 impl TargetUser {
     /// The caller: under sudo the user who called it (`SUDO_UID`, `SUDO_GID`), with the supplementary groups of the

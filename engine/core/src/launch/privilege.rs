@@ -8,7 +8,7 @@ use nix::{
 };
 
 use super::{Capability, CapabilitySet, TargetUser};
-use crate::cgroup::Hierarchy;
+use crate::{cgroup::Hierarchy, hint::Hint};
 
 /// The privileges needed to run a command with its isolation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +63,16 @@ impl RequiredPrivileges {
 
 /// This process lacks privileges.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("tidegate exec needs root (missing {}): run it with sudo", self.description())]
+#[error("tidegate exec needs root (missing {})", self.description())]
 pub struct MissingPrivilege {
     capabilities: Vec<Capability>,
     unwritable: Option<PathBuf>,
+}
+
+impl Hint for MissingPrivilege {
+    fn hint(&self) -> Option<String> {
+        Some("run it with sudo".to_owned())
+    }
 }
 
 impl MissingPrivilege {
@@ -125,7 +131,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "tidegate exec needs root (missing CAP_SYS_ADMIN, CAP_SETGID and write access to \
-             /sys/fs/cgroup/x): run it with sudo"
+             /sys/fs/cgroup/x)"
         );
     }
 }

@@ -15,6 +15,7 @@ use super::{
     child::{Failure, Identity, Setup},
     isolation::Plan,
 };
+use crate::hint::Hint;
 
 /// linux/sched.h; wider than the `int` that the C library declares.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -130,7 +131,7 @@ pub enum SpawnError {
     #[error(transparent)]
     Isolation(#[from] IsolationError),
     /// clone3(2) failed.
-    #[error("cannot start a process in the cgroup: {source}{}", clone_hint(.source))]
+    #[error("cannot start a process in the cgroup: {source}")]
     Clone {
         /// The kernel's error.
         source: io::Error,
@@ -148,17 +149,26 @@ pub enum SpawnError {
     },
 }
 
-fn clone_hint(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
+impl Hint for SpawnError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            SpawnError::Clone { source } => clone_hint(source).map(str::to_owned),
+            _ => None,
+        }
+    }
+}
+
+fn clone_hint(error: &io::Error) -> Option<&'static str> {
+    Some(match error.raw_os_error() {
         Some(libc::ENOSYS | libc::E2BIG | libc::EINVAL) => {
-            "; clone3 with CLONE_INTO_CGROUP needs Linux 5.7, and a seccomp filter must allow it"
+            "clone3 with CLONE_INTO_CGROUP needs Linux 5.7, and a seccomp filter must allow it"
         }
         Some(libc::EOPNOTSUPP | libc::EBUSY) => {
-            "; the parent cgroup does not allow processes here (see its cgroup.type and cgroup.subtree_control)"
+            "the parent cgroup does not allow processes here (see its cgroup.type and cgroup.subtree_control)"
         }
-        Some(libc::EAGAIN) => "; the limit of processes is reached (ulimit -u, pids.max)",
-        _ => "",
-    }
+        Some(libc::EAGAIN) => "the limit of processes is reached (ulimit -u, pids.max)",
+        _ => return None,
+    })
 }
 
 impl SpawnError {

@@ -20,7 +20,7 @@ use nix::{
 #[cfg(feature = "systemd")]
 use super::scope_unit::{ScopeError, ScopeUnit};
 use super::{Placement, cgroup_events::CgroupEvents, cleanup};
-use crate::cgroup::Hierarchy;
+use crate::{cgroup::Hierarchy, hint::Hint};
 
 /// Prefix of the names of transient cgroups; the process id and a counter follow.
 pub(super) const NAME_PREFIX: &str = "tidegate-exec-";
@@ -56,7 +56,7 @@ pub struct TransientCgroup {
 #[non_exhaustive]
 pub enum TransientError {
     /// The directory could not be created.
-    #[error("cannot create a cgroup below {parent}: {source}; {}", creation_hint(.source))]
+    #[error("cannot create a cgroup below {parent}: {source}")]
     Create {
         /// The cgroup of this process, or the scope.
         parent: PathBuf,
@@ -65,7 +65,7 @@ pub enum TransientError {
     },
     /// systemd did not create the scope.
     #[cfg(feature = "systemd")]
-    #[error("cannot create a scope in {slice}: {source}; --cgroup-manager cgroupfs does not use systemd")]
+    #[error("cannot create a scope in {slice}: {source}")]
     Scope {
         /// The unit of the slice.
         slice: String,
@@ -81,7 +81,7 @@ pub enum TransientError {
         source: io::Error,
     },
     /// The directory could not be removed.
-    #[error("cannot remove the cgroup {path}: {source}; remove it with rmdir when it is empty")]
+    #[error("cannot remove the cgroup {path}: {source}")]
     Remove {
         /// The directory.
         path: PathBuf,
@@ -96,6 +96,19 @@ pub enum TransientError {
         /// The directory.
         path: PathBuf,
     },
+}
+
+impl Hint for TransientError {
+    fn hint(&self) -> Option<String> {
+        let text = match self {
+            TransientError::Create { source, .. } => creation_hint(source),
+            #[cfg(feature = "systemd")]
+            TransientError::Scope { .. } => "--cgroup-manager cgroupfs creates the cgroup without systemd",
+            TransientError::Remove { .. } => "remove it with rmdir when it is empty",
+            TransientError::File { .. } | TransientError::Unkillable { .. } => return None,
+        };
+        Some(text.to_owned())
+    }
 }
 
 fn creation_hint(error: &io::Error) -> &'static str {

@@ -13,6 +13,8 @@ use super::{
     nearest::nearest,
 };
 
+use crate::hint::Hint;
+
 /// Name of the policy that is built from flags.
 pub const NAME: &str = "command-line";
 
@@ -70,6 +72,8 @@ pub enum FlagError {
     #[error("more than {MAX_RULES} rules: use a policy file with sets")]
     TooMany,
 }
+
+impl Hint for FlagError {}
 
 /// Builds a policy from rules in the order of the command line. Each rule is an action and a value:
 /// `10.0.0.0/8`, `10.0.0.1:443/tcp`, `[2001:db8::1]:443`, `2001:db8::/32`, `@private:443`, `any:53/udp` (or

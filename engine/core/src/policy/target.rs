@@ -6,6 +6,8 @@ use engine_common::Protocol;
 
 use super::{model::UnixName, port, unix};
 
+use crate::hint::Hint;
+
 /// A network destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination {
@@ -74,6 +76,8 @@ pub enum TargetError {
         help: String,
     },
 }
+
+impl Hint for TargetError {}
 
 /// Parses `unix:PATH`, `unix:@NAME`, or a network destination ([`parse_destination`]).
 ///

@@ -18,6 +18,7 @@ use crate::{Exit, Failure, Output, environment};
 use tidegate_core::{
     events::{Clock, Layout, ReportFile, escape::escaped, json, table},
     exec::{ExecError, ExecOutcome, ExecRequest, Session},
+    hint::Hint,
     host::PolicyUnmet,
     launch::{self, CapabilitySet, Command, KeepFds, OrphanAction, TargetUser},
 };
@@ -63,18 +64,14 @@ fn failed(error: ExecError) -> Failure {
         },
         _ => Exit::ExecFailed,
     };
-    let failure = Failure::by(exit, &error);
-    match error.hint() {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
+    Failure::by(exit, &error)
 }
 
 fn command_of(args: &ExecArgs) -> Result<Command, Failure> {
     let Some((program, rest)) = args.command.split_first() else {
         return Err(Failure::of(Exit::Usage, "no command given"));
     };
-    let usage = |error: &dyn std::error::Error| Failure::by(Exit::Usage, error);
+    let usage = |error: &dyn Hint| Failure::by(Exit::Usage, error);
     let environment = environment::variables();
     let user = match &args.user {
         Some(user) => TargetUser::parse(user).map_err(|e| usage(&e))?,
