@@ -1,5 +1,7 @@
 //! Protocols of rules and hooks.
 
+use core::fmt;
+
 /// A transport protocol: an IP protocol number (0 to 255 and the kernel's own numbers above, such
 /// as 262 for MPTCP), [`Protocol::RAW`], or an address family ([`Protocol::of_family`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,6 +87,27 @@ impl Protocol {
         }
     }
 
+    /// The name in policies, events and output; `None` for a value without a name.
+    pub fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Protocol::ICMP => "icmp",
+            Protocol::TCP => "tcp",
+            Protocol::UDP => "udp",
+            Protocol::DCCP => "dccp",
+            Protocol::ICMPV6 => "icmpv6",
+            Protocol::SCTP => "sctp",
+            Protocol::UDPLITE => "udplite",
+            Protocol::MPTCP => "mptcp",
+            Protocol::RAW => "raw",
+            Protocol::UNIX => "unix",
+            _ => {
+                let family = self.family()?;
+                let mut names = Self::FAMILY_NAMES.iter();
+                names.find(|(value, _)| *value == family)?.1
+            }
+        })
+    }
+
     /// Number of valid protocol values, and size of the tables that are indexed by protocol.
     pub const COUNT: u16 = 512;
 
@@ -99,5 +122,39 @@ impl Protocol {
     #[inline(always)]
     pub const fn has_address_hook(self) -> bool {
         matches!(self.0, 6 | 17 | 262)
+    }
+}
+
+/// The name, or the value: `tcp`, `115`, `vsock`, `family 2`.
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.name(), self.family()) {
+            (Some(name), _) => f.pad(name),
+            (None, Some(family)) => write!(f, "family {family}"),
+            (None, None) => write!(f, "{}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn names_and_values() {
+        for (protocol, text) in [
+            (Protocol(6), "tcp"),
+            (Protocol(511), "raw"),
+            (Protocol(115), "115"),
+            (Protocol::of_family(40), "vsock"),
+            (Protocol::of_family(1), "unix"),
+            (Protocol::of_family(2), "family 2"),
+        ] {
+            assert_eq!(protocol.to_string(), text);
+        }
     }
 }

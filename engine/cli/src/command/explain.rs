@@ -18,14 +18,13 @@ use tidegate_core::{
         oracle::Mismatch,
     },
     control::LivePolicy,
-    events::protocol_name::protocol_name,
     policy::{Policy, Target, parse_target},
 };
 
 #[derive(Serialize)]
 struct Document<'a> {
     to: String,
-    protocol: &'a str,
+    protocol: String,
     uid: u32,
     binary: Option<String>,
     denied: bool,
@@ -81,7 +80,7 @@ pub fn run(args: &ExplainArgs, output: Output) -> Result<ExitCode, Failure> {
         }
         Output::Json => document(&Document {
             to: args.to.clone(),
-            protocol: &protocol_name(protocol_of(&target)),
+            protocol: protocol_of(&target).to_string(),
             uid,
             binary: args.binary.as_ref().map(|path| path.display().to_string()),
             denied,
@@ -188,11 +187,11 @@ fn write_explanation(text: &mut String, e: &Explanation, target: &Target) -> std
         }
     }
     if let tidegate_core::compile::explain::DecisionPoint::Socket = e.decided_at {
-        let name = protocol_name(protocol_of(target));
         writeln!(
             text,
-            "  no hook sees the destination of {name}: it is checked when the socket is created, with the strictest \
-             verdict of any destination"
+            "  no hook sees the destination of {}: it is checked when the socket is created, with the strictest \
+             verdict of any destination",
+            protocol_of(target)
         )?;
     }
     for rule in &e.rules {

@@ -65,7 +65,8 @@ impl<'a> Dump<'a> {
             walk::walk_u128(image, Dimension::V6),
             |key| Ipv6Addr::from(key).to_string(),
         );
-        let service = |key: u32| format!("{}/{}", protocol(key >> 16), key & 0xffff);
+        let protocol = |key: u32| Protocol(key as u16).to_string();
+        let service = |key: u32| format!("{}/{}", Protocol((key >> 16) as u16), key & 0xffff);
         self.table(
             Dimension::Port,
             "port",
@@ -248,35 +249,6 @@ impl<'a> Dump<'a> {
 
 fn position(at: Location) -> String {
     format!("page {} word {}", at.page(), at.word())
-}
-
-/// The protocol in policy syntax: its name, or its id if it has no name.
-pub(super) fn protocol(number: u32) -> String {
-    let name = match Protocol(number as u16) {
-        Protocol::ICMP => "icmp",
-        Protocol::TCP => "tcp",
-        Protocol::UDP => "udp",
-        Protocol::DCCP => "dccp",
-        Protocol::ICMPV6 => "icmpv6",
-        Protocol::SCTP => "sctp",
-        Protocol::UDPLITE => "udplite",
-        Protocol::MPTCP => "mptcp",
-        Protocol::RAW => "raw",
-        Protocol::UNIX => "unix",
-        other => {
-            let named = |family| {
-                Protocol::FAMILY_NAMES
-                    .iter()
-                    .find(|(number, _)| *number == family)
-            };
-            return match other.family().map(|family| (family, named(family))) {
-                Some((_, Some((_, name)))) => (*name).to_owned(),
-                Some((family, None)) => format!("family {family}"),
-                None => number.to_string(),
-            };
-        }
-    };
-    name.to_owned()
 }
 
 /// The name of an errno, or its value if policies cannot name it.

@@ -19,7 +19,6 @@ pub mod local_address;
 pub mod loss;
 pub mod migration;
 pub mod pipeline;
-pub mod protocol_name;
 pub mod record_bytes;
 pub mod report_file;
 pub mod summary;

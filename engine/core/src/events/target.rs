@@ -7,10 +7,7 @@ use std::{
 
 use engine_common::{Protocol, SocketFamily, UnixSocketId};
 
-use super::{
-    bound_name::BoundName,
-    protocol_name::{family_name, protocol_name},
-};
+use super::bound_name::BoundName;
 
 /// The target of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,11 +67,11 @@ impl fmt::Display for Written {
                 write!(f, "{}", SocketAddr::new(address, port))?;
             }
             Target::Destination { address, .. } => write!(f, "{address}")?,
-            Target::Family(family) => return write!(f, "{} socket", family_name(family)),
+            Target::Family(family) => return write!(f, "{} socket", Protocol::of_family(family)),
             Target::Unix { name, .. } => return name.fmt(f),
             Target::Socket(SocketFamily::Inet) => f.write_str("ipv4 socket")?,
             Target::Socket(SocketFamily::Inet6) => f.write_str("ipv6 socket")?,
         }
-        write!(f, "/{}", protocol_name(self.protocol))
+        write!(f, "/{}", self.protocol)
     }
 }

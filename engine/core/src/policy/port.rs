@@ -28,29 +28,6 @@ const NAMES: [(&str, &[Protocol]); 8] = [
     ("raw", &[Protocol::RAW]),
 ];
 
-/// The name of a protocol in policy syntax, or its id if it has no name.
-pub(super) fn protocol_name(protocol: Protocol) -> String {
-    match protocol {
-        Protocol::ICMP => "icmp".to_owned(),
-        _ if protocol.family().is_some() => family_name(protocol.family().unwrap_or_default()),
-        _ => match NAMES.iter().find(|(_, of)| *of == [protocol]) {
-            Some((name, _)) => (*name).to_owned(),
-            None => protocol.0.to_string(),
-        },
-    }
-}
-
-/// The name of an address family, or its id if it has no name.
-fn family_name(family: u16) -> String {
-    match Protocol::FAMILY_NAMES
-        .iter()
-        .find(|(number, _)| *number == family)
-    {
-        Some((_, name)) => (*name).to_owned(),
-        None => format!("family {family}"),
-    }
-}
-
 /// A port range with an optional protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PortSpec {

@@ -10,7 +10,7 @@ use super::{
     model::{PortRange, Rule, Service, Services, Subject},
     name,
     node::{Node, Value},
-    port, service,
+    service,
     set::{Selector, Sets},
     source::Span,
     subject, unix,
@@ -254,7 +254,7 @@ fn warn_if_evaluated_at_socket(
             span,
             format!(
                 "no hook sees the destination of {}: the policy is evaluated when the socket is created, and the strictest rule for any destination applies",
-                port::protocol_name(service.protocol)
+                service.protocol
             ),
             "to allow it, add a rule with `to: any` and without `ports`",
         );

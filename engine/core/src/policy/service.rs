@@ -78,12 +78,11 @@ fn both(
         if let Some(protocol) = spec.protocol
             && !protocols.iter().any(|(_, of)| of.contains(&protocol))
         {
-            let name = port::protocol_name(protocol);
             reporter.error(
                 Code::PortsConflict,
                 text.span,
                 format!("`protocols` does not list the protocol of {}", quoted(text.text)),
-                format!("add {name} to `protocols`, or remove `protocols`"),
+                format!("add {protocol} to `protocols`, or remove `protocols`"),
             );
         }
     }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt};
 use engine_common::Protocol;
 use serde::Serialize;
 
-use crate::compile::{coverage::LAST_PORT_KEY, dump::protocol};
+use crate::compile::coverage::LAST_PORT_KEY;
 
 /// A shortened list of services or user ids. `any` has `all_but` and no items.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -97,7 +97,7 @@ pub(super) fn services(ranges: &[(u32, u32)], limit: usize) -> Selection {
     let with_ports = with_ports.count();
     let items = pieces.iter().filter_map(|piece| {
         let (first, last) = piece.ports;
-        let name = || protocol(piece.protocol.0.into());
+        let name = || piece.protocol.to_string();
         if !piece.has_some_ports() {
             Some(match name() {
                 // An integer alone would be a port.

@@ -2,8 +2,6 @@
 
 use std::{collections::HashMap, net::SocketAddr, path::Path};
 
-use engine_common::Protocol;
-
 use super::{
     super::{AttachOutcome, Control, ControlError},
     Existing, ExistingReport, ExistingSocket, Fate,
@@ -140,12 +138,12 @@ impl<'a> ExistingPass<'a> {
         let (found, mut diag) = match scan.sockets(network) {
             Ok(found) => found,
             Err((protocol, error)) => {
-                let what = format!("{} in network namespace {}", name(protocol), network.inode());
+                let what = format!("{protocol} in network namespace {}", network.inode());
                 return self.problem(&what, &error);
             }
         };
         for protocol in found.unseen {
-            let name = name(protocol).to_owned();
+            let name = protocol.to_string();
             if !self.report.unseen.contains(&name) {
                 self.report.unseen.push(name);
             }
@@ -274,15 +272,6 @@ impl<'a> ExistingPass<'a> {
     }
 }
 
-fn name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::TCP => "tcp",
-        Protocol::UDP => "udp",
-        Protocol::UDPLITE => "udplite",
-        _ => "raw",
-    }
-}
-
 fn describe(scan: &SocketScan<'_>, network: &Network, socket: &Socket) -> ExistingSocket {
     // The port of a raw socket is its IP protocol.
     let text = |address: SocketAddr| match socket.protocol.has_ports() {
@@ -290,7 +279,7 @@ fn describe(scan: &SocketScan<'_>, network: &Network, socket: &Socket) -> Existi
         false => address.ip().to_string(),
     };
     ExistingSocket {
-        protocol: name(socket.protocol).to_owned(),
+        protocol: socket.protocol.to_string(),
         local: text(socket.local),
         peer: socket.peer.map(text),
         state: socket.state.as_str(),
