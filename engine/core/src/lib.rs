@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod compile;
 pub mod control;
 pub mod datapath;
+pub mod digits;
 pub mod events;
 pub mod exec;
 pub mod hint;

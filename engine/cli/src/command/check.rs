@@ -8,7 +8,10 @@ use crate::{
     output::{self, Output},
     variable::VariableArgs,
 };
-use tidegate_core::policy::{LoadResult, Policy};
+use tidegate_core::{
+    digits::grouped,
+    policy::{LoadResult, Policy},
+};
 
 /// Check policy files for errors and warnings
 ///
@@ -141,15 +144,11 @@ fn summary(loaded: &LoadResult, finding: Finding) -> Result<String, String> {
 }
 
 fn counted(count: usize, one: &str, many: &str) -> String {
-    let digits = count.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    format!("{out} {}", if count == 1 { one } else { many })
+    format!(
+        "{} {}",
+        grouped(count as u64),
+        if count == 1 { one } else { many }
+    )
 }
 
 fn document(loaded: &LoadResult, finding: Finding) -> serde_json::Value {

@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{text_table::table, units::grouped};
+use super::text_table::table;
 use tidegate_core::{
     control::{ExistingReport, ExistingSocket, Fate},
+    digits::grouped,
     events::escape::{escaped, word},
 };
 

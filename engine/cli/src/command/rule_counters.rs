@@ -1,7 +1,7 @@
 //! The counters of the rules of a policy, as a table.
 
-use super::{text_table::table, units::grouped};
-use tidegate_core::control::PolicyStatus;
+use super::text_table::table;
+use tidegate_core::{control::PolicyStatus, digits::grouped};
 
 /// A table of the rules of a policy, its default action and its faults, with their counters: in this generation, and
 /// in all generations.

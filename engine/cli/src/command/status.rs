@@ -8,7 +8,7 @@ use super::{
     attached,
     rule_counters::counters_of_rules,
     text_table::Column,
-    units::{ago, bytes, grouped},
+    units::{ago, bytes},
 };
 use crate::{
     Exit, Failure, Output,
@@ -17,6 +17,7 @@ use crate::{
 };
 use tidegate_core::{
     control::{AttachmentState, AttachmentStatus, Control, ControlError, PolicyStatus, Status, Totals},
+    digits::grouped,
     events::escape::escaped,
     host::Enforcement,
 };

@@ -1,9 +1,4 @@
-//! Numbers, sizes and times in text output.
-
-/// An integer with its digits in groups of three.
-pub(super) fn grouped(number: u64) -> String {
-    tidegate_core::events::summary::grouped(number)
-}
+//! Sizes and times in text output.
 
 /// A size in B, KiB or MiB.
 pub(super) fn bytes(bytes: u64) -> String {

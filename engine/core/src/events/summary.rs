@@ -9,6 +9,7 @@ use super::{
     tally::{MAX_ROWS, Row, Tally},
     text::{mark, style_of},
 };
+use crate::digits::grouped;
 
 /// Most rows of the table that are printed; a report file has all events.
 const SHOWN_ROWS: usize = 100;
@@ -213,19 +214,6 @@ fn duplicates(count: u64) -> String {
 fn events(count: u64) -> String {
     let noun = if count == 1 { "event" } else { "events" };
     format!("{} {noun}", grouped(count))
-}
-
-/// An integer with its digits in groups of three: `1,234,567`.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]

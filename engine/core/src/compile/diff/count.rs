@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::digits::grouped;
+
 /// An exact number of addresses, 0 to 2^128. `Display` rounds large counts down to a power of two; JSON
 /// has a string with all digits, because many parsers read numbers as 64-bit floats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,19 +58,6 @@ impl Serialize for AddressCount {
         }
         serializer.collect_str(&self.rest)
     }
-}
-
-/// `1,048,576`.
-fn grouped(number: u128) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]
