@@ -2,7 +2,7 @@
 
 use engine_common::interval_table::{ENTRY_WORDS_U128, FANOUT_U32, FANOUT_U128, MAX_LEVELS_U128};
 
-use super::interval::Key;
+use crate::policy::address_set::Key;
 
 /// A key and the entry format of its tables.
 pub(super) trait TableKey: Key {

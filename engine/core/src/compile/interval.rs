@@ -1,38 +1,21 @@
 //! Splits the ranges that rules cover into elementary intervals, each with its rule set.
 
 use super::rule_set::{RuleSetId, RuleSets, flip};
-
-/// A key of a dimension.
-pub trait Key: Copy + Ord + Into<u128> {
-    /// The next key; `None` after the largest.
-    fn next(self) -> Option<Self>;
-    /// The previous key; `None` for 0.
-    fn previous(self) -> Option<Self>;
-}
-
-macro_rules! key {
-    ($($t:ty),*) => {$(
-        impl Key for $t {
-            fn next(self) -> Option<Self> { self.checked_add(1) }
-            fn previous(self) -> Option<Self> { self.checked_sub(1) }
-        }
-    )*};
-}
-key!(u32, u128);
+use crate::policy::address_set::Key;
 
 /// A range of keys that the same rules cover. It starts after the previous interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interval<K> {
+pub(super) struct Interval<K> {
     /// Last key, inclusive.
-    pub end: K,
+    pub(super) end: K,
     /// The rules that cover the range.
-    pub rule_set: RuleSetId,
+    pub(super) rule_set: RuleSetId,
 }
 
 /// Splits the keys from 0 to `last` into elementary intervals. `spans` are inclusive ranges with the
 /// rule that covers them; the ranges of one rule must not overlap. Adjacent intervals with the same
 /// rule set are merged.
-pub fn split<K: Key>(
+pub(super) fn split<K: Key>(
     spans: impl IntoIterator<Item = (K, K, usize)>,
     last: K,
     rule_sets: &mut RuleSets,

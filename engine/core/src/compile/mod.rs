@@ -18,7 +18,7 @@ mod error;
 pub mod explain;
 pub mod identity;
 pub mod image;
-pub mod interval;
+mod interval;
 mod interval_table;
 pub mod oracle;
 mod page_arena;

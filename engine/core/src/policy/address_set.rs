@@ -131,9 +131,11 @@ impl AddressSet {
     }
 }
 
-/// An unsigned key with a successor and a predecessor.
-trait Key: Copy + Ord {
+/// An unsigned integer that ranges are made of.
+pub(crate) trait Key: Copy + Ord + Into<u128> {
+    /// The next integer; `None` after the largest.
     fn next(self) -> Option<Self>;
+    /// The previous integer; `None` for 0.
     fn previous(self) -> Option<Self>;
 }
 

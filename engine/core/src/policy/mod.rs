@@ -27,6 +27,7 @@ mod name;
 mod nearest;
 mod network;
 mod node;
+mod path;
 mod port;
 pub mod raw;
 mod render;

@@ -1,16 +1,15 @@
 //! Reads `process` of a rule: the users and executables that it applies to.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{
     diagnostic::{Code, Reporter, quoted},
     fields::{self, Fields},
     model::{Binary, Subject},
+    name::is_name,
     node::{Node, Value},
+    path,
 };
-
-/// Maximum length of a path (PATH_MAX without the terminating NUL).
-const MAX_PATH: usize = 4095;
 
 /// The value of `process`.
 pub(super) fn read(node: &Node, reporter: &mut Reporter<'_>) -> Option<Subject> {
@@ -113,24 +112,13 @@ fn binaries(node: &Node, reporter: &mut Reporter<'_>) -> Option<Vec<Binary>> {
     (!invalid).then_some(binaries)
 }
 
-/// Checks the path of an executable: absolute, without `.` and `..`.
+/// The path of an executable.
+///
+/// # Errors
+/// The help text for an invalid path.
 fn binary(text: &str) -> Result<PathBuf, String> {
-    let path = Path::new(text);
-    if !path.is_absolute() {
-        return Err(if text.contains('/') || !super::name::is_name(text) {
-            "write an absolute path: /usr/bin/curl".to_owned()
-        } else {
-            format!("write an absolute path: `command -v {text}` prints it")
-        });
+    if is_name(text) {
+        return Err(format!("write an absolute path: `command -v {text}` prints it"));
     }
-    if text.len() > MAX_PATH {
-        return Err(format!("a path has at most {MAX_PATH} bytes"));
-    }
-    if path.components().any(|c| c == Component::ParentDir) || text.split('/').any(|part| part == ".") {
-        return Err("write the path without `.` and `..`".to_owned());
-    }
-    if text.ends_with('/') {
-        return Err("write the path of a file, without a trailing `/`: /usr/bin/curl".to_owned());
-    }
-    Ok(path.components().collect())
+    path::absolute(text, "a file", "/usr/bin/curl")
 }

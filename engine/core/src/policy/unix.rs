@@ -1,7 +1,5 @@
 //! Reads `unix` of a rule: the unix sockets that it applies to.
 
-use std::path::{Component, Path};
-
 use engine_common::unix_socket_id::UnixSocketId;
 
 use super::{
@@ -9,14 +7,11 @@ use super::{
     fields::{self, Fields},
     model::{UnixName, UnixSockets},
     node::{Node, Value},
+    path,
 };
 
 /// Selectors of network destinations, which cannot be combined with `unix`.
 const NETWORK_SELECTORS: [&str; 5] = ["to", "except", "ports", "protocols", "families"];
-
-/// Maximum length of a path (PATH_MAX without the terminating NUL). Longer than `sun_path`, because processes
-/// can bind to a relative path.
-const MAX_PATH: usize = 4095;
 
 /// Reads the field. `None` if an error was reported.
 pub(super) fn read(node: &Node, rule: &Fields<'_>, reporter: &mut Reporter<'_>) -> Option<UnixSockets> {
@@ -79,19 +74,10 @@ pub(super) fn name(text: &str) -> Result<UnixName, String> {
             _ => Ok(UnixName::Abstract(name.as_bytes().to_vec())),
         };
     }
-    let path = Path::new(text);
-    if !path.is_absolute() {
+    if !text.starts_with('/') {
         return Err("write an absolute path, /run/docker.sock, or an abstract name after an `@`".to_owned());
     }
-    if text.len() > MAX_PATH {
-        return Err(format!("a path has at most {MAX_PATH} bytes"));
-    }
-    if path.components().any(|c| c == Component::ParentDir) || text.split('/').any(|part| part == ".") {
-        return Err("write the path without `.` and `..`".to_owned());
-    }
-    if text.ends_with('/') {
-        return Err("write the path of the socket, without a trailing `/`: /run/docker.sock".to_owned());
-    }
+    let path = path::absolute(text, "the socket", "/run/docker.sock")?;
     let depth = path.components().count() - 1;
     if depth > UnixSocketId::MAX_DEPTH {
         return Err(format!(
@@ -99,7 +85,7 @@ pub(super) fn name(text: &str) -> Result<UnixName, String> {
             UnixSocketId::MAX_DEPTH
         ));
     }
-    Ok(UnixName::Path(path.components().collect()))
+    Ok(UnixName::Path(path))
 }
 
 #[cfg(test)]
