@@ -155,7 +155,7 @@ impl ProgramSpec {
     /// aya keeps no links of such programs when they come from a pin.
     fn attach_tracing(&self, program: &Path, link: &Path) -> Result<(), DatapathError> {
         let attached = syscall::open_pin(program)
-            .and_then(|program| syscall::open_tracing_link(program.as_fd()))
+            .and_then(|program| syscall::open_raw_tracepoint(program.as_fd(), None))
             .and_then(|attached| syscall::pin(attached.as_fd(), link));
         attached.map_err(|source| DatapathError::Tracing {
             program: self.name,

@@ -1,5 +1,4 @@
-//! The bpf(2) commands that only trials use: maps of any type, programs of a few instructions, links without a pin.
-//! Layouts: `union bpf_attr` in include/uapi/linux/bpf.h.
+//! Creates maps, programs of a few instructions, and links.
 
 use std::{
     ffi::{CStr, c_long},
@@ -7,26 +6,35 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use crate::datapath::syscall::{
-    BPF_LINK_CREATE, BPF_MAP_CREATE, BPF_PROG_LOAD, BPF_RAW_TRACEPOINT_OPEN, bpf, bpf_fd,
-};
+use engine_common::image::Page;
 
+use super::{bpf, bpf_fd};
+
+const BPF_MAP_CREATE: c_long = 0;
+const BPF_PROG_LOAD: c_long = 5;
+const BPF_RAW_TRACEPOINT_OPEN: c_long = 17;
+const BPF_LINK_CREATE: c_long = 28;
 const BPF_LINK_DETACH: c_long = 34;
 
+/// BPF_MAP_TYPE_ARRAY.
+const ARRAY: u32 = 2;
+/// BPF_F_INNER_MAP: the flags of every image must equal those of the template (engine-ebpf).
+const IMAGE_FLAGS: u32 = 0x1000;
+
 /// The attributes of a new map.
-pub(super) struct MapCreate<'a> {
+pub(in crate::datapath) struct MapCreate<'a> {
     /// `enum bpf_map_type`.
-    pub(super) map_type: u32,
-    pub(super) key_size: u32,
-    pub(super) value_size: u32,
-    pub(super) max_entries: u32,
-    pub(super) map_flags: u32,
+    pub(in crate::datapath) map_type: u32,
+    pub(in crate::datapath) key_size: u32,
+    pub(in crate::datapath) value_size: u32,
+    pub(in crate::datapath) max_entries: u32,
+    pub(in crate::datapath) map_flags: u32,
     /// The template of a map of maps.
-    pub(super) inner_map: Option<BorrowedFd<'a>>,
+    pub(in crate::datapath) inner_map: Option<BorrowedFd<'a>>,
 }
 
 /// Creates a map.
-pub(super) fn create_map(map: &MapCreate<'_>) -> io::Result<OwnedFd> {
+pub(in crate::datapath) fn create_map(map: &MapCreate<'_>) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Create {
         map_type: u32,
@@ -48,20 +56,35 @@ pub(super) fn create_map(map: &MapCreate<'_>) -> io::Result<OwnedFd> {
     unsafe { bpf_fd(BPF_MAP_CREATE, &raw mut create) }
 }
 
+/// Creates the map of an image: an array of `pages` pages.
+pub(in crate::datapath) fn create_image(pages: u32) -> io::Result<OwnedFd> {
+    create_map(&MapCreate {
+        map_type: ARRAY,
+        key_size: 4,
+        value_size: size_of::<Page>() as u32,
+        max_entries: pages,
+        map_flags: IMAGE_FLAGS,
+        inner_map: None,
+    })
+}
+
 /// A program to be loaded.
-pub(super) struct ProgramLoad<'a> {
+pub(in crate::datapath) struct ProgramLoad<'a> {
     /// `enum bpf_prog_type`.
-    pub(super) program_type: u32,
+    pub(in crate::datapath) program_type: u32,
     /// `enum bpf_attach_type`, or 0.
-    pub(super) attach_type: u32,
+    pub(in crate::datapath) attach_type: u32,
     /// BTF id of the kernel function that it is attached to, or 0.
-    pub(super) attach_btf_id: u32,
+    pub(in crate::datapath) attach_btf_id: u32,
     /// `struct bpf_insn` each.
-    pub(super) instructions: &'a [u64],
+    pub(in crate::datapath) instructions: &'a [u64],
 }
 
 /// Loads a program. The verifier writes its log into `log`, terminated by a NUL.
-pub(super) fn load_program(program: &ProgramLoad<'_>, log: Option<&mut [u8]>) -> io::Result<OwnedFd> {
+pub(in crate::datapath) fn load_program(
+    program: &ProgramLoad<'_>,
+    log: Option<&mut [u8]>,
+) -> io::Result<OwnedFd> {
     /// The fields up to `attach_prog_fd`.
     #[repr(C)]
     struct Load {
@@ -120,10 +143,10 @@ pub(super) fn load_program(program: &ProgramLoad<'_>, log: Option<&mut [u8]>) ->
     unsafe { bpf_fd(BPF_PROG_LOAD, &raw mut load) }
 }
 
-/// Attaches a program to a cgroup by a bpf_link (Linux 5.7).
-pub(super) fn link_to_cgroup(
+/// Attaches a program to `target` by a bpf_link (Linux 5.7): the file descriptor of a cgroup or of a perf event.
+pub(in crate::datapath) fn create_link(
     program: BorrowedFd<'_>,
-    cgroup: BorrowedFd<'_>,
+    target: u32,
     attach_type: u32,
 ) -> io::Result<OwnedFd> {
     #[repr(C)]
@@ -135,7 +158,7 @@ pub(super) fn link_to_cgroup(
     }
     let mut create = LinkCreate {
         prog_fd: program.as_raw_fd() as u32,
-        target_fd: cgroup.as_raw_fd() as u32,
+        target_fd: target,
         attach_type,
         flags: 0,
     };
@@ -144,14 +167,19 @@ pub(super) fn link_to_cgroup(
 }
 
 /// Detaches a link immediately, even if other descriptors refer to it (Linux 5.9).
-pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+pub(in crate::datapath) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut link = link.as_raw_fd() as u32;
     // SAFETY: the attributes are one integer.
     unsafe { bpf(BPF_LINK_DETACH, &raw mut link) }.map(drop)
 }
 
-/// Attaches a program to a raw tracepoint; without a name, to the function it was loaded for (LSM, fentry).
-pub(super) fn open_raw_tracepoint(program: BorrowedFd<'_>, name: Option<&CStr>) -> io::Result<OwnedFd> {
+/// Attaches a program to a raw tracepoint; without a name, to the function it was loaded for (LSM, fentry). The program is
+/// detached when the last descriptor and pin of the link are closed (`bpf_tracing_prog_attach`, kernel/bpf/syscall.c; LSM
+/// programs since 5.7).
+pub(in crate::datapath) fn open_raw_tracepoint(
+    program: BorrowedFd<'_>,
+    name: Option<&CStr>,
+) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Open {
         name: u64,
@@ -163,6 +191,6 @@ pub(super) fn open_raw_tracepoint(program: BorrowedFd<'_>, name: Option<&CStr>) 
         prog_fd: program.as_raw_fd() as u32,
         padding: 0,
     };
-    // SAFETY: the name ends with a NUL and lives until the call returns.
+    // SAFETY: the name is null, or ends with a NUL and lives until the call returns.
     unsafe { bpf_fd(BPF_RAW_TRACEPOINT_OPEN, &raw mut open) }
 }

@@ -9,8 +9,8 @@ use std::{
 use super::{
     hook::HookPoint,
     refusal::{Refusal, Step},
-    syscall,
 };
+use crate::datapath::syscall;
 
 /// The id of the perf event source of kprobes (Linux 4.17, CONFIG_KPROBE_EVENTS).
 const KPROBES: &str = "/sys/bus/event_source/devices/kprobe/type";
@@ -39,7 +39,7 @@ pub(super) fn attach(
                     "internal error: the hook needs a cgroup".to_owned(),
                 ));
             };
-            syscall::link_to_cgroup(program.as_fd(), cgroup, attach_type).map_err(refused)?
+            syscall::create_link(program.as_fd(), cgroup.as_raw_fd() as u32, attach_type).map_err(refused)?
         }
         // The function was given when the program was loaded.
         HookPoint::Lsm(_) | HookPoint::Fentry(_) => {

@@ -2,10 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
-use super::{
-    refusal::Refusal,
-    syscall::{self, ProgramLoad},
-};
+use super::refusal::Refusal;
+use crate::datapath::syscall::{self, ProgramLoad};
 
 /// Size of the log buffer in bytes. Programs of a dozen instructions need a fraction of it.
 const LOG_BYTES: usize = 16 * 1024;

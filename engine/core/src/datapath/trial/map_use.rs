@@ -15,9 +15,8 @@ use super::{
     bytecode::Bytecode,
     hook::{CONNECT4, SOCK_CREATE},
     refusal::{Refusal, Step},
-    syscall::{MapCreate, create_map},
 };
-use crate::datapath::syscall;
+use crate::datapath::syscall::{self, MapCreate, create_map};
 
 const MAP_TYPE_ARRAY: u32 = 2;
 const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;

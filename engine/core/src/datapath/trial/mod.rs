@@ -14,13 +14,13 @@ mod hook;
 mod load;
 mod map_use;
 mod refusal;
-mod syscall;
 
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use self::bytecode::Bytecode;
 pub use self::{
     attach::TrialLink,
     helper::{HELPERS, Helper},
@@ -28,8 +28,11 @@ pub use self::{
     map_use::{MAP_USES, MapUse},
     refusal::{Refusal, Step},
 };
-use self::{bytecode::Bytecode, syscall::ProgramLoad};
-use super::{btf::Btf, syscall::read_words, tables::raise_memory_limit};
+use super::{
+    btf::Btf,
+    syscall::{ProgramLoad, read_words},
+    tables::raise_memory_limit,
+};
 
 /// Trial programs, and the map in which they record that they were called.
 pub struct Trials {
