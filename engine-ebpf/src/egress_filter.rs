@@ -11,8 +11,7 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use engine_common::{
-    Action, Address, Attempt, ExecutableId, Fault, Hook, KillAbility, Mode, Outcome, Protocol, VerdictWord,
-    decide,
+    Action, Attempt, ExecutableId, Fault, Hook, KillAbility, Mode, Outcome, Protocol, VerdictWord, decide,
     dedup::DedupKey,
     destination::{canonical_v4, canonical_v6},
     egress_filter::{MIN_WINDOW_NS, SocketUser},
@@ -30,7 +29,7 @@ use crate::{
     evaluate::{EPERM, PackedVerdict},
     images::LiveImage,
     report::{self, Caller, Report, ReportContext, report_by},
-    request::{AddressRequest, Request},
+    request::{AddressRequest, Request, from_argument},
     scope,
     sender::{kind, sender_kind},
     socket_user,
@@ -141,13 +140,7 @@ extern "C" fn evaluate_packet(reference: u32, service: u64, high: u64, low: u64)
     if !header.is_strict() {
         return 0;
     }
-    let is_v4 = forget((high == 0 && low >> 32 == 0xffff) as u64, service);
-    let (high, low) = (forget(high, service), forget(low, service));
-    let address = if is_v4 != 0 {
-        Address::V4(low as u32)
-    } else {
-        Address::V6 { high, low }
-    };
+    let address = from_argument(high, low, service);
     let verdict = if service & service_flag::FAULT != 0 {
         VerdictWord::of(Err(Fault::BadPacket))
     } else if header.needs_subject() {

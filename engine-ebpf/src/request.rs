@@ -71,18 +71,24 @@ impl AttemptFields for UnixRecord {
 /// [`evaluate_address`]; canonical IPv6 addresses never have it.
 const MAPPED: u64 = 0xffff << 32;
 
+/// The address in the form of [`AddressRequest::argument`]. The family is unknown to the verifier, which would otherwise
+/// explore the rest once for each; `unknown` as for [`forget`].
+#[inline(always)]
+pub(crate) fn from_argument(high: u64, low: u64, unknown: u64) -> Address {
+    let is_v4 = forget((high == 0 && low >> 32 == 0xffff) as u64, unknown);
+    let (high, low) = (forget(high, unknown), forget(low, unknown));
+    if is_v4 != 0 {
+        Address::V4(low as u32)
+    } else {
+        Address::V6 { high, low }
+    }
+}
+
 /// Evaluates a policy for an address; a global function, see [`PackedVerdict`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn evaluate_address(reference: u32, service: u64, high: u64, low: u64) -> u64 {
-    // So that the verifier does not explore the rest once for each family.
-    let is_v4 = forget((high == 0 && low >> 32 == 0xffff) as u64, service);
-    let (high, low) = (forget(high, service), forget(low, service));
-    let address = if is_v4 != 0 {
-        Address::V4(low as u32)
-    } else {
-        Address::V6 { high, low }
-    };
+    let address = from_argument(high, low, service);
     evaluate(SlotRef(reference), |image, root, uid, executable| {
         let attempt = Attempt {
             address,
