@@ -14,12 +14,12 @@ use engine_common::{
     Action, Attempt, ExecutableId, Fault, Hook, KillAbility, Mode, Outcome, Protocol, VerdictWord, decide,
     dedup::DedupKey,
     destination::{canonical_v4, canonical_v6},
-    egress_filter::{MIN_WINDOW_NS, SocketUser},
     image::{Header, Page},
     limits::MAX_STACKED,
     packet::{Bytes, Reading, UNREADABLE, read},
     record::reason,
     scope::SlotRef,
+    socket_user::{MIN_WINDOW_NS, SocketUser},
     verifier::forget,
 };
 
@@ -31,7 +31,7 @@ use crate::{
     report::{self, Caller, Report, ReportContext, report_by},
     request::{AddressRequest, Request, from_argument},
     scope,
-    sender::{kind, sender_kind},
+    sending_socket::{kind, sender_kind},
     socket_user,
 };
 

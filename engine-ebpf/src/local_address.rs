@@ -12,7 +12,7 @@ use engine_common::{
 use crate::{
     evaluate::PackedVerdict,
     features,
-    kernel::field,
+    kernel_memory::field,
     report::write_local_address,
     request::{AddressRequest, Request, write_halves},
     scope,

@@ -10,6 +10,8 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
+mod cgroup_hooks;
+#[cfg(target_arch = "bpf")]
 mod counter;
 #[cfg(target_arch = "bpf")]
 mod dedup;
@@ -22,11 +24,9 @@ mod evaluate;
 #[cfg(target_arch = "bpf")]
 mod features;
 #[cfg(target_arch = "bpf")]
-mod hooks;
-#[cfg(target_arch = "bpf")]
 mod images;
 #[cfg(target_arch = "bpf")]
-mod kernel;
+mod kernel_memory;
 #[cfg(target_arch = "bpf")]
 mod local_address;
 #[cfg(target_arch = "bpf")]
@@ -40,7 +40,7 @@ mod request;
 #[cfg(target_arch = "bpf")]
 mod scope;
 #[cfg(target_arch = "bpf")]
-mod sender;
+mod sending_socket;
 #[cfg(target_arch = "bpf")]
 mod socket_user;
 #[cfg(target_arch = "bpf")]

@@ -19,7 +19,7 @@ use engine_common::{
 
 use crate::{
     features,
-    kernel::{arguments, field},
+    kernel_memory::{arguments, field},
     report::write_migration,
     task_scope::{self, ancestor_of, cgroup_of, id_of},
 };

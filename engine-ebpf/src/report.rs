@@ -12,11 +12,11 @@ use aya_ebpf::{
 use core::{mem::offset_of, ptr::addr_of};
 use engine_common::{
     ABI_VERSION, ExecutableId, Outcome, VerdictWord,
-    egress_filter::SocketUser,
     limits::EVENT_RING_BYTES,
     record::{
         AttemptRecord, LocalAddressRecord, MigrationRecord, RecordHeader, RecordKind, attempt_flag, loss,
     },
+    socket_user::SocketUser,
     verifier::forget,
 };
 

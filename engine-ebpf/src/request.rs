@@ -12,7 +12,7 @@ use engine_common::{
 
 use crate::{
     evaluate::{PackedVerdict, evaluate},
-    kernel,
+    kernel_memory,
 };
 
 /// A request to a policy, and its part of the record.
@@ -199,7 +199,7 @@ impl AddressRequest {
     ) -> AddressRequest {
         let is_v6 = forget(is_v6, unknown);
         // The bytes behind an IPv4 address are readable, since it is a field of a larger structure, and ignored.
-        let [mut first, mut second] = kernel::read::<[u64; 2]>(address);
+        let [mut first, mut second] = kernel_memory::read::<[u64; 2]>(address);
         let canonical = if is_v6 != 0 {
             canonical_v6(u64::from_be(first), u64::from_be(second))
         } else {

@@ -13,8 +13,8 @@ use aya_ebpf::{
 use engine_common::{
     Fault, Outcome,
     dedup::DedupKey,
-    egress_filter::{MAX_SOCKET_ENTRIES, ReportedKey, SocketUser},
     scope::SlotRef,
+    socket_user::{MAX_SOCKET_ENTRIES, ReportedKey, SocketUser},
 };
 
 use crate::{

@@ -10,7 +10,7 @@ use engine_common::{limits::MAX_SCOPES, scope::Scope};
 
 use crate::{
     features,
-    kernel::{field, read},
+    kernel_memory::{field, read},
 };
 
 /// Scopes by cgroup id: a copy of the cgroup storage for programs that cannot access it.

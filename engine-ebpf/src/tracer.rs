@@ -19,7 +19,7 @@ use crate::{
     enforce::{PolicyOwner, enforce},
     evaluate::PackedVerdict,
     features,
-    kernel::{field, read},
+    kernel_memory::{field, read},
     local_address::{self, Connect, UNKNOWN_ADDRESS},
     report::ReportContext,
     request::{AddressRequest, Request},

@@ -6,7 +6,7 @@ use crate::{
     enforce::{PolicyOwner, enforce},
     evaluate::PackedVerdict,
     features,
-    kernel::{field, read},
+    kernel_memory::{field, read},
     report::ReportContext,
     request::{AddressRequest, Request, SocketRequest},
 };

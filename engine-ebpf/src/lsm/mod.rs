@@ -30,7 +30,7 @@ use self::{
 };
 use crate::{
     features,
-    kernel::{arguments, field, read},
+    kernel_memory::{arguments, field, read},
     task_scope,
 };
 

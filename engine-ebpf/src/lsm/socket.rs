@@ -5,7 +5,7 @@ use engine_common::Protocol;
 use super::call::{NAME4, NAME6, NOTHING, PEER4, PEER6, SOCKET, SOCKET6};
 use crate::{
     features,
-    kernel::{field, read},
+    kernel_memory::{field, read},
 };
 
 pub(super) const AF_UNSPEC: u64 = 0;

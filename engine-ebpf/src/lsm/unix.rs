@@ -20,7 +20,7 @@ use crate::{
     enforce::{Denial, PolicyOwner, enforce},
     evaluate::{PackedVerdict, evaluate},
     features,
-    kernel::{field, read},
+    kernel_memory::{field, read},
     report::ReportContext,
     request::{Request, write_halves},
     task_scope,

@@ -9,8 +9,8 @@ pub mod failure;
 pub mod help;
 pub mod logging;
 pub mod output;
-pub mod renamed;
-pub mod variable;
+pub mod renamed_commands;
+pub mod variable_args;
 
 pub use args::Cli;
 pub use exit::Exit;

@@ -3,7 +3,7 @@
 use std::{io::Write, process::ExitCode};
 
 use clap::{Parser, error::ErrorKind};
-use tidegate::{Cli, Exit, Output, dispatch, renamed};
+use tidegate::{Cli, Exit, Output, dispatch, renamed_commands};
 
 fn main() -> ExitCode {
     match Cli::try_parse() {
@@ -17,7 +17,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     let words: Vec<String> = std::env::args_os()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
-    if let Some(failure) = renamed::failure(error, words.iter().map(String::as_str)) {
+    if let Some(failure) = renamed_commands::failure(error, words.iter().map(String::as_str)) {
         return failure.report(Output::Text);
     }
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {

@@ -10,7 +10,7 @@ use crate::{
     Exit, Failure, Output,
     help::HelpEnd,
     output::{document, print},
-    variable::VariableArgs,
+    variable_args::VariableArgs,
 };
 use tidegate_core::control::{ApplyOutcome, Change};
 

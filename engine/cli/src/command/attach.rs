@@ -26,7 +26,7 @@ use crate::{
     Exit, Failure, Output, environment,
     help::HelpEnd,
     output::{document, print},
-    variable::VariableArgs,
+    variable_args::VariableArgs,
 };
 use tidegate_core::{
     cgroup::{CgroupHandle, Hierarchy},

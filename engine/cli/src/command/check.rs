@@ -6,7 +6,7 @@ use crate::{
     Exit,
     help::HelpEnd,
     output::{self, Output},
-    variable::VariableArgs,
+    variable_args::VariableArgs,
 };
 use tidegate_core::{
     digits::grouped,

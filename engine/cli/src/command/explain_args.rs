@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use crate::{Exit, help::HelpEnd, variable::VariableArgs};
+use crate::{Exit, help::HelpEnd, variable_args::VariableArgs};
 
 /// Explain which verdict policies give for a destination, and why
 ///

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
-use crate::{Exit, help::HelpEnd, variable::VariableArgs};
+use crate::{Exit, help::HelpEnd, variable_args::VariableArgs};
 
 /// Inspect policies and the policy language
 ///

@@ -9,7 +9,7 @@ use std::{
 use serde_json::json;
 
 use super::{attached::require_root, policy_files, text_table::table};
-use crate::{Exit, Failure, Output, environment, help::HelpEnd, output::print, variable::VariableArgs};
+use crate::{Exit, Failure, Output, environment, help::HelpEnd, output::print, variable_args::VariableArgs};
 use tidegate_core::events::{escape::escaped, json::document};
 use tidegate_selftest::{
     Progress, built_in,

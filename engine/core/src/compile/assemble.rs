@@ -10,9 +10,9 @@ use engine_common::{
 
 use super::{
     CompileError, Identities, Image, MAX_PAGES,
-    coverage::{self, LAST_PORT_KEY, LAST_PROTOCOL},
     interval::split,
     interval_table::{DimensionTable, IntervalTable},
+    key_ranges::{self, LAST_PORT_KEY, LAST_PROTOCOL},
     page_arena::PageArena,
     rule_set::{RuleSetId, RuleSets, set},
 };
@@ -183,16 +183,16 @@ impl DimensionTables {
         known: &Identities,
         rule_sets: &mut RuleSets,
     ) -> Result<DimensionTables, CompileError> {
-        let executables = coverage::executables(policy, known)?;
-        let port = split(coverage::services(policy), LAST_PORT_KEY, rule_sets);
-        let some = split(coverage::protocols_in_part(policy), LAST_PROTOCOL, rule_sets);
-        let every = split(coverage::protocols_in_full(policy), LAST_PROTOCOL, rule_sets);
-        let uid = split(coverage::uids(policy), u32::MAX, rule_sets);
+        let executables = key_ranges::executables(policy, known)?;
+        let port = split(key_ranges::services(policy), LAST_PORT_KEY, rule_sets);
+        let some = split(key_ranges::protocols_in_part(policy), LAST_PROTOCOL, rule_sets);
+        let every = split(key_ranges::protocols_in_full(policy), LAST_PROTOCOL, rule_sets);
+        let uid = split(key_ranges::uids(policy), u32::MAX, rule_sets);
         let executable = split(executables, u128::MAX, rule_sets);
-        let v4 = split(coverage::v4(policy), u32::MAX, rule_sets);
-        let v6 = split(coverage::v6(policy), u128::MAX, rule_sets);
+        let v4 = split(key_ranges::v4(policy), u32::MAX, rule_sets);
+        let v6 = split(key_ranges::v6(policy), u128::MAX, rule_sets);
         let unix = match policy.rules.iter().any(Rule::selects_unix_sockets) {
-            true => Some(split(coverage::unix(policy, known)?, u128::MAX, rule_sets)),
+            true => Some(split(key_ranges::unix(policy, known)?, u128::MAX, rule_sets)),
             false => None,
         };
         Ok(DimensionTables {

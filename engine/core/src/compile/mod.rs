@@ -10,7 +10,6 @@
 //! back from the kernel.
 
 mod assemble;
-mod coverage;
 pub mod diff;
 pub mod dump;
 mod entry;
@@ -20,12 +19,13 @@ pub mod identity;
 pub mod image;
 mod interval;
 mod interval_table;
+mod key_ranges;
 pub mod oracle;
 mod page_arena;
 mod read_back;
 pub mod rule_set;
 #[cfg(test)]
-mod sample;
+mod test_policies;
 mod walk;
 
 pub use assemble::compile;

@@ -9,9 +9,9 @@ use engine_common::{
 
 use super::{
     Image,
-    coverage::{LAST_PORT_KEY, LAST_PROTOCOL},
     entry::TableKey,
     interval_table::INDEX_BITS,
+    key_ranges::{LAST_PORT_KEY, LAST_PROTOCOL},
 };
 
 /// A range of keys with the same rule set.

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use super::{
     Control, Invocation,
+    desired_state::StateDirectory,
     error::ControlError,
     journal::Journal,
     lock::{Holder, Lock},
     record::{Attachment, PendingOperation, Record},
     scope,
-    state::StateDirectory,
 };
 use crate::{
     cgroup::CgroupHandle,

@@ -9,9 +9,9 @@ use engine_common::limits::MAX_POLICIES;
 
 use super::{
     error::ControlError,
+    json_file::{self, Durability, at, make_directory},
     lock::{LOCK, LOSSES_REPORTED},
     record::{RECORD_VERSION, Record},
-    record_file::{self, Durability, at, make_directory},
 };
 use crate::datapath::{Slot, TableError};
 
@@ -152,11 +152,11 @@ fn read_all(directory: &Path) -> Result<Vec<Record>, ControlError> {
 }
 
 fn read(path: &Path) -> Result<Option<Record>, ControlError> {
-    record_file::read(path, RECORD_VERSION)
+    json_file::read(path, RECORD_VERSION)
 }
 
 fn write(path: &Path, record: &Record) -> Result<(), ControlError> {
-    record_file::replace(path, record, Durability::UntilReboot)
+    json_file::replace(path, record, Durability::UntilReboot)
 }
 
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {

@@ -15,7 +15,7 @@ use nix::{
 use super::{
     Invocation,
     error::ControlError,
-    record_file::{at as failed, make_directory},
+    json_file::{at as failed, make_directory},
 };
 
 /// The file of the writer's lock.

@@ -15,21 +15,21 @@ mod apply;
 mod attach;
 mod attached_image;
 mod compiled;
+mod desired_state;
 mod detach;
 mod egress_filter;
 mod error;
 mod event_names;
 mod existing;
 mod journal;
+mod json_file;
 mod lock;
 mod record;
-mod record_file;
 mod recover;
 mod scope;
-mod state;
 mod status;
 mod totals;
-mod unix;
+mod unix_programs;
 
 use std::{cell::OnceCell, os::fd::AsFd};
 
@@ -44,18 +44,18 @@ use crate::{
 
 pub use apply::{ApplyOutcome, Change};
 pub use attach::{AttachOutcome, AttachRequest};
+pub use desired_state::{LivePolicy, Origin, PolicyState, Recompiled, STATE_VERSION};
 pub use detach::{DetachOutcome, DetachTarget};
 pub use error::ControlError;
 pub use event_names::SlotNames;
 pub use existing::{Existing, ExistingReport, ExistingSocket, Fate, Process};
 pub use lock::{Holder, Lock, ReaderLock};
 pub use record::{Actor, Attachment, RECORD_VERSION, Record, RuleName, Version};
-pub use state::{LivePolicy, Origin, PolicyState, Recompiled, STATE_VERSION};
 pub use status::{AttachmentState, AttachmentStatus, HookStatus, PolicyStatus, RuleStatus, Status};
 pub use totals::Totals;
 
+use desired_state::StateDirectory;
 use journal::Journal;
-use state::StateDirectory;
 
 /// The context of one command: its instance, its user and its clock.
 #[derive(Clone, Debug)]

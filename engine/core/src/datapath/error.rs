@@ -11,7 +11,7 @@ use aya::{
 use engine_common::limits::MAX_POLICIES;
 use thiserror::Error;
 
-use super::{btf::BtfError, pins::CONVENTIONAL_BPFFS, tables::Slot};
+use super::{btf::BtfError, maps::Slot, pin_directory::CONVENTIONAL_BPFFS};
 use crate::{compile::ImageError, hint::Hint, instance::BPFFS_VARIABLE};
 
 /// Why programs and maps could not be loaded, pinned, opened, attached or detached.

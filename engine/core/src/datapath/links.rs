@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::{
     error::DatapathError,
     features::tracing_programs_reattach,
-    pinned::PinnedDatapath,
-    pins::{self, at},
+    pin_directory::{self, at},
+    pinned_datapath::PinnedDatapath,
     program::ProgramSpec,
     program_group::{ANCHOR, GROUPS, GroupName, GroupScope, ProgramGroup, ScopeNeeds},
     syscall,
@@ -78,7 +78,7 @@ impl PinnedDatapath {
             has_policies: true,
         };
         let links = cgroup_links(&self.directory, empty.cgroup);
-        pins::make(&links)?;
+        pin_directory::make(&links)?;
         self.attach_missing(&ANCHOR, cgroup, &links)?;
         let scope = self.scope(empty.cgroup).map_err(scope_error("read"))?;
         if scope.is_none_or(|scope| scope.cgroup == 0) {
@@ -105,7 +105,7 @@ impl PinnedDatapath {
         if cgroup_link_state(&link) == LinkState::Attached {
             return Ok(());
         }
-        pins::remove_link(&link).map_err(at("remove", &link))?;
+        pin_directory::remove_link(&link).map_err(at("remove", &link))?;
         program.attach(&self.program(program.name), Some(cgroup), &link)
     }
 
@@ -130,7 +130,7 @@ impl PinnedDatapath {
             return Ok(());
         }
         let links = global_links(&self.directory, row);
-        pins::make(&links)?;
+        pin_directory::make(&links)?;
         for program in row.programs {
             let (pin, link) = (self.program(program.name), links.join(program.name));
             if pin.exists() && !link.exists() {
@@ -189,7 +189,7 @@ impl PinnedDatapath {
         let links = cgroup_links(&self.directory, cgroup);
         group.row().programs.iter().try_for_each(|program| {
             let link = links.join(program.name);
-            pins::remove_link(&link).map_err(at("remove", &link))
+            pin_directory::remove_link(&link).map_err(at("remove", &link))
         })
     }
 
@@ -229,7 +229,7 @@ fn global_links(directory: &Path, row: &ProgramGroup) -> PathBuf {
 
 /// Ids of the cgroups that have links in a set.
 pub(super) fn cgroups_of(directory: &Path) -> Result<Vec<u64>, DatapathError> {
-    let names = pins::names(&directory.join("links"))?;
+    let names = pin_directory::names(&directory.join("links"))?;
     let mut ids: Vec<u64> = names.iter().filter_map(|name| name.parse().ok()).collect();
     ids.sort_unstable();
     Ok(ids)
@@ -241,9 +241,9 @@ pub(super) fn detach_from(directory: &Path, cgroup: u64) -> Result<(), DatapathE
     let programs = rows(GroupScope::Cgroup).rev().flat_map(|row| row.programs);
     for program in programs.chain([&ANCHOR]) {
         let link = links.join(program.name);
-        pins::remove_link(&link).map_err(at("remove", &link))?;
+        pin_directory::remove_link(&link).map_err(at("remove", &link))?;
     }
-    pins::remove_directory(&links)
+    pin_directory::remove_directory(&links)
 }
 
 /// Detaches a group while no cgroup needs it. Where its programs could not be attached again they stay attached, and find no
@@ -261,9 +261,9 @@ pub(super) fn remove_global_links(directory: &Path, row: &ProgramGroup) -> Resul
     let links = global_links(directory, row);
     for program in row.programs {
         let link = links.join(program.name);
-        pins::remove_link(&link).map_err(at("remove", &link))?;
+        pin_directory::remove_link(&link).map_err(at("remove", &link))?;
     }
-    pins::remove_directory(&links)
+    pin_directory::remove_directory(&links)
 }
 
 fn cgroup_link_state(pin: &Path) -> LinkState {

@@ -9,10 +9,10 @@ use super::{
     btf::Btf,
     error::DatapathError,
     features::Features,
+    maps::raise_memory_limit,
     offsets::Offsets,
     program::ProgramSpec,
     program_group::{ANCHOR, GROUPS, GroupName, Refusal},
-    tables::raise_memory_limit,
 };
 
 /// The programs as built from engine-ebpf.

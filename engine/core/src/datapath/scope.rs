@@ -5,7 +5,7 @@ use engine_common::{
     scope::{HookSet, Scope, SlotRef},
 };
 
-use super::tables::Slot;
+use super::maps::Slot;
 use crate::policy::Policy;
 
 /// The scope with these policies in their order, each for the hooks that it selects among `available`. `None` if there are

@@ -159,12 +159,12 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::events::sample;
+    use crate::events::test_records;
 
     const START: u64 = 1_000_000_000;
 
     fn event(port: u16, after_ns: u64, key: Option<u64>) -> Box<Event> {
-        let mut event = sample::event(|record| {
+        let mut event = test_records::event(|record| {
             record.port = port;
             record.header.ktime_ns = START + after_ns;
         });
@@ -279,7 +279,7 @@ mod tests {
     fn migrations_keep_their_position() {
         let mut correlator = Correlator::default();
         let migrate = |correlator: &mut Correlator, after_ns| {
-            let migration = sample::migration(|record| record.header.ktime_ns = START + after_ns);
+            let migration = test_records::migration(|record| record.header.ktime_ns = START + after_ns);
             correlator.add_migration(Box::new(migration), Timestamp::UNIX_EPOCH);
         };
         migrate(&mut correlator, 0);

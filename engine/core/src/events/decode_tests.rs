@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::events::{record_bytes::encode, sample};
+use crate::events::{record_bytes::encode, test_records};
 
 /// Records that the kernel programs may write.
 fn records() -> impl Strategy<Value = AttemptRecord> {
@@ -36,7 +36,7 @@ fn records() -> impl Strategy<Value = AttemptRecord> {
                 lost: words[4],
                 ktime_ns: words[0],
                 scope: words[2],
-                ..sample::header::<AttemptRecord>(RecordKind::Attempt)
+                ..test_records::header::<AttemptRecord>(RecordKind::Attempt)
             },
             generation: words[1],
             cgroup: words[3],
@@ -77,7 +77,7 @@ fn records() -> impl Strategy<Value = AttemptRecord> {
 proptest! {
     #[test]
     fn decoded_fields_are_those_of_the_record(record in records()) {
-        let event = sample::decoded(&record);
+        let event = test_records::decoded(&record);
         prop_assert_eq!(event.ktime_ns, record.header.ktime_ns);
         prop_assert_eq!(event.generation, record.generation);
         prop_assert_eq!((event.scope, event.cgroup), (record.header.scope, record.cgroup));
@@ -148,7 +148,7 @@ proptest! {
         let decoder = &DECODERS[kind];
         let header = RecordHeader {
             length: decoder.length as u32,
-            ..sample::header::<AttemptRecord>(decoder.kind)
+            ..test_records::header::<AttemptRecord>(decoder.kind)
         };
         let bytes = [&encode(&header)[..], &bytes].concat();
         let _ = decode(&bytes[..decoder.length]);
@@ -190,7 +190,7 @@ fn undefined_values_are_rejected() {
         (|r| r.original_family = 0, "unknown original family: 0"),
     ];
     for (change, message) in cases {
-        let mut record = sample::record();
+        let mut record = test_records::record();
         assert!(decode(&encode(&record)).is_ok());
         change(&mut record);
         let error = decode(&encode(&record)).unwrap_err().to_string();
@@ -201,7 +201,7 @@ fn undefined_values_are_rejected() {
 #[test]
 fn lengths_are_checked_against_header_and_kind() {
     assert_eq!(decode(&[0; 3]), Err(DecodeError::Header(3)));
-    let record = sample::record();
+    let record = test_records::record();
     let bytes = encode(&record);
     let length = |bytes| {
         Err(DecodeError::Length {
@@ -219,7 +219,7 @@ fn lengths_are_checked_against_header_and_kind() {
 
 #[test]
 fn an_unknown_kind_is_not_an_error() {
-    let mut header = sample::header::<AttemptRecord>(RecordKind::Attempt);
+    let mut header = test_records::header::<AttemptRecord>(RecordKind::Attempt);
     (header.kind, header.length) = (16, 33);
     let bytes = [&encode(&header)[..], &[7]].concat();
     assert_eq!(decode(&bytes), Ok(Record::Unknown { kind: 16 }));
@@ -228,7 +228,7 @@ fn an_unknown_kind_is_not_an_error() {
 
 fn local_address_record(address: [u8; 16], family: u8) -> LocalAddressRecord {
     LocalAddressRecord {
-        header: sample::header::<LocalAddressRecord>(RecordKind::LocalAddress),
+        header: test_records::header::<LocalAddressRecord>(RecordKind::LocalAddress),
         key: 6,
         address,
         port: 40_000,
@@ -238,8 +238,8 @@ fn local_address_record(address: [u8; 16], family: u8) -> LocalAddressRecord {
 }
 
 fn unix_record(protocol: Protocol, name_length: u32) -> UnixRecord {
-    let mut attempt = sample::record();
-    attempt.header = sample::header::<UnixRecord>(RecordKind::Unix);
+    let mut attempt = test_records::record();
+    attempt.header = test_records::header::<UnixRecord>(RecordKind::Unix);
     attempt.protocol = protocol.0;
     attempt.hook = Hook::LsmUnixConnect as u8;
     (attempt.family, attempt.original_family) = (0, 0);
@@ -256,13 +256,13 @@ fn unix_record(protocol: Protocol, name_length: u32) -> UnixRecord {
 /// The corpus that fuzzing starts with: records of every kind.
 fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let attempt = |change: fn(&mut AttemptRecord)| {
-        let mut record = sample::record();
+        let mut record = test_records::record();
         change(&mut record);
         encode(&record)
     };
-    let mut thread = sample::migration_record();
+    let mut thread = test_records::migration_record();
     thread.flags = migration_flag::ALL;
-    let mut unknown = sample::header::<AttemptRecord>(RecordKind::Attempt);
+    let mut unknown = test_records::header::<AttemptRecord>(RecordKind::Attempt);
     (unknown.kind, unknown.length) = (16, 32);
     vec![
         ("connect4-blocked.bin", attempt(|_| {})),
@@ -290,10 +290,10 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ),
         (
             "local-address.bin",
-            encode(&local_address_record(sample::v4([192, 0, 2, 7]), 4)),
+            encode(&local_address_record(test_records::v4([192, 0, 2, 7]), 4)),
         ),
         ("unix-connect.bin", encode(&unix_record(Protocol::UNIX, 3))),
-        ("migration.bin", encode(&sample::migration_record())),
+        ("migration.bin", encode(&test_records::migration_record())),
         ("migration-thread.bin", encode(&thread)),
         ("unknown-kind.bin", encode(&unknown)),
     ]
@@ -329,7 +329,7 @@ fn the_seeds_of_the_fuzzer_are_up_to_date() {
 
 #[test]
 fn migrations() {
-    let migration = sample::migration(|_| {});
+    let migration = test_records::migration(|_| {});
     assert_eq!(
         (migration.scope, migration.from, migration.to),
         (42, 43, 7),
@@ -349,13 +349,13 @@ fn migrations() {
         (migration.migrated_by.pid, migration.migrated_by.comm.as_bytes()),
         (1, &b"systemd"[..])
     );
-    let created = sample::migration(|r| r.flags = migration_flag::ALL);
+    let created = test_records::migration(|r| r.flags = migration_flag::ALL);
     assert_eq!(
         (created.is_whole_process, created.is_clone_into_cgroup),
         (false, true)
     );
     // Entries behind the end of the list are ignored.
-    let none = sample::migration(|r| r.slots[0].0 = 0);
+    let none = test_records::migration(|r| r.slots[0].0 = 0);
     assert_eq!(none.slots, [0_u32; 0]);
 
     type Change = fn(&mut MigrationRecord);
@@ -366,7 +366,7 @@ fn migrations() {
         (|r| r.slots[1].0 = MAX_POLICIES + 1, unknown("slot", MAX_POLICIES)),
     ];
     for (change, error) in cases {
-        let mut record = sample::migration_record();
+        let mut record = test_records::migration_record();
         change(&mut record);
         assert_eq!(decode(&encode(&record)), Err(error));
     }
@@ -377,7 +377,7 @@ fn local_addresses() {
     let mapped: Ipv6Addr = "::ffff:192.0.2.7".parse().unwrap();
     let v6: Ipv6Addr = "2001:db8::1".parse().unwrap();
     for (address, family, text) in [
-        (sample::v4([192, 0, 2, 7]), 4, "192.0.2.7:40000"),
+        (test_records::v4([192, 0, 2, 7]), 4, "192.0.2.7:40000"),
         (mapped.octets(), 6, "192.0.2.7:40000"),
         (v6.octets(), 6, "[2001:db8::1]:40000"),
     ] {
@@ -398,7 +398,7 @@ fn local_addresses() {
 
 #[test]
 fn unix_sockets_have_names() {
-    let event = sample::decoded(&unix_record(Protocol::UNIX, 3));
+    let event = test_records::decoded(&unix_record(Protocol::UNIX, 3));
     assert_eq!(event.target.display(event.protocol).to_string(), "unix:/a");
     let Target::Unix { id, .. } = event.target else {
         panic!("{:?}", event.target);

@@ -10,10 +10,10 @@ use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
 use super::{
-    context::NamedEvent,
     escape::is_printable,
     loss::{LossCause, Lost},
     migration::NamedMigration,
+    names::NamedEvent,
     summary::PolicyCounters,
     tally::Tally,
     target::Target,

@@ -4,7 +4,7 @@ use engine_common::{Action, Protocol, record::reason};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::events::sample::{comm, named, named_migration, v4};
+use crate::events::test_records::{comm, named, named_migration, v4};
 use crate::host::{Feature, Unmet};
 
 fn read(object: &impl Serialize) -> Value {

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{context::Names, event::Comm};
+use super::{event::Comm, names::Names};
 
 /// A process, or one of its threads, was migrated out of a scope, whose policies no longer apply to it.
 #[derive(Clone, Debug, PartialEq, Eq)]

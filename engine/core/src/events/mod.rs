@@ -9,7 +9,6 @@
 
 pub mod bound_name;
 pub mod clock;
-pub mod context;
 pub mod correlator;
 pub mod decode;
 pub mod escape;
@@ -18,6 +17,7 @@ pub mod json;
 pub mod local_address;
 pub mod loss;
 pub mod migration;
+pub mod names;
 pub mod pipeline;
 pub mod record_bytes;
 pub mod report_file;
@@ -27,16 +27,16 @@ pub mod target;
 pub mod text;
 
 #[cfg(test)]
-pub(crate) mod sample;
+pub(crate) mod test_records;
 
 pub use clock::{Clock, ClockSource, SystemClocks};
-pub use context::{Context, NamedEvent, Names, PolicyNames};
 pub use correlator::{Correlator, Item};
 pub use decode::{DecodeError, Record, decode};
 pub use event::Event;
 pub use local_address::LocalAddress;
 pub use loss::{LossCause, LossWatch, Lost};
 pub use migration::{CgroupMigration, MigratedBy, NamedMigration};
+pub use names::{Context, NamedEvent, Names, PolicyNames};
 pub use pipeline::{LateKill, Pipeline, Skipped, StreamItem};
 pub use report_file::{ReportError, ReportFile};
 pub use summary::{Layout, PolicyCounters, table};

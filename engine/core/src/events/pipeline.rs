@@ -14,12 +14,12 @@ use jiff::Timestamp;
 
 use super::{
     clock::{Clock, ClockSource, SystemClocks},
-    context::{NamedEvent, Names},
     correlator::{Correlator, Item},
     decode::{Record, decode},
     event::Event,
     loss::{LossWatch, Lost},
     migration::NamedMigration,
+    names::{NamedEvent, Names},
 };
 
 /// Nanoseconds between two updates of the clock within a batch of records.

@@ -1,13 +1,13 @@
 use engine_common::record::{AttemptRecord, RecordHeader, RecordKind, attempt_flag};
 
 use super::*;
-use crate::events::{clock::tests::TestClocks, record_bytes::encode, sample};
+use crate::events::{clock::tests::TestClocks, record_bytes::encode, test_records};
 
 const SECOND: u64 = 1_000_000_000;
 
 struct Test {
     clocks: TestClocks,
-    pipeline: Pipeline<sample::Names, TestClocks>,
+    pipeline: Pipeline<test_records::Names, TestClocks>,
 }
 
 impl Test {
@@ -15,7 +15,7 @@ impl Test {
         let clocks = TestClocks::new(SECOND, "2026-01-02T12:00:01Z");
         let clock = Clock::with_source(clocks.clone()).unwrap();
         Test {
-            pipeline: Pipeline::new(sample::context(), clock, 0),
+            pipeline: Pipeline::new(test_records::context(), clock, 0),
             clocks,
         }
     }
@@ -28,7 +28,7 @@ impl Test {
     }
 
     fn read_attempt(&mut self, change: impl FnOnce(&mut AttemptRecord)) {
-        let mut record = sample::record();
+        let mut record = test_records::record();
         record.header.ktime_ns = self.clocks.boottime_ns().unwrap();
         change(&mut record);
         self.read(&encode(&record));
@@ -81,7 +81,7 @@ fn losses_come_before_the_record_that_reveals_them() {
     let mut test = Test::new();
     test.read_attempt(|_| {});
     test.read_attempt(|r| r.header.lost = 3);
-    let mut migration = sample::migration_record();
+    let mut migration = test_records::migration_record();
     migration.header.lost = 4;
     test.read(&encode(&migration));
     test.clocks.advance(SECOND);

@@ -114,7 +114,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::events::sample::named;
+    use crate::events::test_records::named;
 
     #[test]
     fn a_report_has_one_object_per_line() {

@@ -4,7 +4,7 @@ use engine_common::{
 };
 
 use super::*;
-use crate::events::sample::{comm, named, v4};
+use crate::events::test_records::{comm, named, v4};
 
 const PLAIN: Layout = Layout {
     styled: false,

@@ -6,9 +6,9 @@ use engine_common::{Action, ExecutableId, Outcome, Protocol, Reason, SocketFamil
 
 use super::{
     bound_name::BoundName,
-    context::NamedEvent,
     escape::{escaped, word},
     event::Comm,
+    names::NamedEvent,
     target::Target,
 };
 
@@ -205,7 +205,7 @@ fn first(named: &NamedEvent<'_>) -> Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::sample::{comm, named, v4};
+    use crate::events::test_records::{comm, named, v4};
 
     #[test]
     fn equal_attempts_are_one_row() {

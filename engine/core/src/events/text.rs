@@ -7,11 +7,11 @@ use anstyle::{AnsiColor, Style};
 use engine_common::Outcome;
 
 use super::{
-    context::NamedEvent,
     escape::{escaped, word},
     event::Event,
     loss::{LossCause, Lost},
     migration::NamedMigration,
+    names::NamedEvent,
 };
 
 /// The line of an event, without line feed. Times are UTC.
@@ -160,7 +160,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::events::sample::{comm, named, named_migration, v4};
+    use crate::events::test_records::{comm, named, named_migration, v4};
 
     fn plain(text: &str) -> String {
         anstream::adapter::strip_str(text).to_string()

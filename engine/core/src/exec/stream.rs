@@ -88,7 +88,7 @@ mod tests {
     use engine_common::{Outcome, record::attempt_flag};
 
     use super::*;
-    use crate::events::{clock::tests::TestClocks, record_bytes::encode, sample};
+    use crate::events::{clock::tests::TestClocks, record_bytes::encode, test_records};
 
     /// What happened, in order.
     #[derive(Default)]
@@ -137,8 +137,8 @@ mod tests {
     fn a_process_is_killed_before_its_attempt_is_recorded() {
         let log = Log::default();
         let mut sink = LoggingSink(&log);
-        let mut stream = EventStream::new(sample::context(), clock(), 0, &mut sink);
-        let mut late = sample::record();
+        let mut stream = EventStream::new(test_records::context(), clock(), 0, &mut sink);
+        let mut late = test_records::record();
         (late.outcome, late.verdict, late.pid) = (Outcome::KillPending as u8, 3, 77);
         let mut waiting = late;
         (waiting.flags, waiting.pid) = (attempt_flag::EXPECTS_LOCAL_ADDRESS, 78);
@@ -152,8 +152,8 @@ mod tests {
     fn only_losses_of_this_run_are_recorded_also_after_the_last_record() {
         let log = Log::default();
         let mut sink = LoggingSink(&log);
-        let mut stream = EventStream::new(sample::context(), clock(), 5, &mut sink);
-        let mut record = sample::record();
+        let mut stream = EventStream::new(test_records::context(), clock(), 5, &mut sink);
+        let mut record = test_records::record();
         record.header.lost = 5;
         let first = encode(&record);
         record.header.lost = 7;

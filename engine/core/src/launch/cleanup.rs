@@ -8,7 +8,7 @@ use std::{
 
 use nix::fcntl::Flock;
 
-use super::transient::{NAME_PREFIX, TransientError, open_directory, try_lock};
+use super::transient_cgroup::{NAME_PREFIX, TransientError, open_directory, try_lock};
 use crate::cgroup::Hierarchy;
 
 /// Removes stale transient cgroups below the cgroup of this process: those that are empty and that no process has

@@ -11,37 +11,37 @@
 
 mod capability;
 mod cgroup_events;
+mod cgroup_signal;
 mod child;
 mod cleanup;
 mod command;
 mod environment;
-mod identity;
 mod isolation;
-mod member;
 mod orphans;
 mod placement;
 mod privilege;
 #[cfg(feature = "systemd")]
 mod scope_unit;
-mod signal;
+mod signal_source;
 mod spawn;
 mod supervise;
+mod target_user;
 mod terminal;
-mod transient;
+mod transient_cgroup;
 
 pub use capability::{Capability, CapabilitySet, DANGEROUS, UnknownCapability};
+pub use cgroup_signal::kill_in;
 pub use cleanup::sweep_stale;
 pub use command::{Command, KeepFds};
 pub use environment::{Environment, EnvironmentChange};
-pub use identity::{IdentityError, TargetUser};
 pub use isolation::IsolationError;
-pub use member::kill_in;
 pub use orphans::{OrphanAction, OrphanOutcome};
 pub use placement::{CgroupManager, Placement, PlacementError, Slice};
 pub use privilege::{MissingPrivilege, RequiredPrivileges};
 #[cfg(feature = "systemd")]
 pub use scope_unit::ScopeError;
-pub use signal::{SignalError, SignalSource};
+pub use signal_source::{SignalError, SignalSource};
 pub use spawn::{Child, SpawnError, Step};
 pub use supervise::{Exit, Finished, SuperviseError, Supervisor, Watch};
-pub use transient::{TransientCgroup, TransientError};
+pub use target_user::{IdentityError, TargetUser};
+pub use transient_cgroup::{TransientCgroup, TransientError};

@@ -30,7 +30,7 @@ use nix::{
 use super::{
     Slice,
     cgroup_events::{CgroupEvents, wait_readable},
-    transient::{NAME_PREFIX, NAMES_TRIED},
+    transient_cgroup::{NAME_PREFIX, NAMES_TRIED},
 };
 use crate::cgroup::Hierarchy;
 

@@ -25,7 +25,7 @@ use nix::{
 
 use super::{
     Child, OrphanAction, OrphanOutcome, SignalError, SignalSource, TransientCgroup, TransientError,
-    member::send_signal, signal::ReceivedSignal, terminal::Terminal,
+    cgroup_signal::send_signal, signal_source::ReceivedSignal, terminal::Terminal,
 };
 
 /// How a command ended.

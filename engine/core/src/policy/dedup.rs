@@ -6,7 +6,7 @@ use super::{
     diagnostic::{Code, Reporter, quoted},
     fields::{self, Fields},
     model::Dedup,
-    node::Node,
+    yaml_node::Node,
 };
 
 /// Units of a window, in milliseconds.

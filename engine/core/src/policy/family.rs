@@ -8,7 +8,7 @@ use super::{
     fields::{self, Fields},
     model::{PortRange, Service, Services},
     nearest::nearest,
-    node::{Node, Value},
+    yaml_node::{Node, Value},
 };
 
 /// Reads the field. `None` if an error was reported.

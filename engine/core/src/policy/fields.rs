@@ -3,9 +3,9 @@
 use super::{
     diagnostic::{Code, Reporter, quoted},
     nearest::nearest,
-    node::{Entry, Node, Value},
     source::Span,
     variable,
+    yaml_node::{Entry, Node, Value},
 };
 
 /// Former names of fields, with their present names.

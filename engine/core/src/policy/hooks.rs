@@ -7,7 +7,7 @@ use super::{
     fields,
     model::Hooks,
     nearest::nearest,
-    node::{Node, Value},
+    yaml_node::{Node, Value},
 };
 
 /// Reads `hooks: auto` or a list; `None` if an error was reported.

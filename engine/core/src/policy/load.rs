@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::{
     Policy,
-    context::LoadContext,
     definition::PolicyDefinition,
     diagnostic::{Code, Diagnostic, Reporter, Severity},
+    load_context::LoadContext,
     render,
     source::{self, MAX_POLICY_BYTES, ReadError, Source, Span},
     validate,

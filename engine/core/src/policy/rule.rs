@@ -8,12 +8,11 @@ use super::{
     family,
     fields::{self, Fields},
     model::{PortRange, Rule, Service, Services, Subject},
-    name,
-    node::{Node, Value},
-    service,
+    name, process, service,
     set::{Selector, Sets},
     source::Span,
-    subject, unix,
+    unix,
+    yaml_node::{Node, Value},
 };
 
 const FIELDS: [&str; 10] = [
@@ -109,7 +108,7 @@ pub(super) fn read(
 fn subject_and_reason(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> (Option<Subject>, Option<String>) {
     let subject = match fields.get("process") {
         None => Some(Subject::default()),
-        Some(node) => subject::read(node, reporter),
+        Some(node) => process::read(node, reporter),
     };
     let reason = fields
         .get("reason")

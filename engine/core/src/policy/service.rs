@@ -6,8 +6,8 @@ use super::{
     diagnostic::{Code, Reporter, quoted},
     fields::{self, Text},
     model::{PortRange, Service, Services},
-    node::{Node, Value},
     port::{self, PortSpec},
+    yaml_node::{Node, Value},
 };
 
 /// A protocol name and the protocols that it covers.

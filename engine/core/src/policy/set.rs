@@ -13,14 +13,13 @@ use super::{
     AddressSet,
     address_file::{self, AddressFileError},
     builtin,
-    context::LoadContext,
     diagnostic::{Code, Reporter, quoted},
     fields::{self, Fields, Text},
+    load_context::LoadContext,
     nearest::nearest,
-    network,
-    node::{Node, Value},
-    set_order,
+    network, set_order,
     source::Span,
+    yaml_node::{Node, Value},
 };
 
 /// Maximum number of ranges of all sets and selectors of a policy, counting a set for each use. Limits the

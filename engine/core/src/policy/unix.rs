@@ -6,8 +6,8 @@ use super::{
     diagnostic::{Code, Reporter, quoted},
     fields::{self, Fields},
     model::{UnixName, UnixSockets},
-    node::{Node, Value},
     path,
+    yaml_node::{Node, Value},
 };
 
 /// Selectors of network destinations, which cannot be combined with `unix`.

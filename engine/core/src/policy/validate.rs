@@ -11,18 +11,17 @@ use engine_common::{
 use ipnet::IpNet;
 
 use super::{
-    context::LoadContext,
     dedup,
     diagnostic::{Code, Problem, Reporter, quoted},
     fields::{self, Fields},
     hooks,
+    load_context::LoadContext,
     model::{Dedup, Errno, Hooks, Policy, Rule},
-    name, network,
-    node::{Node, Value},
-    rule,
+    name, network, rule,
     set::Sets,
     shadow,
     source::Span,
+    yaml_node::{Node, Value},
 };
 
 /// Version of the language.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     diagnostic::{Code, Problem, Reporter, quoted},
-    node::{Node, Scalar, Value},
     source::Span,
+    yaml_node::{Node, Scalar, Value},
 };
 
 /// The values of variables.

@@ -7,8 +7,8 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
 
 use super::{
     diagnostic::{Code, Reporter, quoted},
-    node::{Entry, Node, Scalar, Value},
     source::Span,
+    yaml_node::{Entry, Node, Scalar, Value},
 };
 
 /// Maximum nesting of lists and mappings.

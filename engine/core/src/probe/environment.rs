@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     finding::{Finding, Support},
-    hint::RUN_AS_ROOT,
+    refused::RUN_AS_ROOT,
 };
 use crate::{
     cgroup::Hierarchy,

@@ -9,8 +9,8 @@ use super::{
     AttachScope, Options,
     environment::{HostEnvironment, boot_with_bpf},
     finding::{Finding, Reached, Support},
-    hint::refused,
-    self_calls::SelfCalls,
+    refused::refused,
+    test_calls::SelfCalls,
 };
 use crate::{
     datapath::ftrace_off_reason,

@@ -5,13 +5,13 @@
 //! HostEnvironment::detect -> datapath::trial (with SelfCalls) -> Finding -> Plan
 //! ```
 
-mod destroy;
 mod environment;
 mod finding;
-mod hint;
 mod hooks;
 mod plan;
-mod self_calls;
+mod refused;
+mod socket_destroy;
+mod test_calls;
 
 use serde::Serialize;
 
@@ -117,7 +117,7 @@ pub fn probe(options: Options) -> Report {
         hooks,
         helpers,
         maps,
-        sockets: destroy::findings(&environment, options.attach != AttachScope::None),
+        sockets: socket_destroy::findings(&environment, options.attach != AttachScope::None),
         plan: Plan::default(),
     };
     report.plan = Plan::new(&report);

@@ -22,7 +22,7 @@ use thiserror::Error;
 
 use super::{
     message::{self, MessageError, Part},
-    network::Network,
+    network_namespace::Network,
     socket::{Socket, State},
 };
 

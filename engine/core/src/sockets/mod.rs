@@ -14,12 +14,12 @@ mod holder;
 mod message;
 #[cfg(test)]
 mod message_tests;
-mod network;
+mod network_namespace;
 mod socket;
 
 pub use diag::{Diag, DiagError};
 pub use direction::{Direction, Listeners, direction};
 pub use holder::{Holders, all_processes};
 pub use message::MessageError;
-pub use network::{Network, NetworkError, Networks};
+pub use network_namespace::{Network, NetworkError, Networks};
 pub use socket::{Counters, Socket, State};

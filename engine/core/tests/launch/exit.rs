@@ -111,9 +111,7 @@ fn own_failure_is_125_and_nothing_ran() {
     let finished = finish(weak);
     assert_eq!((finished.code, &*finished.output), (125, ""), "{finished:?}");
     assert!(
-        finished
-            .errors
-            .contains("(missing CAP_SYS_ADMIN)"),
+        finished.errors.contains("(missing CAP_SYS_ADMIN)"),
         "{finished:?}"
     );
 }

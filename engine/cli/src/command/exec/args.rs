@@ -9,7 +9,7 @@ use clap::{
 use engine_common::{Action, Mode};
 use tidegate_core::launch::CgroupManager;
 
-use crate::{Exit, command::rule_flags::RuleFlags, help::HelpEnd, variable::VariableArgs};
+use crate::{Exit, command::rule_flags::RuleFlags, help::HelpEnd, variable_args::VariableArgs};
 
 const CHILD: &str = "Command options";
 const REPORT: &str = "Report options";

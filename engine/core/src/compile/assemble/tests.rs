@@ -4,7 +4,7 @@ use engine_common::{Address, Attempt, ExecutableId, Mode, Reason, Verdict};
 
 use super::*;
 use crate::{
-    compile::sample::{policy, ports, rule},
+    compile::test_policies::{policy, ports, rule},
     policy::{AddressSet, Binary, PortRange, Service},
 };
 

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::compile::{
         Identities, compile,
-        sample::{policy, rule},
+        test_policies::{policy, rule},
     };
 
     #[test]

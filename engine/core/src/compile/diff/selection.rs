@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt};
 use engine_common::Protocol;
 use serde::Serialize;
 
-use crate::compile::coverage::LAST_PORT_KEY;
+use crate::compile::key_ranges::LAST_PORT_KEY;
 
 /// A shortened list of services or user ids. `any` has `all_but` and no items.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     compile::{
         Identities, compile,
-        sample::{addresses, policy, ports, rule},
+        test_policies::{addresses, policy, ports, rule},
     },
     policy::{AddressSet, Binary, Errno, Policy, Rule},
 };

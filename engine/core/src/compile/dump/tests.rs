@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     compile::{
         Identities, compile,
-        sample::{addresses, policy, ports, rule},
+        test_policies::{addresses, policy, ports, rule},
     },
     policy::{AddressSet, Binary, Policy},
 };

@@ -4,7 +4,7 @@ use engine_common::Action;
 
 use super::*;
 use crate::{
-    compile::sample::{policy, ports, rule},
+    compile::test_policies::{policy, ports, rule},
     policy::{Binary, Subject},
 };
 

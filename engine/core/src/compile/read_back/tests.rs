@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     compile::{
         Identities, compile,
-        sample::{policy, rule},
+        test_policies::{policy, rule},
     },
     policy::AddressSet,
 };

@@ -55,7 +55,10 @@ pub(in crate::datapath) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 
 /// The number of programs attached to a cgroup itself at one attach point (`enum bpf_attach_type`); `None` where the kernel
 /// does not know this attach point for cgroups.
-pub(in crate::datapath) fn count_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Option<u32>> {
+pub(in crate::datapath) fn count_programs(
+    cgroup: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<Option<u32>> {
     #[repr(C)]
     struct Query {
         target_fd: u32,

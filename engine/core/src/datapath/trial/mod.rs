@@ -30,8 +30,8 @@ pub use self::{
 };
 use super::{
     btf::Btf,
+    maps::raise_memory_limit,
     syscall::{ProgramLoad, read_words},
-    tables::raise_memory_limit,
 };
 
 /// Trial programs, and the map in which they record that they were called.

@@ -18,7 +18,7 @@ use nix::{
 use super::{
     environment::HostEnvironment,
     finding::{Finding, Support},
-    hint::RUN_AS_ROOT,
+    refused::RUN_AS_ROOT,
 };
 
 const TCP: (&str, u8) = ("destroying TCP sockets", 6);

@@ -22,11 +22,11 @@ use super::{
     error::{DatapathError, RingError, TableError},
     features::Features,
     load::{LoadOptions, Loaded, WakeUp, load},
-    pins::{self, at},
+    maps::{DedupCounts, LiveImage, Slot, Tables},
+    pin_directory::{self, at},
     program_group::{GROUPS, GroupName},
     ring::EventRing,
-    run, syscall,
-    tables::{DedupCounts, LiveImage, Slot, Tables},
+    run_datapath, syscall,
     task_scopes::TaskScopes,
 };
 use crate::{compile::Image, instance::Instance};
@@ -61,7 +61,7 @@ impl PinnedDatapath {
     /// # Errors
     /// [`DatapathError::Open`] when the set is damaged.
     pub fn open(instance: &Instance) -> Result<Option<PinnedDatapath>, DatapathError> {
-        match pins::existing_directory(instance) {
+        match pin_directory::existing_directory(instance) {
             Some(own) => PinnedDatapath::open_at(own.join(attached_name())),
             None => Ok(None),
         }
@@ -73,7 +73,7 @@ impl PinnedDatapath {
     /// # Errors
     /// [`DatapathError`]; then nothing is left pinned.
     pub fn open_or_make(instance: &Instance) -> Result<PinnedDatapath, DatapathError> {
-        let directory = pins::own_directory(instance)?.join(attached_name());
+        let directory = pin_directory::own_directory(instance)?.join(attached_name());
         let options = || LoadOptions {
             features: Features::detect(&instance.disabled),
             wake: WakeUp::Batched,
@@ -91,12 +91,12 @@ impl PinnedDatapath {
         }
         // Pinned under another name and renamed when complete.
         let draft = draft_of(&directory);
-        pins::remove_tree(&draft)?;
+        pin_directory::remove_tree(&draft)?;
         let made = pin_all(&draft, options())
             .and_then(|()| fs::rename(&draft, &directory).map_err(at("move", &draft)));
         if let Err(error) = made {
             // The first error is the one to report.
-            let _ = pins::remove_tree(&draft);
+            let _ = pin_directory::remove_tree(&draft);
             return Err(error);
         }
         PinnedDatapath::open_made(directory)
@@ -143,15 +143,15 @@ impl PinnedDatapath {
     /// # Errors
     /// [`DatapathError::Io`] when a pin cannot be removed.
     pub fn remove(instance: &Instance) -> Result<bool, DatapathError> {
-        let Some(own) = pins::existing_directory(instance) else {
+        let Some(own) = pin_directory::existing_directory(instance) else {
             return Ok(false);
         };
         let directory = own.join(attached_name());
         let existed = directory.is_dir();
         remove_set(&directory)?;
         // A command that was killed while it loaded programs left this.
-        pins::remove_tree(&draft_of(&directory))?;
-        run::remove_idle(instance);
+        pin_directory::remove_tree(&draft_of(&directory))?;
+        run_datapath::remove_idle(instance);
         // Fails while runs of `exec` have sets in it.
         let _ = fs::remove_dir(own);
         Ok(existed)
@@ -263,7 +263,7 @@ impl PinnedDatapath {
     pub fn keep_superseded(&self, slot: Slot) -> Result<(), DatapathError> {
         let path = self.superseded_pin(slot);
         let map = self.tables.inner(slot).map_err(at("open", &path))?;
-        pins::ignore_missing(fs::remove_file(&path)).map_err(at("remove", &path))?;
+        pin_directory::ignore_missing(fs::remove_file(&path)).map_err(at("remove", &path))?;
         syscall::pin(map.as_fd(), &path).map_err(at("pin", &path))
     }
 
@@ -279,7 +279,7 @@ impl PinnedDatapath {
     /// [`DatapathError::Io`] when the pin cannot be removed.
     pub fn forget_superseded(&self, slot: Slot) -> Result<(), DatapathError> {
         let path = self.superseded_pin(slot);
-        pins::ignore_missing(fs::remove_file(&path)).map_err(at("remove", &path))
+        pin_directory::ignore_missing(fs::remove_file(&path)).map_err(at("remove", &path))
     }
 
     fn superseded_pin(&self, slot: Slot) -> PathBuf {
@@ -302,14 +302,14 @@ fn attached_name() -> String {
 /// # Errors
 /// [`DatapathError::Io`] when the directory of pins cannot be read.
 pub fn other_versions(instance: &Instance) -> Result<Vec<PathBuf>, DatapathError> {
-    let Some(own) = pins::existing_directory(instance) else {
+    let Some(own) = pin_directory::existing_directory(instance) else {
         return Ok(Vec::new());
     };
     let is_set = |name: &String| {
         let version = ATTACHED.iter().find_map(|prefix| name.strip_prefix(prefix));
         version.is_some_and(|version| version.parse::<u32>().is_ok())
     };
-    let mut others = pins::names(&own)?;
+    let mut others = pin_directory::names(&own)?;
     others.retain(|name| is_set(name) && *name != attached_name());
     Ok(others.iter().map(|name| own.join(name)).collect())
 }
@@ -319,7 +319,7 @@ fn pin_all(directory: &Path, options: LoadOptions) -> Result<(), DatapathError> 
     let Loaded { ebpf, programs } = load(options)?;
     let mut ebpf = ebpf;
     for name in ["", "maps", "programs", "links", "superseded"] {
-        pins::make(&directory.join(name))?;
+        pin_directory::make(&directory.join(name))?;
     }
     let pinned = |path: &Path, result| match result {
         Ok(()) => Ok(()),
@@ -351,5 +351,5 @@ pub(super) fn remove_set(directory: &Path) -> Result<(), DatapathError> {
     for row in &GROUPS {
         super::links::remove_global_links(directory, row)?;
     }
-    pins::remove_tree(directory)
+    pin_directory::remove_tree(directory)
 }

@@ -7,10 +7,10 @@ use ipnet::IpNet;
 
 use super::{
     AddressSet, builtin,
-    context::LoadContext,
-    flag::{Host, part, split},
+    load_context::LoadContext,
     model::{Dedup, Errno, Hooks, Policy, Rule, Subject},
     nearest::nearest,
+    rule_flag::{Host, part, split},
 };
 
 use crate::hint::Hint;

@@ -21,7 +21,7 @@ use crate::{
     report::ReportContext,
     request::{AddressRequest, Request, SocketRequest},
     scope,
-    sender::has_listened,
+    sending_socket::has_listened,
     socket_user::{self, evaluate_listened, record_user},
 };
 

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     diagnostic::Problem,
-    flags::FlagError,
+    from_flags::FlagError,
     model::{PortRange, Service, Services},
     network, port,
 };

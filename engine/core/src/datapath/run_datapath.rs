@@ -33,12 +33,12 @@ use super::{
     features::Features,
     links,
     load::{LoadOptions, OBJECT_HASH, WakeUp},
-    pinned::{PinnedDatapath, remove_set},
-    pins::{self, at},
+    maps::{DedupCounts, Slot},
+    pin_directory::{self, at},
+    pinned_datapath::{PinnedDatapath, remove_set},
     program_group::GroupName,
     ring::EventRing,
     scope,
-    tables::{DedupCounts, Slot},
 };
 use crate::{compile::Image, instance::Instance, policy::Policy};
 
@@ -89,13 +89,13 @@ impl RunDatapath {
     /// # Errors
     /// [`DatapathError`] when programs cannot be loaded or pinned.
     pub fn load(instance: &Instance, features: Features, wake: WakeUp) -> Result<RunDatapath, DatapathError> {
-        let (directory, lock) = new_directory(&pins::own_directory(instance)?)?;
+        let (directory, lock) = new_directory(&pin_directory::own_directory(instance)?)?;
         let options = options(features, wake, instance.ring_bytes);
         let made = PinnedDatapath::make_at(directory.clone(), options)
             .and_then(|datapath| RunDatapath::new(datapath, true, lock));
         if made.is_err() {
             // The first error is the one to report.
-            let _ = pins::remove_tree(&directory);
+            let _ = pin_directory::remove_tree(&directory);
         }
         made
     }
@@ -263,17 +263,17 @@ fn kept(
     features: Features,
     is_alive: impl Fn(u64) -> bool,
 ) -> Result<Option<RunDatapath>, DatapathError> {
-    let own = pins::own_directory(instance)?;
+    let own = pin_directory::own_directory(instance)?;
     let directory = own.join(kept_name(instance, features));
     let taken = {
         // One process loads them at a time, and none removes them meanwhile.
-        let Some(_making) = pins::lock(&own).map_err(at("lock", &own))? else {
+        let Some(_making) = pin_directory::lock(&own).map_err(at("lock", &own))? else {
             return Ok(None);
         };
         remove_other_builds(&own, &is_alive);
         let options = || options(features, WakeUp::EachRecord, None);
         let datapath = PinnedDatapath::open_or_make_at(directory.clone(), options)?;
-        let lock = pins::lock(&directory).map_err(at("lock", &directory))?;
+        let lock = pin_directory::lock(&directory).map_err(at("lock", &directory))?;
         lock.map(|lock| (datapath, lock))
     };
     let Some((datapath, lock)) = taken else {
@@ -313,8 +313,8 @@ fn new_directory(own: &Path) -> Result<(PathBuf, Flock<File>), DatapathError> {
         if directory.exists() {
             continue;
         }
-        pins::make(&directory)?;
-        match pins::lock(&directory) {
+        pin_directory::make(&directory)?;
+        match pin_directory::lock(&directory) {
             Ok(Some(lock)) if is_empty(&directory) => return Ok((directory, lock)),
             // Another run has taken the name, or its sweep has taken the empty directory for a left-over.
             Ok(_) => {}
@@ -338,7 +338,7 @@ fn is_empty(directory: &Path) -> bool {
 /// # Errors
 /// [`DatapathError::Io`] when a pin cannot be removed.
 pub fn sweep(instance: &Instance, is_alive: impl Fn(u64) -> bool) -> Result<usize, DatapathError> {
-    let Some(own) = pins::existing_directory(instance) else {
+    let Some(own) = pin_directory::existing_directory(instance) else {
         return Ok(0);
     };
     let detach_removed = |directory: &Path| -> Result<usize, DatapathError> {
@@ -355,7 +355,7 @@ pub fn sweep(instance: &Instance, is_alive: impl Fn(u64) -> bool) -> Result<usiz
     }
     for directory in sets(&own, OWN)? {
         // While the lock is held its run is not over. Here it is held until the directory is gone.
-        let Ok(Some(_lock)) = pins::lock(&directory) else {
+        let Ok(Some(_lock)) = pin_directory::lock(&directory) else {
             continue;
         };
         swept += detach_removed(&directory)?;
@@ -368,7 +368,7 @@ pub fn sweep(instance: &Instance, is_alive: impl Fn(u64) -> bool) -> Result<usiz
 
 /// Removes all sets of runs that are not in use.
 pub(super) fn remove_idle(instance: &Instance) {
-    let Some(own) = pins::existing_directory(instance) else {
+    let Some(own) = pin_directory::existing_directory(instance) else {
         return;
     };
     for prefix in [KEPT, OWN] {
@@ -390,13 +390,13 @@ fn remove_other_builds(own: &Path, is_alive: impl Fn(u64) -> bool) {
 }
 
 fn sets(own: &Path, prefix: &str) -> Result<Vec<PathBuf>, DatapathError> {
-    let names = pins::names(own)?.into_iter();
+    let names = pin_directory::names(own)?.into_iter();
     let names = names.filter(|name| name.starts_with(prefix));
     Ok(names.map(|name| own.join(name)).collect())
 }
 
 fn remove_if_idle(directory: &Path, is_alive: impl Fn(u64) -> bool) {
-    let Ok(Some(_lock)) = pins::lock(directory) else {
+    let Ok(Some(_lock)) = pin_directory::lock(directory) else {
         return;
     };
     let in_use = links::cgroups_of(directory).map_or(true, |all| all.into_iter().any(is_alive));

@@ -14,8 +14,8 @@ use super::{
     Control,
     attached_image::compile_attached,
     error::ControlError,
+    json_file::{self, Durability, at, make_directory, sync_directory},
     record::{Actor, Record, mode_word},
-    record_file::{self, Durability, at, make_directory, sync_directory},
 };
 use crate::{
     compile::{Image, diff::PolicyDiff},
@@ -194,7 +194,7 @@ impl StateDirectory {
     }
 
     pub(super) fn read(&self, name: &str) -> Result<Option<PolicyState>, ControlError> {
-        record_file::read(&self.file(name), STATE_VERSION)
+        json_file::read(&self.file(name), STATE_VERSION)
     }
 
     /// Writes the desired state of live policies. A file that has it already is not written; one of an unknown version is
@@ -216,7 +216,7 @@ impl StateDirectory {
             if !is_written {
                 self.prepare()?;
             }
-            record_file::replace(&self.file(&record.name), &state, Durability::Disk)?;
+            json_file::replace(&self.file(&record.name), &state, Durability::Disk)?;
             is_written = true;
         }
         match is_written {
@@ -235,7 +235,7 @@ impl StateDirectory {
 
     /// The same without a flush, for many policies: [`StateDirectory::clear`] flushes the directory. Whether there was one.
     pub(super) fn unlink(&self, name: &str) -> Result<bool, ControlError> {
-        record_file::remove(&self.file(name))
+        json_file::remove(&self.file(name))
     }
 
     /// Removes all policies, and drafts that a command left behind; whether there were any. The directories stay.
@@ -249,7 +249,7 @@ impl StateDirectory {
             let path = entry.path();
             let extension = path.extension().unwrap_or_default();
             if extension == "json" || extension == "draft" {
-                record_file::remove(&path)?;
+                json_file::remove(&path)?;
                 existed = true;
             }
         }

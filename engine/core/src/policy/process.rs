@@ -7,8 +7,8 @@ use super::{
     fields::{self, Fields},
     model::{Binary, Subject},
     name::is_name,
-    node::{Node, Value},
     path,
+    yaml_node::{Node, Value},
 };
 
 /// The value of `process`.
