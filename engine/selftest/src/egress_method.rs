@@ -10,110 +10,54 @@ pub const MARKER: &[u8] = b"tidegate test_client";
 /// The IP protocol of raw sockets: reserved for experiments (RFC 3692).
 pub const EXPERIMENTAL_PROTOCOL: i32 = 253;
 
-/// How a process sends something to another host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EgressMethod {
-    /// TCP: connect, send.
-    TcpConnect,
-    /// UDP: connect, send.
-    UdpConnectSend,
-    /// UDP: sendto on a socket without a peer.
-    UdpSendto,
-    /// UDP: sendmsg on a socket without a peer.
-    UdpSendmsg,
-    /// UDP: sendmmsg with two messages.
-    UdpSendmmsg,
-    /// UDP: connected to one destination, sendto another.
-    UdpConnectedSendto,
-    /// UDP: connected to one destination, reconnected to another, send.
-    UdpReconnect,
-    /// TCP fast open: sendto with MSG_FASTOPEN, no connect.
-    TcpFastopenSendto,
-    /// TCP fast open: connect with TCP_FASTOPEN_CONNECT, data in the first packet.
-    TcpFastopenConnect,
-    /// TCP: connect submitted to an io_uring.
-    IoUringConnect,
-    /// UDP: sendmsg submitted to an io_uring.
-    IoUringSendmsg,
-    /// ICMP echo from a ping socket created by an io_uring: sendto.
-    IoUringPing,
-    /// MPTCP: connect, send.
-    MptcpConnect,
-    /// SCTP: connect, send.
-    SctpConnect,
-    /// TCP on an IPv6 socket to an IPv4-mapped address.
-    MappedTcpConnect,
-    /// UDP on an IPv6 socket connected to an IPv4-mapped address.
-    MappedUdpConnect,
-    /// UDP: sendto on an IPv6 socket with an IPv4-mapped address.
-    MappedUdpSendto,
-    /// UDP: an IPv6 socket connected with a `sockaddr_in`.
-    InetOnUdp6Connect,
-    /// UDP: sendto on an IPv6 socket with a `sockaddr_in`.
-    InetOnUdp6Sendto,
-    /// UDP: connected, disconnected by AF_UNSPEC, then sendto another destination.
-    UnspecDisconnectSendto,
-    /// TCP: connected, disconnected by AF_UNSPEC, then connected to another destination.
-    UnspecTcpReconnect,
-    /// UDP: sendto with family AF_UNSPEC, which the kernel treats as AF_INET.
-    UnspecFamilySendto,
-    /// UDP-Lite: connect, send.
-    UdpliteConnectSend,
-    /// UDP-Lite: sendto.
-    UdpliteSendto,
-    /// Raw IP: connect, send.
-    RawConnectSend,
-    /// Raw IP: sendto.
-    RawSendto,
-    /// Raw IP with an IP header written by the sender (IPPROTO_RAW).
-    RawOwnHeader,
-    /// ICMP echo from a ping socket: connect, send.
-    PingConnectSend,
-    /// ICMP echo from a ping socket: sendto.
-    PingSendto,
-    /// An IP packet through a packet socket, below the IP layer.
-    Packet,
-    /// TCP: connect in a second thread.
-    ThreadConnect,
-    /// TCP: connect in a grandchild whose parent has ended.
-    GrandchildConnect,
+/// Defines [`EgressMethod`] and its table: each method with its name on the command line and in reports, and what the
+/// process does.
+macro_rules! egress_methods {
+    ($($method:ident, $name:literal, $about:literal;)*) => {
+        /// How a process sends something to another host.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum EgressMethod {
+            $(#[doc = $about] $method,)*
+        }
+
+        const METHODS: &[(EgressMethod, &str, &str)] = &[$((EgressMethod::$method, $name, $about),)*];
+    };
 }
 
-/// Every method with its name on the command line and in reports.
-const NAMED: [(EgressMethod, &str); 32] = [
-    (EgressMethod::TcpConnect, "tcp-connect"),
-    (EgressMethod::UdpConnectSend, "udp-connect-send"),
-    (EgressMethod::UdpSendto, "udp-sendto"),
-    (EgressMethod::UdpSendmsg, "udp-sendmsg"),
-    (EgressMethod::UdpSendmmsg, "udp-sendmmsg"),
-    (EgressMethod::UdpConnectedSendto, "udp-connected-sendto"),
-    (EgressMethod::UdpReconnect, "udp-reconnect"),
-    (EgressMethod::TcpFastopenSendto, "tcp-fastopen-sendto"),
-    (EgressMethod::TcpFastopenConnect, "tcp-fastopen-connect"),
-    (EgressMethod::IoUringConnect, "io-uring-connect"),
-    (EgressMethod::IoUringSendmsg, "io-uring-sendmsg"),
-    (EgressMethod::IoUringPing, "io-uring-ping"),
-    (EgressMethod::MptcpConnect, "mptcp-connect"),
-    (EgressMethod::SctpConnect, "sctp-connect"),
-    (EgressMethod::MappedTcpConnect, "mapped-tcp-connect"),
-    (EgressMethod::MappedUdpConnect, "mapped-udp-connect"),
-    (EgressMethod::MappedUdpSendto, "mapped-udp-sendto"),
-    (EgressMethod::InetOnUdp6Connect, "inet-on-udp6-connect"),
-    (EgressMethod::InetOnUdp6Sendto, "inet-on-udp6-sendto"),
-    (EgressMethod::UnspecDisconnectSendto, "unspec-disconnect-sendto"),
-    (EgressMethod::UnspecTcpReconnect, "unspec-tcp-reconnect"),
-    (EgressMethod::UnspecFamilySendto, "unspec-family-sendto"),
-    (EgressMethod::UdpliteConnectSend, "udplite-connect-send"),
-    (EgressMethod::UdpliteSendto, "udplite-sendto"),
-    (EgressMethod::RawConnectSend, "raw-connect-send"),
-    (EgressMethod::RawSendto, "raw-sendto"),
-    (EgressMethod::RawOwnHeader, "raw-own-header"),
-    (EgressMethod::PingConnectSend, "ping-connect-send"),
-    (EgressMethod::PingSendto, "ping-sendto"),
-    (EgressMethod::Packet, "packet"),
-    (EgressMethod::ThreadConnect, "thread-connect"),
-    (EgressMethod::GrandchildConnect, "grandchild-connect"),
-];
+egress_methods! {
+    TcpConnect, "tcp-connect", "TCP: connect, send";
+    UdpConnectSend, "udp-connect-send", "UDP: connect, send";
+    UdpSendto, "udp-sendto", "UDP: sendto on a socket without a peer";
+    UdpSendmsg, "udp-sendmsg", "UDP: sendmsg on a socket without a peer";
+    UdpSendmmsg, "udp-sendmmsg", "UDP: sendmmsg with two messages";
+    UdpConnectedSendto, "udp-connected-sendto", "UDP: connect to one destination, sendto to another";
+    UdpReconnect, "udp-reconnect", "UDP: connect to one destination, then to another, send";
+    TcpFastopenSendto, "tcp-fastopen-sendto", "TCP fast open: sendto with MSG_FASTOPEN, without connect";
+    TcpFastopenConnect, "tcp-fastopen-connect", "TCP fast open: connect with TCP_FASTOPEN_CONNECT, data in the SYN";
+    IoUringConnect, "io-uring-connect", "TCP: connect submitted to an io_uring";
+    IoUringSendmsg, "io-uring-sendmsg", "UDP: sendmsg submitted to an io_uring";
+    IoUringPing, "io-uring-ping", "ICMP echo (ping socket created by an io_uring): sendto";
+    MptcpConnect, "mptcp-connect", "MPTCP: connect, send";
+    SctpConnect, "sctp-connect", "SCTP: connect, send";
+    MappedTcpConnect, "mapped-tcp-connect", "TCP: connect of an IPv6 socket to an IPv4-mapped address, send";
+    MappedUdpConnect, "mapped-udp-connect", "UDP: connect of an IPv6 socket to an IPv4-mapped address, send";
+    MappedUdpSendto, "mapped-udp-sendto", "UDP: sendto on an IPv6 socket with an IPv4-mapped address";
+    InetOnUdp6Connect, "inet-on-udp6-connect", "UDP: connect of an IPv6 socket with an IPv4 `sockaddr_in`, send";
+    InetOnUdp6Sendto, "inet-on-udp6-sendto", "UDP: sendto on an IPv6 socket with an IPv4 `sockaddr_in`";
+    UnspecDisconnectSendto, "unspec-disconnect-sendto", "UDP: connect, disconnect by AF_UNSPEC, sendto to another destination";
+    UnspecTcpReconnect, "unspec-tcp-reconnect", "TCP: connect, disconnect by AF_UNSPEC, connect to another destination";
+    UnspecFamilySendto, "unspec-family-sendto", "UDP: sendto with family AF_UNSPEC, which the kernel treats as AF_INET";
+    UdpliteConnectSend, "udplite-connect-send", "UDP-Lite: connect, send";
+    UdpliteSendto, "udplite-sendto", "UDP-Lite: sendto";
+    RawConnectSend, "raw-connect-send", "raw IP: connect, send";
+    RawSendto, "raw-sendto", "raw IP: sendto";
+    RawOwnHeader, "raw-own-header", "raw IP: sendto with an IP header that the process writes (IPPROTO_RAW)";
+    PingConnectSend, "ping-connect-send", "ICMP echo (ping socket): connect, send";
+    PingSendto, "ping-sendto", "ICMP echo (ping socket): sendto";
+    Packet, "packet", "packet socket: an IP packet, below the IP layer";
+    ThreadConnect, "thread-connect", "TCP: connect in a second thread";
+    GrandchildConnect, "grandchild-connect", "TCP: connect in a grandchild whose parent has ended";
+}
 
 /// The name of no egress method.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -179,13 +123,22 @@ pub enum EnforcedBy {
 impl EgressMethod {
     /// Every method.
     pub fn all() -> impl Iterator<Item = EgressMethod> {
-        NAMED.into_iter().map(|(method, _)| method)
+        METHODS.iter().map(|(method, ..)| *method)
     }
 
     /// The name on the command line of the test client and in reports.
     pub fn name(self) -> &'static str {
-        let named = NAMED.into_iter().find(|(method, _)| *method == self);
-        named.map_or("", |(_, name)| name)
+        self.row().1
+    }
+
+    /// What the process does, in one line.
+    pub fn about(self) -> &'static str {
+        self.row().2
+    }
+
+    fn row(self) -> &'static (EgressMethod, &'static str, &'static str) {
+        // The macro makes the table of all methods, in the order of the enum.
+        &METHODS[self as usize]
     }
 
     /// The address families of destinations that the method supports.
@@ -363,50 +316,10 @@ mod tests {
         let mut names: Vec<_> = EgressMethod::all().map(EgressMethod::name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), NAMED.len());
+        assert_eq!(names.len(), METHODS.len());
         for method in EgressMethod::all() {
             assert_eq!(method.name().parse(), Ok(method));
         }
         assert!("".parse::<EgressMethod>().is_err());
-    }
-
-    /// Does not compile if a method is missing here, and fails if it has no name.
-    #[test]
-    fn every_method_has_a_name() {
-        let count = |method: EgressMethod| match method {
-            EgressMethod::TcpConnect
-            | EgressMethod::UdpConnectSend
-            | EgressMethod::UdpSendto
-            | EgressMethod::UdpSendmsg
-            | EgressMethod::UdpSendmmsg
-            | EgressMethod::UdpConnectedSendto
-            | EgressMethod::UdpReconnect
-            | EgressMethod::TcpFastopenSendto
-            | EgressMethod::TcpFastopenConnect
-            | EgressMethod::IoUringConnect
-            | EgressMethod::IoUringSendmsg
-            | EgressMethod::IoUringPing
-            | EgressMethod::SctpConnect
-            | EgressMethod::MptcpConnect
-            | EgressMethod::MappedTcpConnect
-            | EgressMethod::MappedUdpConnect
-            | EgressMethod::MappedUdpSendto
-            | EgressMethod::InetOnUdp6Connect
-            | EgressMethod::InetOnUdp6Sendto
-            | EgressMethod::UnspecDisconnectSendto
-            | EgressMethod::UnspecTcpReconnect
-            | EgressMethod::UnspecFamilySendto
-            | EgressMethod::UdpliteConnectSend
-            | EgressMethod::UdpliteSendto
-            | EgressMethod::RawConnectSend
-            | EgressMethod::RawSendto
-            | EgressMethod::RawOwnHeader
-            | EgressMethod::PingConnectSend
-            | EgressMethod::PingSendto
-            | EgressMethod::Packet
-            | EgressMethod::ThreadConnect
-            | EgressMethod::GrandchildConnect => 1,
-        };
-        assert_eq!(EgressMethod::all().map(count).sum::<usize>(), 32);
     }
 }

@@ -54,6 +54,8 @@ impl TestResult {
 pub struct CaseResult {
     /// Name of the egress method.
     pub method: &'static str,
+    /// What the process does, in one line.
+    pub about: &'static str,
     /// The destination: its address family, or the form of its address.
     pub destination: &'static str,
     /// The result.

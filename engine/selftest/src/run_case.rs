@@ -29,6 +29,7 @@ pub(super) fn run_case(
 ) -> Result<CaseResult, SelftestError> {
     let line = CaseResult {
         method: case.technique.name(),
+        about: case.technique.about(),
         destination: case.destination,
         result: TestResult::Unsupported,
         forbidden: false,
@@ -133,8 +134,8 @@ fn classify(
         let known_limitation = technique == Technique::InheritedSocket && !has_lsm;
         let reason = match known_limitation {
             true => {
-                "the socket was created outside the cgroup; without LSM programs only the cgroup that created a socket counts \
-                 (SECURITY.md)"
+                "the socket was created outside of the cgroup; without LSM programs only the cgroup in which a socket was \
+                 created counts (SECURITY.md)"
             }
             false => "a bug in tidegate: please report it as described in SECURITY.md",
         };
@@ -228,6 +229,7 @@ mod tests {
     fn line(forbidden: bool, arrived: usize, errno: Option<&str>) -> CaseResult {
         CaseResult {
             method: "",
+            about: "",
             destination: "",
             result: TestResult::Unsupported,
             forbidden,

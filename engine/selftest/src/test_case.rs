@@ -30,6 +30,16 @@ impl Technique {
         }
     }
 
+    /// What the process does, in one line.
+    pub(super) fn about(self) -> &'static str {
+        match self {
+            Technique::EgressMethod(method) => method.about(),
+            Technique::InheritedSocket => {
+                "UDP: send on a connected socket that was created outside of the cgroup"
+            }
+        }
+    }
+
     /// The protocol of the receiver.
     pub(super) fn transport(self) -> Transport {
         match self {

@@ -16,10 +16,13 @@ const MARK: &str = "SELFTEST ";
 const HEAD: &str = "\
 # Egress paths by kernel
 
-Written by `cargo xtask vm --selftest`, which runs `sudo tidegate selftest` on the kernels of the matrix in virtual machines. Each
-method sends to a receiver without a policy first, then under a policy that denies it. Nothing arrived under the policy, except
-where the cell says **bypass**. A name is that of the hook that denied, according to its event. `(capability)`: `exec` drops a
-capability that the method needs. `-`: this kernel does not support the method.
+Written by `cargo xtask vm --selftest`, which runs `sudo tidegate selftest` on the [test kernels](../README.md#kernels) in
+virtual machines. An egress path is a method (what the process does; see [Methods](#methods)) and a kind of destination. A
+client sends a message on each path to a local test server: first without a policy, then under a policy that denies it.
+Nothing arrived under the policy, except where a cell is **bypass**.
+
+A cell has the name of the hook that denied the call, from its event. Names with `lsm_` are LSM programs, the others cgroup
+hooks. `(capability)`: `exec` drops a capability that the method needs. `-`: this kernel does not support the method.
 
 ";
 
@@ -27,6 +30,7 @@ capability that the method needs. `-`: this kernel does not support the method.
 #[derive(Debug, Deserialize)]
 struct CaseResult {
     method: String,
+    about: String,
     destination: String,
     result: String,
     hook: Option<String>,
@@ -104,9 +108,14 @@ fn table(columns: &[(String, Vec<CaseResult>)]) -> Result<String> {
         text += &format!(" {kernel} |");
     }
     text += &format!("\n|{}\n", "---|".repeat(columns.len() + 2));
+    let mut methods: Vec<String> = Vec::new();
     let mut reasons: Vec<String> = Vec::new();
     for (index, line) in first.iter().enumerate() {
         text += &format!("| {} | {} |", line.method, line.destination);
+        let method = format!("| {} | {} |\n", line.method, line.about);
+        if !methods.contains(&method) {
+            methods.push(method);
+        }
         for (kernel, lines) in columns {
             let same = lines
                 .get(index)
@@ -127,10 +136,11 @@ fn table(columns: &[(String, Vec<CaseResult>)]) -> Result<String> {
         }
         text.push('\n');
     }
-    Ok(match reasons.as_slice() {
-        [] => text,
-        reasons => format!("{text}\n{}", reasons.concat()),
-    })
+    if !reasons.is_empty() {
+        text += &format!("\n{}", reasons.concat());
+    }
+    text += "\n## Methods\n\n| method | what the process does |\n|---|---|\n";
+    Ok(text + &methods.concat())
 }
 
 #[cfg(test)]
@@ -139,7 +149,7 @@ mod tests {
 
     fn console(result: &str, hook: &str) -> Vec<CaseResult> {
         let line = format!(
-            r#"{{"method":"m","destination":"IPv4","result":"{result}","hook":{hook},"reason":"so"}}"#
+            r#"{{"method":"m","about":"a","destination":"IPv4","result":"{result}","hook":{hook},"reason":"so"}}"#
         );
         read(&format!("noise\r\n{MARK}{line}\r\nmore\n")).unwrap()
     }
@@ -154,7 +164,7 @@ mod tests {
         assert_eq!(
             table(&columns).unwrap(),
             "| method | destination | 5 | 6 | 7 |\n|---|---|---|---|---|\n| m | IPv4 | - | connect4 | **bypass** |\n\n\
-             - m: **bypass**: so\n"
+             - m: **bypass**: so\n\n## Methods\n\n| method | what the process does |\n|---|---|\n| m | a |\n"
         );
     }
 

@@ -157,6 +157,7 @@ mod tests {
     fn report(results: &[(TestResult, bool)]) -> Report {
         let case = |&(result, known_limitation): &(TestResult, bool)| CaseResult {
             method: "",
+            about: "",
             destination: "",
             result,
             forbidden: true,
