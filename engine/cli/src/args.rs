@@ -17,11 +17,11 @@ use super::{
 
 const GLOBAL: &str = "Global options";
 
-/// Control which network destinations processes may connect to, enforced in the Linux kernel
+/// Control in the Linux kernel which network destinations a process may connect to
 ///
-/// A policy allows, audits, blocks or kills. eBPF programs decide when a process calls connect(2) or
-/// sendmsg(2), before a packet leaves the machine. `exec` runs one command under a policy; `attach` puts a
-/// policy on a cgroup, such as a systemd service.
+/// For each connection, a policy decides: allow, audit, block, or kill the process. eBPF programs decide when the
+/// process calls connect(2) or sendmsg(2), before a packet leaves the machine. `exec` runs one command under a
+/// policy; `attach` puts a policy on a cgroup, such as that of a systemd service.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "tidegate",
@@ -54,7 +54,8 @@ pub struct Cli {
     )]
     pub color: ColorChoice,
 
-    /// Log more to standard error; repeat for debug and trace messages (see also TIDEGATE_LOG)
+    /// Log more to standard error; repeat for debug and trace messages. The environment variable TIDEGATE_LOG
+    /// takes precedence
     #[arg(long, short, global = true, action = ArgAction::Count, help_heading = GLOBAL)]
     pub verbose: u8,
 
@@ -94,7 +95,7 @@ fn help() -> String {
         exits: &exits,
         other_exits: &[
             ("128+n", "exec: signal n terminated the command"),
-            ("other", "exec: the exit code of the command"),
+            ("other", "exec: the exit code of the command; it can also be one of the above"),
         ],
     }
     .text()

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Success.
     Success = 0,
-    /// A file, a missing privilege or the kernel prevented it. Nothing was changed, unless the message says so.
+    /// A file cannot be read, a privilege is missing, or the kernel refuses. Nothing was changed, unless the message
+    /// says so.
     CouldNotRun = 1,
     /// The command line is not valid.
     Usage = 2,
@@ -16,7 +17,7 @@ pub enum Exit {
     PolicyInvalid = 3,
     /// `explain`: the attempt would be denied.
     Denied = 4,
-    /// A policy is enforced only in part.
+    /// A policy is not fully enforced; `selftest`: a bypass that is a known limitation.
     Partial = 5,
     /// `selftest`: a packet arrived that the policy forbids.
     Bypass = 6,
@@ -52,12 +53,12 @@ impl Exit {
     pub const fn meaning(self) -> &'static str {
         match self {
             Exit::Success => "success",
-            Exit::CouldNotRun => "could not run: a file, a privilege or the kernel",
+            Exit::CouldNotRun => "could not run: cannot read a file, not root, or the kernel refuses",
             Exit::Usage => "invalid command line",
             Exit::PolicyInvalid => "a policy is not valid",
             Exit::Denied => "explain: the attempt would be denied",
-            Exit::Partial => "a policy is enforced only in part",
-            Exit::Bypass => "selftest: found a bypass",
+            Exit::Partial => "a policy is not fully enforced; selftest: only known bypasses",
+            Exit::Bypass => "selftest: found a bypass that is not a known limitation",
             Exit::ExecFailed => "exec: tidegate failed; the command was not started",
             Exit::NotExecutable => "exec: the command cannot be executed",
             Exit::NotFound => "exec: the command was not found",

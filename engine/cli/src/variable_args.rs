@@ -8,12 +8,12 @@ const HEADING: &str = "Policy variables";
 /// Values of `${NAME}` in policies.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct VariableArgs {
-    /// Set the policy variable ${NAME}; in a list, the value may be several items, separated by spaces or
-    /// commas
+    /// Set the policy variable ${NAME}. If ${NAME} is an item of a YAML list, VALUE can have several items, separated
+    /// by spaces or commas. A variable that no policy uses is ignored
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment, help_heading = HEADING)]
     pub set: Vec<(String, String)>,
 
-    /// Read variables that are not given by --set from the environment
+    /// Take variables without --set from the environment
     #[arg(long, help_heading = HEADING)]
     pub env: bool,
 }

@@ -85,7 +85,8 @@ fn duplicates_are_counted_in_the_next_event() {
         assert_eq!(fixture.status().policy("shop")["rules"][0]["attempts"], 7);
         let text = fixture.run_ok(["status"]);
         let (suppressed, pending) = (before.0 + 6, before.1 + 6);
-        let expected = format!("{suppressed} duplicates suppressed, {pending} not yet reported");
+        let expected =
+            format!("{suppressed} duplicates suppressed, of which {pending} are not yet in an event");
         assert!(text.contains(&expected), "{text}");
 
         fixture.apply("shop", &version(11));

@@ -16,10 +16,12 @@ use tidegate_core::control::{ApplyOutcome, Change};
 
 /// Replace an attached policy by a new version
 ///
-/// Use it to change the rules of a policy without detaching it. The new version replaces the old one on all its
-/// cgroups by one atomic swap: each attempt is decided by the old version or by the new one. If the new version
-/// is not valid or cannot be fully enforced, the old version stays active. The mode becomes the one in the file.
-/// Prints the difference in rules and addresses. Needs root.
+/// Use it to change the rules of a policy without detaching it. The version changes on all its cgroups in one atomic
+/// step: each attempt is decided by the old version or by the new one. If the new version is not valid or cannot be
+/// fully enforced, the old version stays active. Prints the difference in rules and addresses. Needs root.
+///
+/// The policy gets the mode of the file. A file without `mode` means enforce, also if the policy was attached with
+/// `--mode audit` or is in audit mode by `set-mode`: add `mode: audit` to the file to stay in audit mode.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = help())]
 pub struct ApplyArgs {
@@ -46,7 +48,7 @@ pub struct ApplyArgs {
 
 fn help() -> String {
     HelpEnd {
-        notes: &["Sockets that are already connected keep their connection, unless the policy is `strict`."],
+        notes: &["Connected sockets keep their connection, unless the policy has `strict: true`."],
         examples: &[
             (
                 "Show what a new version would change",
@@ -63,7 +65,7 @@ fn help() -> String {
             (Exit::CouldNotRun, "could not run, or no such policy is attached"),
             (Exit::Usage, "invalid command line"),
             (Exit::PolicyInvalid, "the policy is not valid"),
-            (Exit::Partial, "active, but enforced only in part (--best-effort)"),
+            (Exit::Partial, "active, but not fully enforced (--best-effort)"),
         ],
         ..HelpEnd::default()
     }

@@ -36,14 +36,19 @@ use tidegate_core::{
 
 /// Attach policies to a cgroup
 ///
-/// Use it for services and sessions that run permanently. From then on, the policy applies to all processes of the
-/// cgroup and of the cgroups below it; connections that exist already continue (see --existing). Programs and maps
-/// are pinned in the kernel: no tidegate process needs to keep running. The policy stays attached until `tidegate
-/// detach`, or until the cgroup is removed; a restarted service has a new cgroup. Needs root.
+/// Use it for services and sessions that run permanently. After `attach` returns, the policy applies to all processes
+/// of the cgroup and of the cgroups below it; connections that exist already continue (see --existing). Programs and
+/// maps are pinned in the kernel: no tidegate process needs to keep running.
+///
+/// The policy stays attached until `tidegate detach`, or until the cgroup is removed. A restarted service has a new
+/// cgroup, and a reboot removes all cgroups: attach the policy again then. docs/recipes.md shows how systemd does it at
+/// each start of a service. Needs root.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     group = clap::ArgGroup::new("what").required(true).args(["policy", "batch"]),
     group = clap::ArgGroup::new("where").required(true).args(CgroupArgs::OPTIONS).arg("batch"),
+    override_usage = "tidegate attach [OPTIONS] --policy <FILE> (--cgroup <PATH>|--unit <NAME>|--pid <PID>|--host)\n       \
+                      tidegate attach [OPTIONS] --batch <FILE>",
     after_help = help()
 )]
 pub struct AttachArgs {
@@ -66,8 +71,9 @@ pub struct AttachArgs {
     /// File with many attachments, one per line; `-` is standard input
     ///
     /// A line is POLICY_FILE CGROUP [NAME], separated by spaces or tabs; a path cannot contain them. CGROUP is a
-    /// path as for --cgroup. NAME replaces the name in the file; each name may occur once. Empty lines and lines
-    /// that start with `#` are ignored. All lines are checked first: if one is not valid, nothing is attached.
+    /// path as for --cgroup. NAME replaces the name in the file; each name may occur once, so use NAME to attach one
+    /// file twice. Empty lines and lines that start with `#` are ignored. All lines are checked first: if one is not
+    /// valid, nothing is attached.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub batch: Option<PathBuf>,
 
@@ -78,8 +84,8 @@ pub struct AttachArgs {
     /// How to handle sockets that exist already in the cgroup and in the cgroups below it
     ///
     /// A policy decides when a socket connects, so an existing connection continues. With `audit` and `destroy`,
-    /// tidegate lists existing sockets after the policy is attached, and reports each one that the policy does not
-    /// allow silently, with its processes and the rule. Inbound connections are not changed. In audit mode no
+    /// tidegate lists existing sockets after the policy is attached, and reports each one for which the verdict is
+    /// audit, block or kill, with its processes and the rule. Inbound connections are not changed. In audit mode no
     /// socket is destroyed.
     #[arg(long, value_name = "ACTION", value_parser = existing(), default_value = "allow")]
     pub existing: ExistingChoice,
@@ -91,6 +97,7 @@ pub struct AttachArgs {
 
 fn help() -> String {
     HelpEnd {
+        notes: &["To put one policy on several cgroups, run `attach` once for each cgroup."],
         examples: &[
             (
                 "Attach a policy to a systemd service",
@@ -105,7 +112,7 @@ fn help() -> String {
                 ],
             ),
             (
-                "Attach to the login session of a process",
+                "Attach to the cgroup of process 4711, such as its login session",
                 &["sudo tidegate attach --policy session.yaml --pid 4711"],
             ),
             (
@@ -131,7 +138,7 @@ fn help() -> String {
             (Exit::PolicyInvalid, "a policy is not valid"),
             (
                 Exit::Partial,
-                "attached, but only in part (see --best-effort and --existing)",
+                "attached, but not fully enforced, or a socket was not destroyed",
             ),
         ],
         ..HelpEnd::default()

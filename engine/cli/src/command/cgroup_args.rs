@@ -11,11 +11,12 @@ const CGROUP: &str = "Cgroup options";
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(required = false, multiple = false)]
 pub struct CgroupArgs {
-    /// Path of the cgroup, below the root cgroup (/system.slice/shop.service) or absolute
+    /// Path of the cgroup: from the root cgroup (/system.slice/shop.service) or in full
+    /// (/sys/fs/cgroup/system.slice/shop.service)
     #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::DirPath, help_heading = CGROUP)]
     pub cgroup: Option<PathBuf>,
 
-    /// Cgroup of a systemd unit, such as shop.service, in any slice
+    /// Cgroup of a running systemd unit, such as shop.service, in any slice; `.service` can be omitted
     #[arg(long, value_name = "NAME", help_heading = CGROUP)]
     pub unit: Option<String>,
 

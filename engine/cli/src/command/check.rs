@@ -39,7 +39,7 @@ fn help() -> String {
         examples: &[
             ("Check a policy", &["tidegate check shop.yaml"]),
             (
-                "Check all policies and set their variables",
+                "Check several policies, and set a variable that one of them uses",
                 &["tidegate check --set PODCIDR=10.244.0.0/16 policies/*.yaml"],
             ),
             (

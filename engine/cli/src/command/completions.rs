@@ -24,7 +24,7 @@ fn help() -> String {
     HelpEnd {
         examples: &[
             (
-                "Install completions for bash, for all users",
+                "Install completions for bash (package bash-completion), for all users",
                 &[
                     "tidegate completions bash |",
                     "  sudo tee /usr/share/bash-completion/completions/tidegate > /dev/null",
@@ -32,7 +32,10 @@ fn help() -> String {
             ),
             (
                 "Install completions for fish, for the current user",
-                &["tidegate completions fish > ~/.config/fish/completions/tidegate.fish"],
+                &[
+                    "mkdir -p ~/.config/fish/completions",
+                    "tidegate completions fish > ~/.config/fish/completions/tidegate.fish",
+                ],
             ),
         ],
         exits: &[

@@ -18,8 +18,8 @@ use tidegate_core::{
 /// Detach a policy from its cgroups
 ///
 /// Use it to stop enforcing a policy, on one cgroup or on all. Existing connections continue. `--all` detaches
-/// all policies and removes everything that tidegate keeps: programs, maps, unread events and records. It also
-/// works when that state is damaged. Needs root.
+/// all policies of all cgroups and removes everything that tidegate keeps: programs, maps, unread events and records,
+/// and the loaded programs of `exec`. It also works when that state is damaged. Needs root.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     group = clap::ArgGroup::new("which").required(true).args(["name", "all"]),
@@ -30,7 +30,7 @@ pub struct DetachArgs {
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
 
-    /// Detach all policies, and remove programs, maps, unread events and records
+    /// Detach all policies of all cgroups, and remove programs, maps, unread events and records
     #[arg(long, conflicts_with_all = CgroupArgs::OPTIONS)]
     pub all: bool,
 
@@ -50,7 +50,10 @@ fn help() -> String {
                 "Detach it from one service only",
                 &["sudo tidegate detach shop --unit shop.service"],
             ),
-            ("Remove everything", &["sudo tidegate detach --all"]),
+            (
+                "Detach all policies, and remove everything",
+                &["sudo tidegate detach --all"],
+            ),
         ],
         exits: &[
             (Exit::Success, "detached; with --all also if nothing was attached"),

@@ -30,9 +30,9 @@ use tidegate_core::{
 
 /// Read the events of attached policies
 ///
-/// Use it to see what policies audit, block or kill, and which tasks migrate out of their cgroups. Prints the
-/// events since the last read. Enforcement does not depend on reading: when the ring buffer is full, new events are
-/// lost and counted. Needs root.
+/// Use it to see what policies audit, block or kill, and which tasks migrate out of their cgroups. Prints the events
+/// that were not read before: each event is printed once, and a second `events` does not show it again. A policy also
+/// denies while nobody reads. When the ring buffer is full, new events are lost and counted. Needs root.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = help())]
 pub struct EventsArgs {
@@ -47,8 +47,9 @@ fn help() -> String {
             "Each event is delivered once, to one reader at a time. A line starts with its time and outcome: AUDIT, \
              WOULD-BLOCK, WOULD-KILL, BLOCK, KILL, or KILL-PENDING when the process is killed after the call was denied. \
              MIGRATED lines report a task that left a cgroup with policies, LOST lines count lost events.",
-            "On kernels before Linux 6.16 without BPF LSM, a program cannot kill. The call is denied, and a running \
-             `events --follow` kills the process.",
+            "On kernels before Linux 6.16 without LSM programs (BPF LSM), an eBPF program cannot kill a process. A policy \
+             with the action kill is then refused, unless it was attached with --best-effort. Then the call is denied, \
+             and a running `events --follow` kills the process.",
             "With `--output json`, every line is one object; `type` is event, cgroup_migration or lost.",
         ],
         examples: &[

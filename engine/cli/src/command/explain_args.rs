@@ -11,6 +11,9 @@ use crate::{Exit, help::HelpEnd, variable_args::VariableArgs};
 /// Use it to test a policy without running anything. Prints the verdict, the rule that decides, and why each rule
 /// before it does not match. Uses the same decision function and tables as the kernel programs. No packet is sent.
 /// Needs no privileges, except with --live.
+///
+/// For a protocol without an address hook (icmp, raw, sctp, ...), no hook sees the destination. `explain` then prints the
+/// verdict on the creation of the socket, which is the same for all addresses.
 #[derive(Clone, Debug, Args)]
 #[command(
     group = clap::ArgGroup::new("policies").required(true).multiple(true).args(["policy", "live"]),
@@ -24,12 +27,14 @@ pub struct ExplainArgs {
     /// Attached policy; repeatable, also together with --policy. Needs root
     ///
     /// The policy is compiled again from the text and the variables it was attached with. If the result differs from
-    /// the image in the kernel, for example because an executable was replaced, the differences are printed.
+    /// the image in the kernel (what the attached policy was compiled to), for example because an executable was
+    /// replaced, the differences are printed.
     #[arg(long, value_name = "NAME")]
     pub live: Vec<String>,
 
-    /// Destination; the default protocol is tcp. Unix sockets are unix:PATH or unix:@NAME
-    #[arg(long, value_name = "ADDRESS:PORT[/PROTOCOL]")]
+    /// Destination: ADDRESS:PORT for tcp, ADDRESS:PORT/PROTOCOL, ADDRESS/PROTOCOL for a protocol without ports,
+    /// unix:PATH or unix:@NAME
+    #[arg(long, value_name = "DESTINATION")]
     pub to: String,
 
     /// User id of the process; default: your own
@@ -57,7 +62,7 @@ fn help() -> String {
                 &["sudo tidegate explain --live shop --to 10.20.0.5:5432"],
             ),
             (
-                "Explain a datagram of a user and an executable",
+                "Explain a datagram that a user sends with an executable",
                 &[
                     "tidegate explain -p shop.yaml --to '[2001:db8::1]:53/udp' \\",
                     "  --uid 1000 --binary /usr/bin/dig",
@@ -73,7 +78,10 @@ fn help() -> String {
             ),
         ],
         exits: &[
-            (Exit::Success, "the attempt would be allowed"),
+            (
+                Exit::Success,
+                "the attempt would be allowed; always in mode audit",
+            ),
             (
                 Exit::CouldNotRun,
                 "a file cannot be read, or no such policy is attached",

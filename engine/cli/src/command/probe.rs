@@ -14,17 +14,19 @@ use tidegate_core::probe::{AttachScope, Enforcement, Options, probe};
 
 /// Test what this kernel can enforce, and how to enable the rest
 ///
-/// Use it before you deploy policies on a new kernel. Nothing is inferred from the kernel version: small programs
-/// are loaded and attached to each hook, and test sockets call them; helpers and maps are used. The plan at the end
-/// says how this machine implements audit, block and kill. Without root it reports what could not be tested.
+/// Use it before you deploy policies on a new kernel. Nothing is inferred from the kernel version: for each hook, probe
+/// loads a small program, attaches it, and opens test sockets that trigger the hook. It also tests BPF helpers and
+/// types of maps. The plan at the end describes how audit, block and kill work on this machine. Without root, probe
+/// reports what it could not test.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = help())]
 pub struct ProbeArgs {
-    /// Only load programs; attach nothing, destroy no socket and create no cgroup
+    /// Load programs, but attach none, destroy no socket and create no cgroup
     #[arg(long)]
     pub no_attach: bool,
 
-    /// Only load programs that would run for the whole machine (LSM, fentry, kprobe, tracepoints)
+    /// Do not attach programs that run for every process of the machine (LSM, fentry, kprobe, tracepoints); only load
+    /// them
     #[arg(long)]
     pub no_global: bool,
 }
@@ -33,25 +35,24 @@ fn help() -> String {
     HelpEnd {
         notes: &[
             "For a fraction of a second, probe creates a cgroup and attaches programs to it that allow everything. \
-             Programs for LSM hooks, kernel functions, the kprobe and tracepoints run for the whole machine during that \
-             time. Test sockets use loopback addresses and abstract unix names; two of them are destroyed, for which \
-             the kernel may load its modules inet_diag, tcp_diag and udp_diag. Everything is removed afterwards.",
-            "With --no-global, nothing is attached that runs for the whole machine. With --no-attach, nothing is attached \
-             at all, and the plan assumes that a program that loads can be attached.",
+             Programs for LSM hooks, kernel functions, the kprobe and tracepoints run for every process of the machine \
+             during that time. Test sockets use loopback addresses and abstract unix names; two of them are destroyed, for \
+             which the kernel may load its modules inet_diag, tcp_diag and udp_diag. Everything is removed afterwards.",
+            "With --no-attach, the plan assumes that a program that loads can be attached.",
         ],
         examples: &[
             ("Test this machine", &["sudo tidegate probe"]),
             ("Print the plan as JSON", &["sudo tidegate probe --output json | jq .plan"]),
             (
-                "Test without programs that run for the whole machine",
+                "Test without programs that run for every process of the machine",
                 &["sudo tidegate probe --no-global"],
             ),
         ],
         exits: &[
-            (Exit::Success, "cgroup hooks can fully enforce a policy"),
+            (Exit::Success, "all cgroup hooks that deny can be used"),
             (Exit::CouldNotRun, "nothing can be enforced, or it could not be tested"),
             (Exit::Usage, "invalid command line"),
-            (Exit::Partial, "only a part can be enforced; the plan lists missing hooks"),
+            (Exit::Partial, "some of these hooks cannot be used; the plan lists them"),
         ],
         ..HelpEnd::default()
     }

@@ -9,7 +9,8 @@ const FLAGS: [(&str, Action, &str, &str); 2] = [
         Action::Allow,
         "Allow connections to SPEC",
         "Allow connections to SPEC: an address, network, set or host name, with an optional port and protocol. \
-         Examples: 10.0.0.0/8, 192.0.2.1:443, [2001:db8::1]:53/udp, @private:5432, registry.example.com:443, *:53/udp. \
+         Examples: 10.0.0.0/8, 192.0.2.1:443, [2001:db8::1]:53/udp, @private:5432, www.example.com:443, *:53/udp. \
+         Without a protocol, SPEC matches every protocol, or with a port every protocol that has ports (TCP, UDP, ...). \
          A host name is resolved once, when the command starts. The first matching --allow or --deny decides",
     ),
     (

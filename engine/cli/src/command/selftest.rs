@@ -17,12 +17,13 @@ use tidegate_selftest::{
     run as run_all,
 };
 
-/// Test every known egress method against a local receiver on this kernel
+/// Test on this kernel whether a policy stops every egress path that tidegate knows
 ///
-/// Creates a network namespace (loopback only) and two cgroups, starts a receiver, and sends a message by every
-/// egress method that this version knows: first without a policy, to check that it arrives, then under the policy,
-/// with the programs that `exec` attaches. The result is what arrives at the receiver. Nothing leaves the machine,
-/// and everything is removed afterwards. Needs root.
+/// An egress path is a way for a process to send data to another host; docs/egress-paths.md lists those that this
+/// version tests. selftest creates a network namespace (loopback only) and two cgroups, starts a receiver (a local test
+/// server), and sends a message on each path: first without a policy, to check that it arrives, then under the policy,
+/// with the programs that `exec` attaches. The result is what arrives at the receiver. Nothing leaves the machine, and
+/// everything is removed afterwards. Needs root.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = help())]
 pub struct SelftestArgs {
@@ -40,10 +41,10 @@ fn help() -> String {
         notes: &[
             "RESULT is BLOCKED (nothing arrived; HOOK is the hook that denied it), REPORTED (it arrived; the policy only \
              audits it), ALLOWED (it arrived; the policy allows it), BYPASS (it arrived although the policy denies it; see \
-             REASON), UNSUPPORTED (it does not arrive without a policy either) or FAILED (nothing arrived, but no event \
-             reports a denial).",
-            "Not tested: additional MPTCP subflows, IPv6 routing headers, DCCP, address families other than IP, unix \
-             sockets, and cgroup migrations.",
+             REASON), UNSUPPORTED (nothing arrives, even without a policy) or FAILED (nothing arrived, but no event reports \
+             a denial). FAILED and UNSUPPORTED do not change the exit code.",
+            "Not tested: additional MPTCP subflows, IPv6 routing headers, DCCP, address families other than IP and packet, \
+             unix sockets, and cgroup migrations.",
         ],
         examples: &[
             ("Test this kernel", &["sudo tidegate selftest"]),

@@ -14,8 +14,9 @@ use crate::{
 
 /// Switch an attached policy between audit and enforce mode
 ///
-/// Use it to enforce a policy after its events have shown that it denies the right connections. The change is
-/// one atomic swap on all cgroups of the policy and starts a new generation. Needs root.
+/// Use it to enforce a policy after its events have shown that it denies the right connections. The mode changes on
+/// all cgroups of the policy in one atomic step, as a new version: its generation is one higher. The next `apply` sets
+/// the mode of the file again. Needs root.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = help())]
 pub struct SetModeArgs {
@@ -45,7 +46,7 @@ fn help() -> String {
             (Exit::Success, "the policy is in this mode"),
             (Exit::CouldNotRun, "could not run, or no such policy is attached"),
             (Exit::Usage, "invalid command line"),
-            (Exit::Partial, "enforced only in part (--best-effort)"),
+            (Exit::Partial, "not fully enforced (--best-effort)"),
         ],
         ..HelpEnd::default()
     }

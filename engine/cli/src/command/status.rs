@@ -25,8 +25,9 @@ use tidegate_core::{
 /// Show attached policies, their counters, and problems
 ///
 /// Use it to see which policies are attached to which cgroups, whether they are fully enforced, and how many
-/// attempts they decided. One line per attachment; problems follow below the table. State and counters are read
-/// from the kernel. Needs root.
+/// attempts they decided. An attempt is a call that a policy checks: a connect, a datagram with an address, or the
+/// creation of a socket. There is one line for each cgroup of a policy; problems follow below the table. State and
+/// counters are read from the kernel. Needs root.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = help())]
 pub struct StatusArgs {
@@ -42,11 +43,16 @@ pub struct StatusArgs {
 fn help() -> String {
     HelpEnd {
         notes: &[
-            "STATE is ACTIVE (the policy is enforced on the cgroup), INACTIVE (the policy is recorded but the kernel \
-             does not apply it) or CGROUP-REMOVED (the cgroup was removed, and the attachment with it).",
-            "Counters are exact, cover all generations of a policy, and are printed once per policy. ALLOWED attempts \
-             are not reported as events. AUDITED attempts are allowed and reported. In audit mode nothing is denied: \
-             WOULD_BLOCK and WOULD_KILL count what enforce mode would have denied.",
+            "STATE is ACTIVE (the kernel applies the policy to the cgroup, in the MODE beside it), INACTIVE (the policy \
+             is recorded but the kernel does not apply it) or CGROUP-REMOVED (the cgroup was removed, and the attachment \
+             with it).",
+            "GEN is the generation, the number of the active version: 1 after `attach`, and one more after each `apply` \
+             and `set-mode`. Counters are exact and cover all generations. If a policy has several cgroups, its counters \
+             are on the first line only. ALLOWED attempts are not reported as events. AUDITED attempts are allowed and \
+             reported. In audit mode nothing is denied: WOULD_BLOCK and WOULD_KILL count what enforce mode would have \
+             denied.",
+            "Duplicates are repeats of an attempt within the time that `deduplicate` sets. They are counted and not \
+             reported one by one; the next event of the same attempt has their number (`repeats`).",
         ],
         examples: &[
             ("Show all attached policies", &["sudo tidegate status"]),
@@ -63,7 +69,7 @@ fn help() -> String {
             (Exit::Success, "all policies are fully enforced, or none is attached"),
             (Exit::CouldNotRun, "could not run, or no such policy is attached"),
             (Exit::Usage, "invalid command line"),
-            (Exit::Partial, "a policy is enforced only in part, or not at all"),
+            (Exit::Partial, "a policy is not fully enforced, or not at all"),
         ],
         ..HelpEnd::default()
     }
@@ -151,7 +157,7 @@ fn text(status: &Status, with_rules: bool) -> String {
     let memory: u64 = status.policies.iter().map(|policy| policy.memory).sum();
     let _ = writeln!(
         text,
-        "events: {} lost; {} duplicates suppressed, {} not yet reported; tables: {}",
+        "events: {} lost; {} duplicates suppressed, of which {} are not yet in an event; tables: {}",
         grouped(status.events_lost),
         grouped(status.suppressed),
         grouped(status.suppressed_pending),

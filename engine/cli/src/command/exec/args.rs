@@ -18,8 +18,8 @@ const REPORT: &str = "Report options";
 ///
 /// Use it for builds, tests and scripts; nothing has to be set up. The command starts inside a new cgroup with the
 /// policy attached; all processes that it starts are under the policy too. It runs as the user who called
-/// sudo and keeps its terminal, signals and exit code. When it has ended, a report on standard error lists its
-/// connections and the rules that decided. Needs root.
+/// sudo and keeps its terminal, signals and exit code. When it has ended, a report on standard error lists the
+/// connections that were audited or denied, with the rule that decided. Needs root.
 #[derive(Clone, Debug, Args)]
 #[command(
     group = clap::ArgGroup::new("rules-or-policy").required(true).multiple(true)
@@ -37,8 +37,8 @@ pub struct ExecArgs {
 
     /// Action for destinations that no --allow or --deny matches
     ///
-    /// Default: block if there is an --allow, allow if there are only --deny flags. A policy file has its own
-    /// default action.
+    /// Default: block if there is an --allow, allow if there are only --deny flags. Beside --policy, these flags form
+    /// one more policy, with a default of its own; it cannot allow what a policy file denies.
     #[arg(long, value_name = "ACTION", value_parser = actions())]
     pub default: Option<Action>,
 
@@ -49,7 +49,7 @@ pub struct ExecArgs {
     /// Run the command even if this kernel can enforce only a part of the policies
     ///
     /// Without it, tidegate refuses such a policy and does not start the command. With it, the report lists what is not
-    /// enforced, and --quiet still prints one line.
+    /// enforced; with --quiet, this is one line.
     #[arg(long)]
     pub best_effort: bool,
 
@@ -63,7 +63,7 @@ pub struct ExecArgs {
     #[arg(long, value_name = "USER", value_hint = ValueHint::Username, help_heading = CHILD)]
     pub user: Option<String>,
 
-    /// Keep a capability that is dropped by default: a name such as CAP_NET_RAW, or `all`
+    /// Keep a capability that is dropped by default: a name such as CAP_NET_RAW (or net_raw), or `all`
     ///
     /// A command that runs as root loses the capabilities that allow it to leave the cgroup, change the
     /// policy or bypass it: CAP_SYS_ADMIN, CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_PTRACE,
@@ -73,8 +73,8 @@ pub struct ExecArgs {
 
     /// Open file descriptors to pass to the command: a list such as 3,4, or `all`
     ///
-    /// Standard input, output and error are always passed. All others are closed, because a socket that is
-    /// already connected is not subject to the policy.
+    /// Standard input, output and error are always passed. All others are closed, because cgroup hooks do not check
+    /// a socket that was created outside of the command's cgroup.
     #[arg(long, value_name = "FDS", value_parser = kept_fds, default_value = "", hide_default_value = true, help_heading = CHILD)]
     pub keep_fds: KeptFds,
 
@@ -108,35 +108,51 @@ pub struct ExecArgs {
 
 fn help() -> String {
     HelpEnd {
-        notes: &[],
+        notes: &[
+            "If tidegate itself fails, it prints a line to standard error that begins with `tidegate: error:` (with \
+             `--output json`, an object `error`). This tells its exit codes 2 and 3 from those of the command.",
+        ],
         examples: &[
             (
-                "See where a build connects to; nothing is denied",
-                &["sudo tidegate exec --default audit -- make"],
+                "See where a command connects to; nothing is denied",
+                &["sudo tidegate exec --default audit -- curl https://www.example.com"],
             ),
             (
                 "Allow one host and the name servers, deny everything else",
                 &[
-                    "sudo tidegate exec --allow registry.example.com:443 \\",
-                    "  --allow '@resolvers:53' -- make",
+                    "sudo tidegate exec --allow www.example.com:443 \\",
+                    "  --allow '@resolvers:53' -- curl https://www.example.com",
                 ],
             ),
             (
-                "Deny the metadata service of the cloud provider",
-                &["sudo tidegate exec --deny @cloud-metadata -- ./run-tests"],
+                "The same for a build whose tests connect to this machine",
+                &[
+                    "sudo tidegate exec --allow www.example.com:443 \\",
+                    "  --allow '@resolvers:53' --allow @loopback -- make test",
+                ],
+            ),
+            (
+                "Deny the metadata service of the cloud provider, but not its name server",
+                &[
+                    "sudo tidegate exec --allow '@resolvers:53' --deny @cloud-metadata \\",
+                    "  --default allow -- curl https://www.example.com",
+                ],
             ),
             (
                 "Try a policy without enforcing it, and record all events",
                 &["sudo tidegate exec -p shop.yaml --mode audit --report events.jsonl -- ./shop"],
             ),
             (
-                "Use two policies, and set a variable of them",
+                "Use two policies, and set a variable that they use",
                 &["sudo tidegate exec -p base.yaml -p shop.yaml --set DB=10.20.0.5 -- ./shop"],
             ),
         ],
         exits: &[
-            (Exit::Usage, "invalid command line"),
-            (Exit::PolicyInvalid, "a policy is not valid"),
+            (Exit::Usage, "invalid command line (or the exit code of the command)"),
+            (
+                Exit::PolicyInvalid,
+                "a policy is not valid (or the exit code of the command)",
+            ),
             (Exit::ExecFailed, "tidegate failed; the command was not started"),
             (Exit::NotExecutable, "the command cannot be executed"),
             (Exit::NotFound, "the command was not found"),
