@@ -160,7 +160,8 @@ fn record(rows: &[Row]) -> Result<()> {
 /// # Errors
 /// When kernels.toml cannot be read.
 pub(crate) fn kernel_table() -> Result<String> {
-    let mut text = "| Linux | description | differences |\n|---|---|---|\n".to_owned();
+    let mut text =
+        "| Linux | description | what does not work, or works differently |\n|---|---|---|\n".to_owned();
     for kernel in Matrix::read()?.kernels {
         // Writing to a String cannot fail.
         let _ = writeln!(

@@ -157,7 +157,7 @@ fn text(status: &Status, with_rules: bool) -> String {
     let memory: u64 = status.policies.iter().map(|policy| policy.memory).sum();
     let _ = writeln!(
         text,
-        "events: {} lost; {} duplicates suppressed, of which {} are not yet in an event; tables: {}",
+        "events: {} lost; {} duplicates suppressed, of which {} are not yet in an event; memory: {}",
         grouped(status.events_lost),
         grouped(status.suppressed),
         grouped(status.suppressed_pending),
