@@ -49,6 +49,9 @@ pub(crate) struct Kernel {
     /// Appended to the kernel's command line.
     #[serde(default)]
     pub(crate) command_line: String,
+    /// Patterns for the only tests that are run on this kernel; empty for all tests.
+    #[serde(default)]
+    pub(crate) only: Vec<String>,
     /// Tests that are not run on this kernel.
     #[serde(default)]
     pub(crate) left_out: Vec<Rule>,
@@ -63,6 +66,10 @@ pub(crate) struct Kernel {
 impl Kernel {
     fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.cannot.iter().chain(&self.left_out).chain(&self.slow)
+    }
+
+    fn patterns(&self) -> impl Iterator<Item = &String> {
+        self.rules().flat_map(|rule| &rule.tests).chain(&self.only)
     }
 }
 
@@ -159,16 +166,30 @@ impl Matrix {
     /// # Errors
     /// When a pattern matches no test.
     pub(crate) fn check_patterns(&self, asked: &[String], tests: &[String]) -> Result<()> {
-        let of_kernels = self.kernels.iter().flat_map(Kernel::rules);
-        let rules = self.left_out.iter().chain(&self.slow).chain(of_kernels);
-        let globs = rules.flat_map(|rule| &rule.tests).chain(asked);
-        for glob in globs {
+        let of_all = self.left_out.iter().chain(&self.slow);
+        let of_kernels = self.kernels.iter().flat_map(Kernel::patterns);
+        let globs = of_all.flat_map(|rule| &rule.tests).chain(of_kernels);
+        for glob in globs.chain(asked) {
             ensure!(
                 tests.iter().any(|test| matches(glob, test)),
                 "no test matches {glob:?}"
             );
         }
         Ok(())
+    }
+
+    /// Whether a test is run on a kernel. Tests that `only` lists are run even if a rule for all kernels leaves them out
+    /// or calls them slow.
+    pub(crate) fn runs(&self, kernel: &Kernel, test: &str, with_slow: bool) -> bool {
+        let covered = |rules: &[Rule]| reason(rules, test).is_some();
+        let excluded = |left_out: &[Rule], slow: &[Rule]| covered(left_out) || !with_slow && covered(slow);
+        if excluded(&kernel.left_out, &kernel.slow) {
+            return false;
+        }
+        match kernel.only.as_slice() {
+            [] => !excluded(&self.left_out, &self.slow),
+            only => only.iter().any(|glob| matches(glob, test)),
+        }
     }
 
     /// The kernels with these names, or all.
@@ -259,6 +280,37 @@ mod tests {
         assert!(Matrix::parse(&text("[\"c\"]")).is_err());
         let below = "cannot = [{tests = [\"*\"], kernels = [\"a\"], reason = \"x\"}]\n";
         assert!(Matrix::parse(&[head, &kernel("a"), below].concat()).is_err());
+    }
+
+    #[test]
+    fn a_kernel_with_only_runs_these_tests() {
+        let head = "program_seconds = 1\nkernel_seconds = 1\ndemo_kernel = \"a\"\nmodules = []\n\
+                    left_out = [{tests = [\"scope::*\"], reason = \"x\"}]\n\
+                    slow = [{tests = [\"exec::slow\"], reason = \"x\"}]\n";
+        let kernel = |name: &str, more: &str| {
+            format!("[[kernel]]\nname = \"{name}\"\nabout = \"\"\nsuites = []\npackage = \"a-*\"\n{more}\n")
+        };
+        let only = "only = [\"scope::*\", \"exec::*\"]\nslow = [{tests = [\"exec::own\"], reason = \"x\"}]\n\
+                    left_out = [{tests = [\"scope::no\"], reason = \"x\"}]";
+        let matrix = Matrix::parse(&[head, &kernel("a", ""), &kernel("b", only)].concat()).unwrap();
+        let [all, few] = &matrix.kernels[..] else {
+            panic!("two kernels");
+        };
+        for (test, of_all, of_few) in [
+            ("kill::at_connect", true, false),
+            ("scope::one", false, true),
+            ("scope::no", false, false),
+            ("exec::fast", true, true),
+            ("exec::slow", false, true),
+            ("exec::own", true, false),
+        ] {
+            assert_eq!(matrix.runs(all, test, false), of_all, "{test}");
+            assert_eq!(matrix.runs(few, test, false), of_few, "{test}");
+        }
+        assert!(matrix.runs(all, "exec::slow", true) && matrix.runs(few, "exec::own", true));
+        let tests = ["exec::slow", "exec::own", "scope::no"].map(str::to_owned);
+        assert!(matrix.check_patterns(&[], &tests).is_ok());
+        assert!(matrix.check_patterns(&[], &tests[2..]).is_err());
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod verdict;
 
 use std::{collections::BTreeSet, fmt::Write as _, num::NonZero, thread};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
 use self::{matrix::Matrix, progress::Progress, test_run::TestRun, verdict::Row};
@@ -223,9 +223,14 @@ fn default_machines() -> usize {
 }
 
 fn rows(options: &Options, matrix: &Matrix) -> Result<Vec<Row>> {
-    let kernels = matrix.select(&options.kernel)?;
+    let mut kernels = matrix.select(&options.kernel)?;
     setup::ensure(&[Purpose::Build, Purpose::Demo, Purpose::Vm])?;
     let test_run = TestRun::prepare(options, matrix)?;
+    kernels.retain(|kernel| test_run.expected(kernel) > 0);
+    ensure!(
+        !kernels.is_empty(),
+        "the selected kernels run none of the selected tests"
+    );
     // All of them first: the output of apt would break the progress line.
     let fetched = kernels.iter().map(|kernel| test_run.fetch(kernel)).collect();
     let machines = options.machines.map_or_else(default_machines, NonZero::get);

@@ -161,14 +161,11 @@ impl TestRun<'_> {
                 if !patterns.is_empty() && !patterns.iter().any(|glob| matrix::matches(glob, &name)) {
                     continue;
                 }
-                let mut rules = vec![&self.matrix.left_out, &kernel.left_out];
-                if !self.options.all && patterns.is_empty() {
-                    rules.extend([&self.matrix.slow, &kernel.slow]);
-                }
-                if rules.iter().any(|rules| matrix::reason(rules, &name).is_some()) {
-                    excluded += 1;
-                } else {
+                let with_slow = self.options.all || !patterns.is_empty();
+                if self.matrix.runs(kernel, &name, with_slow) {
                     tests.push(test.as_str());
+                } else {
+                    excluded += 1;
                 }
             }
             if !tests.is_empty() {
