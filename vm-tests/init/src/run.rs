@@ -3,6 +3,7 @@
 use std::{
     io::{self, PipeReader, Read, Write},
     os::fd::{AsFd, AsRawFd},
+    os::unix::process::CommandExt,
     process::{Command, Stdio},
     time::Instant,
 };
@@ -36,15 +37,22 @@ pub(crate) fn run(test: &Test, environment: &[(String, String)], dir: &str) -> R
     let (program, arguments) = test.args.split_first().context("no program")?;
     println!("TEST-BEGIN {}", test.name);
     let start = Instant::now();
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .env_clear()
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .current_dir(dir)
         .stdin(Stdio::null())
         .stdout(input.try_clone().context("pipe")?)
-        .stderr(input)
-        .spawn();
+        .stderr(input);
+    // A signal mask is inherited. dash waits for this signal with the mask that it started with.
+    let unblock = move || children.thread_unblock().map_err(io::Error::from);
+    // SAFETY: between fork and exec only a system call is made.
+    unsafe { command.pre_exec(unblock) };
+    let child = command.spawn();
+    // It holds the write end of the pipe.
+    drop(command);
     let how = match child {
         Ok(child) => {
             fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("pipe")?;
