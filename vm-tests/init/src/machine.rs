@@ -28,8 +28,7 @@ const MOUNTS: [(&str, &str, &str); 9] = [
     ("tracefs", "/sys/kernel/tracing", ""),
 ];
 
-/// Mounts the kernel's file systems at their usual mount points. `/tmp` is part of the root file system, which is in
-/// memory and may contain the tests.
+/// Mounts the kernel's file systems at their usual mount points.
 ///
 /// # Errors
 /// When one cannot be mounted.
@@ -43,7 +42,6 @@ pub(crate) fn mount_all() -> Result<()> {
             Err(error) => return Err(error).with_context(|| format!("{kind} on {target}")),
         }
     }
-    fs::set_permissions("/tmp", fs::Permissions::from_mode(0o1777)).context("/tmp")?;
     for (link, target) in [
         ("/dev/fd", "/proc/self/fd"),
         ("/dev/stdin", "/proc/self/fd/0"),
@@ -53,6 +51,14 @@ pub(crate) fn mount_all() -> Result<()> {
         symlink(target, link).with_context(|| link.to_owned())?;
     }
     Ok(())
+}
+
+/// Lets every user write to `/tmp`. It is part of the root file system, which is in memory and may contain the tests.
+///
+/// # Errors
+/// When it does not exist.
+pub(crate) fn open_tmp() -> Result<()> {
+    fs::set_permissions("/tmp", fs::Permissions::from_mode(0o1777)).context("/tmp")
 }
 
 /// Loads a module from its file. A loaded module is not an error.

@@ -1,5 +1,6 @@
 //! The init process of a kernel of the matrix: mounts the file systems, runs the test programs one after the other, copies
-//! their output to the console, and powers off.
+//! their output to the console, and powers off. Where systemd is PID 1, it runs as a service: systemd mounts the file
+//! systems, and each test program gets a cgroup below that of the service.
 //!
 //! ```text
 //! VM-KERNEL 6.1.0-56-cloud-amd64
@@ -12,14 +13,15 @@
 
 mod machine;
 mod order;
+mod processes;
 mod run;
 
-use std::fs;
+use std::{fs, process};
 
 use anyhow::{Context, Result};
 use nix::sys::reboot::{RebootMode, reboot};
 
-use crate::order::Order;
+use crate::{order::Order, processes::Processes};
 
 /// The orders, written by `cargo xtask vm`.
 const ORDERS: &str = "/vm-orders";
@@ -36,10 +38,14 @@ fn main() {
 }
 
 fn perform() -> Result<()> {
-    machine::mount_all()?;
+    let is_pid_1 = process::id() == 1;
+    if is_pid_1 {
+        machine::mount_all()?;
+        machine::loopback_up()?;
+    }
+    machine::open_tmp()?;
     println!("VM-KERNEL {}", read("/proc/sys/kernel/osrelease"));
     println!("VM-LSM {}", read("/sys/kernel/security/lsm"));
-    machine::loopback_up()?;
     let orders = fs::read_to_string(ORDERS).with_context(|| ORDERS.to_owned())?;
     let orders = Order::read_all(&orders)?;
     let mut environment = Vec::new();
@@ -56,7 +62,11 @@ fn perform() -> Result<()> {
             Order::Variable(name, value) => environment.push((name, value)),
             Order::Directory(path) => directory = path,
             Order::Test(test) => {
-                run::run(&test, &environment, &directory)?;
+                let processes = match is_pid_1 {
+                    true => Processes::OfMachine,
+                    false => Processes::below_own_cgroup(&test.name)?,
+                };
+                run::run(&test, &environment, &directory, &processes)?;
                 done += 1;
             }
         }

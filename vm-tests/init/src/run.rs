@@ -14,20 +14,25 @@ use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        signal::{SigSet, Signal, kill},
+        signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
 };
 
-use crate::order::Test;
+use crate::{order::Test, processes::Processes};
 
 /// Runs a program, then kills all remaining processes.
 ///
 /// # Errors
 /// When a system call of init fails. A failed test is not an error.
-pub(crate) fn run(test: &Test, environment: &[(String, String)], dir: &str) -> Result<()> {
+pub(crate) fn run(
+    test: &Test,
+    environment: &[(String, String)],
+    dir: &str,
+    processes: &Processes,
+) -> Result<()> {
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
     children.thread_block().context("signal mask")?;
@@ -50,6 +55,7 @@ pub(crate) fn run(test: &Test, environment: &[(String, String)], dir: &str) -> R
     let unblock = move || children.thread_unblock().map_err(io::Error::from);
     // SAFETY: between fork and exec only a system call is made.
     unsafe { command.pre_exec(unblock) };
+    processes.include(&mut command)?;
     let child = command.spawn();
     // It holds the write end of the pipe.
     drop(command);
@@ -61,8 +67,7 @@ pub(crate) fn run(test: &Test, environment: &[(String, String)], dir: &str) -> R
         }
         Err(error) => format!("does not start: {error}"),
     };
-    // Every process except init itself (kill(2)).
-    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+    processes.kill();
     drain(&mut output)?;
     let took = start.elapsed().as_secs_f64();
     println!("TEST-END {} {took:.1} {how}", test.name);

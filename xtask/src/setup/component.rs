@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::command::{cargo, find_on_path, stdout_of};
 use crate::toolchain;
-use crate::vm::fetch::KEYRING;
+use crate::vm::suite::KEYRING;
 
 /// What a component is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

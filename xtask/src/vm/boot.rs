@@ -17,7 +17,7 @@ use super::{
     console::{Console, ConsoleEvent},
     fetch::Fetched,
     matrix::Kernel,
-    qemu,
+    qemu, systemd,
 };
 
 const MEMORY: &str = "2G";
@@ -43,12 +43,16 @@ pub(crate) struct Machine<'a> {
 impl Machine<'_> {
     fn command(&self) -> Result<Command> {
         let mut qemu = qemu::command()?;
+        let init = match self.fetched.systemd {
+            Some(_) => systemd::COMMAND_LINE,
+            None => "rdinit=/init",
+        };
         // norandmaps: TCG caches translated code by address; without it, translation for each process takes a quarter
         // of the time. no_timer_check: the check fails when this machine is busy. rcu_expedited: detaching programs
         // waits for grace periods; expedited ones save a quarter of the time.
         let line = format!(
             "console=ttyS0 quiet loglevel=1 panic=-1 no_timer_check norandmaps rcupdate.rcu_expedited=1 \
-             rdinit=/init {}",
+             {init} {}",
             self.kernel.command_line
         );
         qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", MEMORY]);

@@ -71,7 +71,7 @@ pub(crate) fn run(kernel: Option<&str>) -> Result<()> {
             &tasks,
         )
     };
-    let image = image::with_orders(&base, NAME, &directory, &fetched.modules, orders, &[])?;
+    let image = image::with_orders(&base, NAME, &directory, &fetched, orders, &[])?;
     let log = directory.join("logs").join(format!("{NAME}.log"));
     let machine = Machine {
         kernel,

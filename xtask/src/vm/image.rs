@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use super::{
     clients,
+    fetch::Fetched,
     modules::{self, Module},
     programs::{self, Built},
     tree::{Entry, Tree},
@@ -60,7 +61,7 @@ pub(crate) fn base(
     Ok(path)
 }
 
-/// Appends the modules and orders of one kernel to a copy of `base` and returns its path.
+/// Appends the modules of one kernel, its systemd and its orders to a copy of `base` and returns its path.
 ///
 /// # Errors
 /// When a module cannot be read or the file cannot be written.
@@ -68,16 +69,19 @@ pub(crate) fn with_orders(
     base: &Path,
     name: &str,
     directory: &Path,
-    modules_directory: &Path,
+    fetched: &Fetched,
     orders: impl Fn(&[String]) -> String,
     wanted: &[String],
 ) -> Result<PathBuf> {
     let mut tree = Tree::default();
     let mut paths = Vec::new();
-    for Module { name, bytes } in modules::collect(modules_directory, wanted)? {
+    for Module { name, bytes } in modules::collect(&fetched.modules, wanted)? {
         let path = format!("{MODULES}/{name}.ko");
         tree.put(Path::new(&path), Entry::Text(bytes));
         paths.push(path);
+    }
+    if let Some(systemd) = &fetched.systemd {
+        systemd.add_to(&mut tree)?;
     }
     tree.put(Path::new("/vm-orders"), Entry::Text(orders(&paths).into_bytes()));
     let path = directory.join(format!("initramfs-{name}.cpio"));

@@ -49,6 +49,9 @@ pub(crate) struct Kernel {
     /// Appended to the kernel's command line.
     #[serde(default)]
     pub(crate) command_line: String,
+    /// The suite of systemd and D-Bus, if the machine boots with them.
+    #[serde(default)]
+    pub(crate) systemd: Option<String>,
     /// Patterns for the only tests that are run on this kernel; empty for all tests.
     #[serde(default)]
     pub(crate) only: Vec<String>,

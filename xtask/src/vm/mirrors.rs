@@ -24,12 +24,13 @@ struct Source {
 }
 
 impl Mirrors {
-    /// Reads the environment and the apt sources of this machine. `state` is a directory for package lists: they are
-    /// downloaded there when the machine has none, which needs no root.
+    /// Reads the environment and the apt sources of this machine. When the machine has no package lists, they are
+    /// downloaded to `apt/own-sources` in `directory`, which needs no root.
     ///
     /// # Errors
-    /// When `state` cannot be created.
-    pub(crate) fn detect(state: &Path) -> Result<Mirrors> {
+    /// When that directory cannot be created.
+    pub(crate) fn detect(directory: &Path) -> Result<Mirrors> {
+        let state = &directory.join("apt/own-sources");
         let mut mirrors = Mirrors::parse(&index_targets(None));
         if mirrors.archive.is_empty() {
             let partial = state.join("lists/partial");

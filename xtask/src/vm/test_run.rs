@@ -93,7 +93,7 @@ impl TestRun<'_> {
             &self.base,
             &kernel.name,
             &self.directory,
-            &fetched.modules,
+            fetched,
             |modules| {
                 // Any existing directory.
                 let directory = Path::new("/root");

@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::matrix::matches;
 use crate::command::stdout_of;
 
 /// What a path in the initramfs is.
@@ -80,6 +81,34 @@ impl Tree {
         for library in libraries(source)? {
             if !self.has(&library) {
                 self.copy(&library)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a directory below `root` with everything in it, at its path relative to `root`; leaves out entries whose names
+    /// match a pattern.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn directory(&mut self, root: &Path, directory: &Path, without: &[&str]) -> Result<()> {
+        let source = root.join(directory);
+        for entry in fs::read_dir(&source).with_context(|| source.display().to_string())? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if without.iter().any(|glob| matches(glob, &name.to_string_lossy())) {
+                continue;
+            }
+            let below = directory.join(&name);
+            let path = Path::new("/").join(&below);
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                self.put(&path, Entry::Directory);
+                self.directory(root, &below, without)?;
+            } else if kind.is_symlink() {
+                self.put(&path, Entry::Link(fs::read_link(entry.path())?));
+            } else {
+                self.put(&path, Entry::Copy(entry.path()));
             }
         }
         Ok(())
@@ -264,6 +293,27 @@ mod tests {
         }
         assert!(!archive.with_extension("staging").exists());
         fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_directory_is_added_without_what_is_left_out() {
+        let root = std::env::temp_dir().join(format!("tidegate-xtask-root-{}", std::process::id()));
+        let units = root.join("no-such-top/units");
+        fs::create_dir_all(units.join("boot.wants")).unwrap();
+        fs::write(units.join("boot"), "").unwrap();
+        symlink("boot", units.join("alias")).unwrap();
+        let mut tree = Tree::default();
+        let added = tree.directory(&root, Path::new("no-such-top"), &["*.wants"]);
+        fs::remove_dir_all(&root).unwrap();
+        added.unwrap();
+        let below = Path::new("/no-such-top/units");
+        let expected = [
+            (PathBuf::from("/no-such-top"), Entry::Directory),
+            (below.to_owned(), Entry::Directory),
+            (below.join("alias"), Entry::Link("boot".into())),
+            (below.join("boot"), Entry::Copy(units.join("boot"))),
+        ];
+        assert_eq!(tree.0, expected.into());
     }
 
     #[test]
