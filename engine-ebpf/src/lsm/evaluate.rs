@@ -139,21 +139,10 @@ fn check_levels(call: Call, check_level: impl Fn(u32, u64) -> u64) -> i32 {
     if levels == 0 {
         return 0;
     }
-    let mut denial = 0;
-    let mut level = Scope::LEVELS;
-    while level > 0 {
-        level -= 1;
-        if levels >> level & 1 != 0 {
-            let one = check_level(level, call.0);
-            if denial == 0 {
-                denial = one;
-            }
-        }
-        denial = forget(denial, levels);
-    }
+    let denial = nearest_denial(levels, |level| check_level(level, call.0));
     if denial != 0 {
         // No cgroup hook will run.
-        level = Scope::LEVELS;
+        let mut level = Scope::LEVELS;
         while level > 0 {
             level -= 1;
             if levels >> level & 1 != 0 {
@@ -162,6 +151,24 @@ fn check_levels(call: Call, check_level: impl Fn(u32, u64) -> u64) -> i32 {
         }
     }
     errno(denial, levels)
+}
+
+/// Checks the scopes at all depths in use, the nearest first, and returns the first denial.
+#[inline(always)]
+pub(super) fn nearest_denial(levels: u64, check_level: impl Fn(u32) -> u64) -> u64 {
+    let mut denial = 0;
+    let mut level = Scope::LEVELS;
+    while level > 0 {
+        level -= 1;
+        if levels >> level & 1 != 0 {
+            let one = check_level(level);
+            if denial == 0 {
+                denial = one;
+            }
+        }
+        denial = forget(denial, levels);
+    }
+    denial
 }
 
 /// The return value for an errno. Newer verifiers (6.12) require a return value within the range of errnos, and lose

@@ -7,14 +7,14 @@ use engine_common::{
     dedup::DedupKey,
     limits::MAX_STACKED,
     record::{AttemptRecord, UnixRecord, reason},
-    scope::{Scope, SlotRef},
+    scope::SlotRef,
     unix_socket_id::{NameHash, UNIX_NAME_BYTES},
     verifier::forget,
 };
 
 use super::{
     arguments,
-    evaluate::{denied, errno, is_denied},
+    evaluate::{denied, errno, is_denied, nearest_denial},
 };
 use crate::{
     enforce::{Denial, PolicyOwner, enforce},
@@ -61,18 +61,7 @@ fn check(own: u64, other: u64, hook: Hook) -> i32 {
     if levels == 0 || field::<u64>(other, features::unix_addr()) == 0 {
         return 0;
     }
-    let mut denial = 0;
-    let mut level = Scope::LEVELS;
-    while level > 0 {
-        level -= 1;
-        if levels >> level & 1 != 0 {
-            let one = check_unix_level(level, own, other, hook as u32);
-            if denial == 0 {
-                denial = one;
-            }
-        }
-        denial = forget(denial, levels);
-    }
+    let denial = nearest_denial(levels, |level| check_unix_level(level, own, other, hook as u32));
     errno(denial, levels)
 }
 
