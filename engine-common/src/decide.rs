@@ -110,6 +110,16 @@ pub fn rule_action(root: &Page, rule: u16) -> Action {
     }
 }
 
+/// The verdict of the rule with this index.
+#[inline(always)]
+fn by_rule(root: &Page, rule: u64) -> Verdict {
+    let rule = forget(rule, root[0]) as u16;
+    Verdict {
+        action: rule_action(root, rule),
+        reason: Reason::Rule(rule),
+    }
+}
+
 /// Returned instead of a rule index: no rule matched. (BPF functions return one 64-bit word.)
 const NO_RULE: u64 = u64::MAX;
 
@@ -212,11 +222,7 @@ pub fn decide<T: Tables + ?Sized>(tables: &T, root: &Page, attempt: &Attempt) ->
             reason: Reason::Default,
         });
     }
-    let rule = forget(rule, root[0]) as u16;
-    Ok(Verdict {
-        action: rule_action(root, rule),
-        reason: Reason::Rule(rule),
-    })
+    Ok(by_rule(root, rule))
 }
 
 /// Verdict on creating a socket of a protocol whose destinations no address hook sees: the strictest
@@ -308,11 +314,7 @@ pub fn decide_unix<T: Tables + ?Sized>(
             reason: Reason::Default,
         });
     }
-    let rule = forget(rule, root[0]) as u16;
-    Ok(Verdict {
-        action: rule_action(root, rule),
-        reason: Reason::Rule(rule),
-    })
+    Ok(by_rule(root, rule))
 }
 
 /// First bit of the rank in the result of [`strictest`]: the action's discriminant plus one; zero if no rule matched.
