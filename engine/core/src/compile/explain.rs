@@ -9,7 +9,7 @@ use engine_common::{
 use serde::Serialize;
 
 use super::{
-    CompileError, Identities, compile,
+    CompileError, Identities, Image, compile,
     oracle::{self, Mismatch},
 };
 use crate::policy::{Policy, Rule, UnixName};
@@ -89,11 +89,7 @@ pub fn explain(
     if attempt.protocol == Protocol::MPTCP {
         attempt.protocol = Protocol::TCP;
     }
-    let revision = Revision {
-        generation: 1,
-        mode: policy.mode,
-    };
-    let image = compile(policy, executables, revision)?;
+    let image = image_of(policy, executables)?;
     let (own, embedded_ipv4) = oracle::address_forms(policy, attempt.address);
     let family = match attempt.address {
         Address::V4(_) => SocketFamily::Inet,
@@ -106,49 +102,28 @@ pub fn explain(
         let verdict = image.decide_socket(family, protocol, uid, executable);
         (verdict, DecisionPoint::Socket)
     };
-    let outcome = Outcome::of(verdict.action, policy.mode, KillAbility::Now);
-    let shown = match verdict.reason {
-        Reason::Rule(rule) => rule as usize + 1,
-        Reason::Default | Reason::Fault(_) => policy.rules.len(),
-    };
-    let result = |rule: &Rule| {
-        let mismatches: Vec<Option<Mismatch>> = match at {
-            DecisionPoint::Destination => {
-                let address_forms = [Some(own), embedded_ipv4].into_iter().flatten();
-                let missed = |address| oracle::mismatch(rule, executables, address, &attempt);
-                address_forms.map(missed).collect()
-            }
-            DecisionPoint::Socket | DecisionPoint::Unix => {
-                vec![oracle::socket_mismatch(
-                    rule,
-                    executables,
-                    family,
-                    protocol,
-                    uid,
-                    executable,
-                )]
-            }
-        };
-        RuleResult {
-            name: rule.name.clone(),
-            action: rule.action.as_str(),
-            matches: mismatches.contains(&None),
-            mismatches: mismatches.into_iter().flatten().collect(),
-            reason: rule.reason.clone(),
+    let mismatches = |rule: &Rule| match at {
+        DecisionPoint::Destination => {
+            let address_forms = [Some(own), embedded_ipv4].into_iter().flatten();
+            let missed = |address| oracle::mismatch(rule, executables, address, &attempt);
+            address_forms.map(missed).collect()
+        }
+        DecisionPoint::Socket | DecisionPoint::Unix => {
+            vec![oracle::socket_mismatch(
+                rule,
+                executables,
+                family,
+                protocol,
+                uid,
+                executable,
+            )]
         }
     };
+    let rules = considered(policy, verdict).map(|rule| RuleResult::of(rule, mismatches(rule)));
     Ok(Explanation {
-        policy: policy.name.clone(),
         destination: Some(own),
-        unix: None,
         embedded_ipv4,
-        verdict: verdict.action.as_str(),
-        outcome: outcome.as_str(),
-        denied: outcome.denied(),
-        rule: rule_name(policy, verdict),
-        errno: outcome.denied().then_some(policy.errno.as_str()),
-        decided_at: at,
-        rules: policy.rules.iter().take(shown).map(result).collect(),
+        ..Explanation::of(policy, verdict, at, rules.collect())
     })
 }
 
@@ -164,46 +139,74 @@ pub fn explain_unix(
     uid: u32,
     executable: ExecutableId,
 ) -> Result<Explanation, CompileError> {
+    let image = image_of(policy, identities)?;
+    let socket = Identities::synthetic_socket(name);
+    let verdict = image.decide_unix(socket, uid, executable);
+    let rules = considered(policy, verdict)
+        .filter(|rule| rule.selects_unix_sockets())
+        .map(|rule| {
+            let mismatch = oracle::unix_mismatch(rule, identities, socket, uid, executable);
+            RuleResult::of(rule, vec![mismatch])
+        });
+    Ok(Explanation {
+        unix: Some(name.to_string()),
+        ..Explanation::of(policy, verdict, DecisionPoint::Unix, rules.collect())
+    })
+}
+
+impl Explanation {
+    /// A verdict without its target.
+    fn of(
+        policy: &Policy,
+        verdict: Verdict,
+        decided_at: DecisionPoint,
+        rules: Vec<RuleResult>,
+    ) -> Explanation {
+        let outcome = Outcome::of(verdict.action, policy.mode, KillAbility::Now);
+        Explanation {
+            policy: policy.name.clone(),
+            destination: None,
+            unix: None,
+            embedded_ipv4: None,
+            verdict: verdict.action.as_str(),
+            outcome: outcome.as_str(),
+            denied: outcome.denied(),
+            rule: rule_name(policy, verdict),
+            errno: outcome.denied().then_some(policy.errno.as_str()),
+            decided_at,
+            rules,
+        }
+    }
+}
+
+impl RuleResult {
+    /// `mismatches` has an entry for each form of the target; `None` for one that the rule matches.
+    fn of(rule: &Rule, mismatches: Vec<Option<Mismatch>>) -> RuleResult {
+        RuleResult {
+            name: rule.name.clone(),
+            action: rule.action.as_str(),
+            matches: mismatches.contains(&None),
+            mismatches: mismatches.into_iter().flatten().collect(),
+            reason: rule.reason.clone(),
+        }
+    }
+}
+
+fn image_of(policy: &Policy, identities: &Identities) -> Result<Image, CompileError> {
     let revision = Revision {
         generation: 1,
         mode: policy.mode,
     };
-    let image = compile(policy, identities, revision)?;
-    let socket = Identities::synthetic_socket(name);
-    let verdict = image.decide_unix(socket, uid, executable);
-    let outcome = Outcome::of(verdict.action, policy.mode, KillAbility::Now);
-    let shown = match verdict.reason {
+    compile(policy, identities, revision)
+}
+
+/// The rules up to the one that decides; all rules if the default decides.
+fn considered(policy: &Policy, verdict: Verdict) -> impl Iterator<Item = &Rule> {
+    let count = match verdict.reason {
         Reason::Rule(rule) => rule as usize + 1,
         Reason::Default | Reason::Fault(_) => policy.rules.len(),
     };
-    let result = |rule: &Rule| {
-        let mismatch = oracle::unix_mismatch(rule, identities, socket, uid, executable);
-        RuleResult {
-            name: rule.name.clone(),
-            action: rule.action.as_str(),
-            matches: mismatch.is_none(),
-            mismatches: mismatch.into_iter().collect(),
-            reason: rule.reason.clone(),
-        }
-    };
-    let unix_rules = policy
-        .rules
-        .iter()
-        .take(shown)
-        .filter(|rule| rule.selects_unix_sockets());
-    Ok(Explanation {
-        policy: policy.name.clone(),
-        destination: None,
-        unix: Some(name.to_string()),
-        embedded_ipv4: None,
-        verdict: verdict.action.as_str(),
-        outcome: outcome.as_str(),
-        denied: outcome.denied(),
-        rule: rule_name(policy, verdict),
-        errno: outcome.denied().then_some(policy.errno.as_str()),
-        decided_at: DecisionPoint::Unix,
-        rules: unix_rules.map(result).collect(),
-    })
+    policy.rules.iter().take(count)
 }
 
 fn rule_name(policy: &Policy, verdict: Verdict) -> Option<String> {
