@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use super::{
     mirrors::Mirrors,
     suite::{Suite, unpack},
-    tree::Tree,
+    tree::{Entry, Tree},
 };
 use crate::command::{stdout_of, workspace};
 
@@ -82,6 +82,8 @@ impl Systemd {
         for directory in DIRECTORIES {
             tree.directory(&self.root, Path::new(directory), &WITHOUT)?;
         }
+        // Clients look for the bus there.
+        tree.put(Path::new("/var/run"), Entry::Link("/run".into()));
         let configuration = workspace().join("vm-tests/systemd");
         tree.directory(&configuration, Path::new("etc"), &[])
     }
