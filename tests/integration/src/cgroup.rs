@@ -10,10 +10,11 @@ use std::{
 
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::inotify::{AddWatchFlags, InitFlags, Inotify},
     unistd::Pid,
 };
 
-use crate::mount_table::mount_of;
+use crate::{mount_table::mount_of, running_command::TIMEOUT};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -171,6 +172,25 @@ impl Drop for TestCgroup {
         {
             let _ = fs::remove_dir(dir);
         }
+    }
+}
+
+/// Waits until the directory of a cgroup is removed.
+///
+/// # Panics
+/// After [`TIMEOUT`].
+#[track_caller]
+pub fn wait_until_removed(path: &Path) {
+    let parent = path.parent().expect("a cgroup below another one");
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC).expect("inotify");
+    // A parent that is removed too is as good.
+    let watched = inotify.add_watch(parent, AddWatchFlags::IN_DELETE | AddWatchFlags::IN_DELETE_SELF);
+    let timeout = PollTimeout::try_from(TIMEOUT).expect("a timeout that poll accepts");
+    while watched.is_ok() && path.exists() {
+        let mut fds = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
+        let changed = poll(&mut fds, timeout).expect("poll");
+        assert!(changed > 0, "{} is not removed", path.display());
+        inotify.read_events().expect("events");
     }
 }
 

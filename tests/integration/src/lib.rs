@@ -28,6 +28,7 @@ pub mod requirement;
 pub mod running_command;
 pub mod scripted_client;
 pub mod shared_dir;
+pub mod systemd;
 pub mod test_client;
 pub mod verifier_log;
 
