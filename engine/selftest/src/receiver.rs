@@ -134,8 +134,13 @@ impl Receiver {
             stream.set_read_timeout(Some(TIMEOUT))?;
             let mut message = Vec::new();
             return match stream.read_to_end(&mut message) {
-                // A connection that was reset was established before.
-                Err(error) if error.kind() != ErrorKind::ConnectionReset => Err(error),
+                // A connection that was reset was established before. SCTP says *not connected* of an association that was
+                // aborted (sctp_recvmsg, net/sctp/socket.c).
+                Err(error)
+                    if !matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::NotConnected) =>
+                {
+                    Err(error)
+                }
                 _ => Ok(message),
             };
         }

@@ -59,7 +59,7 @@ fn help() -> String {
         ],
         exits: &[
             (Exit::Success, "no bypass"),
-            (Exit::CouldNotRun, "could not run"),
+            (Exit::CouldNotRun, "could not run, or the result of a case is FAILED"),
             (Exit::Usage, "invalid command line"),
             (Exit::PolicyInvalid, "the policy is not valid"),
             (Exit::Partial, "only bypasses that are known limitations (SECURITY.md)"),
@@ -110,10 +110,14 @@ pub fn run(args: &SelftestArgs, output: Output) -> Result<ExitCode, Failure> {
 }
 
 fn exit(report: &Report) -> Exit {
-    match (report.has_unknown_bypass(), report.count(TestResult::Bypass)) {
-        (true, _) => Exit::Bypass,
-        (false, 0) => Exit::Success,
-        (false, _) => Exit::Partial,
+    if report.has_unknown_bypass() {
+        return Exit::Bypass;
+    }
+    match (report.count(TestResult::Failed), report.count(TestResult::Bypass)) {
+        (0, 0) => Exit::Success,
+        (0, _) => Exit::Partial,
+        // Nothing arrived and no event says why: that shows nothing.
+        _ => Exit::CouldNotRun,
     }
 }
 
@@ -181,6 +185,16 @@ mod tests {
     #[test]
     fn the_exit_code_is_that_of_the_worst_result() {
         let blocked = (TestResult::Blocked, false);
+        let failed = (TestResult::Failed, false);
+        assert_eq!(exit(&report(&[blocked, failed])), Exit::CouldNotRun);
+        assert_eq!(
+            exit(&report(&[failed, (TestResult::Bypass, true)])),
+            Exit::CouldNotRun
+        );
+        assert_eq!(
+            exit(&report(&[failed, (TestResult::Bypass, false)])),
+            Exit::Bypass
+        );
         let limitation = (TestResult::Bypass, true);
         assert_eq!(exit(&report(&[blocked])), Exit::Success);
         assert_eq!(exit(&report(&[blocked, limitation])), Exit::Partial);
