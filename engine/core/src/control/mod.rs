@@ -37,7 +37,7 @@ use jiff::Timestamp;
 
 use crate::{
     cgroup::Hierarchy,
-    datapath::{EventRing, Features, PinnedDatapath, other_versions},
+    datapath::{Calls, EventRing, Features, PinnedDatapath, other_versions},
     host::{Capabilities, Unmet, unmet},
     instance::Instance,
 };
@@ -87,6 +87,7 @@ pub struct Control {
     hierarchy: Hierarchy,
     invocation: Invocation,
     capabilities: OnceCell<Capabilities>,
+    calls: Calls,
     _lock: Lock,
 }
 
@@ -154,6 +155,7 @@ impl Control {
         lock: Lock,
     ) -> Result<Control, ControlError> {
         let mut control = Control {
+            calls: datapath.calls(),
             datapath,
             is_new,
             journal: Journal::open(&invocation.instance.run_dir)?,
@@ -183,20 +185,23 @@ impl Control {
         self.journal.remove_directory()
     }
 
-    /// The capabilities of the kernel and the loaded programs.
-    fn capabilities(&self) -> Capabilities {
+    /// What policies can rely on, as far as it is known without calls. Detected once: one command may attach many policies.
+    fn capabilities(&self) -> &Capabilities {
         let disabled = &self.invocation.instance.disabled;
-        Capabilities::of_loaded(
-            Features::detect(disabled),
-            |group| self.datapath.has(group),
-            disabled,
-        )
+        self.capabilities.get_or_init(|| {
+            Capabilities::of_loaded(
+                Features::detect(disabled),
+                |group| self.datapath.has(group),
+                disabled,
+            )
+        })
     }
 
-    /// The requirements of a version that are not met. Detects the capabilities once: one command may attach many policies.
+    /// The requirements of a version that are not met.
     fn unmet(&self, version: &Version) -> Vec<Unmet> {
-        let capabilities = self.capabilities.get_or_init(|| self.capabilities());
-        unmet(&version.requirements(), capabilities)
+        let requirements = version.requirements();
+        let capabilities = self.capabilities().clone().tried_for(&requirements, &self.calls);
+        unmet(&requirements, &capabilities)
     }
 
     /// The hierarchy of cgroups.

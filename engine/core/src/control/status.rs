@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     datapath::{GroupName, LinkState, Slot},
-    host::{Capabilities, Enforcement, Feature, Unmet, unmet},
+    host::{Enforcement, Unmet, not_called},
 };
 
 /// The state of everything that is attached.
@@ -143,12 +143,11 @@ impl Control {
     /// [`ControlError`] when one of them cannot be read.
     pub fn status(&self) -> Result<Status, ControlError> {
         let duplicates = self.datapath.dedup_counts()?;
-        let capabilities = self.capabilities();
         let mut policies = Vec::new();
         let mut known = HashSet::new();
         for record in self.journal.records()? {
             known.extend(record.attachments.iter().map(|attachment| attachment.cgroup));
-            policies.push(self.policy_status(record, &capabilities)?);
+            policies.push(self.policy_status(record)?);
         }
         let mut unknown_cgroups = self.datapath.cgroups()?;
         unknown_cgroups.retain(|cgroup| !known.contains(cgroup) && self.hierarchy.has(*cgroup));
@@ -156,13 +155,28 @@ impl Control {
             policies,
             unknown_cgroups,
             lsm: hooks(self.datapath.link_states(GroupName::Lsm, NO_CGROUP)),
-            lsm_unavailable_reason: capabilities.unavailable_reason(GroupName::Lsm).map(str::to_owned),
+            lsm_unavailable_reason: self.lsm_unavailable_reason(),
             migration: hooks(self.datapath.link_states(GroupName::Migration, NO_CGROUP)),
             migration_unavailable_reason: self.migration_unavailable_reason(),
             events_lost: self.datapath.lost()?,
             suppressed: duplicates.suppressed,
             suppressed_pending: duplicates.pending(),
         })
+    }
+
+    fn lsm_unavailable_reason(&self) -> Option<String> {
+        let known = self.capabilities().unavailable_reason(GroupName::Lsm);
+        let known = known.map(str::to_owned);
+        known.or_else(|| self.attached_but_not_called(GroupName::Lsm))
+    }
+
+    /// Why the kernel does not call the programs of a group; nothing is tried unless some are attached.
+    fn attached_but_not_called(&self, group: GroupName) -> Option<String> {
+        let mut states = self.datapath.link_states(group, NO_CGROUP).into_iter();
+        let is_attached = states.any(|(_, state)| state == LinkState::Attached);
+        is_attached
+            .then(|| self.calls.never_called_reason(group))
+            .flatten()
     }
 
     fn migration_unavailable_reason(&self) -> Option<String> {
@@ -182,14 +196,16 @@ impl Control {
             .filter(|(_, state)| *state != LinkState::Attached)
             .map(|(program, _)| program)
             .collect();
-        (!missing.is_empty()).then(|| format!("not attached: {}; attach a policy again", missing.join(", ")))
+        if !missing.is_empty() {
+            return Some(format!(
+                "not attached: {}; attach a policy again",
+                missing.join(", ")
+            ));
+        }
+        self.attached_but_not_called(GroupName::Migration)
     }
 
-    fn policy_status(
-        &self,
-        record: Record,
-        capabilities: &Capabilities,
-    ) -> Result<PolicyStatus, ControlError> {
+    fn policy_status(&self, record: Record) -> Result<PolicyStatus, ControlError> {
         let slot = Slot(record.slot);
         let live = self.datapath.live(slot)?;
         let (counters, memory) = match &live {
@@ -203,7 +219,7 @@ impl Control {
         for attachment in &record.attachments {
             attachments.push(self.attachment_status(slot, needed, attachment)?);
         }
-        let unmet = unmet_now(&record.live, needed, capabilities);
+        let unmet = self.unmet_now(&record.live, needed);
         let mut reasons: Vec<String> = unmet.iter().map(Unmet::to_string).collect();
         if live.is_none() {
             reasons.push("its map is gone from the kernel: every attempt is a fault".to_owned());
@@ -281,6 +297,19 @@ impl Control {
         })
     }
 
+    /// What was unmet when the version went live, and what is unmet now. `used` are the kinds of hooks that were attached for
+    /// it.
+    fn unmet_now(&self, version: &Version, used: HookSet) -> Vec<Unmet> {
+        let mut found = version.partial.clone();
+        let now = self.unmet(version).into_iter();
+        for one in now.chain(not_called(&version.requirements(), used, &self.calls)) {
+            if found.iter().all(|known| known.feature != one.feature) {
+                found.push(one);
+            }
+        }
+        found
+    }
+
     fn attachment_status(
         &self,
         slot: Slot,
@@ -309,29 +338,6 @@ impl Control {
             hooks: hooks(states),
         })
     }
-}
-
-/// What was unmet when the version went live, and what is unmet now. `used` are the kinds of hooks that decide for it: LSM
-/// programs that are not called any more are unmet, also where the policy does not name them.
-fn unmet_now(version: &Version, used: HookSet, capabilities: &Capabilities) -> Vec<Unmet> {
-    let mut found = version.partial.clone();
-    let mut now = unmet(&version.requirements(), capabilities);
-    if used.contains(HookSet::LSM)
-        && let Some(reason) = GroupName::Lsm.never_called_reason()
-    {
-        now.push(Unmet {
-            feature: Feature::LsmHooks,
-            reason,
-            effect: "sockets that were created in another cgroup, other address families and unix sockets are not checked"
-                .to_owned(),
-        });
-    }
-    for one in now {
-        if found.iter().all(|known| known.feature != one.feature) {
-            found.push(one);
-        }
-    }
-    found
 }
 
 /// Programs for the whole machine have the same links for every cgroup.

@@ -9,8 +9,8 @@ use aya::{
 use engine_common::scope::HookSet;
 
 use super::{
-    canary,
-    program_group::{GROUPS, GroupName, GroupSet, NEVER_CALLED},
+    canary::{Canary, CanaryTrials},
+    program_group::{GROUPS, GroupName, GroupSet, ProgramGroup},
     syscall,
 };
 use crate::instance::Disabled;
@@ -26,12 +26,6 @@ const ACTIVE_LSM: &str = "/sys/kernel/security/lsm";
 
 /// The perf event source of kprobes (`perf_kprobe`, kernel/events/core.c, Linux 4.17).
 const KPROBE_SOURCE: &str = "/sys/bus/event_source/devices/kprobe/type";
-
-/// Whether functions of the kernel are traced (CONFIG_DYNAMIC_FTRACE).
-const FTRACE_ENABLED: &str = "/proc/sys/kernel/ftrace_enabled";
-
-/// Whether kprobes are called (debugfs; only root can read it).
-const KPROBES_ENABLED: &str = "/sys/kernel/debug/kprobes/enabled";
 
 /// What the programs can use of the running kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,23 +76,43 @@ impl Features {
         }
     }
 
-    /// The features without the groups whose programs the kernel does not call. Attaches a trial program for each canary.
-    pub(super) fn without_uncalled_groups(self) -> Features {
-        let mut groups = self.groups;
+    /// The features without what the kernel does not call. Attaches a trial program for each canary.
+    pub(super) fn without_uncalled(self) -> Features {
+        let mut features = self;
+        let trials = CanaryTrials::default();
         for row in GROUPS.iter().filter(|row| self.groups.has(row.name)) {
-            let Some(hook) = row.canary else { continue };
-            let error = match canary::is_called(hook) {
-                Ok(true) => continue,
-                Ok(false) => NEVER_CALLED.to_owned(),
-                Err(refusal) => refusal.to_string(),
+            let Some(error) = self.uncalled_reason(row, &trials) else {
+                continue;
             };
-            tracing::debug!(error, group = row.name.as_str(), "the group is not loaded");
+            tracing::debug!(
+                error,
+                group = row.name.as_str(),
+                "the kernel does not call the programs of the group"
+            );
+            if row.name == GroupName::Tracer {
+                features.tracer = Some(Tracer::Tracepoint);
+                continue;
+            }
             let dropped = GROUPS
                 .iter()
                 .filter(|other| other.name == row.name || other.part_of == Some(row.name));
-            groups = dropped.fold(groups, |groups, row| groups.without(row.name));
+            features.groups = dropped.fold(features.groups, |groups, row| groups.without(row.name));
         }
-        Features { groups, ..self }
+        features
+    }
+
+    fn uncalled_reason(self, row: &ProgramGroup, trials: &CanaryTrials) -> Option<String> {
+        // Part of another group, whose canary stands for both.
+        if row.part_of.is_some() {
+            return None;
+        }
+        let canary =
+            row.canary(|program| program.alternative.is_none() || program.alternative == self.tracer)?;
+        match trials.is_called(canary) {
+            Ok(true) => None,
+            Ok(false) => Some(canary.not_called_reason()),
+            Err(refusal) => Some(refusal.to_string()),
+        }
     }
 
     /// The kinds of hooks that this kernel has.
@@ -128,7 +142,7 @@ fn is_supported(helper: BpfHelper) -> bool {
 }
 
 /// How TCP connections are watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tracer {
     /// By a kprobe on `tcp_connect`: the local address is known when the SYN leaves.
     Kprobe,
@@ -141,10 +155,11 @@ impl Tracer {
     /// The better one that this kernel has.
     fn detect(disabled: &Disabled) -> Tracer {
         // Attached policies need links that can be pinned; kprobes have such links since Linux 5.15.
-        let has_kprobes = Path::new(KPROBE_SOURCE).exists()
-            && !is_off(KPROBES_ENABLED)
+        let has_kprobes = !disabled.has(KPROBE)
+            && Path::new(KPROBE_SOURCE).exists()
+            && Canary::Kprobe.stop().is_none()
             && syscall::try_kprobe_link().is_ok();
-        if has_kprobes && !disabled.has(KPROBE) {
+        if has_kprobes {
             Tracer::Kprobe
         } else {
             Tracer::Tracepoint
@@ -174,25 +189,9 @@ pub(super) fn lsm_unavailable_reason() -> Option<String> {
         ));
     }
     match syscall::try_lsm_program() {
-        Ok(()) => ftrace_off_reason(),
+        Ok(()) => Canary::Lsm.stop_reason(),
         Err(error) => Some(format!("the kernel refuses LSM programs: {error}")),
     }
-}
-
-/// Why no fentry and LSM program is called: both are called by a trampoline that ftrace patches into the function, and
-/// with this switch off the kernel accepts and attaches them and patches nothing. `None` where it is on, and on kernels
-/// without it.
-pub fn ftrace_off_reason() -> Option<String> {
-    is_off(FTRACE_ENABLED).then(|| {
-        "kernel.ftrace_enabled is 0, so the kernel never calls LSM and fentry programs; \
-         `sysctl kernel.ftrace_enabled=1` enables them"
-            .to_owned()
-    })
-}
-
-/// Whether a file of the kernel holds a 0. One that does not exist or cannot be read does not.
-fn is_off(switch: &str) -> bool {
-    fs::read_to_string(switch).is_ok_and(|text| text.trim() == "0")
 }
 
 /// Why TCP connections cannot be watched here; `None` where they can. Raw tracepoints are in every kernel that has what

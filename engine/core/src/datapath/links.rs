@@ -16,6 +16,7 @@ use super::{
     pinned_datapath::PinnedDatapath,
     program::ProgramSpec,
     program_group::{ANCHOR, GROUPS, GroupName, GroupScope, ProgramGroup, ScopeNeeds},
+    stop::Stop,
     syscall,
 };
 
@@ -246,14 +247,26 @@ pub(super) fn detach_from(directory: &Path, cgroup: u64) -> Result<(), DatapathE
     pin_directory::remove_directory(&links)
 }
 
-/// Detaches a group while no cgroup needs it. Where its programs could not be attached again they stay attached, and find no
-/// scope.
+/// Detaches a group while no cgroup needs it. Where its programs could not be attached again, or not be detached safely, they
+/// stay attached, and find no scope.
 fn release_global(directory: &Path, row: &ProgramGroup) -> Result<(), DatapathError> {
     let is_tracing = row.programs.iter().any(|program| program.attach.needs_types());
     if !global_links(directory, row).exists() || is_tracing && !tracing_programs_reattach() {
         return Ok(());
     }
+    if must_stay(directory, row) {
+        return Ok(());
+    }
     remove_global_links(directory, row)
+}
+
+/// Whether the programs of a group must stay attached for now. Detaching a program while ftrace is off leaves marks at its
+/// function; ftrace takes them for an error later, and stops until the next boot (`ftrace_shutdown`, kernel/trace/ftrace.c;
+/// seen on Linux 6.12).
+pub(super) fn must_stay(directory: &Path, row: &ProgramGroup) -> bool {
+    let links = global_links(directory, row);
+    let is_traced = row.canary(|program| links.join(program.name).exists()).is_some();
+    is_traced && Stop::of_ftrace() == Some(Stop::FtraceOff)
 }
 
 /// Detaches a group of a set.

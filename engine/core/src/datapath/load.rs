@@ -49,7 +49,7 @@ pub(super) struct Loaded {
 /// Loads maps and programs, with the offsets of this kernel.
 pub(super) fn load(options: LoadOptions) -> Result<Loaded, DatapathError> {
     raise_memory_limit();
-    let mut features = options.features.without_uncalled_groups();
+    let mut features = options.features.without_uncalled();
     // Both read the kernel's type information, a few megabytes: this crate for the offsets, and aya's loader for
     // relocations that Rust does not emit, which cannot be switched off.
     let (loader, offsets) = thread::scope(|scope| {

@@ -19,8 +19,10 @@ use engine_common::{ABI_VERSION, scope::Scope};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::{
+    canary::Calls,
     error::{DatapathError, RingError, TableError},
     features::Features,
+    links,
     load::{LoadOptions, Loaded, WakeUp, load},
     maps::{DedupCounts, LiveImage, Slot, Tables},
     pin_directory::{self, at},
@@ -149,6 +151,12 @@ impl PinnedDatapath {
         let directory = own.join(attached_name());
         let existed = directory.is_dir();
         remove_set(&directory)?;
+        if directory.is_dir() {
+            // Its readers are told that it has ended.
+            let events = events_of(&directory);
+            pin_directory::ignore_missing(fs::remove_file(&events)).map_err(at("remove", &events))?;
+            run_datapath::take_over(&own, &directory)?;
+        }
         // A command that was killed while it loaded programs left this.
         pin_directory::remove_tree(&draft_of(&directory))?;
         run_datapath::remove_idle(instance);
@@ -164,6 +172,15 @@ impl PinnedDatapath {
             .programs
             .iter()
             .any(|program| self.program(program.name).exists())
+    }
+
+    /// Whether the kernel calls the programs.
+    pub fn calls(&self) -> Calls {
+        let canaries = GROUPS.iter().filter_map(|row| {
+            let canary = row.canary(|program| self.program(program.name).exists())?;
+            Some((row.name, canary))
+        });
+        Calls::of(canaries.collect())
     }
 
     pub(super) fn program(&self, name: &str) -> PathBuf {
@@ -220,7 +237,7 @@ impl PinnedDatapath {
     /// # Errors
     /// [`RingError`] when it cannot be mapped.
     pub fn events(&self) -> Result<EventRing, RingError> {
-        let map = MapData::from_pin(self.directory.join("maps/EVENTS"))?;
+        let map = MapData::from_pin(events_of(&self.directory))?;
         EventRing::of(Map::RingBuf(map))
     }
 
@@ -229,7 +246,7 @@ impl PinnedDatapath {
     /// # Errors
     /// [`DatapathError::Io`] when inotify is not available.
     pub fn end(&self) -> Result<impl AsFd + use<>, DatapathError> {
-        let path = self.directory.join("maps/EVENTS");
+        let path = events_of(&self.directory);
         let watched = Inotify::init(InitFlags::IN_CLOEXEC).and_then(|inotify| {
             inotify.add_watch(&path, AddWatchFlags::IN_DELETE_SELF)?;
             Ok(inotify)
@@ -285,6 +302,11 @@ impl PinnedDatapath {
     fn superseded_pin(&self, slot: Slot) -> PathBuf {
         self.directory.join("superseded").join(slot.0.to_string())
     }
+}
+
+/// The pin of the event ring.
+fn events_of(directory: &Path) -> PathBuf {
+    directory.join("maps/EVENTS")
 }
 
 /// The BPF file system accepts no names with dots.
@@ -343,13 +365,24 @@ fn pin_all(directory: &Path, options: LoadOptions) -> Result<(), DatapathError> 
 }
 
 /// Removes a set with all its pins, even if it cannot be opened. Links go first, and of each cgroup what enforces goes
-/// first: what is left meanwhile lets everything pass.
+/// first: what is left meanwhile lets everything pass. While programs must stay attached that the whole machine calls, the
+/// set is kept for them, without cgroups; the next removal tries again.
 pub(super) fn remove_set(directory: &Path) -> Result<(), DatapathError> {
-    for cgroup in super::links::cgroups_of(directory)? {
-        super::links::detach_from(directory, cgroup)?;
+    for cgroup in links::cgroups_of(directory)? {
+        links::detach_from(directory, cgroup)?;
     }
-    for row in &GROUPS {
-        super::links::remove_global_links(directory, row)?;
+    let (staying, going): (Vec<_>, Vec<_>) = GROUPS.iter().partition(|row| links::must_stay(directory, row));
+    for row in going {
+        links::remove_global_links(directory, row)?;
+    }
+    // A set that cannot be opened cannot be kept without its cgroups.
+    if !staying.is_empty()
+        && let Ok(Some(set)) = PinnedDatapath::open_at(directory.to_owned())
+    {
+        return set.forget_cgroups();
+    }
+    for row in staying {
+        links::remove_global_links(directory, row)?;
     }
     pin_directory::remove_tree(directory)
 }

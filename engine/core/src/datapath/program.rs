@@ -15,7 +15,7 @@ use aya::{
     },
 };
 
-use super::{error::DatapathError, features::Tracer, syscall};
+use super::{canary::Canary, error::DatapathError, features::Tracer, syscall};
 
 /// What a program attaches to.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +40,19 @@ impl AttachPoint {
     /// Whether loading takes the kernel's BTF types.
     pub(super) fn needs_types(self) -> bool {
         matches!(self, AttachPoint::Lsm(_) | AttachPoint::Fentry(_))
+    }
+
+    /// The canary that shows whether the kernel calls programs here; `None` where it always does.
+    pub(super) fn canary(self) -> Option<Canary> {
+        match self {
+            AttachPoint::Lsm(_) => Some(Canary::Lsm),
+            AttachPoint::Fentry(_) => Some(Canary::Fentry),
+            AttachPoint::Kprobe(_) => Some(Canary::Kprobe),
+            AttachPoint::CgroupSock(_)
+            | AttachPoint::CgroupSockAddr(_)
+            | AttachPoint::CgroupSkb(_)
+            | AttachPoint::RawTracepoint(_) => None,
+        }
     }
 }
 

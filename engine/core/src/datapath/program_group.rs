@@ -9,16 +9,13 @@ use engine_common::scope::HookSet;
 
 use super::{
     btf::Btf,
-    features::{Tracer, ftrace_off_reason, lsm_unavailable_reason, tracer_unavailable_reason},
+    canary::Canary,
+    features::{Tracer, lsm_unavailable_reason, tracer_unavailable_reason},
     offsets::{LSM_UNIX_MEMBERS, MIGRATION_MEMBERS, Member, Offsets},
     program::{AttachPoint, ProgramSpec},
     syscall,
 };
 use crate::instance::{DISABLE_VARIABLE, Disabled};
-
-/// What is wrong with a group whose canary was not called.
-pub(super) const NEVER_CALLED: &str =
-    "LSM programs load and attach but are never called (kernel.ftrace_enabled=0?)";
 
 /// A group of programs that are loaded, attached and detached together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,18 +53,6 @@ impl GroupName {
         self.row().unavailable_reason(disabled)
     }
 
-    /// Why this kernel never calls the programs of the group, although they are loaded and attached; `None` where no such
-    /// reason is known.
-    pub fn never_called_reason(self) -> Option<String> {
-        let is_traced =
-            |program: &ProgramSpec| matches!(program.attach, AttachPoint::Fentry(_) | AttachPoint::Lsm(_));
-        self.row()
-            .programs
-            .iter()
-            .any(is_traced)
-            .then(ftrace_off_reason)?
-    }
-
     /// Why this kernel cannot run the group, determined without trying its programs; `None` if no reason is found.
     pub fn quick_reason(self, disabled: &Disabled) -> Option<String> {
         self.row().quick_reason(disabled)
@@ -75,18 +60,11 @@ impl GroupName {
 
     /// Why a set of programs that was loaded on this kernel lacks the group.
     pub fn absence_reason(self, disabled: &Disabled) -> String {
-        if let Some(reason) = self.unavailable_reason(disabled) {
-            return reason;
-        }
-        if self.row().canary.is_some()
-            || self
-                .row()
-                .part_of
-                .is_some_and(|whole| whole.row().canary.is_some())
-        {
-            return format!("{NEVER_CALLED}, or the kernel refused them (TIDEGATE_LOG=debug shows why)");
-        }
-        "the kernel refused the program when it was loaded (TIDEGATE_LOG=debug shows why)".to_owned()
+        self.unavailable_reason(disabled).unwrap_or_else(|| {
+            "the kernel refused the programs, or did not call them, when they were loaded (TIDEGATE_LOG=debug shows why); \
+             `tidegate detach --all` unloads them, and the next command tries again"
+                .to_owned()
+        })
     }
 
     /// The groups that enforce for a policy which uses these kinds of hooks, in the order of the table.
@@ -188,9 +166,6 @@ pub(super) struct ProgramGroup {
     pub(super) members: &'static [Member],
     /// Why the kernel cannot run it, determined without loading it; `None` if no reason is found.
     pub(super) check: fn() -> Option<String>,
-    /// The trial hook ([`super::trial`]) that shows whether the kernel calls programs of this kind: before the group is
-    /// loaded, a trial program must be called there by a call of this process.
-    pub(super) canary: Option<&'static str>,
     pub(super) wanted_by: fn(&ScopeNeeds) -> bool,
 }
 
@@ -217,7 +192,6 @@ pub(super) static GROUPS: [ProgramGroup; 6] = [
         ],
         members: &[],
         check: || None,
-        canary: None,
         wanted_by: |needs| needs.hooks.contains(HookSet::CGROUP),
     },
     ProgramGroup {
@@ -230,7 +204,6 @@ pub(super) static GROUPS: [ProgramGroup; 6] = [
         programs: &[ProgramSpec::new("egress", AttachPoint::CgroupSkb(SkbAt::Egress))],
         members: &[],
         check: || None,
-        canary: None,
         wanted_by: |needs| needs.strict,
     },
     ProgramGroup {
@@ -251,7 +224,6 @@ pub(super) static GROUPS: [ProgramGroup; 6] = [
         ],
         members: &[],
         check: tracer_unavailable_reason,
-        canary: None,
         wanted_by: |needs| needs.hooks.contains(HookSet::TRACER),
     },
     ProgramGroup {
@@ -269,7 +241,6 @@ pub(super) static GROUPS: [ProgramGroup; 6] = [
         ],
         members: &[],
         check: lsm_unavailable_reason,
-        canary: Some("lsm/socket_sendmsg"),
         wanted_by: |needs| needs.hooks.contains(HookSet::LSM),
     },
     ProgramGroup {
@@ -285,7 +256,6 @@ pub(super) static GROUPS: [ProgramGroup; 6] = [
         ],
         members: &LSM_UNIX_MEMBERS,
         check: || None,
-        canary: None,
         wanted_by: |needs| needs.hooks.contains(HookSet::UNIX),
     },
     ProgramGroup {
@@ -300,8 +270,7 @@ pub(super) static GROUPS: [ProgramGroup; 6] = [
             ProgramSpec::new("cgroup_clone", AttachPoint::Fentry("cgroup_post_fork")),
         ],
         members: &MIGRATION_MEMBERS,
-        check: ftrace_off_reason,
-        canary: None,
+        check: || Canary::Fentry.stop_reason(),
         wanted_by: |needs| needs.has_policies,
     },
 ];
@@ -357,6 +326,12 @@ impl ProgramGroup {
             .iter()
             .filter(move |program| program.alternative.is_none() || program.alternative == tracer)
     }
+
+    /// The canary that shows whether the kernel calls the programs of which `is_loaded` says so.
+    pub(super) fn canary(&self, is_loaded: impl Fn(&ProgramSpec) -> bool) -> Option<Canary> {
+        let loaded = self.programs.iter().filter(|program| is_loaded(program));
+        loaded.into_iter().find_map(|program| program.attach.canary())
+    }
 }
 
 /// Words that [`DISABLE_VARIABLE`] accepts: the names of the groups that can be left out, one of two alternatives, and
@@ -383,6 +358,16 @@ mod tests {
                 );
                 assert_eq!(is_cgroup, row.scope == GroupScope::Cgroup, "{}", program.name);
             }
+            // One trial shows it for all programs of a group.
+            let kinds: Vec<_> = row
+                .programs(Some(Tracer::Kprobe))
+                .map(|program| program.attach.canary())
+                .collect();
+            assert!(
+                kinds.iter().all(|kind| *kind == kinds[0]),
+                "{}",
+                row.name.as_str()
+            );
         }
     }
 

@@ -29,6 +29,7 @@ use engine_common::{
 use nix::fcntl::Flock;
 
 use super::{
+    canary::Calls,
     error::{DatapathError, RingError, TableError},
     features::Features,
     links,
@@ -114,6 +115,13 @@ impl RunDatapath {
     /// Whether the kernel accepted the programs of a group.
     pub fn has(&self, group: GroupName) -> bool {
         self.datapath.has(group)
+    }
+
+    /// Whether the kernel calls the programs, as far as it is to be tried again in each run. LSM programs were tried when the
+    /// set was loaded, and their switch can always be read: the name of the set depends on it. That of kprobes often
+    /// cannot.
+    pub fn calls(&self) -> Calls {
+        self.datapath.calls().of_kprobes()
     }
 
     /// The kinds of hooks that the programs have.
@@ -297,11 +305,24 @@ fn kept_name(instance: &Instance, features: Features) -> String {
     let mut hasher = DefaultHasher::new();
     instance.disabled.hash(&mut hasher);
     features.groups.hash(&mut hasher);
+    features.tracer.hash(&mut hasher);
     format!("{}{:016x}", kept_by_this_build(), hasher.finish())
 }
 
 fn kept_by_this_build() -> String {
     format!("{KEPT}{ABI_VERSION}-{OBJECT_HASH}-")
+}
+
+/// Makes a set that could not be removed one of a run that is over: a later run removes it.
+pub(super) fn take_over(own: &Path, set: &Path) -> Result<(), DatapathError> {
+    let free = (0..TRIES).map(|count| own.join(format!("{OWN}0-{count}")));
+    let free = free.into_iter().find(|directory| !directory.exists());
+    let Some(free) = free else {
+        return Err(at("create a directory in", own)(
+            io::ErrorKind::AlreadyExists.into(),
+        ));
+    };
+    fs::rename(set, &free).map_err(at("move", set))
 }
 
 /// A new directory for the set of one run, locked.

@@ -113,10 +113,15 @@ impl Session {
     fn unmet(&self, features: Features, datapath: &RunDatapath) -> Result<Vec<PolicyUnmet>, ExecError> {
         let disabled = &self.instance.disabled;
         let capabilities = Capabilities::of_loaded(features, |group| datapath.has(group), disabled);
+        let calls = datapath.calls();
         let mut all = Vec::new();
         for one in &self.request.policies {
             let name = &one.policy.name;
-            let found = unmet(&Requirements::of(&one.policy), &capabilities);
+            let requirements = Requirements::of(&one.policy);
+            let found = unmet(
+                &requirements,
+                &capabilities.clone().tried_for(&requirements, &calls),
+            );
             if !found.is_empty() && !self.request.best_effort {
                 return Err(ExecError::Partial {
                     name: name.clone(),

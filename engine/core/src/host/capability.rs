@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use engine_common::scope::HookSet;
 
+use super::{Requirements, unmet};
 use crate::{
-    datapath::{Features, GroupName},
+    datapath::{Calls, Features, GroupName},
     instance::Disabled,
 };
 
@@ -38,6 +39,26 @@ impl Capabilities {
                 .filter_map(|group| Some((group, reason(group)?)))
                 .collect(),
         }
+    }
+
+    /// The same, without the groups that the requirements depend on and whose programs the kernel does not call: found by
+    /// calls, some milliseconds for each kind of program.
+    #[must_use]
+    pub fn tried_for(self, requirements: &Requirements, calls: &Calls) -> Capabilities {
+        GroupName::optional().fold(self, |known, group| {
+            let depends =
+                unmet(requirements, &known) != unmet(requirements, &known.without(group, String::new()));
+            match depends.then(|| calls.never_called_reason(group)).flatten() {
+                Some(reason) => known.without(group, reason),
+                None => known,
+            }
+        })
+    }
+
+    fn without(&self, group: GroupName, reason: String) -> Capabilities {
+        let mut without = self.clone();
+        without.unavailable.entry(group).or_insert(reason);
+        without
     }
 
     /// Why a group of programs is not available; `None` where it is.

@@ -6,6 +6,8 @@
 //!                         unmet -> Unmet (feature, reason, effect): refused, or accepted with --best-effort
 //! PinnedDatapath -> Capabilities /
 //! ```
+//! Whether the kernel calls programs that it has loaded is tried again ([`Capabilities::tried_for`], [`not_called`]): an
+//! administrator may have switched them off since.
 
 mod capability;
 mod requirement;
@@ -14,5 +16,5 @@ mod unmet;
 pub use capability::Capabilities;
 pub use requirement::Requirements;
 pub use unmet::{
-    Enforcement, Feature, NOT_FULLY_ENFORCEABLE, PolicyUnmet, Unmet, refusal, refusal_hint, unmet,
+    Enforcement, Feature, NOT_FULLY_ENFORCEABLE, PolicyUnmet, Unmet, not_called, refusal, refusal_hint, unmet,
 };

@@ -6,7 +6,7 @@ use engine_common::scope::HookSet;
 use serde::{Deserialize, Serialize};
 
 use super::{Capabilities, Requirements};
-use crate::datapath::GroupName;
+use crate::datapath::{Calls, GroupName};
 
 /// The code of a refused policy.
 pub const NOT_FULLY_ENFORCEABLE: &str = "not_fully_enforceable";
@@ -155,11 +155,11 @@ pub fn unmet(requirements: &Requirements, capabilities: &Capabilities) -> Vec<Un
             "lsm" => add(
                 Feature::LsmHooks,
                 lsm.unwrap_or_default().to_owned(),
-                if requirements.uses_only(HookSet::LSM) {
-                    "the policy has no effect"
-                } else {
-                    "only the other hooks of the policy are used"
-                },
+                without_hook(
+                    requirements,
+                    HookSet::LSM,
+                    "only the other hooks of the policy are used",
+                ),
             ),
             _ => add(
                 Feature::Kprobe,
@@ -167,11 +167,7 @@ pub fn unmet(requirements: &Requirements, capabilities: &Capabilities) -> Vec<Un
                     .unavailable_reason(GroupName::Tracer)
                     .unwrap_or_default()
                     .to_owned(),
-                if requirements.uses_only(HookSet::TRACER) {
-                    "the policy has no effect"
-                } else {
-                    "events of TCP connections have no local address"
-                },
+                without_hook(requirements, HookSet::TRACER, NO_LOCAL_ADDRESS),
             ),
         }
     }
@@ -221,6 +217,45 @@ pub fn unmet(requirements: &Requirements, capabilities: &Capabilities) -> Vec<Un
         add(Feature::Errno, because(reason, lsm), &effect);
     }
     found
+}
+
+/// Requirements that a policy has once its hooks are attached, also where it does not name them: that the kernel goes on
+/// calling their programs. `used` are the kinds of hooks that were attached for it.
+pub fn not_called(requirements: &Requirements, used: HookSet, calls: &Calls) -> Vec<Unmet> {
+    let hooks = [
+        (
+            HookSet::LSM,
+            GroupName::Lsm,
+            Feature::LsmHooks,
+            "sockets that were created in another cgroup, other address families and unix sockets are not checked",
+        ),
+        (
+            HookSet::TRACER,
+            GroupName::Tracer,
+            Feature::Kprobe,
+            NO_LOCAL_ADDRESS,
+        ),
+    ];
+    let used = hooks.into_iter().filter(|(hooks, ..)| used.contains(*hooks));
+    used.filter_map(|(hooks, group, feature, effect)| {
+        Some(Unmet {
+            feature,
+            reason: calls.never_called_reason(group)?,
+            effect: without_hook(requirements, hooks, effect).to_owned(),
+        })
+    })
+    .collect()
+}
+
+const NO_LOCAL_ADDRESS: &str = "events of TCP connections have no local address";
+
+/// What happens without a kind of hooks: nothing at all, if the policy uses no other.
+fn without_hook<'a>(requirements: &Requirements, hooks: HookSet, otherwise: &'a str) -> &'a str {
+    if requirements.uses_only(hooks) {
+        "the policy has no effect"
+    } else {
+        otherwise
+    }
 }
 
 fn because(reason: &str, detail: Option<&str>) -> String {

@@ -13,14 +13,10 @@ use super::{
     test_calls::SelfCalls,
 };
 use crate::{
-    datapath::ftrace_off_reason,
     datapath::trial::{HELPERS, HOOKS, Hook, HookPoint, MAP_USES, Refusal, TrialLink, Trials},
     instance::{DISABLE_VARIABLE, Disabled},
     launch::TransientCgroup,
 };
-
-/// Hint where the kernel does not call attached LSM and fentry programs.
-const ENABLE_FTRACE: &str = "switch ftrace on: `sysctl kernel.ftrace_enabled=1`";
 
 /// What trials need: a map in which programs record their calls, and a cgroup, which is removed on drop.
 pub(super) struct Fixture<'a> {
@@ -96,7 +92,11 @@ impl Fixture<'_> {
             .collect()
     }
 
+    /// Where the kernel does not call programs none is attached (see [`Canary`](crate::datapath::Canary)).
     fn may_attach(&self, hook: &Hook) -> bool {
+        if hook.point.canary().is_some_and(|canary| canary.stop().is_some()) {
+            return false;
+        }
         match self.attach {
             AttachScope::System => true,
             AttachScope::OwnCgroup => !hook.point.is_global(),
@@ -135,10 +135,16 @@ impl Fixture<'_> {
             Err(refusal) => return self.refused(hook, &refusal),
             Ok(()) => of_hook(hook).reached(Reached::Loaded),
         };
+        let canary = hook.point.canary();
+        let stop = canary.and_then(|canary| Some((canary.stop_reason()?, canary.stop()?)));
         match (hook.point, self.environment.has_bpf_module()) {
             (HookPoint::Lsm(_), Some(false)) => {
                 self.never_called(finding, "it loads, but the kernel would not call it")
             }
+            _ if let Some((reason, stop)) = stop => Finding {
+                support: Support::No,
+                ..finding.reason(format!("it loads; {reason}")).hint(stop.hint())
+            },
             (HookPoint::Cgroup { .. }, _) | (HookPoint::Lsm(_), Some(true)) => {
                 finding.reason(format!("not attached: {why}"))
             }
@@ -181,16 +187,15 @@ impl Fixture<'_> {
             (HookPoint::Lsm(_), Some(false)) => {
                 self.never_called(finding, "it loads and attaches, but the kernel does not call it")
             }
-            (point, _) if calls.reach(hook.name) => {
+            (place, _) if calls.reach(hook.name) => {
+                let what = "it loads and attaches, but was not called by a call that must reach it";
                 let finding = Finding {
                     support: Support::No,
-                    ..finding.reason("it loads and attaches, but was not called by a call that must reach it")
+                    ..finding
                 };
-                match point {
-                    HookPoint::Lsm(_) | HookPoint::Fentry(_) if ftrace_off_reason().is_some() => {
-                        finding.hint(ENABLE_FTRACE)
-                    }
-                    _ => finding,
+                match place.canary() {
+                    Some(canary) => finding.reason(format!("{what}: {}", canary.not_called_reason())),
+                    None => finding.reason(what),
                 }
             }
             _ => finding.reason("no call was made that reaches it"),

@@ -195,7 +195,7 @@ impl Plan {
             enforcement,
             missing,
             audit_local_port: Some(
-                effective("kprobe/tcp_connect") && supported("bpf_probe_read_kernel in a kprobe"),
+                TRACER_HOOKS.into_iter().any(effective) && supported("bpf_probe_read_kernel in a kprobe"),
             ),
             block_errno: Some(match any_errno {
                 true => BlockErrno::Policy,

@@ -6,6 +6,7 @@ use aya::programs::{CgroupSockAddrAttachType as AddrAt, CgroupSockAttachType as 
 
 use crate::{
     datapath::{
+        canary::Canary,
         features::KPROBE,
         program::AttachPoint,
         program_group::{ANCHOR, GROUPS},
@@ -68,6 +69,16 @@ impl HookPoint {
     /// Whether a program there runs for all processes of the machine, not for those of one cgroup.
     pub const fn is_global(self) -> bool {
         !matches!(self, HookPoint::Cgroup { .. })
+    }
+
+    /// The canary that shows whether the kernel calls programs here; `None` where it always does.
+    pub const fn canary(self) -> Option<Canary> {
+        match self {
+            HookPoint::Lsm(_) => Some(Canary::Lsm),
+            HookPoint::Fentry(_) => Some(Canary::Fentry),
+            HookPoint::Kprobe(_) => Some(Canary::Kprobe),
+            HookPoint::Cgroup { .. } | HookPoint::RawTracepoint(_) => None,
+        }
     }
 
     /// Whether this is the attach point of a program of the datapath.

@@ -16,6 +16,7 @@ mod map_use;
 mod refusal;
 
 use std::{
+    cell::OnceCell,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
@@ -38,7 +39,7 @@ use super::{
 pub struct Trials {
     /// An array with one value: a word for each hook, which its program sets to 1.
     calls: OwnedFd,
-    btf: Option<Btf>,
+    btf: OnceCell<Option<Btf>>,
     /// Start of the thread name by which programs at global hooks recognise the calls.
     thread: [u8; 8],
 }
@@ -54,7 +55,7 @@ impl Trials {
         let calls = map_use::array(8 * HOOKS.len() as u32).map_err(|error| Refusal::at(Step::Map, error))?;
         Ok(Trials {
             calls,
-            btf: Btf::of_running_kernel().ok(),
+            btf: OnceCell::new(),
             thread,
         })
     }
@@ -76,12 +77,25 @@ impl Trials {
         attach::attach(hook.point, program, Some(cgroup))
     }
 
-    /// Loads the trial program of a global hook and attaches it.
+    /// Loads and attaches a trial program at a global hook point, which records its calls in this word.
     ///
     /// # Errors
-    /// When the kernel refuses the program or the attachment, or the hook is a cgroup hook.
-    pub fn attach_global(&self, hook: &Hook) -> Result<TrialLink, Refusal> {
-        attach::attach(hook.point, self.program(hook)?, None)
+    /// When the kernel refuses the program or the attachment, or the point is one of a cgroup.
+    pub(in crate::datapath) fn attach_global(
+        &self,
+        point: HookPoint,
+        word: usize,
+    ) -> Result<TrialLink, Refusal> {
+        attach::attach(point, self.program_at(point, word)?, None)
+    }
+
+    /// Whether a program has recorded a call in this word.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub(in crate::datapath) fn has_call(&self, word: usize) -> Result<bool, Refusal> {
+        self.read_call(word)
+            .map_err(|error| Refusal::at(Step::Map, error))
     }
 
     /// Whether the trial program of a hook was called: at a cgroup hook by a task in the cgroup, at a global hook by a
@@ -90,8 +104,7 @@ impl Trials {
     /// # Errors
     /// When the map cannot be read.
     pub fn was_called(&self, hook: &Hook) -> io::Result<bool> {
-        let calls: [u64; HOOKS.len()] = read_words(self.calls.as_fd(), 0)?;
-        Ok(calls[hook.index()] != 0)
+        self.read_call(hook.index())
     }
 
     /// Loads programs that call the helper and unloads them again.
@@ -116,13 +129,23 @@ impl Trials {
     }
 
     fn program(&self, hook: &Hook) -> Result<OwnedFd, Refusal> {
-        let offset = hook.index() as u32 * 8;
-        let (calls, result) = (self.calls.as_fd(), hook.point.allow_value());
-        let code = match hook.point {
+        self.program_at(hook.point, hook.index())
+    }
+
+    /// Loads a program that records its calls in this word.
+    fn program_at(&self, point: HookPoint, word: usize) -> Result<OwnedFd, Refusal> {
+        let offset = word as u32 * 8;
+        let (calls, result) = (self.calls.as_fd(), point.allow_value());
+        let code = match point {
             HookPoint::Cgroup { .. } => Bytecode::record_call(calls, offset, result),
             _ => Bytecode::record_call_of(self.thread, calls, offset, result),
         };
-        self.load_at(hook.point, &code)
+        self.load_at(point, &code)
+    }
+
+    fn read_call(&self, word: usize) -> io::Result<bool> {
+        let calls: [u64; HOOKS.len()] = read_words(self.calls.as_fd(), 0)?;
+        Ok(calls[word] != 0)
     }
 
     fn load_at(&self, point: HookPoint, code: &Bytecode) -> Result<OwnedFd, Refusal> {
@@ -143,7 +166,7 @@ impl Trials {
     /// The BTF id of a kernel function.
     fn function_id(&self, name: &str) -> Result<u32, Refusal> {
         let missing = |what: String| Refusal::described(Step::Load, what);
-        let Some(btf) = &self.btf else {
+        let Some(btf) = self.btf.get_or_init(|| Btf::of_running_kernel().ok()) else {
             return Err(missing("the kernel has no type information (BTF)".into()));
         };
         btf.function_id(name)

@@ -11,6 +11,8 @@ pub enum Step {
     Load,
     /// Attaching a program.
     Attach,
+    /// Making a call that an attached program must see.
+    Call,
 }
 
 /// A trial that the kernel refused.
@@ -41,6 +43,10 @@ impl Refusal {
         }
     }
 
+    pub(in crate::datapath) fn of_call(error: io::Error) -> Refusal {
+        Refusal::at(Step::Call, error)
+    }
+
     /// With the last line of the verifier's log that is about the program, not a statistic.
     pub(super) fn by_verifier(error: io::Error, log: &[u8]) -> Refusal {
         let log = String::from_utf8_lossy(log);
@@ -62,6 +68,7 @@ impl fmt::Display for Refusal {
             Step::Map => "refused to create or use the map",
             Step::Load => "refused to load the program",
             Step::Attach => "refused to attach the program",
+            Step::Call => "refused the call that the program must see",
         };
         write!(f, "{what}")?;
         if let Some(errno) = self.errno {
