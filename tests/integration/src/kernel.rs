@@ -61,12 +61,25 @@ pub fn cgroup_hooks_choose_errno() -> bool {
     *ANSWER.get_or_init(|| has(SET_RETVAL))
 }
 
-/// Whether LSM programs run: `bpf` is in the list of active security modules. Without securityfs this is unknown, and
-/// Tidegate does not use them.
+/// Whether LSM programs run: `bpf` is in the list of active security modules, and ftrace is on. Without securityfs this
+/// is unknown, and Tidegate does not use them.
 pub fn has_lsm() -> bool {
+    has_bpf_module() && is_ftrace_on()
+}
+
+/// Whether `bpf` is in the list of active security modules.
+pub fn has_bpf_module() -> bool {
     let active = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     active.trim().split(',').any(|name| name == "bpf")
 }
+
+/// Whether the kernel calls LSM programs, fentry programs and kprobes.
+pub fn is_ftrace_on() -> bool {
+    std::fs::read_to_string(FTRACE_ENABLED).is_ok_and(|text| text.trim() != "0")
+}
+
+/// The switch for that.
+pub const FTRACE_ENABLED: &str = "/proc/sys/kernel/ftrace_enabled";
 
 /// Whether the machine runs only these tests (`cargo xtask vm`), so that they may use what affects all of it: tracing
 /// programs, policies on the root cgroup.
@@ -77,13 +90,14 @@ pub fn is_dedicated_machine() -> bool {
 /// The features that affect the whole machine (`TIDEGATE_DISABLE`), disabled on a machine with other users.
 pub const GLOBAL: &str = "tracer,migration";
 
-/// The hook of the tracer: a kprobe, or a tracepoint where kprobe links are not available (before Linux 5.15).
+/// The hook of the tracer: a kprobe, or a tracepoint where kprobe links are not available (before Linux 5.15) or
+/// kprobes are not called.
 pub fn tracer_hook() -> &'static str {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut parts = release.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     let has_kprobes = std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists();
-    if has_kprobes && version >= (5, 15) {
+    if has_kprobes && version >= (5, 15) && is_ftrace_on() {
         "tcp_connect"
     } else {
         "sock_state"

@@ -17,6 +17,7 @@ pub mod cgroup;
 mod egress_method_tests;
 pub mod exec;
 pub mod kernel;
+pub mod kernel_switch;
 pub mod load;
 pub mod mount_table;
 pub mod namespace;
