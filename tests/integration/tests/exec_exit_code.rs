@@ -146,9 +146,9 @@ fn unprivileged_user() {
         .gid(65534);
     let output = RunningCommand::run(&mut command);
     output.expect_code(125);
-    assert_eq!(output.stderr.trim_end().lines().count(), 1, "{}", output.stderr);
+    let lines: Vec<&str> = output.stderr.lines().collect();
     assert!(
-        output.stderr.contains("needs root") && output.stderr.contains("sudo"),
+        matches!(lines[..], [error, hint] if error.contains("needs root") && hint.contains("sudo")),
         "{}",
         output.stderr
     );
