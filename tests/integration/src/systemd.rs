@@ -4,7 +4,10 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{self, Command},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use nix::unistd::Pid;
@@ -19,11 +22,15 @@ use crate::{
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// Whether the test may use systemd; prints what is missing.
-pub fn ready(test: &str) -> bool {
+/// One test at a time: there is only one systemd, and a policy on a slice applies to the tests of others.
+static SYSTEMD: Mutex<()> = Mutex::new(());
+
+/// Lets a test use systemd, alone; prints what is missing if it cannot.
+pub fn ready(test: &str) -> Option<MutexGuard<'static, ()>> {
     let booted = Path::new("/run/systemd/system").is_dir() && is_dedicated_machine();
     let needed = "systemd is not PID 1 of a machine for these tests (`cargo xtask vm --kernel 6.12-systemd`)";
     met(test, &[Need::Root, Need::Kernel(booted, needed)])
+        .then(|| SYSTEMD.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Runs `systemctl` and returns its standard output.

@@ -117,9 +117,9 @@ impl Waiting {
 
 #[test]
 fn results_are_the_same_without_a_scope() {
-    if !ready("results_are_the_same_without_a_scope") {
+    let Some(_systemd) = ready("results_are_the_same_without_a_scope") else {
         return;
-    }
+    };
     Namespace::run(|_| {
         let [near, far] = [Namespace::near, Namespace::far].map(|address| listen(address(Family::V4)));
         let of = |manager: &str| {
@@ -148,9 +148,9 @@ fn results_are_the_same_without_a_scope() {
 
 #[test]
 fn scope_is_delegated_and_removed() {
-    if !ready("scope_is_delegated_and_removed") {
+    let Some(_systemd) = ready("scope_is_delegated_and_removed") else {
         return;
-    }
+    };
     let exec = Exec::with("{default: allow}").options(IN_SCOPE);
     let waiting = Waiting::start(&exec, &exec.cgroup().procs_file(), "exit 7");
     let scope = Scope::of(waiting.command);
@@ -173,9 +173,9 @@ fn scope_is_delegated_and_removed() {
 /// By default the command of a system service is not taken out of the service.
 #[test]
 fn command_stays_in_a_system_service() {
-    if !ready("command_stays_in_a_system_service") {
+    let Some(_systemd) = ready("command_stays_in_a_system_service") else {
         return;
-    }
+    };
     let exec = Exec::with("{default: allow}");
     let waiting = Waiting::start(&exec, &exec.cgroup().procs_file(), "exit 7");
     let cgroup = cgroup_of(waiting.command);
@@ -186,9 +186,9 @@ fn command_stays_in_a_system_service() {
 /// The command of a user gets a scope in the nearest slice that belongs to root, above the user's own systemd.
 #[test]
 fn scope_is_outside_of_the_user_manager() {
-    if !ready("scope_is_outside_of_the_user_manager") {
+    let Some(_systemd) = ready("scope_is_outside_of_the_user_manager") else {
         return;
-    }
+    };
     let manager = format!("user@{USER}.service");
     systemctl(&["start", &manager]);
     let of_application = directory(&property(&manager, "ControlGroup")).join("app.slice/test.scope");
@@ -209,9 +209,9 @@ fn scope_is_outside_of_the_user_manager() {
 /// The scope then lasts as long as the command.
 #[test]
 fn killing_tidegate_keeps_the_policy() {
-    if !ready("killing_tidegate_keeps_the_policy") {
+    let Some(_systemd) = ready("killing_tidegate_keeps_the_policy") else {
         return;
-    }
+    };
     Namespace::run(|_| {
         let near = listen(Namespace::near(Family::V4));
         let exec = Exec::with(&spec()).options(IN_SCOPE);
@@ -230,9 +230,9 @@ fn killing_tidegate_keeps_the_policy() {
 
 #[test]
 fn kept_descendants_stay_in_the_scope() {
-    if !ready("kept_descendants_stay_in_the_scope") {
+    let Some(_systemd) = ready("kept_descendants_stay_in_the_scope") else {
         return;
-    }
+    };
     Namespace::run(|_| {
         let near = listen(Namespace::near(Family::V4));
         let exec = Exec::with(&spec()).options(IN_SCOPE);
@@ -255,9 +255,9 @@ fn kept_descendants_stay_in_the_scope() {
 
 #[test]
 fn reloading_systemd_keeps_the_policy() {
-    if !ready("reloading_systemd_keeps_the_policy") {
+    let Some(_systemd) = ready("reloading_systemd_keeps_the_policy") else {
         return;
-    }
+    };
     Namespace::run(|_| {
         let near = listen(Namespace::near(Family::V4));
         let exec = Exec::with(&spec()).options(IN_SCOPE);
@@ -278,9 +278,9 @@ fn reloading_systemd_keeps_the_policy() {
 
 #[test]
 fn stopping_the_scope_ends_the_command() {
-    if !ready("stopping_the_scope_ends_the_command") {
+    let Some(_systemd) = ready("stopping_the_scope_ends_the_command") else {
         return;
-    }
+    };
     let exec = Exec::with("{default: allow}").options(IN_SCOPE);
     let waiting = Waiting::start(&exec, &exec.cgroup().procs_file(), "exit 7");
     let scope = Scope::of(waiting.command);
@@ -295,9 +295,9 @@ fn stopping_the_scope_ends_the_command() {
 /// hides them, but not below `/proc/PID/root` of another process of the user.
 #[test]
 fn users_command_cannot_leave_the_scope() {
-    if !ready("users_command_cannot_leave_the_scope") {
+    let Some(_systemd) = ready("users_command_cannot_leave_the_scope") else {
         return;
-    }
+    };
     Namespace::run(|_| {
         let near = listen(Namespace::near(Family::V4));
         let service = Service::start(SLICE_OF_USER, &[&format!("User={USER}")]);
@@ -354,9 +354,9 @@ fn delegated(service: &Service, name: &str) -> PathBuf {
 /// A command is not taken out of a service with a policy. Policies of the slice apply to the scope, too.
 #[test]
 fn policies_of_the_caller_hold() {
-    if !ready("policies_of_the_caller_hold") {
+    let Some(_systemd) = ready("policies_of_the_caller_hold") else {
         return;
-    }
+    };
     Namespace::run(|_| {
         let near = listen(Namespace::near(Family::V4));
         let service = Service::start(SLICE_OF_USER, &[&format!("User={USER}")]);
@@ -385,9 +385,9 @@ fn policies_of_the_caller_hold() {
 /// The same for a filter of systemd's own, which is a BPF program of the service's cgroup.
 #[test]
 fn address_filter_of_the_caller_holds() {
-    if !ready("address_filter_of_the_caller_holds") {
+    let Some(_systemd) = ready("address_filter_of_the_caller_holds") else {
         return;
-    }
+    };
     Namespace::run(|_| {
         let denied = Receiver::listen(Transport::Udp, Namespace::elsewhere(Family::V4));
         let filter = format!("IPAddressDeny={}", denied.address().ip());
