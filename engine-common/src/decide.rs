@@ -12,7 +12,7 @@
 use crate::{
     action::Action,
     attempt::{Address, Attempt, SocketFamily},
-    destination::{canonical_v4, embedded_v4},
+    destination::embedded_v4,
     executable::ExecutableId,
     image::{Dimension, Header, Location, PAGE_WORDS, Page, RuleBitmap},
     interval_table::{lookup_u32, lookup_u128},
@@ -148,17 +148,14 @@ fn first_common<T: Tables + ?Sized>(tables: &T, root: &Page, words: usize, rule_
     forget(first, root[0])
 }
 
-/// The canonical IPv4 address embedded in an IPv6 address, or [`NO_EMBEDDED_V4`]. Not inlined in
+/// The IPv4 address embedded in an IPv6 address, or [`NO_EMBEDDED_V4`]. Not inlined in
 /// the kernel programs: inlined, it spills more registers than the stack can hold.
 #[cfg_attr(not(target_arch = "bpf"), inline(always))]
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn canonical_embedded_v4(root: &Page, high: u64, low: u64) -> u64 {
+fn embedded_v4_word(root: &Page, high: u64, low: u64) -> u64 {
     let (high, low) = (forget(high, root[0]), forget(low, root[0]));
     let v4 = match embedded_v4(high, low, |i| Header(root).nat64(i)) {
-        Some(v4) => match canonical_v4(v4) {
-            Address::V4(v4) => v4 as u64,
-            Address::V6 { .. } => NO_EMBEDDED_V4,
-        },
+        Some(v4) => v4 as u64,
         None => NO_EMBEDDED_V4,
     };
     forget(v4, root[0])
@@ -197,7 +194,7 @@ pub fn decide<T: Tables + ?Sized>(tables: &T, root: &Page, attempt: &Attempt) ->
         Address::V6 { high, low } => {
             let address = lookup_u128(tables, root, header.interval_table(Dimension::V6), high, low)?;
             own = first_common(tables, root, words, &[address, service, uid, executable]);
-            canonical_embedded_v4(root, high, low)
+            embedded_v4_word(root, high, low)
         }
     };
     let v4 = forget(v4, root[0]);
@@ -225,8 +222,8 @@ pub fn decide<T: Tables + ?Sized>(tables: &T, root: &Page, attempt: &Attempt) ->
     Ok(by_rule(root, rule))
 }
 
-/// Verdict on creating a socket of a protocol whose destinations no address hook sees: the strictest
-/// verdict that any destination could get. It considers the rules that match protocol and subject, up to and
+/// Verdict on creating a socket of a protocol whose destinations no address hook sees, and on sending to a destination that
+/// is not known ([`crate::Substitute::ANY`]): the strictest verdict that any destination could get. It considers the rules that match protocol and subject, up to and
 /// including the first that covers every destination of the family; the default counts only if no
 /// rule does. The verdict names the first of the strictest rules.
 ///

@@ -2,28 +2,15 @@
 
 use crate::{attempt::Address, limits::MAX_NAT64_PREFIXES};
 
-/// 127.0.0.1: the destination of a connect to 0.0.0.0.
-const LOOPBACK_V4: u32 = 0x7f00_0001;
+/// 127.0.0.1.
+pub(crate) const LOOPBACK_V4: u32 = 0x7f00_0001;
 
-/// Canonical form of an IPv4 destination: for 0.0.0.0 the kernel substitutes INADDR_LOOPBACK
-/// (`ip_route_output_key_hash_rcu`).
-#[inline(always)]
-pub const fn canonical_v4(address: u32) -> Address {
-    Address::V4(if address == 0 { LOOPBACK_V4 } else { address })
-}
-
-/// Canonical form of an IPv6 destination. `::` is `::1` (`tcp_v6_connect`, `udpv6_sendmsg`);
-/// IPv4-mapped (`::ffff:0:0/96`) and IPv4-compatible (`::/96`) addresses are their IPv4 address.
+/// Canonical form of an IPv6 destination: an IPv4-mapped address (`::ffff:0:0/96`) is its IPv4 address, which is what the
+/// kernel sends to. Every other address is sent as IPv6, whatever is embedded in it ([`embedded_v4`]).
 #[inline(always)]
 pub const fn canonical_v6(high: u64, low: u64) -> Address {
-    if high == 0 {
-        if low <= 1 {
-            return Address::V6 { high: 0, low: 1 };
-        }
-        let upper = low >> 32;
-        if upper == 0xffff || upper == 0 {
-            return canonical_v4(low as u32);
-        }
+    if high == 0 && low >> 32 == 0xffff {
+        return Address::V4(low as u32);
     }
     Address::V6 { high, low }
 }
@@ -32,7 +19,7 @@ pub const fn canonical_v6(high: u64, low: u64) -> Address {
 #[inline(always)]
 pub const fn canonical(address: Address) -> Address {
     match address {
-        Address::V4(v4) => canonical_v4(v4),
+        Address::V4(_) => address,
         Address::V6 { high, low } => canonical_v6(high, low),
     }
 }
@@ -87,17 +74,32 @@ impl Nat64Prefix {
     }
 }
 
-/// The IPv4 address embedded in an IPv6 destination, to which a gateway or a tunnel of this host would
-/// forward the packet. Both representations are then evaluated.
+/// The IPv4 address embedded in a canonical IPv6 destination. On the wire all of these are IPv6 packets, so the IPv6
+/// address is evaluated; but a gateway, or a tunnel of this host, sends them to the IPv4 address, so that is evaluated
+/// too.
 ///
 /// - `64:ff9b::/96`, the well-known NAT64 prefix (RFC 6052), and `64:ff9b:1::/48`, for local use
 ///   (RFC 8215; taken as a set of /96 prefixes, the common deployment)
 /// - `2002::/16`, 6to4 (RFC 3056): bits 16 to 47
 /// - `2001::/32`, Teredo (RFC 4380): the client's address is the last 32 bits, inverted
+/// - `::/96`, IPv4-compatible (RFC 4291), without `::` and `::1`: the device `sit0` tunnels them
+/// - `::ffff:0:0:0/96`, IPv4-translated (RFC 2765): a SIIT translator knows the same host by the IPv4 address
+/// - interface id `0:5efe:a.b.c.d` or `200:5efe:a.b.c.d` below any prefix, ISATAP (RFC 5214): a tunnel sends them to
+///   a.b.c.d
 /// - the policy's own NAT64 prefixes, `prefix(0)` to `prefix(MAX_NAT64_PREFIXES - 1)`; one of
 ///   length 0 matches nothing
+///
+/// `0.0.0.0` is the host that decapsulates or translates, like 127.0.0.1, which is returned for it.
 #[inline(always)]
 pub fn embedded_v4(high: u64, low: u64, prefix: impl Fn(usize) -> Nat64Prefix) -> Option<u32> {
+    match embedded_bits(high, low, prefix) {
+        Some(0) => Some(LOOPBACK_V4),
+        v4 => v4,
+    }
+}
+
+#[inline(always)]
+fn embedded_bits(high: u64, low: u64, prefix: impl Fn(usize) -> Nat64Prefix) -> Option<u32> {
     // The policy's prefixes come first: the format of 64:ff9b:1::/48 below is only the common one.
     let mut i = 0;
     while i < MAX_NAT64_PREFIXES {
@@ -106,7 +108,8 @@ pub fn embedded_v4(high: u64, low: u64, prefix: impl Fn(usize) -> Nat64Prefix) -
         }
         i += 1;
     }
-    if high == 0x0064_ff9b_0000_0000 && low >> 32 == 0 {
+    let upper = low >> 32;
+    if high == 0x0064_ff9b_0000_0000 && upper == 0 {
         return Some(low as u32);
     }
     if high >> 16 == 0x0064_ff9b_0001 {
@@ -117,6 +120,12 @@ pub fn embedded_v4(high: u64, low: u64, prefix: impl Fn(usize) -> Nat64Prefix) -
     }
     if high >> 32 == 0x2001_0000 {
         return Some(!(low as u32));
+    }
+    if high == 0 && (upper == 0 && low > 1 || upper == 0xffff_0000) {
+        return Some(low as u32);
+    }
+    if upper & !0x0200_0000 == 0x0000_5efe {
+        return Some(low as u32);
     }
     None
 }
@@ -137,23 +146,21 @@ mod tests {
     }
 
     #[test]
-    fn unspecified_means_loopback() {
-        assert_eq!(canonical_v4(0), Address::V4(v4("127.0.0.1")));
-        assert_eq!(canonical_v6(0, 0), Address::V6 { high: 0, low: 1 });
+    fn only_mapped_addresses_are_ipv4() {
+        let (high, low) = v6("::ffff:198.51.100.7");
+        assert_eq!(canonical_v6(high, low), Address::V4(v4("198.51.100.7")));
         let (high, low) = v6("::ffff:0.0.0.0");
-        assert_eq!(canonical_v6(high, low), Address::V4(v4("127.0.0.1")));
-    }
-
-    #[test]
-    fn mapped_and_compatible_are_ipv4() {
-        for text in ["::ffff:198.51.100.7", "::198.51.100.7"] {
+        assert_eq!(canonical_v6(high, low), Address::V4(0));
+        for text in [
+            "::",
+            "::1",
+            "::198.51.100.7",
+            "::fffe:198.51.100.7",
+            "::ffff:0:198.51.100.7",
+        ] {
             let (high, low) = v6(text);
-            assert_eq!(canonical_v6(high, low), Address::V4(v4("198.51.100.7")), "{text}");
+            assert_eq!(canonical_v6(high, low), Address::V6 { high, low }, "{text}");
         }
-        let (high, low) = v6("::1");
-        assert_eq!(canonical_v6(high, low), Address::V6 { high: 0, low: 1 });
-        let (high, low) = v6("::fffe:198.51.100.7");
-        assert_eq!(canonical_v6(high, low), Address::V6 { high, low });
     }
 
     #[test]
@@ -168,11 +175,24 @@ mod tests {
             ("64:ff9b:1:2:3:4:198.51.100.7", "198.51.100.7"),
             ("2002:c633:6407::1", "198.51.100.7"),
             ("2001:0:4136:e378:8000:63bf:39cc:9bf8", "198.51.100.7"),
+            ("::198.51.100.7", "198.51.100.7"),
+            ("::0.0.0.2", "0.0.0.2"),
+            ("::ffff:0:198.51.100.7", "198.51.100.7"),
+            ("2001:db8::5efe:198.51.100.7", "198.51.100.7"),
+            ("fe80::200:5efe:198.51.100.7", "198.51.100.7"),
+            ("64:ff9b::0.0.0.0", "127.0.0.1"),
         ] {
             let (high, low) = v6(text);
             assert_eq!(embedded_v4(high, low, none), Some(v4(embedded)), "{text}");
         }
-        for text in ["2001:db8::1", "64:ff9b:0:1::1", "::1"] {
+        for text in [
+            "2001:db8::1",
+            "64:ff9b:0:1::1",
+            "::",
+            "::1",
+            "::fffe:198.51.100.7",
+            "2001:db8::1:5efe:198.51.100.7",
+        ] {
             let (high, low) = v6(text);
             assert_eq!(embedded_v4(high, low, none), None, "{text}");
         }

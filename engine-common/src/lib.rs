@@ -27,6 +27,7 @@ pub mod record;
 pub mod scope;
 pub mod socket_user;
 pub mod unix_socket_id;
+pub mod unspecified;
 pub mod verdict;
 pub mod verifier;
 
@@ -38,6 +39,7 @@ pub use hook::Hook;
 pub use outcome::{KillAbility, Outcome};
 pub use protocol::Protocol;
 pub use unix_socket_id::UnixSocketId;
+pub use unspecified::Substitute;
 pub use verdict::{Fault, Reason, Verdict, VerdictWord};
 
 /// Version of every layout in this crate that crosses into the kernel: images, scopes, records.

@@ -6,16 +6,12 @@ use aya_ebpf::{
     macros::{cgroup_sock, cgroup_sock_addr},
     programs::{SockAddrContext, SockContext},
 };
-use core::ptr::{addr_of, read_volatile};
 use engine_common::{
-    Hook, Protocol, SocketFamily,
-    destination::{canonical_v4, canonical_v6},
-    scope::SlotRef,
-    verifier::forget,
+    Address, Hook, Protocol, SocketFamily, Substitute, destination::canonical_v6, verifier::forget,
 };
 
 use crate::{
-    enforce::{PolicyOwner, enforce, enforce_scope},
+    enforce::{PASS, PolicyOwner, enforce, enforce_scope},
     evaluate::PackedVerdict,
     local_address::{self, Connect, UNKNOWN_ADDRESS},
     report::ReportContext,
@@ -23,6 +19,10 @@ use crate::{
     scope,
     sending_socket::has_listened,
     socket_user::{self, evaluate_listened, record_user},
+    unspecified::{
+        connect_to_v4, connect_to_v6, send_from_v4, substitute_at_connect4, substitute_at_connect6,
+        substitute_at_sendmsg4, substitute_at_sendmsg6,
+    },
 };
 
 const AF_INET: u32 = 2;
@@ -34,9 +34,11 @@ const SOCK_RAW: u32 = 3;
 macro_rules! read {
     ($context:expr, $($field:tt)+) => {
         // SAFETY: the context is valid while the program runs.
-        unsafe { read_volatile(addr_of!((*$context).$($field)+)) }
+        unsafe { core::ptr::read_volatile(core::ptr::addr_of!((*$context).$($field)+)) }
     };
 }
+
+pub(crate) use read;
 
 #[inline(always)]
 fn protocol_of(context: *mut bpf_sock_addr) -> Protocol {
@@ -59,12 +61,39 @@ fn cookie_of(context: *mut bpf_sock_addr) -> u64 {
 }
 
 #[inline(always)]
-fn request_v4(context: *mut bpf_sock_addr) -> AddressRequest {
+pub(crate) fn canonical_v4_of(context: *mut bpf_sock_addr) -> Address {
+    Address::V4(u32::from_be(read!(context, user_ip4)))
+}
+
+#[inline(always)]
+fn words_v6_of(context: *mut bpf_sock_addr) -> [u32; 4] {
+    [
+        read!(context, user_ip6[0]),
+        read!(context, user_ip6[1]),
+        read!(context, user_ip6[2]),
+        read!(context, user_ip6[3]),
+    ]
+}
+
+#[inline(always)]
+fn canonical_of_words(words: [u32; 4]) -> Address {
+    let half = |a: u32, b: u32| (u32::from_be(a) as u64) << 32 | u32::from_be(b) as u64;
+    canonical_v6(half(words[0], words[1]), half(words[2], words[3]))
+}
+
+#[inline(always)]
+pub(crate) fn canonical_v6_of(context: *mut bpf_sock_addr) -> Address {
+    canonical_of_words(words_v6_of(context))
+}
+
+#[inline(always)]
+fn request_v4(context: *mut bpf_sock_addr, substitute: Substitute) -> AddressRequest {
     let address = read!(context, user_ip4);
     AddressRequest::new(
         [address, 0, 0, 0],
         4,
-        canonical_v4(u32::from_be(address)),
+        Address::V4(u32::from_be(address)),
+        substitute,
         port_of(context),
         protocol_of(context),
         address as u64,
@@ -72,18 +101,13 @@ fn request_v4(context: *mut bpf_sock_addr) -> AddressRequest {
 }
 
 #[inline(always)]
-fn request_v6(context: *mut bpf_sock_addr) -> AddressRequest {
-    let words = [
-        read!(context, user_ip6[0]),
-        read!(context, user_ip6[1]),
-        read!(context, user_ip6[2]),
-        read!(context, user_ip6[3]),
-    ];
-    let half = |a: u32, b: u32| (u32::from_be(a) as u64) << 32 | u32::from_be(b) as u64;
+fn request_v6(context: *mut bpf_sock_addr, substitute: Substitute) -> AddressRequest {
+    let words = words_v6_of(context);
     AddressRequest::new(
         words,
         6,
-        canonical_v6(half(words[0], words[1]), half(words[2], words[3])),
+        canonical_of_words(words),
+        substitute,
         port_of(context),
         protocol_of(context),
         words[0] as u64,
@@ -97,14 +121,20 @@ macro_rules! enforce_address {
     ($name:ident, $request:ident) => {
         #[inline(never)]
         #[unsafe(no_mangle)]
-        extern "C" fn $name(context: *mut bpf_sock_addr, hook: u32, slot: u32, packed: u64) -> u64 {
+        extern "C" fn $name(
+            context: *mut bpf_sock_addr,
+            hook: u32,
+            slot: u32,
+            packed: u64,
+            substitute: u64,
+        ) -> u64 {
             let report_context = ReportContext {
                 hook: hook as u8,
                 slot,
                 cookie: cookie_of(context),
             };
             let packed = PackedVerdict::from_word(packed);
-            let request = $request(context);
+            let request = $request(context, Substitute::from_word(substitute));
             let key = local_address::key(hook, request.protocol, report_context.cookie, packed);
             let connect = Connect {
                 request,
@@ -140,56 +170,100 @@ fn record_strict_user(context: *mut bpf_sock_addr, hook: Hook) -> bool {
     connects && forget(has_listened(context) as u64, scope.cgroup) != 0
 }
 
-#[inline(always)]
-fn evaluate_for(request: &AddressRequest, reference: SlotRef, listened: bool) -> PackedVerdict {
-    if listened {
-        return PackedVerdict::from_word(evaluate_listened(reference.0));
-    }
-    request.evaluate(reference)
+/// Defines the check of one hook. A macro, so that the hook is a constant everywhere: each hook may access other fields of
+/// the context, and the verifier checks all functions that could be called.
+macro_rules! check {
+    ($name:ident, $hook:expr, $request:ident, $evaluate:ident, $enforce:ident, $substitute:ident, $send_to:expr) => {
+        #[inline(always)]
+        fn $name(context: *mut bpf_sock_addr) -> i32 {
+            let substitute = Substitute::from_word($substitute(context));
+            let request = $request(context, substitute);
+            let listened = record_strict_user(context, $hook);
+            let answer = enforce_scope(
+                |reference| {
+                    if listened {
+                        return PackedVerdict::from_word(evaluate_listened(reference.0));
+                    }
+                    request.$evaluate(reference)
+                },
+                |slot, packed| {
+                    $enforce(
+                        context,
+                        $hook as u32,
+                        slot,
+                        packed.word(),
+                        substitute.word(),
+                    )
+                },
+            );
+            if answer == PASS && substitute.is_address() {
+                $send_to(context, substitute.word(), request.protocol.0 as u32);
+            }
+            answer
+        }
+    };
 }
 
-#[inline(always)]
-fn check_v4(context: *mut bpf_sock_addr, hook: Hook) -> i32 {
-    let request = request_v4(context);
-    let listened = record_strict_user(context, hook);
-    enforce_scope(
-        |reference| evaluate_for(&request, reference, listened),
-        |slot, packed| enforce_v4(context, hook as u32, slot, packed.word()),
-    )
-}
-
-#[inline(always)]
-fn check_v6(context: *mut bpf_sock_addr, hook: Hook) -> i32 {
-    let request = request_v6(context);
-    let listened = record_strict_user(context, hook);
-    enforce_scope(
-        |reference| evaluate_for(&request, reference, listened),
-        |slot, packed| enforce_v6(context, hook as u32, slot, packed.word()),
-    )
-}
+check!(
+    check_connect4,
+    Hook::Connect4,
+    request_v4,
+    evaluate,
+    enforce_v4,
+    substitute_at_connect4,
+    connect_to_v4
+);
+check!(
+    check_connect6,
+    Hook::Connect6,
+    request_v6,
+    evaluate,
+    enforce_v6,
+    substitute_at_connect6,
+    connect_to_v6
+);
+check!(
+    check_sendmsg4,
+    Hook::Sendmsg4,
+    request_v4,
+    evaluate,
+    enforce_v4,
+    substitute_at_sendmsg4,
+    send_from_v4
+);
+// The address is known, and the kernel sends to it.
+check!(
+    check_sendmsg6,
+    Hook::Sendmsg6,
+    request_v6,
+    evaluate_known,
+    enforce_v6,
+    substitute_at_sendmsg6,
+    |_, _, _| ()
+);
 
 /// connect(2), TCP fast open and io_uring on IPv4 sockets (net/ipv4/af_inet.c, Linux 4.17).
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(context: SockAddrContext) -> i32 {
-    check_v4(context.sock_addr, Hook::Connect4)
+    check_connect4(context.sock_addr)
 }
 
 /// The same on IPv6 sockets, IPv4-mapped destinations included.
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(context: SockAddrContext) -> i32 {
-    check_v6(context.sock_addr, Hook::Connect6)
+    check_connect6(context.sock_addr)
 }
 
 /// sendmsg(2) with a destination address (net/ipv4/udp.c, Linux 4.18).
 #[cgroup_sock_addr(sendmsg4)]
 pub fn sendmsg4(context: SockAddrContext) -> i32 {
-    check_v4(context.sock_addr, Hook::Sendmsg4)
+    check_sendmsg4(context.sock_addr)
 }
 
 /// The same on IPv6 sockets; for IPv4-mapped destinations the kernel runs `sendmsg4`.
 #[cgroup_sock_addr(sendmsg6)]
 pub fn sendmsg6(context: SockAddrContext) -> i32 {
-    check_v6(context.sock_addr, Hook::Sendmsg6)
+    check_sendmsg6(context.sock_addr)
 }
 
 /// socket(2) of AF_INET and AF_INET6: checks protocols whose destinations no address hook sees.

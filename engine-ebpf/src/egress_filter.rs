@@ -11,9 +11,10 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use engine_common::{
-    Action, Attempt, ExecutableId, Fault, Hook, KillAbility, Mode, Outcome, Protocol, VerdictWord, decide,
+    Action, Address, Attempt, ExecutableId, Fault, Hook, KillAbility, Mode, Outcome, Protocol, Substitute,
+    VerdictWord, decide,
     dedup::DedupKey,
-    destination::{canonical_v4, canonical_v6},
+    destination::canonical_v6,
     image::{Header, Page},
     limits::MAX_STACKED,
     packet::{Bytes, Reading, UNREADABLE, read},
@@ -105,7 +106,7 @@ fn request_for(context: *mut __sk_buff, reading: Reading, aspect: u64) -> (Addre
     let canonical = if reading.is_v6() {
         canonical_v6(half(a, b), half(c, d))
     } else {
-        canonical_v4(u32::from_be(a))
+        Address::V4(u32::from_be(a))
     };
     let (protocol, port) = if aspect & aspect::RAW != 0 {
         (Protocol::RAW, 0)
@@ -114,7 +115,16 @@ fn request_for(context: *mut __sk_buff, reading: Reading, aspect: u64) -> (Addre
     };
     let port = forget(port as u64, reading.0) as u16;
     let original_family = if reading.is_v6() { 6 } else { 4 };
-    let request = AddressRequest::new(original, original_family, canonical, port, protocol, reading.0);
+    // A packet goes to the address that it has, also if that is 0.0.0.0.
+    let request = AddressRequest::new(
+        original,
+        original_family,
+        canonical,
+        Substitute::NONE,
+        port,
+        protocol,
+        reading.0,
+    );
     (request, failed == 0)
 }
 

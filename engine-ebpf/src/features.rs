@@ -97,10 +97,18 @@ constants! {
     SOCK_OWN_PORT => sock_own_port: u32;
     /// Offset of `inet_sport` in `inet_sock`, which begins with a `sock`.
     INET_SOURCE_PORT => inet_source_port: u32;
+    /// Offset of `inet_saddr` in `inet_sock`.
+    INET_SOURCE => inet_source: u32;
+    /// Offset of `skc_bound_dev_if` in `sock` (4 bytes wide).
+    SOCK_BOUND_DEVICE => sock_bound_device: u32;
+    /// Offset of SOCK_BINDADDR_LOCK in `sock`, in bits: bind(2) has fixed the address.
+    SOCK_ADDRESS_LOCK_BIT => sock_address_lock_bit: u32;
     /// Offset of `msg_name` in `msghdr`.
     MSGHDR_NAME => msghdr_name: u32;
     /// Offset of `msg_flags` in `msghdr` (4 bytes wide).
     MSGHDR_FLAGS => msghdr_flags: u32;
+    /// Offset of `msg_controllen` in `msghdr` (8 bytes wide).
+    MSGHDR_CONTROLLEN => msghdr_controllen: u32;
     /// Offset of `sk_kern_sock` in `sock`, in bits.
     SOCK_KERN_BIT => sock_kern_bit: u32;
     /// Offset of `msg_namelen` in `msghdr` (4 bytes wide).

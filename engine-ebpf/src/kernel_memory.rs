@@ -45,3 +45,9 @@ pub(crate) fn read<T: Plain>(address: u64) -> T {
 pub(crate) fn field<T: Plain>(structure: u64, offset: u32) -> T {
     read(structure.wrapping_add(offset as u64))
 }
+
+/// Reads a bit of a structure, at an offset in bits; not set if it cannot be read.
+#[inline(always)]
+pub(crate) fn bit(structure: u64, offset: u32) -> bool {
+    field::<u8>(structure, offset / 8) >> (offset % 8) & 1 != 0
+}

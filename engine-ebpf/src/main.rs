@@ -49,6 +49,8 @@ mod subject;
 mod task_scope;
 #[cfg(target_arch = "bpf")]
 mod tracer;
+#[cfg(target_arch = "bpf")]
+mod unspecified;
 
 /// GPL-only helpers (probe_read, send_signal) require a compatible licence.
 #[cfg(target_arch = "bpf")]

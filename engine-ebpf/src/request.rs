@@ -2,9 +2,9 @@
 
 use core::mem::offset_of;
 use engine_common::{
-    Address, Attempt, Protocol, SocketFamily, decide, decide_socket,
+    Address, Attempt, Protocol, SocketFamily, Substitute, decide, decide_socket,
     dedup::DedupKey,
-    destination::{canonical_v4, canonical_v6},
+    destination::canonical_v6,
     record::{AttemptRecord, RecordKind, UnixRecord},
     scope::SlotRef,
     verifier::forget,
@@ -102,6 +102,12 @@ extern "C" fn evaluate_address(reference: u32, service: u64, high: u64, low: u64
     .word()
 }
 
+/// Evaluates a policy for any IPv4 destination, or for any destination if `is_inet6` is not zero.
+#[inline(always)]
+pub(crate) fn evaluate_any(reference: SlotRef, is_inet6: u32, protocol: Protocol) -> PackedVerdict {
+    PackedVerdict::from_word(evaluate_socket(reference.0, is_inet6, protocol.0 as u32))
+}
+
 /// Evaluates a policy for the creation of a socket; a global function like [`evaluate_address`].
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -131,6 +137,8 @@ pub(crate) struct AddressRequest {
     pub(crate) high: u64,
     /// Bits 64 to 127; zero for IPv4.
     pub(crate) low: u64,
+    /// What is evaluated instead of an unspecified destination.
+    pub(crate) substitute: Substitute,
     pub(crate) port: u16,
     pub(crate) protocol: Protocol,
 }
@@ -164,37 +172,42 @@ pub(crate) fn write_halves(field: &mut [u8; 16], high: u64, low: u64) {
 }
 
 impl AddressRequest {
-    /// A request for an address as the caller passed it and its canonical form. Family, address and protocol are
-    /// unknown to the verifier afterwards; `unknown` as for [`forget`].
+    /// A request for an address as the caller passed it, and for what is evaluated: its canonical form, or the
+    /// substitute for it. Family, address and protocol are unknown to the verifier afterwards; `unknown` as for
+    /// [`forget`].
     #[inline(always)]
     pub(crate) fn new(
         original: [u32; 4],
         original_family: u64,
         canonical: Address,
+        substitute: Substitute,
         port: u16,
         protocol: Protocol,
         unknown: u64,
     ) -> AddressRequest {
-        let (family, high, low) = words_of(canonical);
+        let (family, high, low) = words_of(substitute.address(canonical));
         AddressRequest {
             original,
             original_family: forget(original_family, unknown) as u8,
             family: forget(family, unknown),
             high: forget(high, unknown),
             low: forget(low, unknown),
+            substitute,
             port,
             protocol: Protocol(forget(protocol.0 as u64, unknown) as u16),
         }
     }
 
     /// A request for the address at `address` in kernel memory, IPv6 if `is_v6` is not zero; `port` in host order.
-    /// The address is unknown to the verifier afterwards; `unknown` as for [`forget`].
+    /// `substitute` is given the canonical address. The address is unknown to the verifier afterwards; `unknown` as for
+    /// [`forget`].
     #[inline(always)]
     pub(crate) fn read(
         address: u64,
         is_v6: u64,
         port: u16,
         protocol: Protocol,
+        substitute: impl FnOnce(Address) -> Substitute,
         unknown: u64,
     ) -> AddressRequest {
         let is_v6 = forget(is_v6, unknown);
@@ -204,8 +217,9 @@ impl AddressRequest {
             canonical_v6(u64::from_be(first), u64::from_be(second))
         } else {
             (first, second) = (first & 0xffff_ffff, 0);
-            canonical_v4(u32::from_be(first as u32))
+            Address::V4(u32::from_be(first as u32))
         };
+        let substitute = substitute(canonical);
         let (first, second) = (forget(first, unknown), forget(second, unknown));
         let original = [
             first as u32,
@@ -213,7 +227,23 @@ impl AddressRequest {
             second as u32,
             (second >> 32) as u32,
         ];
-        AddressRequest::new(original, 4 + 2 * is_v6, canonical, port, protocol, unknown)
+        AddressRequest::new(
+            original,
+            4 + 2 * is_v6,
+            canonical,
+            substitute,
+            port,
+            protocol,
+            unknown,
+        )
+    }
+
+    /// Evaluates the policy of a slot; the address is known.
+    #[inline(always)]
+    pub(crate) fn evaluate_known(&self, reference: SlotRef) -> PackedVerdict {
+        let service = (self.protocol.0 as u64) << 16 | self.port as u64;
+        let (high, low) = self.argument();
+        PackedVerdict::from_word(evaluate_address(reference.0, service, high, low))
     }
 
     /// The canonical address as an argument of [`evaluate_address`].
@@ -232,9 +262,10 @@ impl Request for AddressRequest {
 
     #[inline(always)]
     fn evaluate(&self, reference: SlotRef) -> PackedVerdict {
-        let service = (self.protocol.0 as u64) << 16 | self.port as u64;
-        let (high, low) = self.argument();
-        PackedVerdict::from_word(evaluate_address(reference.0, service, high, low))
+        if self.substitute.is_any() {
+            return evaluate_any(reference, (self.family == 6) as u32, self.protocol);
+        }
+        self.evaluate_known(reference)
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::{ProbeContext, RawTracePointContext},
 };
 use engine_common::{
-    Action, Hook, Protocol,
+    Action, Hook, Protocol, Substitute,
     limits::MAX_STACKED,
     scope::{Scope, SlotRef},
     verifier::forget,
@@ -22,7 +22,7 @@ use crate::{
     kernel_memory::{field, read},
     local_address::{self, Connect, UNKNOWN_ADDRESS},
     report::ReportContext,
-    request::{AddressRequest, Request},
+    request::AddressRequest,
     task_scope,
 };
 
@@ -81,7 +81,9 @@ fn request_for(socket: u64) -> AddressRequest {
     }
     let address = socket.wrapping_add(forget(address, unknown));
     let port = u16::from_be(field(socket, features::sock_peer_port()));
-    AddressRequest::read(address, is_v6, port, Protocol::TCP, unknown)
+    // The kernel has replaced an unspecified destination before.
+    let substitute = |_| Substitute::NONE;
+    AddressRequest::read(address, is_v6, port, Protocol::TCP, substitute, unknown)
 }
 
 /// The local address of a socket, in the family of the destination: for an IPv4-mapped one the kernel stores both
@@ -105,7 +107,7 @@ fn local_address_of(socket: u64, family: u64) -> (u64, u64, u64) {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn evaluate_for_connection(socket: u64, reference: u32) -> u64 {
-    request_for(socket).evaluate(SlotRef(reference)).word()
+    request_for(socket).evaluate_known(SlotRef(reference)).word()
 }
 
 /// Reports; a global function. `origin`: bits 0 to 7 the hook, 8 whether the socket belongs to the same scope, 32 to

@@ -2,6 +2,7 @@
 
 use engine_common::{Hook, Protocol, SocketFamily, scope::SlotRef, verifier::forget};
 
+use super::unspecified::substitute;
 use crate::{
     enforce::{PolicyOwner, enforce},
     evaluate::PackedVerdict,
@@ -13,7 +14,8 @@ use crate::{
 
 /// A call in one word, as an argument of global functions, which take only scalars: bits 0 to 7
 /// the hook, 8 to 15 the length of the socket address, 16 to 31 the protocol, 32 to 39 the kind of
-/// request, 40 whether the socket belongs to the same scope, 41 whether the call is denied already, 48 to 63 the slot.
+/// request, 40 whether the socket belongs to the same scope, 41 whether the call is denied already, 42 whether a cgroup
+/// hook checks it too, 43 whether it has control messages, 48 to 63 the slot.
 #[derive(Clone, Copy)]
 pub(super) struct Call(pub(super) u64);
 
@@ -74,8 +76,27 @@ impl Call {
     }
 
     #[inline(always)]
-    pub(super) fn with_slot(self, own: bool, slot: u32) -> Call {
-        Call(self.0 | (own as u64) << 40 | (slot as u64) << 48)
+    pub(super) fn with_slot(self, own: bool, by_cgroup_hook: bool, slot: u32) -> Call {
+        Call(self.0 | (own as u64) << 40 | (by_cgroup_hook as u64) << 42 | (slot as u64) << 48)
+    }
+
+    /// Whether a cgroup hook runs for this call and evaluates the policy too.
+    #[inline(always)]
+    pub(super) fn is_for_cgroup_hook(self) -> bool {
+        self.0 >> 42 & 1 != 0
+    }
+
+    /// The same call, with control messages if `length` is not zero; `unknown` as for [`forget`].
+    #[inline(always)]
+    pub(super) fn with_control(self, length: u64, unknown: u64) -> Call {
+        Call(self.0 | forget((length != 0) as u64, unknown) << 43)
+    }
+
+    /// Whether control messages may choose the source address or the device.
+    #[inline(always)]
+    pub(super) fn has_control(self) -> bool {
+        // TCP ignores those.
+        self.0 >> 43 & 1 != 0 && self.protocol().0 != Protocol::TCP.0
     }
 
     #[inline(always)]
@@ -109,7 +130,14 @@ fn address_request(socket: u64, name: u64, call: Call) -> AddressRequest {
         port = socket.wrapping_add(features::sock_peer_port() as u64);
     }
     let port = u16::from_be(read(forget(port, socket)));
-    AddressRequest::read(forget(address, socket), kind & 1, port, call.protocol(), socket)
+    AddressRequest::read(
+        forget(address, socket),
+        kind & 1,
+        port,
+        call.protocol(),
+        |canonical| substitute(socket, call, canonical),
+        socket,
+    )
 }
 
 #[inline(always)]
@@ -130,7 +158,12 @@ fn socket_request(call: Call) -> SocketRequest {
 pub(super) extern "C" fn evaluate_for_task(socket: u64, name: u64, call: u64, reference: u32) -> u64 {
     let call = Call(call);
     let packed = if call.is_address() {
-        address_request(socket, name, call).evaluate(SlotRef(reference))
+        let request = address_request(socket, name, call);
+        if request.substitute.is_some() && call.is_for_cgroup_hook() && call.has_control() {
+            // Only the cgroup hook knows the source address, and enforces the verdict.
+            return 0;
+        }
+        request.evaluate(SlotRef(reference))
     } else {
         socket_request(call).evaluate(SlotRef(reference))
     };

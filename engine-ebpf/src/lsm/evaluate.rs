@@ -61,11 +61,11 @@ extern "C" fn check_socket_level(level: u32, socket: u64, call: u64) -> u64 {
 /// already it enforces the others: the cgroup hook will not run.
 #[inline(always)]
 fn check_scope<const ADDRESSES: bool>(level: u32, socket: u64, name: u64, call: u64) -> u64 {
-    let evaluate = |reference: u32| {
+    let evaluate = |call: Call, reference: u32| {
         PackedVerdict::from_word(if ADDRESSES {
-            evaluate_for_task(socket, name, call, reference)
+            evaluate_for_task(socket, name, call.0, reference)
         } else {
-            evaluate_about_socket(call, reference)
+            evaluate_about_socket(call.0, reference)
         })
     };
     let Some(scope) = task_scope::at_level(level & 0xff) else {
@@ -100,13 +100,16 @@ fn check_scope<const ADDRESSES: bool>(level: u32, socket: u64, name: u64, call: 
             continue;
         }
         let by_cgroup_hook = has_cgroup_hook && reference.is_for_cgroup();
-        let mut packed = evaluate(reference.0 | SlotRef::ANY_ERRNO | SlotRef::UNCOUNTED);
+        let call_of_slot = call.with_slot(own, by_cgroup_hook, slot);
+        let mut packed = evaluate(
+            call_of_slot,
+            reference.0 | SlotRef::ANY_ERRNO | SlotRef::UNCOUNTED,
+        );
         let by_this_hook = forget((!by_cgroup_hook || is_beyond_cgroup_hook(packed)) as u64, unknown);
         if by_this_hook != call.is_denied() as u64 {
             // Only the hook that enforces a verdict increments its counter.
-            packed = evaluate(reference.0 | SlotRef::ANY_ERRNO);
+            packed = evaluate(call_of_slot, reference.0 | SlotRef::ANY_ERRNO);
             if !matches!(packed.verdict().action(), Action::Allow) {
-                let call_of_slot = call.with_slot(own, slot);
                 let outcome = if ADDRESSES && call.is_address() {
                     enforce_about_address(socket, name, call_of_slot.0, packed.word(), scope.cgroup)
                 } else {

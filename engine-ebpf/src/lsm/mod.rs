@@ -16,6 +16,7 @@ mod call;
 mod evaluate;
 mod socket;
 mod unix;
+mod unspecified;
 
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 use engine_common::{Hook, Protocol};
@@ -42,11 +43,12 @@ const SCTP_PARAM_ADD_IP: u32 = 0x01c0;
 const SCTP_PARAM_SET_PRIMARY: u32 = 0x04c0;
 
 #[inline(always)]
-fn check_kind(hook: Hook, socket: &Socket, name: u64, length: u64, kind: u64) -> i32 {
+fn check_kind(hook: Hook, socket: &Socket, name: u64, length: u64, kind: u64, control: u64) -> i32 {
     if kind == NOTHING {
         return 0;
     }
-    check(socket.sock, name, Call::new(hook, length, socket.protocol, kind))
+    let call = Call::new(hook, length, socket.protocol, kind).with_control(control, socket.sock);
+    check(socket.sock, name, call)
 }
 
 /// connect(2) and io_uring, all families (security/security.c, Linux 5.7). Fast open calls socket_sendmsg
@@ -74,7 +76,7 @@ pub fn lsm_connect(context: LsmContext) -> i32 {
         return 0;
     }
     let kind = kind_of_name(&socket, name, length);
-    check_kind(Hook::LsmConnect, &socket, name, length, kind)
+    check_kind(Hook::LsmConnect, &socket, name, length, kind, 0)
 }
 
 /// All calls that send: send(2), sendto(2), sendmsg(2), write(2), io_uring (Linux 5.7).
@@ -103,7 +105,8 @@ pub fn lsm_sendmsg(context: LsmContext) -> i32 {
     } else {
         kind_of_peer(&socket)
     };
-    check_kind(Hook::LsmSendmsg, &socket, name, length, kind)
+    let control = field(message, features::msghdr_controllen());
+    check_kind(Hook::LsmSendmsg, &socket, name, length, kind, control)
 }
 
 /// socket(2), all families (Linux 5.7).

@@ -5,7 +5,7 @@ use engine_common::Protocol;
 use super::call::{NAME4, NAME6, NOTHING, PEER4, PEER6, SOCKET, SOCKET6};
 use crate::{
     features,
-    kernel_memory::{field, read},
+    kernel_memory::{bit, field, read},
 };
 
 pub(super) const AF_UNSPEC: u64 = 0;
@@ -52,8 +52,7 @@ pub(super) fn socket_of(socket: u64) -> Option<Socket> {
 /// net/sunrpc/xprtsock.c).
 #[inline(always)]
 fn is_kernel_socket(sock: u64) -> bool {
-    let bit = features::sock_kern_bit();
-    field::<u8>(sock, bit / 8) >> (bit % 8) & 1 != 0
+    bit(sock, features::sock_kern_bit())
 }
 
 /// Whether a socket address is the current peer of a socket.

@@ -1,6 +1,9 @@
 //! The egress methods that are tested, and the hooks that must deny each of them.
 
-use std::str::FromStr;
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    str::FromStr,
+};
 
 use thiserror::Error;
 
@@ -47,6 +50,9 @@ egress_methods! {
     UnspecDisconnectSendto, "unspec-disconnect-sendto", "UDP: connect, disconnect by AF_UNSPEC, sendto to another destination";
     UnspecTcpReconnect, "unspec-tcp-reconnect", "TCP: connect, disconnect by AF_UNSPEC, connect to another destination";
     UnspecFamilySendto, "unspec-family-sendto", "UDP: sendto with family AF_UNSPEC, which the kernel treats as AF_INET";
+    BoundTcpUnspecified, "bound-tcp-unspecified", "TCP: bind to the destination, connect to 0.0.0.0";
+    MappedBoundTcpUnspecified, "mapped-bound-tcp-unspecified", "TCP: the same on an IPv6 socket, with IPv4-mapped addresses";
+    BoundUdpUnspecified, "bound-udp-unspecified", "UDP: bind to the destination, sendto 0.0.0.0";
     UdpliteConnectSend, "udplite-connect-send", "UDP-Lite: connect, send";
     UdpliteSendto, "udplite-sendto", "UDP-Lite: sendto";
     RawConnectSend, "raw-connect-send", "raw IP: connect, send";
@@ -150,6 +156,9 @@ impl EgressMethod {
             | EgressMethod::InetOnUdp6Connect
             | EgressMethod::InetOnUdp6Sendto
             | EgressMethod::UnspecFamilySendto
+            | EgressMethod::BoundTcpUnspecified
+            | EgressMethod::MappedBoundTcpUnspecified
+            | EgressMethod::BoundUdpUnspecified
             | EgressMethod::RawOwnHeader
             | EgressMethod::Packet => &[Family::V4],
             _ => &Family::ALL,
@@ -165,6 +174,8 @@ impl EgressMethod {
             | EgressMethod::IoUringConnect
             | EgressMethod::MappedTcpConnect
             | EgressMethod::UnspecTcpReconnect
+            | EgressMethod::BoundTcpUnspecified
+            | EgressMethod::MappedBoundTcpUnspecified
             | EgressMethod::ThreadConnect
             | EgressMethod::GrandchildConnect => Transport::Tcp,
             EgressMethod::MptcpConnect => Transport::Mptcp,
@@ -181,7 +192,8 @@ impl EgressMethod {
             | EgressMethod::InetOnUdp6Connect
             | EgressMethod::InetOnUdp6Sendto
             | EgressMethod::UnspecDisconnectSendto
-            | EgressMethod::UnspecFamilySendto => Transport::Udp,
+            | EgressMethod::UnspecFamilySendto
+            | EgressMethod::BoundUdpUnspecified => Transport::Udp,
             EgressMethod::UdpliteConnectSend | EgressMethod::UdpliteSendto => Transport::Udplite,
             EgressMethod::RawConnectSend
             | EgressMethod::RawSendto
@@ -207,6 +219,8 @@ impl EgressMethod {
             | EgressMethod::MappedUdpConnect
             | EgressMethod::InetOnUdp6Connect
             | EgressMethod::UnspecTcpReconnect
+            | EgressMethod::BoundTcpUnspecified
+            | EgressMethod::MappedBoundTcpUnspecified
             | EgressMethod::ThreadConnect
             | EgressMethod::GrandchildConnect => EnforcedBy::Connect,
             EgressMethod::UdpSendto
@@ -217,7 +231,8 @@ impl EgressMethod {
             | EgressMethod::MappedUdpSendto
             | EgressMethod::InetOnUdp6Sendto
             | EgressMethod::UnspecDisconnectSendto
-            | EgressMethod::UnspecFamilySendto => EnforcedBy::Sendmsg,
+            | EgressMethod::UnspecFamilySendto
+            | EgressMethod::BoundUdpUnspecified => EnforcedBy::Sendmsg,
             EgressMethod::UdpliteConnectSend
             | EgressMethod::UdpliteSendto
             | EgressMethod::RawConnectSend
@@ -273,8 +288,28 @@ impl EgressMethod {
     pub fn is_mapped(self) -> bool {
         matches!(
             self,
-            EgressMethod::MappedTcpConnect | EgressMethod::MappedUdpConnect | EgressMethod::MappedUdpSendto
+            EgressMethod::MappedTcpConnect
+                | EgressMethod::MappedUdpConnect
+                | EgressMethod::MappedUdpSendto
+                | EgressMethod::MappedBoundTcpUnspecified
         )
+    }
+
+    /// The address that the test client passes to the kernel to reach this one.
+    pub fn requested(self, to: SocketAddr) -> SocketAddr {
+        let address = match (self, to.ip()) {
+            (
+                EgressMethod::BoundTcpUnspecified
+                | EgressMethod::MappedBoundTcpUnspecified
+                | EgressMethod::BoundUdpUnspecified,
+                _,
+            ) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            (_, address) => address,
+        };
+        match address {
+            IpAddr::V4(v4) if self.is_mapped() => SocketAddr::new(v4.to_ipv6_mapped().into(), to.port()),
+            address => SocketAddr::new(address, to.port()),
+        }
     }
 
     /// Whether the test client connects to another destination first.

@@ -1,6 +1,6 @@
 //! `tidegate explain`: evaluates policies for one attempt.
 
-use std::{fmt::Write, process::ExitCode};
+use std::{fmt::Write, net::IpAddr, process::ExitCode};
 
 use engine_common::{Action, ExecutableId, Protocol};
 use serde::Serialize;
@@ -179,6 +179,9 @@ fn write_explanation(text: &mut String, e: &Explanation, target: &Target) -> std
         if destination != target.address {
             writeln!(text, "  {} is checked as {destination}", target.address)?;
         }
+        if target.address.to_canonical().is_unspecified() {
+            writeln!(text, "  {}", of_unspecified(target.address))?;
+        }
         if let Some(inside) = e.embedded_ipv4 {
             writeln!(
                 text,
@@ -208,6 +211,16 @@ fn write_explanation(text: &mut String, e: &Explanation, target: &Target) -> std
         }
     }
     Ok(())
+}
+
+/// What an unspecified destination is checked as, if the socket has an address or a device.
+fn of_unspecified(address: IpAddr) -> &'static str {
+    if address.to_canonical().is_ipv4() {
+        "(a socket with an address of its own sends to that address, and is checked for it; one that is bound to a \
+         device gets the strictest verdict of any destination)"
+    } else {
+        "(a socket that is bound to an IPv4-mapped address sends to 127.0.0.1, and is checked for it)"
+    }
 }
 
 fn reason(mismatch: Mismatch) -> &'static str {

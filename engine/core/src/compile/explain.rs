@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use engine_common::{
-    Address, Attempt, ExecutableId, KillAbility, Outcome, Protocol, Reason, SocketFamily, Verdict,
-    destination::canonical, image::Revision,
+    Address, Attempt, ExecutableId, KillAbility, Outcome, Protocol, Reason, SocketFamily, Substitute,
+    Verdict, destination::canonical, image::Revision,
 };
 use serde::Serialize;
 
@@ -19,7 +19,8 @@ use crate::policy::{Policy, Rule, UnixName};
 pub struct Explanation {
     /// Name of the policy.
     pub policy: String,
-    /// The canonical destination address; `None` for a unix socket.
+    /// The canonical destination address; for an unspecified one what a socket without address and device sends to.
+    /// `None` for a unix socket.
     pub destination: Option<IpAddr>,
     /// The unix socket, in policy syntax.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,8 +82,9 @@ pub fn explain(
     executables: &Identities,
     attempt: &Attempt,
 ) -> Result<Explanation, CompileError> {
+    let address = canonical(attempt.address);
     let mut attempt = Attempt {
-        address: canonical(attempt.address),
+        address: Substitute::of_unbound(address).address(address),
         ..*attempt
     };
     // The address hooks see the subflows of an MPTCP socket, which are TCP.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use engine_common::{
     Action, ExecutableId, Protocol, Reason, UnixSocketId, Verdict,
     attempt::{Address, Attempt, SocketFamily},
-    destination::{canonical_v4, embedded_v4},
+    destination::embedded_v4,
 };
 use serde::Serialize;
 
@@ -30,7 +30,7 @@ pub enum Mismatch {
 }
 
 /// The addresses that are looked up for a destination: the canonical address, and the IPv4 address
-/// embedded in it (NAT64, 6to4, Teredo, IPv4-compatible), if any.
+/// embedded in it (NAT64, 6to4, Teredo, ...), if any.
 pub fn address_forms(policy: &Policy, address: Address) -> (IpAddr, Option<IpAddr>) {
     match address {
         Address::V4(v4) => (IpAddr::V4(Ipv4Addr::from(v4)), None),
@@ -42,10 +42,7 @@ pub fn address_forms(policy: &Policy, address: Address) -> (IpAddr, Option<IpAdd
                 length: 0,
             };
             let prefix = |i: usize| policy.nat64.get(i).copied().unwrap_or(nothing);
-            let embedded_ipv4 = embedded_v4(high, low, prefix).and_then(|v4| match canonical_v4(v4) {
-                Address::V4(v4) => Some(IpAddr::V4(Ipv4Addr::from(v4))),
-                Address::V6 { .. } => None,
-            });
+            let embedded_ipv4 = embedded_v4(high, low, prefix).map(|v4| IpAddr::V4(Ipv4Addr::from(v4)));
             (IpAddr::V6(own), embedded_ipv4)
         }
     }

@@ -6,7 +6,7 @@ use super::btf::{Btf, BtfError};
 pub(super) type Member = (&'static str, &'static str, &'static str);
 
 /// Members that all programs are given.
-const MEMBERS: [Member; 32] = [
+const MEMBERS: [Member; 35] = [
     ("TASK_MM", "task_struct", "mm"),
     ("MM_EXE_FILE", "mm_struct", "exe_file"),
     ("FILE_INODE", "file", "f_inode"),
@@ -36,12 +36,18 @@ const MEMBERS: [Member; 32] = [
     ("SOCK_OWN_PORT", "sock_common", "skc_num"),
     // A `sock` is the first member of an `inet_sock`, in all kernels.
     ("INET_SOURCE_PORT", "inet_sock", "inet_sport"),
+    ("INET_SOURCE", "inet_sock", "inet_saddr"),
+    ("SOCK_BOUND_DEVICE", "sock_common", "skc_bound_dev_if"),
     ("MSGHDR_NAME", "msghdr", "msg_name"),
     ("MSGHDR_NAMELEN", "msghdr", "msg_namelen"),
     ("MSGHDR_FLAGS", "msghdr", "msg_flags"),
+    ("MSGHDR_CONTROLLEN", "msghdr", "msg_controllen"),
     // `__sk_common` is the first member of `sock`, so that offsets in it are offsets in `sock`.
     ("SOCK_COMMON", "sock", "__sk_common"),
 ];
+
+/// The bit of `sk_userlocks` that bind(2) sets when it fixes the address (include/net/sock.h).
+const SOCK_BINDADDR_LOCK: u32 = 2;
 
 /// Members that the programs on unix sockets read.
 pub(super) const LSM_UNIX_MEMBERS: [Member; 10] = [
@@ -93,6 +99,8 @@ impl Offsets {
         };
         offsets.extend([("CGROUP_ANCESTORS", ancestors), ("ANCESTORS_ARE_IDS", are_ids)]);
         offsets.push(("SOCK_KERN_BIT", btf.bit("sock", "sk_kern_sock")?));
+        let locks = btf.bit("sock", "sk_userlocks")?;
+        offsets.push(("SOCK_ADDRESS_LOCK_BIT", locks + SOCK_BINDADDR_LOCK));
         Ok(Offsets(offsets))
     }
 

@@ -115,7 +115,7 @@ codes! {
     ExceptWithoutEffect = "except_without_effect",
     /// A rule that earlier rules cover completely.
     ShadowedRule = "shadowed_rule",
-    /// A destination that never matches, because addresses are made canonical before the look-up.
+    /// A destination that never matches, because another address is evaluated instead.
     NeverMatches = "never_matches",
     /// An allow rule without effect, because its protocol has no address hook.
     EvaluatedAtSocket = "evaluated_at_socket",

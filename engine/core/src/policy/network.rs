@@ -186,36 +186,22 @@ fn range(text: &str, first: IpAddr, last: IpAddr) -> Problem {
     )
 }
 
-/// Message and help if no destination is in this network, because addresses are made canonical before the
-/// look-up.
+/// Message and help if no destination is in this network, because another address is evaluated instead.
 pub(super) fn never_matches(network: IpNet) -> Option<(String, String)> {
-    let first = match network {
-        IpNet::V4(n) if n.addr().is_unspecified() && n.prefix_len() == 32 => {
-            return Some((
-                "0.0.0.0 never matches: the kernel connects to 127.0.0.1 instead".to_owned(),
-                "write 127.0.0.1".to_owned(),
-            ));
-        }
-        IpNet::V4(_) => return None,
-        IpNet::V6(n) if n.prefix_len() > 96 => n.network(),
-        IpNet::V6(_) => return None,
+    if !network.addr().is_unspecified() || network.prefix_len() != network.max_prefix_len() {
+        return None;
+    }
+    let (message, help) = match network {
+        IpNet::V4(_) => (
+            "0.0.0.0 never matches: the kernel sends to the address that the socket is bound to, or to 127.0.0.1",
+            "write 127.0.0.1",
+        ),
+        IpNet::V6(_) => (
+            ":: never matches: the kernel sends to ::1, or to 127.0.0.1",
+            "write \"::1\"",
+        ),
     };
-    if first == Ipv6Addr::UNSPECIFIED && network.prefix_len() == 128 {
-        return Some((
-            ":: never matches: the kernel connects to ::1 instead".to_owned(),
-            "write \"::1\"".to_owned(),
-        ));
-    }
-    let bits = u128::from(first);
-    // A network at the start of ::/96 with a prefix length below 128 contains ::1.
-    if bits >> 32 == 0 && bits != 1 && !(bits == 0 && network.prefix_len() < 128) {
-        let inside = Ipv4Addr::from(bits as u32);
-        return Some((
-            format!("an IPv4-compatible address never matches: it is evaluated as its IPv4 address {inside}"),
-            format!("write {inside}/{}", network.prefix_len() - 96),
-        ));
-    }
-    None
+    Some((message.to_owned(), help.to_owned()))
 }
 
 #[cfg(test)]
@@ -272,12 +258,12 @@ mod tests {
         let never = |text: &str| never_matches(parse(text).unwrap()).map(|(_, help)| help);
         assert_eq!(never("0.0.0.0"), Some("write 127.0.0.1".to_owned()));
         assert_eq!(never("::"), Some("write \"::1\"".to_owned()));
-        assert_eq!(never("::10.0.0.0/104"), Some("write 10.0.0.0/8".to_owned()));
         for text in [
             "::1",
             "::/0",
             "::/96",
             "::/127",
+            "::10.0.0.0/104",
             "0.0.0.0/8",
             "::ffff:10.0.0.1",
             "2001:db8::1",

@@ -15,6 +15,7 @@ pub use self::{
     address::{Address, family},
     no_address_hook::packet_for,
     socket::{Failure, Socket, TIMEOUT, join},
+    uring::connect_by_uring,
 };
 use super::{
     client_result::{ClientResult, Step},
@@ -46,6 +47,10 @@ pub fn run_method(method: EgressMethod, to: SocketAddr, via: Option<SocketAddr>)
         EgressMethod::InetOnUdp6Sendto => udp::inet_send_on_inet6(to),
         EgressMethod::UnspecDisconnectSendto => udp::disconnect_and_send_to(via()?, to),
         EgressMethod::UnspecFamilySendto => udp::send_to_unspecified_family(to),
+        EgressMethod::BoundTcpUnspecified | EgressMethod::MappedBoundTcpUnspecified => {
+            tcp::bound_to_unspecified(method, to)
+        }
+        EgressMethod::BoundUdpUnspecified => udp::bound_send_to_unspecified(method, to),
         EgressMethod::IoUringConnect => uring::connect(to),
         EgressMethod::IoUringSendmsg => uring::send_message(to),
         EgressMethod::IoUringPing => uring::ping(to),

@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 
 use super::{
-    super::{client_result::Step, egress_method::MARKER},
+    super::{
+        client_result::Step,
+        egress_method::{EgressMethod, MARKER},
+    },
     address::{Address, family},
     socket::{Failure, Socket},
 };
@@ -21,6 +24,20 @@ pub(super) fn connect(to: SocketAddr) -> Result<(), Failure> {
 pub(super) fn mapped(to: SocketAddr) -> Result<(), Failure> {
     let socket = socket(libc::AF_INET6)?;
     socket.connect(&Address::mapped(to))?;
+    socket.send(MARKER)
+}
+
+/// A socket with an address of its own sends to that address instead of an unspecified one.
+pub(super) fn bound_to_unspecified(method: EgressMethod, to: SocketAddr) -> Result<(), Failure> {
+    let at = SocketAddr::new(to.ip(), 0);
+    let given = method.requested(to);
+    let socket = socket(family(given))?;
+    socket.bind(&if method.is_mapped() {
+        Address::mapped(at)
+    } else {
+        Address::of(at)
+    })?;
+    socket.connect(&Address::of(given))?;
     socket.send(MARKER)
 }
 

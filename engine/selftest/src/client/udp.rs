@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{
-    super::egress_method::MARKER,
+    super::egress_method::{EgressMethod, MARKER},
     address::{Address, family},
     socket::{Failure, Socket},
 };
@@ -60,6 +60,13 @@ pub(super) fn disconnect_and_send_to(via: SocketAddr, to: SocketAddr) -> Result<
 pub(super) fn send_to_unspecified_family(to: SocketAddr) -> Result<(), Failure> {
     let to = Address::of(to).with_unspecified_family();
     socket(libc::AF_INET)?.send_to(MARKER, &to, 0)
+}
+
+/// As [`super::tcp::bound_to_unspecified`].
+pub(super) fn bound_send_to_unspecified(method: EgressMethod, to: SocketAddr) -> Result<(), Failure> {
+    let socket = socket(family(to))?;
+    socket.bind(&Address::of(SocketAddr::new(to.ip(), 0)))?;
+    socket.send_to(MARKER, &Address::of(method.requested(to)), 0)
 }
 
 pub(super) fn mapped_connect_send(to: SocketAddr) -> Result<(), Failure> {

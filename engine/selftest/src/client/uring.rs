@@ -51,16 +51,23 @@ unsafe fn submit(ring: &mut IoUring, step: Step, entry: &squeue::Entry) -> Resul
 }
 
 pub(super) fn connect(to: SocketAddr) -> Result<(), Failure> {
-    let mut ring = ring()?;
     let socket = Socket::new(family(to), libc::SOCK_STREAM, libc::IPPROTO_TCP)?;
-    let to = Address::of(to);
+    connect_by_uring(&socket, &Address::of(to))?;
+    socket.send(MARKER)
+}
+
+/// Connects a socket by an io_uring, and waits for the result.
+///
+/// # Errors
+/// When the kernel has no io_uring, or the connection fails.
+pub fn connect_by_uring(socket: &Socket, to: &Address) -> Result<(), Failure> {
+    let mut ring = ring()?;
     let entry = opcode::Connect::new(Fd(socket.fd()), to.pointer(), to.length()).build();
     // SAFETY: the address is valid to the end of this function.
     match unsafe { submit(&mut ring, Step::Connect, &entry) } {
-        Err(failure) if failure.errno == "EINPROGRESS" => socket.wait_writable(Step::Connect)?,
-        other => drop(other?),
+        Err(failure) if failure.errno == "EINPROGRESS" => socket.wait_writable(Step::Connect),
+        other => other.map(drop),
     }
-    socket.send(MARKER)
 }
 
 pub(super) fn send_message(to: SocketAddr) -> Result<(), Failure> {

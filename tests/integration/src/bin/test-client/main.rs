@@ -8,6 +8,7 @@ mod pass_socket;
 mod route;
 mod scripted;
 mod server;
+mod source;
 mod unix;
 
 use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};

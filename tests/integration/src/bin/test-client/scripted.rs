@@ -6,13 +6,15 @@ use std::{
     process::ExitCode,
 };
 
-use integration::selftest::client::{Address, Failure, Socket, packet_for, result_line, run_method};
+use integration::selftest::client::{
+    Address, Failure, Socket, connect_by_uring, packet_for, result_line, run_method,
+};
 use integration::{
     client_result::Step,
     egress_method::{EXPERIMENTAL_PROTOCOL, MARKER},
 };
 
-use crate::{clone_into_cgroup, route, server, unix};
+use crate::{clone_into_cgroup, route, server, source, unix};
 
 /// Each line is an id, a step and its arguments. `N` is the index of a socket, in the order of creation.
 ///
@@ -20,6 +22,8 @@ use crate::{clone_into_cgroup, route, server, unix};
 /// - Use it: `connect N TO`, `begin N TO` (connect without waiting), `disconnect N`, `bind N AT`, `send N`,
 ///   `sendto N TO`, `receive N`, `flood N BYTES`, `shutdown N`, `packet N TO HEADER` (with an own IP header to
 ///   `HEADER`), `route N HOP` (a source route).
+/// - Choose source and device: `device N NAME`, `unicast-if4 N NAME`, `unicast-if6 N NAME`, `message N TO SOURCE DEVICE`
+///   (sends; `-` for no device). Connect otherwise: `fast-open N TO`, `uring-connect N TO`.
 /// - Servers: `listen N BACKLOG`, `listen N AT BACKLOG`, `accept N` (creates a socket).
 /// - Other: `run METHOD TO` runs an egress method, `unix TYPE NAME` sends to a unix socket, `pair` sends over a socket
 ///   pair, `chdir DIRECTORY` is for relative paths, `clone-into DIRECTORY` creates a process in another cgroup that
@@ -75,6 +79,18 @@ fn step(line: &str, sockets: &mut Vec<Socket>) -> Result<(), Failure> {
             let hop = hop.parse().map_err(|_| invalid())?;
             route::by(socket(index)?, hop)?;
         }
+        ["device", index, name] => source::bind_to_device(socket(index)?, name)?,
+        ["unicast-if4", index, name] => source::unicast_device(socket(index)?, libc::IPPROTO_IP, name)?,
+        ["unicast-if6", index, name] => source::unicast_device(socket(index)?, libc::IPPROTO_IPV6, name)?,
+        ["message", index, to, from, device] => {
+            let from = from.parse().map_err(|_| invalid())?;
+            source::send_with(socket(index)?, address(to)?, from, device)?;
+        }
+        ["fast-open", index, to] => {
+            let to = Address::of(address(to)?);
+            socket(index)?.send_to(MARKER, &to, libc::MSG_FASTOPEN)?;
+        }
+        ["uring-connect", index, to] => connect_by_uring(socket(index)?, &Address::of(address(to)?))?,
         ["flood", index, bytes] => {
             let bytes = bytes.parse().map_err(|_| invalid())?;
             server::send_all(socket(index)?, bytes)?;
