@@ -148,9 +148,11 @@ impl Control {
             self.journal.remove(&record.name)?;
             detached.push(one);
         }
-        PinnedDatapath::remove(&self.invocation.instance)?;
+        let instance = &self.invocation.instance;
+        PinnedDatapath::remove(instance)?;
         self.journal.clear()?;
         self.state.clear()?;
+        PinnedDatapath::remove_leftovers(instance)?;
         Ok(detached)
     }
 
@@ -166,13 +168,16 @@ impl Control {
         let instance = &invocation.instance;
         let state = StateDirectory::at(&instance.state_dir);
         if !instance.run_dir.exists() {
-            return Ok(PinnedDatapath::remove(instance)? | state.clear()?);
+            let existed = PinnedDatapath::remove(instance)? | state.clear()?;
+            PinnedDatapath::remove_leftovers(instance)?;
+            return Ok(existed);
         }
         let _lock = Lock::take(invocation, wait)?;
         let journal = Journal::open(&instance.run_dir)?;
         let existed = PinnedDatapath::remove(instance)? || !journal.is_empty()?;
         journal.clear()?;
         let existed = state.clear()? || existed;
+        PinnedDatapath::remove_leftovers(instance)?;
         Ok(existed)
     }
 }

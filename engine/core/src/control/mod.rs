@@ -181,7 +181,9 @@ impl Control {
         if !self.is_new || !self.journal.is_empty()? || !self.datapath.cgroups()?.is_empty() {
             return Ok(());
         }
-        PinnedDatapath::remove(&self.invocation.instance)?;
+        let instance = &self.invocation.instance;
+        PinnedDatapath::remove(instance)?;
+        PinnedDatapath::remove_leftovers(instance)?;
         self.journal.remove_directory()
     }
 

@@ -139,8 +139,8 @@ impl PinnedDatapath {
         }))
     }
 
-    /// Removes the set of attached policies with everything that is pinned, even if it is damaged; whether there was one.
-    /// Its policies are not enforced any more.
+    /// Removes the set of attached policies, even if it is damaged; whether there was one. Its policies are not enforced any
+    /// more. [`remove_leftovers`](Self::remove_leftovers) frees its pins, once the records of the policies are removed.
     ///
     /// # Errors
     /// [`DatapathError::Io`] when a pin cannot be removed.
@@ -150,19 +150,38 @@ impl PinnedDatapath {
         };
         let directory = own.join(attached_name());
         let existed = directory.is_dir();
-        remove_set(&directory)?;
-        if directory.is_dir() {
+        match detach_set(&directory)? {
             // Its readers are told that it has ended.
-            let events = events_of(&directory);
-            pin_directory::ignore_missing(fs::remove_file(&events)).map_err(at("remove", &events))?;
-            run_datapath::take_over(&own, &directory)?;
+            Detached::Kept => {
+                let events = events_of(&directory);
+                pin_directory::ignore_missing(fs::remove_file(&events)).map_err(at("remove", &events))?;
+                run_datapath::take_over(&own, &directory)?;
+            }
+            // At once, so that no set is ever found of which a part is removed.
+            Detached::All if existed => {
+                let draft = draft_of(&directory);
+                pin_directory::remove_tree(&draft)?;
+                fs::rename(&directory, &draft).map_err(at("move", &directory))?;
+            }
+            Detached::All => {}
         }
-        // A command that was killed while it loaded programs left this.
-        pin_directory::remove_tree(&draft_of(&directory))?;
+        Ok(existed)
+    }
+
+    /// Removes what [`remove`](Self::remove) moved away, what a command left that was killed while it loaded programs, and
+    /// sets that `exec` keeps for its next run.
+    ///
+    /// # Errors
+    /// [`DatapathError::Io`] when a pin cannot be removed.
+    pub fn remove_leftovers(instance: &Instance) -> Result<(), DatapathError> {
+        let Some(own) = pin_directory::existing_directory(instance) else {
+            return Ok(());
+        };
+        pin_directory::remove_tree(&draft_of(&own.join(attached_name())))?;
         run_datapath::remove_idle(instance);
         // Fails while runs of `exec` have sets in it.
         let _ = fs::remove_dir(own);
-        Ok(existed)
+        Ok(())
     }
 
     /// Whether the kernel accepted the programs of a group.
@@ -364,10 +383,26 @@ fn pin_all(directory: &Path, options: LoadOptions) -> Result<(), DatapathError> 
     Ok(())
 }
 
-/// Removes a set with all its pins, even if it cannot be opened. Links go first, and of each cgroup what enforces goes
-/// first: what is left meanwhile lets everything pass. While programs must stay attached that the whole machine calls, the
-/// set is kept for them, without cgroups; the next removal tries again.
+/// What is left of a set whose links were removed.
+enum Detached {
+    /// Nothing of it is attached.
+    All,
+    /// Programs that must stay attached, without cgroups.
+    Kept,
+}
+
+/// Removes a set with all its pins, even if it cannot be opened; or keeps it for programs that must stay attached: then the
+/// next removal tries again.
 pub(super) fn remove_set(directory: &Path) -> Result<(), DatapathError> {
+    match detach_set(directory)? {
+        Detached::All => pin_directory::remove_tree(directory),
+        Detached::Kept => Ok(()),
+    }
+}
+
+/// Removes the links of a set. Of each cgroup what enforces goes first: what is left meanwhile lets everything pass. While
+/// programs must stay attached that the whole machine calls, the set is kept for them, without cgroups.
+fn detach_set(directory: &Path) -> Result<Detached, DatapathError> {
     for cgroup in links::cgroups_of(directory)? {
         links::detach_from(directory, cgroup)?;
     }
@@ -379,10 +414,11 @@ pub(super) fn remove_set(directory: &Path) -> Result<(), DatapathError> {
     if !staying.is_empty()
         && let Ok(Some(set)) = PinnedDatapath::open_at(directory.to_owned())
     {
-        return set.forget_cgroups();
+        set.forget_cgroups()?;
+        return Ok(Detached::Kept);
     }
     for row in staying {
         links::remove_global_links(directory, row)?;
     }
-    pin_directory::remove_tree(directory)
+    Ok(Detached::All)
 }
