@@ -83,11 +83,11 @@ impl Nat64Prefix {
 /// - `2002::/16`, 6to4 (RFC 3056): bits 16 to 47
 /// - `2001::/32`, Teredo (RFC 4380): the client's address is the last 32 bits, inverted
 /// - `::/96`, IPv4-compatible (RFC 4291), without `::` and `::1`: the device `sit0` tunnels them
-/// - `::ffff:0:0:0/96`, IPv4-translated (RFC 2765): a SIIT translator knows the same host by the IPv4 address
-/// - interface id `0:5efe:a.b.c.d` or `200:5efe:a.b.c.d` below any prefix, ISATAP (RFC 5214): a tunnel sends them to
-///   a.b.c.d
 /// - the policy's own NAT64 prefixes, `prefix(0)` to `prefix(MAX_NAT64_PREFIXES - 1)`; one of
 ///   length 0 matches nothing
+///
+/// IPv4-translated (`::ffff:0:a.b.c.d`, SIIT) and ISATAP (interface id `0:5efe:a.b.c.d`) addresses are not among them: the
+/// second can be below any prefix, so a rule that allows the IPv4 address would allow hosts anywhere.
 ///
 /// `0.0.0.0` is the host that decapsulates or translates, like 127.0.0.1, which is returned for it.
 #[inline(always)]
@@ -121,10 +121,7 @@ fn embedded_bits(high: u64, low: u64, prefix: impl Fn(usize) -> Nat64Prefix) -> 
     if high >> 32 == 0x2001_0000 {
         return Some(!(low as u32));
     }
-    if high == 0 && (upper == 0 && low > 1 || upper == 0xffff_0000) {
-        return Some(low as u32);
-    }
-    if upper & !0x0200_0000 == 0x0000_5efe {
+    if high == 0 && upper == 0 && low > 1 {
         return Some(low as u32);
     }
     None
@@ -177,9 +174,6 @@ mod tests {
             ("2001:0:4136:e378:8000:63bf:39cc:9bf8", "198.51.100.7"),
             ("::198.51.100.7", "198.51.100.7"),
             ("::0.0.0.2", "0.0.0.2"),
-            ("::ffff:0:198.51.100.7", "198.51.100.7"),
-            ("2001:db8::5efe:198.51.100.7", "198.51.100.7"),
-            ("fe80::200:5efe:198.51.100.7", "198.51.100.7"),
             ("64:ff9b::0.0.0.0", "127.0.0.1"),
         ] {
             let (high, low) = v6(text);
@@ -191,7 +185,9 @@ mod tests {
             "::",
             "::1",
             "::fffe:198.51.100.7",
-            "2001:db8::1:5efe:198.51.100.7",
+            "::ffff:0:198.51.100.7",
+            "2001:db8::5efe:198.51.100.7",
+            "fe80::200:5efe:198.51.100.7",
         ] {
             let (high, low) = v6(text);
             assert_eq!(embedded_v4(high, low, none), None, "{text}");

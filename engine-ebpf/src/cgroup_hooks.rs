@@ -176,6 +176,11 @@ macro_rules! check {
     ($name:ident, $hook:expr, $request:ident, $evaluate:ident, $enforce:ident, $substitute:ident, $send_to:expr) => {
         #[inline(always)]
         fn $name(context: *mut bpf_sock_addr) -> i32 {
+            if matches!($hook, Hook::Sendmsg4 | Hook::Sendmsg6) && port_of(context) == 0 {
+                // A connected socket with control messages: the context has no address, and the peer was checked at the
+                // connect. An address with port 0 is refused before the hook (`udp_sendmsg`, `udpv6_sendmsg`).
+                return PASS;
+            }
             let substitute = Substitute::from_word($substitute(context));
             let request = $request(context, substitute);
             let listened = record_strict_user(context, $hook);
